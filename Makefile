@@ -1,0 +1,51 @@
+# make demo: environment, both stages on digits, evaluation, pictures, one table.
+# make test: environment, the default test suite.
+PYTHON ?= python3
+SEED ?= 0
+RUN ?= runs/demo
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PYTHONPATH := .
+
+.PHONY: demo test slow lint types smoke clean
+
+$(VENV)/.done: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+demo: $(VENV)/.done
+	$(BIN)/python -m launch.train --config experiments/digits.py:stage1 \
+	  --config.seed=$(SEED) --workdir $(RUN)/stage1
+	$(BIN)/python -m launch.train --config experiments/digits.py:stage2 \
+	  --config.seed=$(SEED) --workdir $(RUN)/stage2 --config.stage1.workdir=$(RUN)/stage1
+	$(BIN)/python -m launch.evaluate --workdir $(RUN)/stage1 --seed $(SEED)
+	$(BIN)/python -m launch.evaluate --workdir $(RUN)/stage2 --seed $(SEED) \
+	  --num_examples 500 --guidance 1,1.5
+	$(BIN)/python -m launch.sample --workdir $(RUN)/stage2 --num 100 --guidance 1.5 \
+	  --grid --scale 6 --out $(RUN)/samples.png
+	$(BIN)/python -m launch.summary $(RUN)/stage1 $(RUN)/stage2 --out $(RUN)/table.md
+
+test: $(VENV)/.done
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+slow: $(VENV)/.done
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.done
+	$(BIN)/mypy
+
+smoke: $(VENV)/.done
+	rm -rf runs/smoke
+	$(BIN)/python -m launch.train --config experiments/digits.py:smoke \
+	  --workdir runs/smoke/stage1
+	$(BIN)/python -m launch.train --config experiments/digits.py:smoke2 \
+	  --workdir runs/smoke/stage2 --config.stage1.workdir=runs/smoke/stage1
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""Experiments: configs as documents. They import ml_collections and `common` alone."""

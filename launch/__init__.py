@@ -1,0 +1,1 @@
+"""Thin mains, the only owners of flags. `python -m launch.train --help`."""

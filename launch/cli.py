@@ -1,0 +1,72 @@
+"""How every main starts and ends: flags in, one line and an exit code out."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from ul import build, config
+from ul.core.errors import ConfigError, UserError
+
+_TRACE = flags.DEFINE_bool("trace", False, "Show the whole trace of an error.")
+
+
+def define_config() -> Callable[[], config.Joint | config.Base]:
+    """Defines --config; the result reads, resolves and validates it."""
+    holder = config_flags.DEFINE_config_file(
+        "config", None, "experiments/<name>.py[:variant]"
+    )
+
+    def read():
+        if holder.value is None:
+            raise ConfigError(
+                "--config is missing; give experiments/<name>.py:<variant>"
+            )
+        return config.parse(build.plain(holder.value))
+
+    return read
+
+
+def required(holder: flags.FlagHolder) -> str:
+    """The value of a flag that must be given.
+
+    Raises:
+      ConfigError: naming it.
+    """
+    if not holder.value:
+        raise ConfigError(f"--{holder.name} is missing")
+    return holder.value
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """absl's parse; what a user mistyped becomes a ConfigError."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except flags.Error as e:
+        raise ConfigError(str(e)) from e
+    except (AttributeError, KeyError, TypeError, ValueError) as e:  # a --config.key
+        raise ConfigError(" ".join(str(e).strip("'\"").split())) from e
+    except (OSError, ImportError) as e:
+        raise ConfigError(f"--config cannot be read: {e}") from e
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run `main` and exit with the code of its error (ul/core/errors.py)."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING
+    )
+    logging.getLogger("ul").setLevel(logging.INFO)
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells much
+    try:
+        rest = _parse(sys.argv)
+        if len(rest) > 1:
+            raise ConfigError(f"unexpected argument {rest[1]!r}")
+        main()
+    except UserError as e:
+        if _TRACE.present and _TRACE.value:
+            raise
+        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        sys.exit(e.code)

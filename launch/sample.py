@@ -1,0 +1,61 @@
+"""Draw from a stage-2 run: PNG files, or one grid. Sample i has its own seed.
+
+python -m launch.sample --workdir runs/s2 --num 100 --grid --out samples.png
+python -m launch.sample --workdir runs/s2 --num 16 --labels 3 --out samples/
+"""
+
+import numpy as np
+from absl import flags
+from etils import epath
+
+from launch import cli
+from ul import api
+from ul.core.errors import ConfigError
+from ul.train.writer import grid, save_png
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The stage-2 run.")
+_OUT = flags.DEFINE_string(
+    "out", None, "A folder for PNG files, or a file with --grid."
+)
+_NUM = flags.DEFINE_integer("num", 16, "How many images.")
+_LABELS = flags.DEFINE_list("labels", [], "Classes to go round; all of them if unset.")
+_GUIDANCE = flags.DEFINE_float("guidance", 1.0, "1 is no guidance.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
+_STEP = flags.DEFINE_integer(
+    "step", None, "Checkpoint; the newest verified one if unset."
+)
+_WEIGHTS = flags.DEFINE_string("weights", "ema", "ema, ema:<decay> or raw.")
+_STAGE1 = flags.DEFINE_string("stage1_workdir", None, "Stage 1, if it was moved.")
+_GRID = flags.DEFINE_bool("grid", False, "One picture instead of files.")
+_COLUMNS = flags.DEFINE_integer("columns", 10, "Columns of the grid.")
+_SCALE = flags.DEFINE_integer("scale", 1, "Each pixel of the grid so many wide.")
+
+
+def main() -> None:
+    workdir, out = cli.required(_WORKDIR), epath.Path(cli.required(_OUT))
+    for flag in (_NUM, _COLUMNS, _SCALE):
+        if flag.value < 1:
+            raise ConfigError(f"--{flag.name} is {flag.value}; it must be at least 1")
+    generator = api.load_generator(
+        workdir, step=_STEP.value, weights=_WEIGHTS.value, stage1_workdir=_STAGE1.value
+    )
+    try:
+        classes = [int(label) for label in _LABELS.value] or range(
+            generator.num_classes
+        )
+    except ValueError as e:
+        raise ConfigError(f"--labels {_LABELS.value} are not whole numbers") from e
+    labels = np.resize(np.asarray(classes, np.int32), _NUM.value)
+    images = generator.sample(
+        labels.tolist(), guidance=_GUIDANCE.value, seed=_SEED.value, progress=True
+    )
+    if _GRID.value:
+        save_png(out, grid(images, _COLUMNS.value, _SCALE.value))
+    else:
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            save_png(out / f"{i:06d}-class{label}.png", image)
+    print(f"{len(images)} images, step {generator.step}: {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,73 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ul.diffusion import gaussian
+
+LOGSNR = jnp.linspace(-12.0, 12.0, 25)
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_variance_preserving_and_log_ratio():
+    a, s = gaussian.alpha(LOGSNR), gaussian.sigma(LOGSNR)
+    np.testing.assert_allclose(a**2 + s**2, 1.0, atol=1e-6)
+    np.testing.assert_allclose(2 * jnp.log(a / s), LOGSNR, atol=1e-5)
+
+
+def test_the_encoder_noise_of_the_paper():
+    np.testing.assert_allclose(gaussian.alpha(5.0), 0.9966, atol=5e-5)
+    np.testing.assert_allclose(gaussian.sigma(5.0), 0.0818, atol=5e-5)
+
+
+def test_corrupt_takes_a_level_per_row():
+    x, eps = normal(0, 3, 2, 2, 1), normal(1, 3, 2, 2, 1)
+    z = gaussian.corrupt(x, eps, jnp.asarray([-30.0, 0.0, 30.0]))
+    np.testing.assert_allclose(z[0], eps[0], atol=1e-5)
+    np.testing.assert_allclose(z[1], (x[1] + eps[1]) / np.sqrt(2.0), atol=1e-5)
+    np.testing.assert_allclose(z[2], x[2], atol=1e-5)
+
+
+@pytest.mark.parametrize(("t", "s"), [(-4.0, 1.0), (0.0, 0.5), (-10.0, 5.0)])
+def test_posterior_then_marginal_is_the_marginal(t, s):
+    """Draws z_t | x, then z_s | z_t, x: mean alpha_s x and variance sigma_s^2."""
+    x = jnp.full((1 << 17, 1), 0.7)
+    z_t = gaussian.corrupt(x, normal(0, *x.shape), t)
+    mean, variance = gaussian.posterior(z_t, x, t, s)
+    z_s = mean + jnp.sqrt(variance) * normal(1, *x.shape)
+    want = float(gaussian.sigma(s))
+    sem = want / np.sqrt(x.size)
+    assert abs(float(z_s.mean()) - 0.7 * float(gaussian.alpha(s))) < 4 * sem
+    assert abs(float(z_s.std()) - want) < 4 * sem / np.sqrt(2)
+
+
+def test_posterior_at_no_step_is_the_point_itself():
+    z, x = normal(0, 4, 3), normal(1, 4, 3)
+    mean, variance = gaussian.posterior(z, x, 1.0, 1.0)
+    np.testing.assert_allclose(mean, z, atol=1e-6)
+    np.testing.assert_allclose(variance, 0.0, atol=1e-7)
+
+
+@pytest.mark.parametrize("logsnr", [-10.0, 0.0, 5.0])
+def test_kl_against_the_textbook_formula(logsnr):
+    x = normal(0, 5, 4, 3)
+    a, s = 1 / (1 + np.exp(-logsnr)), 1 / (1 + np.exp(logsnr))
+    want = 0.5 * np.sum(a * np.asarray(x) ** 2 + s - np.log(s) - 1, axis=(1, 2))
+    np.testing.assert_allclose(
+        gaussian.kl_standard_normal(x, logsnr), want, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_standard_normal_prior_costs_two_nats_an_element():
+    """(sigma_0^2 - 1 - log sigma_0^2) / 2 = 2.007 at z = 0, logsnr 5 (method, 2)."""
+    kl = gaussian.kl_standard_normal(jnp.zeros((1, 1)), 5.0)
+    np.testing.assert_allclose(kl, 2.007, atol=5e-4)
+    bpp = float(kl[0]) * 32**3 / (512**2 * np.log(2))
+    np.testing.assert_allclose(bpp, 0.362, atol=5e-4)
+
+
+def test_sums_not_means():
+    np.testing.assert_array_equal(gaussian.sum_squares(jnp.full((2, 3, 5), 2.0)), 60.0)

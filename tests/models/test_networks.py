@@ -1,0 +1,184 @@
+"""Shapes, types and gradients of the networks, and that options change no values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ul.core import trees
+from ul.models.encoder import Encoder
+from ul.models.uvit import UViT
+from ul.models.vit import ViT
+
+F32, BF16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
+HOW = dict(head_dim=16, dropout=0.0, attention="xla", remat=False, scan=False)
+X = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+Z = jax.random.normal(jax.random.key(1), (2, 4, 4, 5))
+LOGSNR = jnp.asarray([-3.0, 4.0])
+LABEL = jnp.asarray([1, 7])
+
+
+def encoder(**changes):
+    settings = dict(
+        patch=2,
+        channels=(8, 16),
+        blocks=(1, 2),
+        latent_channels=5,
+        remat=False,
+        dtype=F32,
+    )
+    return Encoder(**settings | changes)
+
+
+def prior(**changes):
+    settings = dict(widths=(32,), depths=(2,), num_classes=0, dtype=F32) | HOW
+    return ViT(**settings | changes)
+
+
+def base(**changes):
+    return prior(**dict(widths=(16, 32), depths=(3, 2), num_classes=9) | changes)
+
+
+def decoder(**changes):
+    settings = (
+        dict(
+            patch=2,
+            channels=(8,),
+            blocks=1,
+            width=32,
+            depth=2,
+            latent_at_input=False,
+            dtype=F32,
+        )
+        | HOW
+    )
+    return UViT(**settings | changes)
+
+
+CASES = {
+    "encoder": (encoder, (X,), (2, 4, 4, 5)),
+    "prior": (prior, (Z, LOGSNR), Z.shape),
+    "base": (base, (Z, LOGSNR, LABEL), Z.shape),
+    "decoder": (decoder, (X, LOGSNR, Z), X.shape),
+    "decoder_latent_at_input": (
+        lambda **c: decoder(**c | dict(latent_at_input=True)),
+        (X, LOGSNR, Z),
+        X.shape,
+    ),
+}
+
+
+def noisy_params(module, args, seed=2):
+    """Parameters away from their zero starts."""
+    params = module.init(jax.random.key(seed), *args)["params"]
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    return jax.tree.unflatten(
+        tree,
+        [
+            p + 0.1 * jax.random.normal(k, p.shape)
+            for p, k in zip(leaves, keys, strict=True)
+        ],
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_shape_and_types(name, dtype):
+    make, args, shape = CASES[name]
+    module = make(dtype=dtype)
+    out, variables = jax.eval_shape(
+        lambda *a: module.init_with_output(jax.random.key(0), *a), *args
+    )
+    assert (out.shape, out.dtype) == (shape, F32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {F32}
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n != "encoder"])
+def test_denoisers_start_at_zero(name):
+    make, args, _ = CASES[name]
+    out, _ = make().init_with_output(jax.random.key(0), *args)
+    np.testing.assert_array_equal(out, 0.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_parameter_gets_a_gradient(name):
+    make, args, _ = CASES[name]
+    module = make()
+    params = noisy_params(module, args)
+    grads = jax.grad(lambda p: jnp.sum(jnp.sin(module.apply({"params": p}, *args))))(
+        params
+    )
+    without = [p for p, g in trees.paths(grads).items() if not np.any(np.asarray(g))]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", ["prior", "decoder"])
+def test_remat_changes_no_gradient(name):
+    make, args, _ = CASES[name]
+    params = noisy_params(make(), args)
+
+    def grad(remat):
+        module = make(remat=remat)
+        return jax.grad(lambda p: jnp.sum(jnp.sin(module.apply({"params": p}, *args))))(
+            params
+        )
+
+    # Recomputed sums may be fused in another order.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        grad(True),
+        grad(False),
+    )
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_scan_is_the_loop_over_stacked_parameters(remat):
+    args = CASES["prior"][1]
+    params = noisy_params(prior(), args)
+    inner = params["inner"]
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), inner["block_0"], inner["block_1"]
+    )
+    scanned = params | {"inner": {"position": inner["position"], "blocks": stacked}}
+    np.testing.assert_allclose(
+        prior(scan=True, remat=remat).apply({"params": scanned}, *args),
+        prior().apply({"params": params}, *args),
+        atol=1e-5,
+    )
+
+
+def test_dropout_needs_a_key_and_changes_the_output():
+    args = CASES["decoder"][1]
+    params = noisy_params(decoder(), args)
+    module = decoder(dropout=0.5)
+
+    def out(seed):
+        return module.apply(
+            {"params": params}, *args, rngs={"dropout": jax.random.key(seed)}
+        )
+
+    np.testing.assert_array_equal(out(0), out(0))
+    assert float(jnp.max(jnp.abs(out(0) - out(1)))) > 1e-3
+
+
+@pytest.mark.parametrize("changed", ["logsnr", "label", "z_0"])
+def test_conditions_matter_and_rows_do_not_mix(changed):
+    make, args, _ = CASES["decoder" if changed == "z_0" else "base"]
+    module = make()
+    params = noisy_params(module, args)
+    place = {"logsnr": 1, "label": 2, "z_0": 2}[changed]
+    other = list(args)
+    other[place] = args[place].at[0].add(1)
+    before, after = (module.apply({"params": params}, *a) for a in (args, other))
+    assert float(jnp.max(jnp.abs(before[0] - after[0]))) > 1e-4
+    np.testing.assert_allclose(before[1], after[1], atol=1e-6)
+
+
+def test_bfloat16_compute_stays_near_float32():
+    args = CASES["decoder"][1]
+    params = noisy_params(decoder(), args)
+    a = decoder().apply({"params": params}, *args)
+    b = decoder(dtype=BF16).apply({"params": params}, *args)
+    # Eight bits of mantissa through a few layers.
+    assert float(jnp.linalg.norm(a - b) / jnp.linalg.norm(a)) < 0.05

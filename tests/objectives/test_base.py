@@ -1,0 +1,77 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ul.diffusion import gaussian, weightings
+from ul.diffusion.schedules import Linear
+from ul.objectives.base import base, drop_labels
+
+ROWS = 1 << 14
+SCHEDULE = Linear(5.0, -10.0)
+
+
+def batch():
+    z = jnp.broadcast_to(jnp.asarray([0.5, -1.0, 2.0]), (ROWS, 3))
+    return {
+        "z_clean": z,
+        "label": jnp.full(ROWS, 3),
+        "row": jnp.arange(ROWS),
+        "stratum": jnp.arange(ROWS) / ROWS,
+    }
+
+
+def run(seen=None, label_dropout=0.0):
+    def denoise(params, z_t, logsnr, label, key):
+        if seen is not None:
+            seen.update(z_t=z_t, logsnr=logsnr, label=label)
+        return jnp.zeros_like(z_t)
+
+    return base(
+        {},
+        batch(),
+        jax.random.key(0),
+        0,
+        denoise_latent=denoise,
+        schedule=SCHEDULE,
+        weight=weightings.Sigmoid(0.5),
+        label_dropout=label_dropout,
+        null_label=10,
+    )
+
+
+def test_the_weighted_loss_of_the_zero_denoiser():
+    span = np.log1p(np.exp(4.5)) - np.log1p(np.exp(-10.5))
+    want = np.exp(0.5) / 2 * span * (0.25 + 1 + 4)
+    np.testing.assert_allclose(jnp.mean(run().loss), want, rtol=1e-3)
+
+
+def test_noise_is_the_schedules_alone():
+    """At any level z_t - alpha z_clean is sigma times standard noise: nothing was added."""
+    seen = {}
+    run(seen)
+    a, s = (
+        gaussian.expand(f(seen["logsnr"]), seen["z_t"])
+        for f in (gaussian.alpha, gaussian.sigma)
+    )
+    eps = (seen["z_t"] - a * batch()["z_clean"]) / s
+    sem = 1 / np.sqrt(eps.size)
+    assert abs(float(eps.mean())) < 4 * sem
+    assert abs(float(eps.std()) - 1) < 4 * sem
+    assert float(seen["logsnr"].max()) <= 5.0
+
+
+def test_labels_are_dropped_at_the_rate_asked_for():
+    seen = {}
+    run(seen, label_dropout=0.1)
+    share = float(jnp.mean(seen["label"] == 10))
+    assert abs(share - 0.1) < 4 * np.sqrt(0.09 / ROWS)
+    assert set(np.unique(seen["label"])) == {3, 10}
+
+
+def test_label_dropout_depends_on_the_row_alone():
+    key, label = jax.random.key(1), jnp.arange(50)
+    how = dict(rate=0.5, null_label=99)
+    whole = drop_labels(label, jnp.arange(50), key, **how)
+    np.testing.assert_array_equal(
+        drop_labels(label[20:], jnp.arange(20, 50), key, **how), whole[20:]
+    )

@@ -1,0 +1,141 @@
+"""Every experiment parses, builds, and traces one step of its smoke."""
+
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ul import build, config, runs
+from ul.core.errors import ConfigError
+from ul.train import state, step
+
+VARIANTS = [
+    (name, variant)
+    for name in ("digits", "photos")
+    for variant in importlib.import_module(f"experiments.{name}").VARIANTS
+]
+
+
+def plain(name, variant):
+    return build.plain(
+        importlib.import_module(f"experiments.{name}").get_config(variant)
+    )
+
+
+def parsed(name, variant):
+    return config.parse(plain(name, variant))
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_parses_locks_and_survives_json(name, variant):
+    found = importlib.import_module(f"experiments.{name}").get_config(variant)
+    assert found.is_locked
+    resolved = build.plain(found)
+    again = build.plain(json.loads(json.dumps(resolved)))
+    assert config.parse(again) == config.parse(resolved)
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_one_step_traces(name, variant):
+    """Shapes only: no experiment is too large for this."""
+    c = build.portable(parsed(name, variant))
+    if isinstance(c, config.Joint):
+        run = runs.joint_run(c)
+        batch = {
+            "image": jax.ShapeDtypeStruct(
+                (c.batch_size, *c.data.image_shape), jnp.uint8
+            )
+        }
+    else:
+        run = runs.base_run(c, None, None)
+        z = (c.batch_size, *c.latent_shape)
+        batch = {"z_clean": jax.ShapeDtypeStruct(z, jnp.float32)}
+    rows = (c.batch_size,)
+    batch |= {k: jax.ShapeDtypeStruct(rows, jnp.int32) for k in ("label", "row")}
+    batch["stratum"] = jax.ShapeDtypeStruct(rows, jnp.float32)
+    abstract = state.abstract(run.init, run.tx, run.decays, run.mesh)
+    made = step.make(
+        run.objective, run.tx, run.lr, root=run.root, accumulate=c.accumulate
+    )
+    after, seen = jax.eval_shape(made, abstract, batch)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), abstract
+    )
+    assert "loss_nats" in seen
+
+
+def test_an_unknown_variant_names_those_there_are():
+    with pytest.raises(ValueError, match="stage1, stage2"):
+        importlib.import_module("experiments.digits").get_config("stage3")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("encoder.chanels", (8,), "did you mean encoder.channels"),
+        ("losss", {}, "did you mean loss"),
+        ("loss.factor", 0.9, "loss.factor is 0.9; it must be above 1"),
+        ("optimizer.lr", float("nan"), "optimizer.lr is nan"),
+        ("steps", -5, "steps is -5"),
+        ("steps", 2.5, "steps is 2.5; it must be of type int"),
+        ("accumulate", 3, "64 is not divisible by accumulate 3"),
+        ("dtype", "float16", "float32 or bfloat16"),
+        ("stage", "three", "stage is 'three'"),
+        ("decoder_schedule.kind", "sine", "known are"),
+        ("data.source.kind", "imagenet", "known are"),
+        ("sampling.method", "euler", "known are"),
+        ("prior.head_dim", 7, "not an even multiple of head_dim 7"),
+        ("prior.attention", "flash", "known are"),
+        ("encoder.blocks", (1,), "same length"),
+        ("encoder.patch", 3, "not divisible"),
+        ("encoder.patch", 2, "transformer is at"),
+        ("prior.depths", (1, 1), "same length"),
+        ("prior_schedule.logsnr_max", -20.0, "must be above"),
+        ("data.image_shape", (8, 8), "must have 3 entries"),
+        ("ema", (), "decays between 0 and 1"),
+        ("batch_size", 20, "not divisible by 8 devices"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(key, value, message):
+    changed = plain("digits", "stage1")
+    *where, last = key.split(".")
+    section = changed
+    for part in where:
+        section = section[part]
+    section[last] = value
+    with pytest.raises(ConfigError, match=message) as e:
+        runs.joint_run(config.parse(changed))
+    assert "\n" not in str(e.value)
+
+
+def test_cudnn_attention_without_a_gpu_is_refused_for_training():
+    with pytest.raises(ConfigError, match="'cudnn' needs a GPU, and this is a cpu"):
+        runs.mesh(parsed("photos", "stage1_64"))
+
+
+def test_a_missing_key_is_named():
+    changed = plain("digits", "stage1")
+    del changed["optimizer"]["clip"]
+    with pytest.raises(ConfigError, match="missing key optimizer.clip"):
+        config.parse(changed)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("latent_shape", (2, 2, 4)), ("latent_shape", (4, 4, 8))],
+)
+def test_stage_2_refuses_latents_that_do_not_fit(key, value):
+    below = parsed("digits", "stage1")
+    with pytest.raises(ConfigError, match=r"latent_shape is .* gives \(4, 4, 4\)"):
+        build.check_stage1(
+            config.parse(plain("digits", "stage2") | {key: value}), below
+        )
+
+
+def test_stage_2_refuses_another_least_noise():
+    changed = plain("digits", "stage2")
+    changed["schedule"]["logsnr_max"] = 6.0
+    with pytest.raises(ConfigError, match="schedule.logsnr_max is 6.0"):
+        build.check_stage1(config.parse(changed), parsed("digits", "stage1"))

@@ -1,0 +1,316 @@
+"""Trained systems as Python objects: what `import ul` offers."""
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from ul import build, config
+from ul.core import mesh as meshes
+from ul.core.errors import ConfigError, DataError
+from ul.evals import chunks
+from ul.evals.codec import Codec, LatentSampler
+from ul.train import checkpoint
+from ul.train.workdir import load_config
+
+
+def load_config_of(workdir, kind: type) -> Any:
+    """The parsed config of a run, which must be of one stage.
+
+    Raises:
+      ConfigError: no run there, or of the other stage.
+    """
+    parsed = config.parse(build.plain(load_config(workdir)["config"]))
+    if not isinstance(parsed, kind):
+        raise ConfigError(
+            f"{workdir} holds a run of stage {parsed.stage!r}; a run of the other stage "
+            "is needed here"
+        )
+    # How attention is computed is no part of the weights.
+    on_gpu = jax.default_backend() == "gpu"
+    return parsed if on_gpu or not build.uses_cudnn(parsed) else build.portable(parsed)
+
+
+def weights_path(parsed: config.Common, weights: str) -> tuple[str, ...]:
+    """Where in the state the weights lie: "ema" (the first), "ema:<decay>" or "raw".
+
+    Raises:
+      ConfigError: naming what there is.
+    """
+    names = [str(decay) for decay in parsed.ema]
+    if weights == "raw":
+        return ("params",)
+    if weights == "ema":
+        return ("ema", names[0])
+    if weights.removeprefix("ema:") in names:
+        return ("ema", weights.removeprefix("ema:"))
+    known = ["raw", "ema", *(f"ema:{n}" for n in names)]
+    raise ConfigError(
+        f"weights {weights!r} are not in the checkpoint; known are {known}"
+    )
+
+
+def _restore(workdir, step: int, path: tuple[str, ...], shapes, mesh):
+    """Weights at `path` of the state with the given shapes, laid out on `mesh`."""
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        meshes.shardings(mesh, shapes),
+    )
+    for part in reversed(path):
+        abstract = {part: abstract}
+    found = checkpoint.restore_part(workdir, step, abstract)
+    for part in path:
+        found = found[part]
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """The encoder and decoder of a stage-1 run.
+
+    step: the checkpoint's; weights: "raw", "ema" or "ema:<decay>".
+    Images are uint8 [N, H, W, C] of `image_shape`, any N.
+    """
+
+    config: config.Joint
+    codec: Codec
+    params: Any
+    mesh: jax.sharding.Mesh
+    step: int
+    weights: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.codec.image_shape
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        return self.codec.latent_shape
+
+    def identity(self, workdir) -> dict[str, Any]:
+        """What a stage 2 remembers: where this lies, and a digest of the encoder."""
+        digests, _ = checkpoint.measure(self.params["encoder"])
+        text = json.dumps(digests, sort_keys=True).encode()
+        return {
+            "workdir": str(epath.Path(workdir).resolve()),
+            "step": self.step,
+            "weights": self.weights,
+            "encoder": f"{zlib.crc32(text):08x}",
+        }
+
+    def encode(self, images) -> np.ndarray:
+        """uint8 [N, H, W, C] to z_clean float32 [N, h, w, c]; deterministic, no noise.
+
+        Raises:
+          DataError: images of another shape or type.
+        """
+        images = _checked(images, self.image_shape, np.uint8, "images")
+        return self._map(
+            "", lambda image: self.codec.encode(self.params, image), image=images
+        )
+
+    def decode(
+        self, z, *, noisy: bool = False, seed: int = 0, progress: bool = False
+    ) -> np.ndarray:
+        """Latents [N, h, w, c] to uint8 [N, H, W, C]: the whole decoder sampler.
+
+        noisy=False: z is z_clean, and the encoder's noise (logsnr 5) is added first.
+        noisy=True: z already is z_0, as a generator hands it on; nothing is added.
+        Image i depends on z[i], `seed` and i alone.
+        """
+        z = _checked(z, self.latent_shape, np.float32, "latents")
+        key = jax.random.key(seed)
+
+        def decode(z, row):
+            z_0 = z if noisy else self.codec.add_noise(z, row, key)
+            return self.codec.decode(self.params, z_0, row, key)
+
+        return self._map("decode" if progress else "", decode, z=z, row=_rows(z))
+
+    def reconstruct(
+        self, images, *, seed: int = 0, progress: bool = False
+    ) -> np.ndarray:
+        """Encode, add the encoder's noise, sample the decoder: uint8 to uint8."""
+        images = _checked(images, self.image_shape, np.uint8, "images")
+        key = jax.random.key(seed)
+        return self._map(
+            "reconstruct" if progress else "",
+            lambda image, row: self.codec.reconstruct(self.params, image, row, key),
+            image=images,
+            row=_rows(images),
+        )
+
+    def _map(self, title: str, fn, **batch) -> np.ndarray:
+        return chunks.map_rows(
+            fn, batch, batch_size=self.config.eval.batch_size, on=self.mesh, title=title
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """The base model of a stage-2 run with the autoencoder it was trained on."""
+
+    config: config.Base
+    sampler: LatentSampler
+    params: Any
+    autoencoder: Autoencoder
+    step: int
+    weights: str
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 .. num_classes - 1; num_classes itself asks for any class."""
+        return self.config.data.num_classes
+
+    def sample_latents(
+        self,
+        labels: Sequence[int] | np.ndarray,
+        *,
+        guidance: float = 1.0,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Labels [N] to noisy z_0 [N, h, w, c], ready for `decode(z, noisy=True)`."""
+        label = np.asarray(labels, np.int32)
+        if (
+            label.ndim != 1
+            or label.size == 0
+            or label.min() < 0
+            or label.max() > self.num_classes
+        ):
+            raise DataError(
+                f"labels must be a list of whole numbers 0..{self.num_classes} "
+                f"({self.num_classes} is any class)"
+            )
+        key = jax.random.key(seed)
+        return self.autoencoder._map(
+            "latents" if progress else "",
+            lambda label, row: self.sampler.sample(
+                self.params, label, row, key, float(guidance)
+            ),
+            label=label,
+            row=_rows(label),
+        )
+
+    def sample(
+        self,
+        labels: Sequence[int] | np.ndarray,
+        *,
+        guidance: float = 1.0,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Labels [N] to uint8 images [N, H, W, C]. guidance 1 is none.
+
+        Image i depends on labels[i], `seed` and i alone.
+        """
+        z_0 = self.sample_latents(
+            labels, guidance=guidance, seed=seed, progress=progress
+        )
+        return self.autoencoder.decode(z_0, noisy=True, seed=seed, progress=progress)
+
+
+def load_autoencoder(
+    workdir, *, step: int | None = None, weights: str = "ema"
+) -> Autoencoder:
+    """Encoder and decoder of the stage-1 run in `workdir`, on all local devices.
+
+    The architecture comes from its config.json, the weights from a verified checkpoint:
+    the newest, or `step`.
+
+    Raises:
+      ConfigError: no stage-1 run there, or no such weights.
+      CheckpointError: no verified checkpoint, or a damaged one.
+    """
+    return restore_stage1(workdir, ("encoder", "decoder"), step=step, weights=weights)
+
+
+def restore_stage1(
+    workdir, networks: Sequence[str], *, step: int | None, weights: str
+) -> Autoencoder:
+    """As `load_autoencoder`, with the named networks' parameters: "prior" too, say."""
+    parsed = load_config_of(workdir, config.Joint)
+    step = checkpoint.choose(workdir, step)
+    codec = build.codec(parsed)
+    shapes = jax.eval_shape(
+        lambda: build.modules(parsed).init(jax.random.key(0), parsed.data.image_shape)
+    )
+    wanted = {name: shapes[name] for name in networks}
+    mesh = meshes.make()
+    params = _restore(workdir, step, weights_path(parsed, weights), wanted, mesh)
+    return Autoencoder(parsed, codec, params, mesh, step, weights)
+
+
+def load_generator(
+    workdir,
+    *,
+    step: int | None = None,
+    weights: str = "ema",
+    stage1_workdir: str | None = None,
+) -> Generator:
+    """The generator of the stage-2 run in `workdir`, with the stage 1 it was trained on.
+
+    `stage1_workdir`: where stage 1 lies now, if it was moved since.
+
+    Raises:
+      ConfigError, CheckpointError: as `load_autoencoder`, for either stage.
+    """
+    parsed = load_config_of(workdir, config.Base)
+    used = load_config(workdir)["facts"]["stage1"]
+    autoencoder = load_autoencoder(
+        stage1_workdir or _found(used["workdir"], workdir),
+        step=used["step"],
+        weights=used["weights"],
+    )
+    build.check_stage1(parsed, autoencoder.config)
+    step = checkpoint.choose(workdir, step)
+    z = jax.ShapeDtypeStruct((1, *parsed.latent_shape), jnp.float32)
+    one = jax.ShapeDtypeStruct((1,), jnp.float32)
+    label = jax.ShapeDtypeStruct((1,), jnp.int32)
+    shapes = jax.eval_shape(
+        build.base_module(parsed).clone(dropout=0.0).init,
+        jax.random.key(0),
+        z,
+        one,
+        label,
+    )["params"]
+    path = weights_path(parsed, weights)
+    params = _restore(workdir, step, path, shapes, autoencoder.mesh)
+    sampler = build.latent_sampler(parsed)
+    return Generator(parsed, sampler, params, autoencoder, step, weights)
+
+
+def _found(stage1: str, workdir) -> str:
+    """Stage 1's directory: as it was given, or beside the stage-2 run's.
+
+    Raises:
+      CheckpointError (through `choose`) later, if neither exists.
+    """
+    beside = epath.Path(workdir).resolve().parent / epath.Path(stage1).name
+    return stage1 if epath.Path(stage1).exists() or not beside.exists() else str(beside)
+
+
+def _rows(values) -> np.ndarray:
+    return np.arange(len(values), dtype=np.int32)
+
+
+def _checked(values, shape: tuple[int, ...], dtype, what: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim == 4 and values.shape[1:] == shape and len(values):
+        if values.dtype == dtype or dtype == np.float32 and values.dtype.kind == "f":
+            return values.astype(dtype)
+    raise DataError(
+        f"{what} are {values.dtype}{list(values.shape)}; wanted are "
+        f"{np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]"
+    )

@@ -1,0 +1,296 @@
+"""A config as plain data: which keys there are, their types and their ranges.
+
+`parse(dict)` gives a frozen `Joint` or `Base`. Everything a config can get wrong is
+said here, in one line, before JAX starts.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from ul.core.errors import ConfigError
+
+Shape = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """source: a kind of data/sources.py and its settings. threads: readers a process."""
+
+    source: dict
+    image_shape: Shape
+    num_classes: int
+    flip: bool
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class JointLoss:
+    """factor, bias: the decoder's weight. ramp_steps: 0 is no ramp (objectives/joint)."""
+
+    factor: float
+    bias: float
+    ramp_steps: int
+    rate_floor_bpp: float
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseLoss:
+    bias: float
+    label_dropout: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    lr: float
+    warmup: int
+    final_fraction: float
+    b1: float
+    b2: float
+    weight_decay: float
+    clip: float
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshAxes:
+    """Devices on each axis; -1 takes the rest."""
+
+    data: int
+    fsdp: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    every: int
+    tensorboard: bool
+    wandb: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """Every so many steps: held-out loss on `eval_examples`, `pictures` images drawn."""
+
+    every: int
+    pictures: int
+    eval_examples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Save every so many steps or minutes; keep the last `keep`, and every `keep_every`
+    steps for good (0: none)."""
+
+    every: int
+    minutes: float
+    keep: int
+    keep_every: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    method: str
+    num_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """Rows at a time, how many held-out examples at the most, and of how many times
+    and noises each example's rate is the mean."""
+
+    batch_size: int
+    examples: int
+    draws: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage1:
+    """Where stage 1 was trained. step None: its newest; weights: raw, or an EMA decay."""
+
+    workdir: str | None
+    step: int | None
+    weights: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance inside a logsnr interval."""
+
+    logsnr_low: float
+    logsnr_high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    stage: str
+    seed: int
+    steps: int
+    batch_size: int
+    accumulate: int
+    dtype: str
+    data: Data
+    optimizer: Optimizer
+    ema: tuple[float, ...]
+    mesh: MeshAxes
+    log: Log
+    look: Look
+    checkpoint: Checkpoint
+    sampling: Sampling
+    eval: Eval
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint(Common):
+    """Stage 1. Networks and schedules stay dicts: their constructors check them."""
+
+    encoder: dict
+    prior: dict
+    decoder: dict
+    prior_schedule: dict
+    decoder_schedule: dict
+    loss: JointLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class Base(Common):
+    """Stage 2. latent_shape is what the base model takes; stage 1 must give it."""
+
+    stage1: Stage1
+    latent_shape: Shape
+    base: dict
+    schedule: dict
+    loss: BaseLoss
+    guidance: Guidance
+
+
+STAGES: dict[str, type] = {"joint": Joint, "base": Base}
+
+# (key, test, what the value must be). A key of another stage is passed over.
+RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("seed", lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
+    ("steps", lambda v: v >= 1, "at least 1"),
+    ("batch_size", lambda v: v >= 1, "at least 1"),
+    ("accumulate", lambda v: v >= 1, "at least 1"),
+    ("dtype", lambda v: v in ("float32", "bfloat16"), "float32 or bfloat16"),
+    ("ema", lambda v: v and all(0 < d < 1 for d in v), "decays between 0 and 1"),
+    ("data.image_shape", lambda v: min(v) >= 1, "positive"),
+    ("data.num_classes", lambda v: v >= 1, "at least 1"),
+    ("data.threads", lambda v: v >= 1, "at least 1"),
+    ("optimizer.lr", lambda v: v > 0, "positive"),
+    ("optimizer.warmup", lambda v: v >= 0, "0 or more"),
+    ("optimizer.final_fraction", lambda v: 0 <= v <= 1, "in [0, 1]"),
+    ("optimizer.b1", lambda v: 0 <= v < 1, "in [0, 1)"),
+    ("optimizer.b2", lambda v: 0 <= v < 1, "in [0, 1)"),
+    ("optimizer.weight_decay", lambda v: v >= 0, "0 or more"),
+    ("optimizer.clip", lambda v: v > 0, "positive"),
+    ("log.every", lambda v: v >= 1, "at least 1"),
+    ("look.every", lambda v: v >= 1, "at least 1"),
+    ("look.pictures", lambda v: v >= 1, "at least 1"),
+    ("look.eval_examples", lambda v: v >= 1, "at least 1"),
+    ("checkpoint.every", lambda v: v >= 1, "at least 1"),
+    ("checkpoint.minutes", lambda v: v > 0, "positive"),
+    ("checkpoint.keep", lambda v: v >= 1, "at least 1"),
+    ("checkpoint.keep_every", lambda v: v >= 0, "0 or more"),
+    ("sampling.num_steps", lambda v: v >= 1, "at least 1"),
+    ("eval.batch_size", lambda v: v >= 1, "at least 1"),
+    ("eval.examples", lambda v: v >= 2, "at least 2"),
+    ("eval.draws", lambda v: v >= 1, "at least 1"),
+    ("loss.factor", lambda v: v > 1, "above 1 (at 1 and below no bits are kept)"),
+    ("loss.ramp_steps", lambda v: v >= 0, "0 or more"),
+    ("loss.rate_floor_bpp", lambda v: v >= 0, "0 or more"),
+    ("loss.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
+    ("latent_shape", lambda v: min(v) >= 1, "positive"),
+)
+
+
+def parse(config: dict) -> Joint | Base:
+    """A resolved config (nested dicts) to a frozen object.
+
+    Raises:
+      ConfigError: unknown or missing key, wrong type, value out of range, settings
+        that do not fit each other; with the key and what to change.
+    """
+    stage = config.get("stage")
+    if stage not in STAGES:
+        raise ConfigError(f"stage is {stage!r}; it must be one of {sorted(STAGES)}")
+    parsed = construct("", STAGES[stage], config)
+    for key, test, must in RULES:
+        try:
+            value = _at(parsed, key)
+        except AttributeError:
+            continue
+        if not test(value):
+            raise ConfigError(f"{key} is {value!r}; it must be {must}")
+    if parsed.batch_size % parsed.accumulate:
+        raise ConfigError(
+            f"batch_size {parsed.batch_size} is not divisible by accumulate "
+            f"{parsed.accumulate}"
+        )
+    return parsed
+
+
+def construct(where: str, factory: Callable, section: dict, **given) -> Any:
+    """`factory(**section, **given)` with every key, type and number checked first.
+
+    `where` is the section's dotted path, for the message.
+    """
+    signature = inspect.signature(factory).parameters
+    hints = typing.get_type_hints(factory)
+    # A Linen module's own fields are no settings.
+    linen = {"parent", "name"} if "parent" in signature else set()
+    allowed = signature.keys() - given.keys() - linen
+    dot = f"{where}." if where else ""
+    for key in section:
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, 1)
+            hint = (
+                f"did you mean {dot}{near[0]}?"
+                if near
+                else f"known are {sorted(allowed)}"
+            )
+            raise ConfigError(f"unknown key {dot}{key}; {hint}")
+    for name in sorted(allowed - section.keys()):
+        if signature[name].default is inspect.Parameter.empty:
+            raise ConfigError(f"missing key {dot}{name}")
+    values = {k: _typed(f"{dot}{k}", hints.get(k, Any), v) for k, v in section.items()}
+    return factory(**values, **given)
+
+
+def _typed(key: str, hint: Any, value: Any) -> Any:
+    """`value` as `hint`: lists become tuples, ints floats, dicts their dataclass."""
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key} is {value!r}; it must be a section")
+        return construct(key, hint, value)
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = typing.get_args(hint)
+        if inner[-1] is not Ellipsis and len(value) != len(inner):
+            raise ConfigError(f"{key} is {value!r}; it must have {len(inner)} entries")
+        return tuple(_typed(key, inner[0], v) for v in value)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        return _typed(key, typing.get_args(hint)[0], value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key} is {value}; it must be a finite number")
+        return float(value)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint in (str, bool, dict) and isinstance(value, hint):
+        return value
+    if hint is Any:
+        return value
+    name = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{key} is {value!r}; it must be of type {name}")
+
+
+def _at(parsed: Any, key: str) -> Any:
+    for part in key.split("."):
+        parsed = getattr(parsed, part)
+    return parsed

@@ -1,0 +1,81 @@
+"""Batches for (step, process). The position in the data is the step: no other state.
+
+Global batch k holds the same examples in the same rows for any number of processes
+and after any resume. Grain shuffles each epoch anew and reads ahead.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from ul.core.errors import DataError
+from ul.data import transforms
+
+
+def examples(
+    source, *, shape: tuple[int, int, int], flip: bool, seed: int, shuffle: bool
+) -> grain.MapDataset:
+    """Example by global index: endless and shuffled when training, once otherwise.
+
+    What is random in example i is seeded by i.
+    """
+    if not len(source):
+        raise DataError("the data source is empty")
+    dataset = grain.MapDataset.source(source).seed(seed)
+    if shuffle:
+        dataset = dataset.shuffle().repeat()
+    dataset = dataset.random_map(functools.partial(transforms.crop, shape=shape))
+    return dataset.random_map(transforms.flip) if flip else dataset
+
+
+def assemble(dataset, indices, rows, total: int) -> dict[str, np.ndarray]:
+    """Rows of a batch; `total` rows are drawn together."""
+    found = [dataset[int(i)] for i in indices]
+    return {
+        "image": np.stack([f["image"] for f in found]),
+        "label": np.asarray([f["label"] for f in found], np.int32),
+        "row": np.asarray(rows, np.int32),
+        "stratum": np.asarray(rows, np.float32) / np.float32(total),
+    }
+
+
+def local_rows(batch_size: int, process: int, num_processes: int) -> np.ndarray:
+    """The rows of the global batch that this process reads: one contiguous part."""
+    share = batch_size // num_processes
+    return np.arange(process * share, (process + 1) * share)
+
+
+def train_batches(
+    dataset: grain.MapDataset,
+    *,
+    batch_size: int,
+    start: int,
+    stop: int,
+    process: int = 0,
+    num_processes: int = 1,
+    threads: int = 2,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of steps start .. stop - 1: this process's rows of each global batch."""
+    rows = local_rows(batch_size, process, num_processes)
+
+    def batch(k: int):
+        return assemble(dataset, k * batch_size + rows, rows, batch_size)
+
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+    return iter(grain.MapDataset.range(start, stop).map(batch).to_iter_dataset(ahead))
+
+
+def eval_batches(
+    dataset: grain.MapDataset, *, batch_size: int, num_examples: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """The first `num_examples` examples in order, each once; the last batch is shorter.
+
+    `row` is the example's index, so what an example draws does not depend on the
+    batch size.
+    """
+    total = min(num_examples, len(dataset))
+    for first in range(0, total, batch_size):
+        rows = np.arange(first, min(first + batch_size, total))
+        yield assemble(dataset, rows, rows, total)

@@ -1,0 +1,42 @@
+"""Any number of rows through a function compiled for one batch size."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ul.core import arrays, mesh
+
+
+def map_rows(
+    fn: Callable[..., jax.Array],
+    batch: dict[str, np.ndarray],
+    *,
+    batch_size: int,
+    on: jax.sharding.Mesh,
+    title: str = "",
+) -> np.ndarray:
+    """`fn(**rows)` over chunks of `batch_size` rows, split over the mesh; host array out.
+
+    The last chunk is padded and cut, so every chunk has the same compiled shape. With
+    a `title`, a bar shows rate and time left.
+    """
+    (total,) = {len(v) for v in batch.values()}
+    devices = on.size
+    size = min(batch_size, total)
+    size = -(-size // devices) * devices
+    out = []
+    bar = tqdm(
+        total=total, unit="image", desc=title, disable=not title, dynamic_ncols=True
+    )
+    with bar, jax.set_mesh(on):
+        for first in range(0, total, size):
+            part = {k: v[first : first + size] for k, v in batch.items()}
+            real = min(size, total - first)
+            padded = arrays.pad_rows(part, size)
+            del padded["mask"]
+            result = jax.device_get(fn(**mesh.to_global(on, padded)))
+            out.append(result[:real])
+            bar.update(real)
+    return np.concatenate(out)

@@ -1,0 +1,56 @@
+"""The held-out value of an objective, example by example."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+
+from ul.core import arrays, mesh, rng
+from ul.core.metrics import Moments, merge
+from ul.objectives.terms import Terms
+
+
+def accumulate(
+    objective: Callable[..., Terms],
+    batches: Iterator[dict],
+    params,
+    key,
+    *,
+    batch_size: int,
+    draws: int,
+    prepare: Callable[[dict], dict],
+    on: jax.sharding.Mesh,
+) -> dict[str, Moments]:
+    """Moments over all held-out examples of every term of the objective, in nats.
+
+    Each example's value is the mean of `draws` times and noises; the moments are over
+    examples. Draws are made per row: the batch size and the mesh change nothing but the
+    order of a sum. Rows that pad the last batch have mask 0.
+    """
+    size = -(-batch_size // on.size) * on.size
+
+    @jax.jit
+    def measure(params, batch, mask):
+        def once(draw):
+            terms = objective(params, batch, rng.stream(key, "draw", draw), 0)
+            return {f"{k}_nats": v for k, v in terms.nats.items()} | terms.stats
+
+        values = jax.lax.map(once, jnp.arange(draws))
+        return {k: Moments.of(jnp.mean(v, axis=0), mask) for k, v in values.items()}
+
+    total: dict[str, Moments] | None = None
+    with jax.set_mesh(on):
+        for batch in batches:
+            whole = mesh.to_global(on, arrays.pad_rows(batch, size))
+            mask = whole.pop("mask")
+            seen = measure(params, prepare(whole), mask)
+            total = seen if total is None else merge(total, seen)
+    assert total is not None, "the pipeline never yields an empty evaluation"
+    return jax.device_get(total)
+
+
+def bits_per_pixel(moments: Moments, pixels: int) -> tuple[float, float]:
+    """Mean and standard error of a term, nats per example to bits per pixel."""
+    unit = pixels * math.log(2.0)
+    return float(moments.compute()) / unit, float(moments.sem()) / unit

@@ -1,0 +1,55 @@
+"""How near reconstructions are: PSNR and SSIM per image."""
+
+import numpy as np
+from skimage import metrics
+
+from ul.diffusion import waterfilling
+
+PEAK = 255.0
+
+
+def psnr_db(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """10 log10(255^2 / MSE) of each pair of uint8 images [N, H, W, C]; [N].
+
+    A pair without any error is given the error of rounding, 1/12 of a level squared.
+    """
+    error = image.astype(np.float64) - other.astype(np.float64)
+    mse = np.mean(np.square(error), axis=(1, 2, 3))
+    return 10.0 * np.log10(PEAK**2 / np.maximum(mse, 1.0 / 12.0))
+
+
+def ssim_window(shape: tuple[int, ...]) -> int:
+    """7, or the largest odd window that fits."""
+    side = min(shape[0], shape[1], 7)
+    return side - 1 + side % 2
+
+
+def ssim(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """scikit-image's structural similarity of each pair, flat window; [N]."""
+    window = ssim_window(image.shape[1:])
+    return np.asarray(
+        [
+            metrics.structural_similarity(
+                a, b, win_size=window, channel_axis=-1, data_range=PEAK
+            )
+            for a, b in zip(image, other, strict=True)
+        ]
+    )
+
+
+def covariance_spectrum(image: np.ndarray) -> np.ndarray:
+    """Eigenvalues of the covariance of uint8 images, in -1..1 units, largest first."""
+    x = image.reshape(len(image), -1).astype(np.float64) / 127.5 - 1.0
+    values = np.linalg.eigvalsh(np.atleast_2d(np.cov(x, rowvar=False)))
+    return np.maximum(values[::-1], 0.0)
+
+
+def gaussian_psnr_db(variances: np.ndarray, rate_bits: float) -> float:
+    """PSNR of sampled reconstructions that Gaussian data would have at that rate.
+
+    Reverse water-filling on `variances` (-1..1 units, so peak 2); the distortion of
+    the mean is doubled because the decoder samples from the posterior.
+    """
+    precision = waterfilling.precision_for_rate(variances, rate_bits)
+    mse = 2.0 * float(waterfilling.distortion(variances, precision)) / len(variances)
+    return float(10.0 * np.log10(2.0**2 / mse))

@@ -1,0 +1,116 @@
+"""Transformer blocks over a grid of tokens, steered by a condition vector."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ul.core import mesh
+from ul.models.conditioning import Modulation
+
+
+class Attention(nn.Module):
+    """Full self-attention with RMS-normed queries and keys.
+
+    `implementation` goes to jax.nn.dot_product_attention: "xla", or "cudnn", which
+    raises on shapes it does not support.
+    """
+
+    head_dim: int
+    implementation: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        width = x.shape[-1]
+        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
+        q, k, v = (
+            part.reshape(*x.shape[:-1], width // self.head_dim, self.head_dim)
+            for part in jnp.split(qkv, 3, axis=-1)
+        )
+        q = nn.RMSNorm(dtype=self.dtype, name="q_norm")(q)
+        k = nn.RMSNorm(dtype=self.dtype, name="k_norm")(k)
+        h = jax.nn.dot_product_attention(q, k, v, implementation=self.implementation)
+        return nn.Dense(width, dtype=self.dtype, name="out")(h.reshape(x.shape))
+
+
+class Block(nn.Module):
+    """Attention and MLP, pre-norm, each with shift, scale and gate (DiT's AdaLN-Zero)."""
+
+    head_dim: int
+    implementation: str
+    dropout: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, cond):
+        """x [B, N, width] -> (the same, None): the form `nn.scan` takes."""
+        x = mesh.constrain(x)
+        width = x.shape[-1]
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = Modulation(
+            width, 6, self.dtype
+        )(cond, x.ndim)
+
+        def norm(x, shift, scale):
+            h = nn.LayerNorm(use_scale=False, use_bias=False, dtype=self.dtype)(x)
+            return h * (1 + scale) + shift
+
+        drop = nn.Dropout(self.dropout, deterministic=self.dropout == 0.0)
+        h = Attention(self.head_dim, self.implementation, self.dtype)(
+            norm(x, shift_a, scale_a)
+        )
+        x = x + gate_a * drop(h)
+        h = nn.Dense(4 * width, dtype=self.dtype, name="mlp_in")(
+            norm(x, shift_m, scale_m)
+        )
+        h = drop(nn.gelu(h))
+        h = nn.Dense(width, dtype=self.dtype, name="mlp_out")(h)
+        return x + gate_m * h, None
+
+
+class Blocks(nn.Module):
+    """`depth` blocks over a grid [B, h, w, width], with a learned position added."""
+
+    depth: int
+    head_dim: int
+    implementation: str
+    dropout: float
+    remat: bool
+    scan: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, cond):
+        shape = x.shape
+        position = self.param("position", nn.initializers.normal(0.02), shape[1:])
+        x = (x + position[None].astype(x.dtype)).reshape(shape[0], -1, shape[-1])
+        block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+        settings = (self.head_dim, self.implementation, self.dropout, self.dtype)
+        if self.scan:
+            stack = nn.scan(
+                block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=nn.broadcast,
+                length=self.depth,
+            )
+            x, _ = stack(*settings, name="blocks")(x, cond)
+        else:
+            for i in range(self.depth):
+                x, _ = block(*settings, name=f"block_{i}")(x, cond)
+        return x.reshape(shape)
+
+
+class Head(nn.Module):
+    """The output layer: modulated norm and a projection that starts at zero."""
+
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, cond):
+        shift, scale = Modulation(x.shape[-1], 2, self.dtype)(cond, x.ndim)
+        h = nn.LayerNorm(use_scale=False, use_bias=False, dtype=self.dtype)(x)
+        # float32 from here: the output is subtracted from a float32 target.
+        return nn.Dense(
+            self.channels, kernel_init=nn.initializers.zeros, dtype=jnp.float32
+        )(h * (1 + scale) + shift)

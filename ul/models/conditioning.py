@@ -1,0 +1,56 @@
+"""What steers a block: logsnr and a class, as one vector; and how it steers."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from ul.core.types import Array, Float, Int, typechecked
+
+# Angular frequencies per unit of logsnr: periods from the whole range to 1/16 nat.
+_SLOWEST, _FASTEST = 2 * np.pi / 64.0, 2 * np.pi * 16.0
+
+
+class Conditioning(nn.Module):
+    """logsnr [B] and, with `num_classes`, label [B] to a vector [B, width], float32.
+
+    The class `num_classes` is the null label of guidance.
+    """
+
+    width: int
+    num_classes: int = 0
+
+    @nn.compact
+    @typechecked
+    def __call__(
+        self, logsnr: Float[Array, " B"], label: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B d"]:
+        frequency = jnp.asarray(
+            np.geomspace(_SLOWEST, _FASTEST, self.width // 2), jnp.float32
+        )
+        angle = logsnr[:, None] * frequency[None, :]
+        h = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        h = nn.silu(nn.Dense(self.width, name="logsnr_in")(h))
+        h = nn.Dense(self.width, name="logsnr_out")(h)
+        if self.num_classes:
+            table = nn.Embed(self.num_classes + 1, self.width, name="label")
+            h = h + table(label)
+        return nn.silu(h)
+
+
+class Modulation(nn.Module):
+    """`parts` vectors of `width` from the condition, all zero at first (AdaLN-Zero).
+
+    Returned with singleton axes so that they broadcast over [B, ..., width].
+    """
+
+    width: int
+    parts: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, cond, rank: int):
+        out = nn.Dense(
+            self.parts * self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype
+        )(cond)
+        shape = (out.shape[0],) + (1,) * (rank - 2) + (out.shape[1],)
+        return jnp.split(out.reshape(shape), self.parts, axis=-1)

@@ -1,0 +1,80 @@
+"""The diffusion decoder: a UViT on pixels that sees z_0."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ul.core import arrays
+from ul.core.types import Array, Float, typechecked
+from ul.models.attention import Blocks, Head
+from ul.models.conditioning import Conditioning
+from ul.models.layers import Downsample, ResBlock, Upsample
+
+
+class UViT(nn.Module):
+    """Patching, convolutional stages down, a transformer, the stages up; returns v.
+
+    The transformer's grid is the latents' grid: [H, W] / (patch * 2^stages). z_0 is
+    projected and added there; with `latent_at_input` also, enlarged, at the input.
+    At the paper's size: patch 2, [128, 256, 512], 2 blocks a stage and side, 8
+    transformer blocks of 1024 channels, dropout 0.1.
+    """
+
+    patch: int
+    channels: tuple[int, ...]
+    blocks: int
+    width: int
+    depth: int
+    head_dim: int
+    dropout: float
+    latent_at_input: bool
+    attention: str
+    remat: bool
+    scan: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    @typechecked
+    def __call__(
+        self,
+        x_t: Float[Array, "B H W C"],
+        logsnr: Float[Array, " B"],
+        z_0: Float[Array, "B h w c"],
+    ) -> Float[Array, "B H W C"]:
+        cond = Conditioning(self.width, name="conditioning")(logsnr).astype(self.dtype)
+        block = nn.remat(ResBlock) if self.remat else ResBlock
+        stages = (*self.channels, self.width)
+
+        def residual(h, side, i):
+            for j in range(self.blocks):
+                h = block(stages[i], self.dropout, self.dtype, name=f"{side}_{i}_{j}")(
+                    h, cond
+                )
+            return h
+
+        h = arrays.space_to_depth(x_t, self.patch).astype(self.dtype)
+        h = nn.Conv(stages[0], (3, 3), dtype=self.dtype, name="stem")(h)
+        if self.latent_at_input:
+            enlarge = h.shape[1] // z_0.shape[1]
+            z = nn.Dense(stages[0], dtype=self.dtype, name="latent_input")(z_0)
+            h = h + jnp.repeat(jnp.repeat(z, enlarge, axis=1), enlarge, axis=2)
+        skips = []
+        for i in range(len(self.channels)):
+            h = residual(h, "down", i)
+            skips.append(h)
+            h = Downsample(stages[i + 1], self.dtype, name=f"merge_{i}")(h)
+        h = h + nn.Dense(self.width, dtype=self.dtype, name="latent")(z_0)
+        h = Blocks(
+            depth=self.depth,
+            head_dim=self.head_dim,
+            implementation=self.attention,
+            dropout=self.dropout,
+            remat=self.remat,
+            scan=self.scan,
+            dtype=self.dtype,
+            name="inner",
+        )(h, cond)
+        for i in reversed(range(len(self.channels))):
+            h = skips[i] + Upsample(stages[i], self.dtype, name=f"split_{i}")(h)
+            h = residual(h, "up", i)
+        h = Head(self.patch**2 * x_t.shape[-1], self.dtype, name="head")(h, cond)
+        return arrays.depth_to_space(h, self.patch)

@@ -1,0 +1,66 @@
+"""Denoisers of latents: the single-level prior and the two-level base."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ul.core.types import Array, Float, Int, typechecked
+from ul.models.attention import Blocks, Head
+from ul.models.conditioning import Conditioning
+from ul.models.layers import Downsample, Upsample
+
+
+class ViT(nn.Module):
+    """Transformer on a latent grid, patch 1; returns v [B, h, w, c].
+
+    One level: `widths` (1024,), `depths` (8,), the paper's prior. Two levels: the
+    outer one runs half of its blocks, then 2x2 tokens merge for the inner level, then
+    it runs the other half on the sum of the way down and up: (512, 1024), (6, 16) is
+    the paper's base as we read it (3 + 16 + 3).
+    """
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    head_dim: int
+    dropout: float
+    num_classes: int
+    attention: str
+    remat: bool
+    scan: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    @typechecked
+    def __call__(
+        self,
+        z_t: Float[Array, "B h w c"],
+        logsnr: Float[Array, " B"],
+        label: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B h w c"]:
+        cond = Conditioning(self.widths[-1], self.num_classes, name="conditioning")(
+            logsnr, label
+        ).astype(self.dtype)
+
+        def blocks(depth, name):
+            return Blocks(
+                depth=depth,
+                head_dim=self.head_dim,
+                implementation=self.attention,
+                dropout=self.dropout,
+                remat=self.remat,
+                scan=self.scan,
+                dtype=self.dtype,
+                name=name,
+            )
+
+        *outer, (_, depth) = zip(self.widths, self.depths, strict=True)
+        h = nn.Dense(self.widths[0], dtype=self.dtype, name="stem")(z_t)
+        skips = []
+        for i, (_, outer_depth) in enumerate(outer):
+            h = blocks(outer_depth // 2, f"down_{i}")(h, cond)
+            skips.append(h)
+            h = Downsample(self.widths[i + 1], self.dtype, name=f"merge_{i}")(h)
+        h = blocks(depth, "inner")(h, cond)
+        for i, (width, outer_depth) in reversed(list(enumerate(outer))):
+            h = skips[i] + Upsample(width, self.dtype, name=f"split_{i}")(h)
+            h = blocks(outer_depth - outer_depth // 2, f"up_{i}")(h, cond)
+        return Head(z_t.shape[-1], self.dtype, name="head")(h, cond)

@@ -1,0 +1,104 @@
+"""Stage 1 of Unified Latents: encoder, prior and decoder together.
+
+Heek, Hoogeboom, Mensink, Salimans, "Unified Latents (UL): How to train your
+latents", arXiv 2602.17270. Every term is a sum over one example, in nats.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from ul.core import arrays, rng, trees
+from ul.diffusion import gaussian, times, weightings
+from ul.diffusion.schedules import Schedule
+from ul.objectives.denoising import denoising
+from ul.objectives.terms import Batch, Params, Terms, latent_stats
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The three networks of stage 1 as functions of the parameters.
+
+    encode(params, x) -> z_clean
+    denoise_latent(params, z_t, logsnr, key) -> z_hat
+    denoise_image(params, x_t, logsnr, z_0, key) -> x_hat
+    `key` seeds dropout; evaluation networks ignore it.
+    """
+
+    encode: Callable
+    denoise_latent: Callable
+    denoise_image: Callable
+
+
+def joint(
+    params: Params,
+    batch: Batch,
+    key,
+    step,
+    *,
+    networks: Networks,
+    prior_schedule: Schedule,
+    decoder_schedule: Schedule,
+    decoder_weight: Callable,
+    ramp_steps: int,
+) -> Terms:
+    """L_z + L_x of each example.
+
+    `ramp_steps` > 0 raises the prior's gradient *to the encoder* linearly to 1 over as
+    many steps, against collapse at the start; the values of the loss and the prior's
+    own gradient are never touched by it.
+    """
+    row, stratum = batch["row"], batch["stratum"]
+    x = arrays.to_unit(batch["image"])
+
+    def draw(name, like):
+        return rng.normal(rng.stream(key, name), row, like.shape[1:])
+
+    # 1. A deterministic latent.
+    z_clean = networks.encode(params, x).astype(jnp.float32)
+
+    # 2. The prior: weight 1, and the KL of its noisy end.
+    ramp = jnp.minimum(1.0, (step + 1) / ramp_steps) if ramp_steps else 1.0
+    z_prior = trees.scale_gradient(z_clean, ramp)
+    diffusion_z = denoising(
+        lambda z_t, logsnr: networks.denoise_latent(
+            params, z_t, logsnr, rng.stream(key, "prior_dropout")
+        ),
+        z_prior,
+        times.stratified(rng.stream(key, "prior_time"), stratum),
+        draw("prior_noise", z_clean),
+        schedule=prior_schedule,
+        weight=weightings.elbo,
+    )
+    terminal_z = gaussian.kl_standard_normal(z_prior, prior_schedule.logsnr_min)
+
+    # 3. The decoder sees z at the prior's least noise.
+    z_0 = gaussian.corrupt(
+        z_clean, draw("encoder_noise", z_clean), prior_schedule.logsnr_max
+    )
+
+    # 4. The decoder: its own time and noise, sigmoid weight.
+    decoder = denoising(
+        lambda x_t, logsnr: networks.denoise_image(
+            params, x_t, logsnr, z_0, rng.stream(key, "decoder_dropout")
+        ),
+        x,
+        times.stratified(rng.stream(key, "decoder_time"), stratum),
+        draw("decoder_noise", x),
+        schedule=decoder_schedule,
+        weight=decoder_weight,
+    )
+
+    # 5. Minimise the sum. The rate L_z bounds the information in z_0.
+    rate = diffusion_z + terminal_z
+    return Terms(
+        loss=rate + decoder,
+        nats={
+            "rate": rate,
+            "prior": diffusion_z,
+            "terminal": terminal_z,
+            "decoder": decoder,
+        },
+        stats=latent_stats(z_clean) | {"ramp": jnp.full_like(rate, ramp)},
+    )

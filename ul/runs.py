@@ -1,0 +1,230 @@
+"""A config's run: data, mesh and everything else the loop needs, for either stage."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ul import build
+from ul.config import Base, Joint
+from ul.core import mesh as meshes
+from ul.core import rng
+from ul.core.errors import ConfigError, DataError
+from ul.data import pipeline, sources
+from ul.evals import chunks, rate
+from ul.evals.codec import Codec
+from ul.train import optim
+from ul.train.loop import Run
+from ul.train.writer import grid
+
+
+def dataset(config: Joint | Base, split: str):
+    """Examples of one split by global index; eval ones never flip and never change."""
+    training = split == "train"
+    return _examples(
+        config,
+        split,
+        flip=config.data.flip and training,
+        seed=config.seed if training else 0,
+        shuffle=training,
+    )
+
+
+def plain_train(config: Joint | Base):
+    """The training examples once, in order, without augmentation: a reference."""
+    return _examples(config, "train", flip=False, seed=0, shuffle=False)
+
+
+def _examples(config: Joint | Base, split: str, **how):
+    data = config.data
+    source = build.of_kind(
+        "data.source",
+        sources.SOURCES,
+        data.source,
+        split=split,
+        shape=data.image_shape,
+    )
+    found = pipeline.examples(source, shape=data.image_shape, **how)
+    label, null = found[0]["label"], data.num_classes
+    if label > null:
+        raise DataError(f"label {label} in the data, but data.num_classes is {null}")
+    return found
+
+
+def eval_batches(config: Joint | Base, examples: int):
+    """Held-out batches, in order."""
+    return pipeline.eval_batches(
+        dataset(config, "eval"),
+        batch_size=config.eval.batch_size,
+        num_examples=examples,
+    )
+
+
+def mesh(config: Joint | Base) -> jax.sharding.Mesh:
+    """The run's mesh, over which its batch must divide."""
+    made = meshes.make(config.mesh.data, config.mesh.fsdp)
+    platform = made.devices.flat[0].platform
+    if platform != "gpu" and build.uses_cudnn(config):
+        raise ConfigError(
+            f"attention 'cudnn' needs a GPU, and this is a {platform}; "
+            "set the networks' attention to 'xla'"
+        )
+    rows = made.size * config.accumulate
+    if config.batch_size % rows:
+        raise ConfigError(
+            f"batch_size {config.batch_size} is not divisible by {made.size} devices x "
+            f"accumulate {config.accumulate} = {rows}"
+        )
+    return made
+
+
+def _run(config: Joint | Base, **parts) -> Run:
+    """What both stages share."""
+    o = config.optimizer
+    lr = optim.learning_rate(
+        lr=o.lr, warmup=o.warmup, steps=config.steps, final_fraction=o.final_fraction
+    )
+    train = dataset(config, "train")
+
+    def batches(start, stop):
+        return pipeline.train_batches(
+            train,
+            batch_size=config.batch_size,
+            start=start,
+            stop=stop,
+            process=jax.process_index(),
+            num_processes=jax.process_count(),
+            threads=config.data.threads,
+        )
+
+    return Run(
+        batches=batches,
+        tx=optim.adamw(lr, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip=o.clip),
+        lr=lr,
+        root=jax.random.key(config.seed),
+        decays=config.ema,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        pixels=int(np.prod(config.data.image_shape[:2])),
+        log_every=config.log.every,
+        look_every=config.look.every,
+        save_every=config.checkpoint.every,
+        save_minutes=config.checkpoint.minutes,
+        **parts,
+    )
+
+
+def _held_out(config, objective, params, on, prepare) -> dict[str, float]:
+    """Every term on held-out examples, bits per pixel, `eval_` before its name."""
+    found = rate.accumulate(
+        objective,
+        eval_batches(config, config.look.eval_examples),
+        params,
+        jax.random.key(0),
+        batch_size=config.eval.batch_size,
+        draws=config.eval.draws,
+        prepare=prepare,
+        on=on,
+    )
+    pixels = int(np.prod(config.data.image_shape[:2]))
+    return {
+        f"eval_{name.removesuffix('_nats')}_bpp": rate.bits_per_pixel(moments, pixels)[
+            0
+        ]
+        for name, moments in found.items()
+        if name.endswith("_nats")
+    }
+
+
+def joint_run(config: Joint) -> Run:
+    """Stage 1, ready for the loop."""
+    made, on = build.codec(config), mesh(config)
+    few = next(eval_batches(config, config.look.pictures))
+    key = jax.random.key(0)
+
+    def look(params):
+        scalars = _held_out(
+            config, build.joint_objective(config, made), params, on, lambda batch: batch
+        )
+        again = chunks.map_rows(
+            lambda image, row: made.reconstruct(params, image, row, key),
+            {"image": few["image"], "row": few["row"]},
+            batch_size=config.eval.batch_size,
+            on=on,
+        )
+        pairs = np.concatenate([few["image"], again])
+        return scalars, {
+            "reconstructions": grid(pairs, len(few["row"]), _scale(config))
+        }
+
+    return _run(
+        config,
+        init=lambda: build.modules(config).init(
+            rng.stream(jax.random.key(config.seed), "init"), config.data.image_shape
+        ),
+        objective=build.joint_objective(config, build.codec(config, dropout=True)),
+        prepare=lambda batch: batch,
+        look=look,
+        mesh=on,
+        rate_floor_bpp=config.loss.rate_floor_bpp,
+    )
+
+
+def base_run(config: Base, encoder: Codec, frozen: Any) -> Run:
+    """Stage 2, ready for the loop, on the latents of a frozen stage 1.
+
+    `frozen`: parameters of stage 1's encoder and decoder.
+    """
+    made, on = build.latent_sampler(config), mesh(config)
+    key, shape = jax.random.key(0), config.latent_shape
+    label = np.arange(config.look.pictures, dtype=np.int32) % config.data.num_classes
+    row = np.arange(config.look.pictures, dtype=np.int32)
+
+    def prepare(batch):
+        image = batch.pop("image")
+        return batch | {"z_clean": encoder.encode(frozen, image)}
+
+    def look(params):
+        scalars = _held_out(
+            config, build.base_objective(config, made), params, on, prepare
+        )
+        images = chunks.map_rows(
+            lambda label, row: encoder.decode(
+                frozen, made.sample(params, label, row, key, 1.0), row, key
+            ),
+            {"label": label, "row": row},
+            batch_size=config.eval.batch_size,
+            on=on,
+        )
+        columns = min(config.data.num_classes, len(images))
+        return scalars, {"samples": grid(images, columns, _scale(config))}
+
+    def init():
+        z = jnp.zeros((1, *shape), jnp.float32)
+        keys = {
+            name: rng.stream(jax.random.key(config.seed), f"init_{name}")
+            for name in ("params", "dropout")
+        }
+        zero = jnp.zeros((1,), jnp.float32)
+        return build.base_module(config).init(
+            keys, z, zero, jnp.zeros((1,), jnp.int32)
+        )["params"]
+
+    return _run(
+        config,
+        init=init,
+        objective=build.base_objective(
+            config, build.latent_sampler(config, dropout=True)
+        ),
+        prepare=prepare,
+        look=look,
+        mesh=on,
+        rate_floor_bpp=0.0,
+    )
+
+
+def _scale(config: Joint | Base) -> int:
+    """Small images are drawn larger, to be looked at."""
+    return max(1, 48 // config.data.image_shape[0])

@@ -1,0 +1,257 @@
+"""The loop: batches in, a trained state out. It knows no stage.
+
+Order after each step: log, look, save, stop. What is logged and drawn at a step
+belongs to the parameters saved at that step.
+"""
+
+import dataclasses
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from ul.core import mesh as meshes
+from ul.core.errors import NonFiniteError, Preempted
+from ul.core.metrics import Moments, merge
+from ul.train import state as states
+from ul.train import step as steps
+from ul.train.checkpoint import Checkpoints
+from ul.train.signals import StopRequest
+from ul.train.writer import Writer, parameter_table
+
+log = logging.getLogger("ul")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything the loop needs. A stage is an objective, an `init` and a `prepare`.
+
+    init() -> params. objective(params, batch, key, step) -> Terms.
+    batches(start, stop) -> host batches. prepare(global batch) -> objective's batch.
+    look(params) -> (scalars, pictures), what to log and draw every `look_every`.
+    """
+
+    init: Callable[[], Any]
+    objective: Callable
+    batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
+    prepare: Callable[[dict], dict]
+    look: Callable[[Any], tuple[dict[str, float], dict[str, np.ndarray]]]
+    tx: optax.GradientTransformation
+    lr: optax.Schedule
+    root: Any
+    mesh: jax.sharding.Mesh
+    decays: tuple[float, ...]
+    steps: int
+    batch_size: int
+    accumulate: int
+    pixels: int
+    rate_floor_bpp: float
+    log_every: int
+    look_every: int
+    save_every: int
+    save_minutes: float
+
+
+def readable(seen: dict[str, Moments], pixels: int) -> dict[str, float]:
+    """Accumulators to what people read: nats to bits per pixel, moments to a std."""
+    mean = {k: float(m.compute()) for k, m in seen.items()}
+    values = {}
+    for name, value in mean.items():
+        if name.endswith("_nats"):
+            values[name.removesuffix("_nats") + "_bpp"] = value / (pixels * math.log(2))
+        else:
+            values[name] = value
+    square = values.pop("latent_square", None)
+    if square is not None:
+        center = values.pop("latent_mean")
+        values["latent_std"] = math.sqrt(max(square - center**2, 0.0))
+    return values
+
+
+class Log:
+    """Means over the steps since the last line, fetched one step late.
+
+    The devices already work on the next step while the host reads.
+    """
+
+    def __init__(self, run: Run, writer: Writer, start: int):
+        self._run, self._writer = run, writer
+        self._seen: dict[str, Moments] | None = None
+        self._due: tuple[int, dict[str, Moments]] | None = None
+        self._since = (start, time.monotonic())
+        self._merge = jax.jit(merge)
+        self._low = False
+        self.bar = tqdm(
+            total=run.steps,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 15.0,
+        )
+
+    def add(self, step: int, seen: dict[str, Moments]) -> None:
+        self.flush()
+        self._seen = seen if self._seen is None else self._merge(self._seen, seen)
+        if step % self._run.log_every == 0 or step == self._run.steps:
+            self._due, self._seen = (step, self._seen), None
+        self.bar.update(1)
+
+    def flush(self) -> None:
+        """Write the line that is due.
+
+        Raises:
+          NonFiniteError: naming the terms; the state was not updated by them.
+        """
+        if self._due is None:
+            return
+        (step, seen), self._due = self._due, None
+        values = readable(jax.device_get(seen), self._run.pixels)
+        broken = [k for k, v in values.items() if not math.isfinite(v)]
+        if broken:
+            raise NonFiniteError(
+                f"not finite by step {step}: {', '.join(broken)}; the last checkpoint "
+                "is from before; lower optimizer.lr or look at the data"
+            )
+        now, (since, then) = time.monotonic(), self._since
+        self._since = (step, now)
+        values["steps_per_s"] = (step - since) / (now - then)
+        values["images_per_s"] = values["steps_per_s"] * self._run.batch_size
+        self._writer.scalars(step, values)
+        self._alarm(step, values)
+        self.bar.set_postfix(
+            {"img/s": f"{values['images_per_s']:.0f}"}
+            | {
+                k: f"{v:.3f}"
+                for k, v in values.items()
+                if k in ("loss_bpp", "rate_bpp")
+            }
+        )
+
+    def _alarm(self, step: int, values: dict[str, float]) -> None:
+        low = values.get("rate_bpp", math.inf) < self._run.rate_floor_bpp
+        if low and not self._low:
+            log.warning(
+                "step %d: rate %.4f bits/pixel is under loss.rate_floor_bpp %.4f: the "
+                "latents are collapsing; raise loss.bias, loss.factor or loss.ramp_steps",
+                step,
+                values["rate_bpp"],
+                self._run.rate_floor_bpp,
+            )
+        self._low = low
+
+    def pause(self) -> Callable[[], None]:
+        """Stop the clock of the rates; call the result to go on."""
+        began = time.monotonic()
+
+        def resume():
+            step, then = self._since
+            self._since = (step, then + time.monotonic() - began)
+
+        return resume
+
+
+def start(run: Run, checkpoints: Checkpoints) -> states.State:
+    """The newest good checkpoint on this run's mesh, or the state before step 1."""
+    abstract = states.abstract(run.init, run.tx, run.decays, run.mesh)
+    log.info("parameters:\n%s", parameter_table(abstract.params))
+    log.info("%s", meshes.describe(run.mesh, abstract))
+    with jax.set_mesh(run.mesh):
+        state = checkpoints.resume(abstract)
+    if state is not None:
+        log.info("resumed at step %d", int(state.step))
+        return state
+    return states.initialise(run.init, run.tx, run.decays, run.mesh)
+
+
+class Profile:
+    """A trace of the steps first .. last - 1 in workdir/profile; none when equal."""
+
+    def __init__(self, workdir, first: int, last: int):
+        self._path, self._first, self._last = str(workdir), first, last
+
+    def before(self, step: int) -> None:
+        if self._first < self._last and step == self._first:
+            jax.profiler.start_trace(f"{self._path}/profile")
+
+    def after(self, step: int, state) -> None:
+        if self._first < self._last and step == self._last:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
+
+
+def train(
+    run: Run,
+    checkpoints: Checkpoints,
+    open_writer: Callable[[int], Writer],
+    stop: StopRequest,
+    profile: Profile,
+) -> states.State:
+    """Train until `run.steps`, from wherever the checkpoints are.
+
+    `open_writer(step)`: the writer of a run that goes on from `step`.
+
+    Raises:
+      Preempted: after a signal, with the state saved.
+      NonFiniteError, StorageError, CheckpointError, DataError: as they say.
+    """
+    state = start(run, checkpoints)
+    first = saved_at = int(state.step)
+    writer = open_writer(first)
+    step_fn = jax.jit(
+        steps.make(
+            run.objective, run.tx, run.lr, root=run.root, accumulate=run.accumulate
+        ),
+        donate_argnums=0,
+    )
+    lines, saved = Log(run, writer, first), time.monotonic()
+
+    def save(step):
+        nonlocal saved, saved_at
+        lines.flush()
+        checkpoints.save(step, state)
+        saved, saved_at = time.monotonic(), step
+
+    with jax.set_mesh(run.mesh), lines.bar:
+        for step, batch in enumerate(run.batches(first, run.steps), first + 1):
+            profile.before(step)
+            state, seen = step_fn(state, run.prepare(meshes.to_global(run.mesh, batch)))
+            lines.add(step, seen)
+            checkpoints.poll()
+            profile.after(step, state)
+            if step % run.look_every == 0 or step == run.steps:
+                lines.flush()
+                resume_clock = lines.pause()
+                look(run, state, writer, step)
+                resume_clock()
+            minutes = (time.monotonic() - saved) / 60.0
+            if step % run.save_every == 0 or minutes >= run.save_minutes:
+                save(step)
+            if stop:
+                if saved_at != step:
+                    save(step)
+                checkpoints.wait()
+                raise Preempted(
+                    f"{stop.name} at step {step}, saved; run the same command to go on"
+                )
+        if saved_at != run.steps and first < run.steps:
+            save(run.steps)
+        checkpoints.wait()
+        lines.flush()
+    writer.close()
+    return state
+
+
+def look(run: Run, state: states.State, writer: Writer, step: int) -> None:
+    """Log and draw what the first EMA weights give."""
+    scalars, pictures = run.look(state.ema[str(run.decays[0])])
+    if scalars:
+        writer.scalars(step, scalars)
+    for name, picture in pictures.items():
+        writer.image(step, name, picture)

@@ -1,0 +1,168 @@
+"""A run's directory: who may write in it, and which config it belongs to."""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from ul.core.errors import ConfigError, StorageError, WorkdirInUse
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+# What may change between runs of one workdir: it moves no weight that is kept.
+FREE_KEYS = (
+    "steps",
+    "log",
+    "look",
+    "eval",
+    "checkpoint",
+    "mesh",
+    "sampling",
+    "data.threads",
+    "stage1.workdir",  # facts.stage1 says by digest which encoder it was
+    "stage1.step",
+)
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[epath.Path]:
+    """The directory, made if need be, held by this process alone until the end.
+
+    Raises:
+      WorkdirInUse: another live process holds it.
+      StorageError: it cannot be made or written.
+    """
+    workdir = epath.Path(path)
+    if "://" in path:  # object stores have no locks; the directory needs no making
+        yield workdir
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as e:
+        raise StorageError(f"workdir {path} cannot be written: {e}") from e
+    try:
+        # The kernel drops the lock with the process, also after kill -9.
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        os.close(handle)
+        raise WorkdirInUse(
+            f"another process trains in {path}; stop it or choose another --workdir"
+        ) from e
+    try:
+        yield workdir
+    finally:
+        os.close(handle)
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dict to dotted keys; tuples and lists alike."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def changed(saved: dict, wanted: dict) -> list[str]:
+    """Differences that resuming would not survive, one phrase each."""
+    a, b = flatten(saved), flatten(wanted)
+    return [
+        f"{key}: {a.get(key)!r} -> {b.get(key)!r}"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+        and not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+    ]
+
+
+def code_version() -> str:
+    """Git commit of the code, `+` if it has changes; "unknown" outside a clone."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return out.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_atomic(path: epath.Path, text: str) -> None:
+    """The whole file or none of it."""
+    part = path.parent / f".{path.name}.part"
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError as e:
+        raise StorageError(f"{path} cannot be written: {e}") from e
+
+
+def claim(workdir: epath.Path, config: dict, facts: dict) -> None:
+    """Write config.json, or check that the one there is of the same run.
+
+    `facts`: what else to remember: mesh, the stage 1 checkpoint that was restored.
+
+    Raises:
+      ConfigError: the workdir belongs to another config.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        saved = load_config(workdir)
+        differences = changed(saved["config"], config)
+        if differences:
+            raise ConfigError(
+                f"{workdir} was trained with another config ({'; '.join(differences)}); "
+                "choose another --workdir or undo the change"
+            )
+        kept, wanted = saved["facts"].get("stage1"), facts.get("stage1")
+        if kept and wanted and kept["encoder"] != wanted["encoder"]:
+            raise ConfigError(
+                f"{workdir} was trained on the encoder of {kept['workdir']} step "
+                f"{kept['step']} ({kept['weights']}), not on this one; choose another --workdir"
+            )
+    versions = {p: metadata.version(p) for p in PACKAGES} | {
+        "python": platform.python_version()
+    }
+    record = {
+        "config": config,
+        "facts": facts,
+        "code": code_version(),
+        "versions": versions,
+    }
+    write_atomic(path, json.dumps(record, indent=2))
+
+
+def remembered(workdir) -> dict[str, Any]:
+    """The facts of the run in this workdir; none before its first start."""
+    there = (epath.Path(workdir) / "config.json").exists()
+    return load_config(workdir)["facts"] if there else {}
+
+
+def load_config(workdir) -> dict[str, Any]:
+    """The record in config.json: config, facts, code, versions.
+
+    Raises:
+      ConfigError: there is none, or it cannot be read.
+    """
+    path = epath.Path(workdir) / "config.json"
+    try:
+        record = json.loads(path.read_text())
+        return {"config": record["config"], "facts": record["facts"]} | record
+    except (OSError, ValueError, KeyError) as e:
+        raise ConfigError(
+            f"{workdir} is no run's workdir: config.json is missing or unreadable"
+        ) from e

@@ -1,0 +1,119 @@
+"""What a run says: metrics.jsonl, TensorBoard, W&B, pictures, the parameter table."""
+
+import json
+import logging
+from typing import Any
+
+import numpy as np
+from clu import parameter_overview
+from etils import epath
+from PIL import Image
+
+from ul.core.errors import ConfigError
+
+log = logging.getLogger("ul")
+
+
+def parameter_table(params) -> str:
+    """Names, shapes and sizes of all parameters, with their total."""
+    return parameter_overview.get_parameter_overview(params, include_stats=False)
+
+
+def grid(images: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
+    """[N, H, W, C] uint8 to one picture with a thin frame, each pixel `scale` wide."""
+    n, height, width, channels = images.shape
+    rows = -(-n // columns)
+    sheet = np.full(
+        (rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 40, np.uint8
+    )
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = image
+    return sheet.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def save_png(path: epath.Path, image: np.ndarray) -> None:
+    """uint8 [H, W, 1 or 3] to a PNG file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as f:
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(f, "PNG")
+
+
+class Writer:
+    """Scalars go to metrics.jsonl always, to TensorBoard and W&B where asked.
+
+    Trackers never stop a run: the first failure is said once, then they are silent.
+    """
+
+    def __init__(
+        self, workdir, start: int, *, tensorboard: bool, wandb: bool, config: dict
+    ):
+        """Lines beyond step `start` are dropped: the resumed run says them again."""
+        self._workdir = epath.Path(workdir)
+        path = self._workdir / "metrics.jsonl"
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    kept += [line] if json.loads(line)["step"] <= start else []
+                except (ValueError, KeyError):
+                    pass  # a line cut short by a kill
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+        self._trackers: dict[str, Any] = {}
+        if tensorboard:
+            self._trackers["tensorboard"] = _tensorboard(self._workdir, start)
+        if wandb:
+            self._trackers["wandb"] = _wandb(self._workdir, config)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.flush()
+        self._track(
+            "tensorboard",
+            lambda t: [t.add_scalar(k, v, step) for k, v in values.items()],
+        )
+        self._track("wandb", lambda t: t.log(values, step=step))
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture: samples/<name>-<step>.png, and to TensorBoard."""
+        save_png(self._workdir / "samples" / f"{name}-{step:08d}.png", image)
+        self._track(
+            "tensorboard", lambda t: t.add_image(name, image, step, dataformats="HWC")
+        )
+
+    def _track(self, name: str, call) -> None:
+        if name in self._trackers:
+            try:
+                call(self._trackers[name])
+            except Exception as e:  # a tracker's trouble is never the run's
+                log.warning("%s failed and is off from here: %s", name, e)
+                del self._trackers[name]
+
+    def close(self) -> None:
+        self._file.close()
+        self._track("tensorboard", lambda t: t.close())
+        self._track("wandb", lambda t: t.finish())
+
+
+def _tensorboard(workdir: epath.Path, start: int):
+    try:
+        import tensorboardX
+    except ImportError as e:
+        raise ConfigError(
+            "log.tensorboard needs tensorboardX: pip install 'unified-latents[tensorboard]'"
+        ) from e
+    # purge_step hides what a killed run logged beyond its checkpoint.
+    return tensorboardX.SummaryWriter(
+        str(workdir / "tensorboard"), purge_step=start or None
+    )
+
+
+def _wandb(workdir: epath.Path, config: dict):
+    try:
+        import wandb
+    except ImportError as e:
+        raise ConfigError(
+            "log.wandb needs wandb: pip install 'unified-latents[wandb]'"
+        ) from e
+    return wandb.init(dir=str(workdir), config=config, id=workdir.name, resume="allow")
