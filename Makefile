@@ -25,7 +25,7 @@ demo: $(VENV)/.done
 	  --num_examples 500 --guidance 1,1.5
 	$(BIN)/python -m launch.sample --workdir $(RUN)/stage2 --num 100 --guidance 1.5 \
 	  --grid --scale 6 --out $(RUN)/samples.png
-	$(BIN)/python -m launch.summary $(RUN)/stage1 $(RUN)/stage2 --out $(RUN)/table.md
+	$(BIN)/python -m launch.summary --workdirs $(RUN)/stage1,$(RUN)/stage2 --out $(RUN)/table.md
 
 test: $(VENV)/.done
 	$(BIN)/python -m pytest -m "not slow and not gpu"

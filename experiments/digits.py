@@ -41,7 +41,7 @@ def _stage1() -> ml_collections.ConfigDict:
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
-    c.loss = dict(factor=2.0, bias=3.5, ramp_steps=800, rate_floor_bpp=0.05)
+    c.loss = dict(factor=2.0, bias=4.0, ramp_steps=800, rate_floor_bpp=0.05)
     c.optimizer = dict(
         lr=2e-3,
         warmup=100,
@@ -60,7 +60,7 @@ def _stage1() -> ml_collections.ConfigDict:
 
 def _stage2() -> ml_collections.ConfigDict:
     c = common.run("base")
-    c.steps, c.batch_size = 2000, 64
+    c.steps, c.batch_size = 3000, 64
     c.data = _data()
     c.stage1 = common.stage1()
     c.latent_shape = (4, 4, 4)

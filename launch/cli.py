@@ -42,13 +42,14 @@ def required(holder: flags.FlagHolder) -> str:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """absl's parse; what a user mistyped becomes a ConfigError."""
+    """absl's parse; what a user mistyped becomes a ConfigError of one line."""
+    app.define_help_flags()
     try:
-        return app.parse_flags_with_usage(argv)
-    except flags.Error as e:
-        raise ConfigError(str(e)) from e
-    except (AttributeError, KeyError, TypeError, ValueError) as e:  # a --config.key
-        raise ConfigError(" ".join(str(e).strip("'\"").split())) from e
+        return flags.FLAGS(argv)
+    # flags.Error: a flag or a type. The others: what ml_collections and a config file
+    # raise for a key, a value or an argument of theirs.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+        raise ConfigError(str(e).strip("'\" \n").splitlines()[-1].strip()) from e
     except (OSError, ImportError) as e:
         raise ConfigError(f"--config cannot be read: {e}") from e
 

@@ -1,9 +1,7 @@
-"""One table of all evaluations under the given folders.
+"""One table of all evaluations of the given runs.
 
-python -m launch.summary runs/demo/stage1 runs/demo/stage2
+python -m launch.summary --workdirs runs/demo/stage1,runs/demo/stage2
 """
-
-import sys
 
 from absl import flags
 from etils import epath
@@ -13,14 +11,14 @@ from ul.core.errors import ConfigError
 from ul.evals import report
 from ul.train.workdir import write_atomic
 
+_WORKDIRS = flags.DEFINE_list("workdirs", [], "The runs.")
 _OUT = flags.DEFINE_string("out", None, "Write the table there as well.")
 
 
 def main() -> None:
-    folders = flags.FLAGS(sys.argv)[1:]
-    if not folders:
-        raise ConfigError("give one or more workdirs")
-    text = report.table(report.read(folders))
+    if not _WORKDIRS.value:
+        raise ConfigError("--workdirs is missing")
+    text = report.table(report.read(_WORKDIRS.value))
     print(text)
     if _OUT.value:
         write_atomic(epath.Path(_OUT.value), text + "\n")

@@ -44,7 +44,13 @@ def _build(parsed: config.Joint | config.Base, facts: dict) -> tuple[loop.Run, d
         raise ConfigError("--config.stage1.workdir is missing; give stage 1's workdir")
     build.check_stage1(parsed, api.load_config_of(below.workdir, config.Joint))
     step = below.step or facts.get("stage1", {}).get("step")
-    ae = api.load_autoencoder(below.workdir, step=step, weights=below.weights)
+    ae = api.restore_stage1(
+        below.workdir,
+        ("encoder", "decoder"),
+        step=step,
+        weights=below.weights,
+        mesh=runs.mesh(parsed),
+    )
     log.info("stage 1: %s step %d, weights %s", below.workdir, ae.step, ae.weights)
     return runs.base_run(parsed, ae.codec, ae.params), {
         "stage1": ae.identity(below.workdir)
@@ -65,7 +71,12 @@ def main() -> None:
             wandb=log_to.wandb,
             config=plain,
         )
-        checkpoints = Checkpoints(path, keep=kept.keep, keep_every=kept.keep_every)
+        checkpoints = Checkpoints(
+            path,
+            keep=kept.keep,
+            keep_every=kept.keep_every,
+            keep_minutes=kept.keep_minutes,
+        )
         try:
             with signals.stop_on_signal() as stop:
                 loop.train(

@@ -6,14 +6,16 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
+import skimage
 
 from ul import build, config, runs
 from ul.core.errors import ConfigError
 from ul.train import state, step
 
+FOLDER = skimage.data_dir  # a directory with images that is always there
 VARIANTS = [
     (name, variant)
-    for name in ("digits", "photos")
+    for name in ("digits", "photos", "folder")
     for variant in importlib.import_module(f"experiments.{name}").VARIANTS
 ]
 
@@ -30,9 +32,8 @@ def parsed(name, variant):
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_parses_locks_and_survives_json(name, variant):
-    found = importlib.import_module(f"experiments.{name}").get_config(variant)
-    assert found.is_locked
-    resolved = build.plain(found)
+    assert importlib.import_module(f"experiments.{name}").get_config(variant).is_locked
+    resolved = plain(name, variant)
     again = build.plain(json.loads(json.dumps(resolved)))
     assert config.parse(again) == config.parse(resolved)
 

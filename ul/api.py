@@ -237,7 +237,12 @@ def load_autoencoder(
 
 
 def restore_stage1(
-    workdir, networks: Sequence[str], *, step: int | None, weights: str
+    workdir,
+    networks: Sequence[str],
+    *,
+    step: int | None,
+    weights: str,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Autoencoder:
     """As `load_autoencoder`, with the named networks' parameters: "prior" too, say."""
     parsed = load_config_of(workdir, config.Joint)
@@ -247,7 +252,7 @@ def restore_stage1(
         lambda: build.modules(parsed).init(jax.random.key(0), parsed.data.image_shape)
     )
     wanted = {name: shapes[name] for name in networks}
-    mesh = meshes.make()
+    mesh = mesh or meshes.make()
     params = _restore(workdir, step, weights_path(parsed, weights), wanted, mesh)
     return Autoencoder(parsed, codec, params, mesh, step, weights)
 

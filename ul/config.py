@@ -82,13 +82,14 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Save every so many steps or minutes; keep the last `keep`, and every `keep_every`
-    steps for good (0: none)."""
+    """Save every so many steps or minutes; keep the last `keep`, and for good every
+    `keep_every` steps and one each `keep_minutes` (0: none)."""
 
     every: int
     minutes: float
     keep: int
     keep_every: int
+    keep_minutes: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +196,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("checkpoint.minutes", lambda v: v > 0, "positive"),
     ("checkpoint.keep", lambda v: v >= 1, "at least 1"),
     ("checkpoint.keep_every", lambda v: v >= 0, "0 or more"),
+    ("checkpoint.keep_minutes", lambda v: v >= 0, "0 or more"),
     ("sampling.num_steps", lambda v: v >= 1, "at least 1"),
     ("eval.batch_size", lambda v: v >= 1, "at least 1"),
     ("eval.examples", lambda v: v >= 2, "at least 2"),

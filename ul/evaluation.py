@@ -47,13 +47,12 @@ def autoencoder(
         workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
     )
     count = num_examples or ae.config.eval.examples
-    moments = rate.accumulate(
-        build.joint_objective(ae.config, build.codec(ae.config, dropout=False)),
-        runs.eval_batches(ae.config, count),
+    objective = build.joint_objective(ae.config, build.codec(ae.config))
+    moments = rate.HeldOut(objective, draws=ae.config.eval.draws)(
         ae.params,
+        runs.eval_batches(ae.config, runs.dataset(ae.config, "eval"), count),
         jax.random.key(seed),
         batch_size=ae.config.eval.batch_size,
-        draws=ae.config.eval.draws,
         prepare=lambda batch: batch,
         on=ae.mesh,
     )

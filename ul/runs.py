@@ -45,19 +45,18 @@ def _examples(config: Joint | Base, split: str, **how):
         split=split,
         shape=data.image_shape,
     )
-    found = pipeline.examples(source, shape=data.image_shape, **how)
-    label, null = found[0]["label"], data.num_classes
-    if label > null:
-        raise DataError(f"label {label} in the data, but data.num_classes is {null}")
-    return found
+    if source.num_classes > data.num_classes:
+        raise DataError(
+            f"the data have {source.num_classes} classes, but data.num_classes is "
+            f"{data.num_classes}; set it to {source.num_classes}"
+        )
+    return pipeline.examples(source, shape=data.image_shape, **how)
 
 
-def eval_batches(config: Joint | Base, examples: int):
-    """Held-out batches, in order."""
+def eval_batches(config: Joint | Base, examples, count: int):
+    """The first `count` held-out `examples` as batches, in order."""
     return pipeline.eval_batches(
-        dataset(config, "eval"),
-        batch_size=config.eval.batch_size,
-        num_examples=examples,
+        examples, batch_size=config.eval.batch_size, num_examples=count
     )
 
 
@@ -116,38 +115,40 @@ def _run(config: Joint | Base, **parts) -> Run:
     )
 
 
-def _held_out(config, objective, params, on, prepare) -> dict[str, float]:
-    """Every term on held-out examples, bits per pixel, `eval_` before its name."""
-    found = rate.accumulate(
-        objective,
-        eval_batches(config, config.look.eval_examples),
-        params,
-        jax.random.key(0),
-        batch_size=config.eval.batch_size,
-        draws=config.eval.draws,
-        prepare=prepare,
-        on=on,
-    )
+def _held_out(config, objective, examples, on, prepare):
+    """`scalars(params)`: every term on held-out examples, as `eval_*_bpp`."""
+    measure = rate.HeldOut(objective, draws=config.eval.draws)
     pixels = int(np.prod(config.data.image_shape[:2]))
-    return {
-        f"eval_{name.removesuffix('_nats')}_bpp": rate.bits_per_pixel(moments, pixels)[
-            0
-        ]
-        for name, moments in found.items()
-        if name.endswith("_nats")
-    }
+
+    def scalars(params) -> dict[str, float]:
+        found = measure(
+            params,
+            eval_batches(config, examples, config.look.eval_examples),
+            jax.random.key(0),
+            batch_size=config.eval.batch_size,
+            prepare=prepare,
+            on=on,
+        )
+        return {
+            f"eval_{name.removesuffix('_nats')}_bpp": rate.bits_per_pixel(m, pixels)[0]
+            for name, m in found.items()
+            if name.endswith("_nats")
+        }
+
+    return scalars
 
 
 def joint_run(config: Joint) -> Run:
     """Stage 1, ready for the loop."""
     made, on = build.codec(config), mesh(config)
-    few = next(eval_batches(config, config.look.pictures))
+    examples = dataset(config, "eval")
+    scalars = _held_out(
+        config, build.joint_objective(config, made), examples, on, lambda batch: batch
+    )
+    few = next(eval_batches(config, examples, config.look.pictures))
     key = jax.random.key(0)
 
     def look(params):
-        scalars = _held_out(
-            config, build.joint_objective(config, made), params, on, lambda batch: batch
-        )
         again = chunks.map_rows(
             lambda image, row: made.reconstruct(params, image, row, key),
             {"image": few["image"], "row": few["row"]},
@@ -155,9 +156,8 @@ def joint_run(config: Joint) -> Run:
             on=on,
         )
         pairs = np.concatenate([few["image"], again])
-        return scalars, {
-            "reconstructions": grid(pairs, len(few["row"]), _scale(config))
-        }
+        picture = grid(pairs, len(few["row"]), _scale(config))
+        return scalars(params), {"reconstructions": picture}
 
     return _run(
         config,
@@ -186,10 +186,15 @@ def base_run(config: Base, encoder: Codec, frozen: Any) -> Run:
         image = batch.pop("image")
         return batch | {"z_clean": encoder.encode(frozen, image)}
 
+    scalars = _held_out(
+        config,
+        build.base_objective(config, made),
+        dataset(config, "eval"),
+        on,
+        prepare,
+    )
+
     def look(params):
-        scalars = _held_out(
-            config, build.base_objective(config, made), params, on, prepare
-        )
         images = chunks.map_rows(
             lambda label, row: encoder.decode(
                 frozen, made.sample(params, label, row, key, 1.0), row, key
@@ -199,7 +204,7 @@ def base_run(config: Base, encoder: Codec, frozen: Any) -> Run:
             on=on,
         )
         columns = min(config.data.num_classes, len(images))
-        return scalars, {"samples": grid(images, columns, _scale(config))}
+        return scalars(params), {"samples": grid(images, columns, _scale(config))}
 
     def init():
         z = jnp.zeros((1, *shape), jnp.float32)

@@ -15,7 +15,7 @@ def source():
         image = np.arange(30, dtype=np.uint8).reshape(5, 6, 1) + 5 * i
         return {"image": image, "label": i}
 
-    return Items(N, get)
+    return Items(N, get, N)
 
 
 def dataset(seed=3, flip=True):

@@ -21,17 +21,17 @@ def objective(params, batch, key, step):
 
 
 def measured(batch_size, on, draws=3):
-    source = Items(N, lambda i: {"image": np.full((2, 2, 1), i, np.uint8), "label": 0})
+    source = Items(
+        N, lambda i: {"image": np.full((2, 2, 1), i, np.uint8), "label": 0}, 1
+    )
     dataset = pipeline.examples(
         source, shape=(2, 2, 1), flip=False, seed=0, shuffle=False
     )
-    found = rate.accumulate(
-        objective,
-        pipeline.eval_batches(dataset, batch_size=batch_size, num_examples=100),
+    found = rate.HeldOut(objective, draws=draws)(
         jnp.float32(0.5),
+        pipeline.eval_batches(dataset, batch_size=batch_size, num_examples=100),
         jax.random.key(0),
         batch_size=batch_size,
-        draws=draws,
         prepare=lambda batch: batch,
         on=on,
     )

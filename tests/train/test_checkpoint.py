@@ -35,7 +35,7 @@ def abstract(on=None, width=256):
 @pytest.fixture
 def saved(tmp_path):
     """A workdir with the verified steps 1, 2, 3."""
-    kept = checkpoint.Checkpoints(tmp_path, keep=3, keep_every=0)
+    kept = checkpoint.Checkpoints(tmp_path, keep=3)
     for step in (1, 2, 3):
         kept.save(step, make(step))
     kept.close()
@@ -43,7 +43,7 @@ def saved(tmp_path):
 
 
 def resume(workdir, **how):
-    kept = checkpoint.Checkpoints(workdir, keep=3, keep_every=0)
+    kept = checkpoint.Checkpoints(workdir, keep=3)
     try:
         return kept.resume(abstract(**how))
     finally:
@@ -91,6 +91,15 @@ def test_retention_keeps_the_last_and_the_multiples(tmp_path):
         10,
         11,
     ]
+
+
+def test_retention_by_time(tmp_path):
+    """One step a minute for good: of five saved within seconds, the first and the last."""
+    kept = checkpoint.Checkpoints(tmp_path, keep=1, keep_minutes=1.0)
+    for step in range(1, 6):
+        kept.save(step, make(step))
+    kept.close()
+    assert checkpoint.verified_steps(tmp_path) == [1, 5]
 
 
 @pytest.mark.parametrize("harm", ["truncate", "remove", "metadata"])
@@ -145,7 +154,7 @@ def test_another_model_is_refused_with_the_leaves_that_differ(saved):
 
 
 def test_what_is_not_finite_is_not_saved(tmp_path):
-    kept = checkpoint.Checkpoints(tmp_path, keep=3, keep_every=0)
+    kept = checkpoint.Checkpoints(tmp_path, keep=3)
     kept.save(1, make(1))
     broken = make(2)
     broken = broken.replace(

@@ -28,10 +28,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class Items:
-    """A source of `length` examples made by `get(i)`."""
+    """A source of `length` examples made by `get(i)`, with labels below `num_classes`."""
 
-    def __init__(self, length: int, get: Callable[[int], Example]):
-        self._length, self._get = length, get
+    def __init__(self, length: int, get: Callable[[int], Example], num_classes: int):
+        self._length, self._get, self.num_classes = length, get, num_classes
 
     def __len__(self) -> int:
         return self._length
@@ -56,6 +56,7 @@ def digits(split: str, shape: Shape) -> Items:
     return Items(
         len(chosen),
         lambda i: {"image": images[chosen[i]], "label": int(data.target[chosen[i]])},
+        num_classes=10,
     )
 
 
@@ -104,7 +105,7 @@ def photos(split: str, shape: Shape, *, reduce: int, crops: int) -> Items:
         label = which if split == "train" else null
         return {"image": images[which], "label": label}
 
-    return Items(crops * len(images), get)
+    return Items(crops * len(images), get, num_classes=null)
 
 
 def fit(image: Image.Image, shape: Shape) -> np.ndarray:
@@ -137,7 +138,9 @@ class Tolerant:
         names: Sequence[str],
         get: Callable[[int], Example],
         max_bad_fraction: float,
+        num_classes: int,
     ):
+        self.num_classes = num_classes
         self._names, self._get, self._limit = names, get, max_bad_fraction * len(names)
         self._bad: set[int] = set()
         self._lock = threading.Lock()
@@ -209,7 +212,8 @@ def folder(
             with Image.open(file) as image:
                 return {"image": fit(image, shape), "label": label}
 
-    return Tolerant([files[i] for i in chosen], get, max_bad_fraction)
+    names = [files[i] for i in chosen]
+    return Tolerant(names, get, max_bad_fraction, max(len(classes), 1))
 
 
 def tfds(
@@ -247,7 +251,8 @@ def tfds(
             "label": int(example.get("label", 0)),
         }
 
-    return Items(len(source), get)
+    label = source.dataset_info.features.get("label")
+    return Items(len(source), get, getattr(label, "num_classes", 1))
 
 
 def _load_arrays(path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -276,7 +281,9 @@ def arrays(split: str, shape: Shape, *, path: str, eval_path: str) -> Items:
     """uint8 images of one .npy (images alone) or .npz (`image`, `label`) per split."""
     image, label = _load_arrays(path if split == "train" else eval_path)
     return Items(
-        len(image), lambda i: {"image": np.asarray(image[i]), "label": int(label[i])}
+        len(image),
+        lambda i: {"image": np.asarray(image[i]), "label": int(label[i])},
+        num_classes=int(label.max()) + 1,
     )
 
 

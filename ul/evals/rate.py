@@ -11,43 +11,46 @@ from ul.core.metrics import Moments, merge
 from ul.objectives.terms import Terms
 
 
-def accumulate(
-    objective: Callable[..., Terms],
-    batches: Iterator[dict],
-    params,
-    key,
-    *,
-    batch_size: int,
-    draws: int,
-    prepare: Callable[[dict], dict],
-    on: jax.sharding.Mesh,
-) -> dict[str, Moments]:
-    """Moments over all held-out examples of every term of the objective, in nats.
+class HeldOut:
+    """The held-out moments of an objective's terms, for any parameters.
 
     Each example's value is the mean of `draws` times and noises; the moments are over
     examples. Draws are made per row: the batch size and the mesh change nothing but the
-    order of a sum. Rows that pad the last batch have mask 0.
+    order of a sum.
     """
-    size = -(-batch_size // on.size) * on.size
 
-    @jax.jit
-    def measure(params, batch, mask):
-        def once(draw):
-            terms = objective(params, batch, rng.stream(key, "draw", draw), 0)
-            return {f"{k}_nats": v for k, v in terms.nats.items()} | terms.stats
+    def __init__(self, objective: Callable[..., Terms], *, draws: int):
+        def measure(params, batch, mask, key):
+            def once(draw):
+                terms = objective(params, batch, rng.stream(key, "draw", draw), 0)
+                return {f"{k}_nats": v for k, v in terms.nats.items()} | terms.stats
 
-        values = jax.lax.map(once, jnp.arange(draws))
-        return {k: Moments.of(jnp.mean(v, axis=0), mask) for k, v in values.items()}
+            values = jax.lax.map(once, jnp.arange(draws))
+            return {k: Moments.of(jnp.mean(v, 0), mask) for k, v in values.items()}
 
-    total: dict[str, Moments] | None = None
-    with jax.set_mesh(on):
-        for batch in batches:
-            whole = mesh.to_global(on, arrays.pad_rows(batch, size))
-            mask = whole.pop("mask")
-            seen = measure(params, prepare(whole), mask)
-            total = seen if total is None else merge(total, seen)
-    assert total is not None, "the pipeline never yields an empty evaluation"
-    return jax.device_get(total)
+        self._measure = jax.jit(measure)  # once: every look would compile it anew
+
+    def __call__(
+        self,
+        params,
+        batches: Iterator[dict],
+        key,
+        *,
+        batch_size: int,
+        prepare: Callable[[dict], dict],
+        on: jax.sharding.Mesh,
+    ) -> dict[str, Moments]:
+        """Every term over `batches`, in nats. Rows that pad the last have mask 0."""
+        size = -(-batch_size // on.size) * on.size
+        total: dict[str, Moments] | None = None
+        with jax.set_mesh(on):
+            for batch in batches:
+                whole = mesh.to_global(on, arrays.pad_rows(batch, size))
+                mask = whole.pop("mask")
+                seen = self._measure(params, prepare(whole), mask, key)
+                total = seen if total is None else merge(total, seen)
+        assert total is not None, "the pipeline never yields an empty evaluation"
+        return jax.device_get(total)
 
 
 def bits_per_pixel(moments: Moments, pixels: int) -> tuple[float, float]:

@@ -6,7 +6,6 @@ from etils import epath
 
 from ul.core.errors import DataError
 
-
 # Columns of the table: title, key, format.
 COLUMNS = (
     ("rate bpp", "rate_bpp", "{:.3f}"),

@@ -46,8 +46,7 @@ def joint(
     """L_z + L_x of each example.
 
     `ramp_steps` > 0 raises the prior's gradient *to the encoder* linearly to 1 over as
-    many steps, against collapse at the start; the values of the loss and the prior's
-    own gradient are never touched by it.
+    many steps, against collapse at the start; no value and no other gradient changes.
     """
     row, stratum = batch["row"], batch["stratum"]
     x = arrays.to_unit(batch["image"])
@@ -55,50 +54,43 @@ def joint(
     def draw(name, like):
         return rng.normal(rng.stream(key, name), row, like.shape[1:])
 
+    def time(name):
+        return times.stratified(rng.stream(key, name), stratum)
+
     # 1. A deterministic latent.
     z_clean = networks.encode(params, x).astype(jnp.float32)
 
     # 2. The prior: weight 1, and the KL of its noisy end.
+    def z_hat(z_t, logsnr):
+        drop = rng.stream(key, "prior_dropout")
+        return networks.denoise_latent(params, z_t, logsnr, drop)
+
     ramp = jnp.minimum(1.0, (step + 1) / ramp_steps) if ramp_steps else 1.0
     z_prior = trees.scale_gradient(z_clean, ramp)
-    diffusion_z = denoising(
-        lambda z_t, logsnr: networks.denoise_latent(
-            params, z_t, logsnr, rng.stream(key, "prior_dropout")
-        ),
-        z_prior,
-        times.stratified(rng.stream(key, "prior_time"), stratum),
-        draw("prior_noise", z_clean),
-        schedule=prior_schedule,
-        weight=weightings.elbo,
+    t, eps = time("prior_time"), draw("prior_noise", z_clean)
+    prior = denoising(
+        z_hat, z_prior, t, eps, schedule=prior_schedule, weight=weightings.elbo
     )
-    terminal_z = gaussian.kl_standard_normal(z_prior, prior_schedule.logsnr_min)
+    terminal = gaussian.kl_standard_normal(z_prior, prior_schedule.logsnr_min)
 
     # 3. The decoder sees z at the prior's least noise.
-    z_0 = gaussian.corrupt(
-        z_clean, draw("encoder_noise", z_clean), prior_schedule.logsnr_max
-    )
+    eps_0 = draw("encoder_noise", z_clean)
+    z_0 = gaussian.corrupt(z_clean, eps_0, prior_schedule.logsnr_max)
 
     # 4. The decoder: its own time and noise, sigmoid weight.
+    def x_hat(x_t, logsnr):
+        drop = rng.stream(key, "decoder_dropout")
+        return networks.denoise_image(params, x_t, logsnr, z_0, drop)
+
+    t, eps = time("decoder_time"), draw("decoder_noise", x)
     decoder = denoising(
-        lambda x_t, logsnr: networks.denoise_image(
-            params, x_t, logsnr, z_0, rng.stream(key, "decoder_dropout")
-        ),
-        x,
-        times.stratified(rng.stream(key, "decoder_time"), stratum),
-        draw("decoder_noise", x),
-        schedule=decoder_schedule,
-        weight=decoder_weight,
+        x_hat, x, t, eps, schedule=decoder_schedule, weight=decoder_weight
     )
 
-    # 5. Minimise the sum. The rate L_z bounds the information in z_0.
-    rate = diffusion_z + terminal_z
+    # 5. Minimise the sum. The rate L_z = prior + terminal bounds the information in z_0.
+    rate = prior + terminal
     return Terms(
         loss=rate + decoder,
-        nats={
-            "rate": rate,
-            "prior": diffusion_z,
-            "terminal": terminal_z,
-            "decoder": decoder,
-        },
+        nats=dict(rate=rate, prior=prior, terminal=terminal, decoder=decoder),
         stats=latent_stats(z_clean) | {"ramp": jnp.full_like(rate, ramp)},
     )

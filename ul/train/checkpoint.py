@@ -24,6 +24,12 @@ from ul.train.workdir import write_atomic
 log = logging.getLogger("ul")
 
 
+def short(error: Exception) -> str:
+    """The part of a storage library's message that a person reads."""
+    line = str(error).split(" [tensorstore_spec")[0].split("\n")[0]
+    return line if len(line) <= 300 else line[:300] + "..."
+
+
 def describe(leaf) -> list:
     """[shape, dtype] of a leaf, as JSON keeps it."""
     return [list(leaf.shape), str(leaf.dtype)]
@@ -55,12 +61,17 @@ def differences(found: dict[str, list], wanted: dict[str, list]) -> list[str]:
 class Checkpoints:
     """The trainer's side: saves, confirms, resumes. One process owns a workdir."""
 
-    def __init__(self, workdir, *, keep: int, keep_every: int):
-        """Keeps the last `keep` steps, and every multiple of `keep_every` for good."""
+    def __init__(
+        self, workdir, *, keep: int, keep_every: int = 0, keep_minutes: float = 0.0
+    ):
+        """Keeps the last `keep` steps; for good, every multiple of `keep_every` and one
+        each `keep_minutes` (0: none)."""
         self._verified = epath.Path(workdir) / "verified"
         preserve: list = [policies.LatestN(keep)]
         if keep_every:
             preserve.append(policies.EveryNSteps(keep_every))
+        if keep_minutes:
+            preserve.append(policies.EveryNSeconds(round(60 * keep_minutes)))
         self._manager = ocp.CheckpointManager(
             epath.Path(workdir).resolve() / "checkpoints",
             options=ocp.CheckpointManagerOptions(
@@ -96,7 +107,9 @@ class Checkpoints:
         try:
             self._manager.save(step, args=items, force=True)
         except (OSError, ValueError) as e:
-            raise StorageError(f"checkpoint {step} cannot be written: {e}") from e
+            raise StorageError(
+                f"checkpoint {step} cannot be written: {short(e)}"
+            ) from e
         self._pending = (step, meta)
 
     def poll(self) -> None:
@@ -118,7 +131,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except Exception as e:  # Whatever the storage layers raise.
-            raise StorageError(f"checkpoint {step} was not written: {e}") from e
+            raise StorageError(f"checkpoint {step} was not written: {short(e)}") from e
         self._manager.reload()
         if step not in self._manager.all_steps():
             raise StorageError(f"checkpoint {step} was written but never committed")
@@ -150,7 +163,11 @@ class Checkpoints:
             except CheckpointError:
                 raise
             except Exception as e:  # Truncated or missing files raise many kinds.
-                log.warning("checkpoint %d cannot be read, trying older: %s", step, e)
+                log.warning(
+                    "checkpoint %d cannot be read, trying an older one: %s",
+                    step,
+                    short(e),
+                )
                 continue
             digests, _ = measure(state)
             if digests != meta["digests"]:
@@ -247,7 +264,7 @@ def restore_part(workdir, step: int, abstract) -> Any:
         )
     except Exception as e:  # Shape mismatches and broken files raise many kinds.
         raise CheckpointError(
-            f"{workdir} step {step} cannot be read: {str(e).splitlines()[0]}"
+            f"{workdir} step {step} cannot be read: {short(e)}"
         ) from e
     digests, _ = measure(found)
     damaged = [path for path, d in digests.items() if record["digests"][path] != d]

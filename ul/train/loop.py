@@ -24,7 +24,7 @@ from ul.train import state as states
 from ul.train import step as steps
 from ul.train.checkpoint import Checkpoints
 from ul.train.signals import StopRequest
-from ul.train.writer import Writer, parameter_table
+from ul.train.writer import Writer
 
 log = logging.getLogger("ul")
 
@@ -160,7 +160,6 @@ class Log:
 def start(run: Run, checkpoints: Checkpoints) -> states.State:
     """The newest good checkpoint on this run's mesh, or the state before step 1."""
     abstract = states.abstract(run.init, run.tx, run.decays, run.mesh)
-    log.info("parameters:\n%s", parameter_table(abstract.params))
     log.info("%s", meshes.describe(run.mesh, abstract))
     with jax.set_mesh(run.mesh):
         state = checkpoints.resume(abstract)
@@ -204,6 +203,7 @@ def train(
     state = start(run, checkpoints)
     first = saved_at = int(state.step)
     writer = open_writer(first)
+    writer.parameters(state.params)
     step_fn = jax.jit(
         steps.make(
             run.objective, run.tx, run.lr, root=run.root, accumulate=run.accumulate

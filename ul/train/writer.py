@@ -9,14 +9,10 @@ from clu import parameter_overview
 from etils import epath
 from PIL import Image
 
+from ul.core import trees
 from ul.core.errors import ConfigError
 
 log = logging.getLogger("ul")
-
-
-def parameter_table(params) -> str:
-    """Names, shapes and sizes of all parameters, with their total."""
-    return parameter_overview.get_parameter_overview(params, include_stats=False)
 
 
 def grid(images: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
@@ -65,6 +61,14 @@ class Writer:
             self._trackers["tensorboard"] = _tensorboard(self._workdir, start)
         if wandb:
             self._trackers["wandb"] = _wandb(self._workdir, config)
+
+    def parameters(self, params) -> None:
+        """parameters.txt: every name, shape and size; the log has the totals."""
+        table = parameter_overview.get_parameter_overview(params, include_stats=False)
+        (self._workdir / "parameters.txt").write_text(table + "\n")
+        parts = ", ".join(f"{k} {trees.size(v) / 1e6:.2f}M" for k, v in params.items())
+        total = trees.size(params) / 1e6
+        log.info("%.2fM parameters (%s): parameters.txt", total, parts)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._file.write(json.dumps({"step": step} | values) + "\n")
