@@ -28,7 +28,7 @@ demo: $(VENV)/.done
 	$(BIN)/python -m launch.summary --workdirs $(RUN)/stage1,$(RUN)/stage2 --out $(RUN)/table.md
 
 test: $(VENV)/.done
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 slow: $(VENV)/.done
 	$(BIN)/python -m pytest -m slow

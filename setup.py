@@ -40,7 +40,7 @@ setup(
         "tfds": ["tensorflow-cpu"],
         "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.18"],
         "wandb": ["wandb"],
-        "test": ["pytest>=8", "tensorboardX>=2.6"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "tensorboardX>=2.6"],
         "lint": ["ruff>=0.12", "mypy>=1.15"],
     },
 )

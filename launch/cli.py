@@ -25,7 +25,11 @@ def define_config() -> Callable[[], config.Joint | config.Base]:
             raise ConfigError(
                 "--config is missing; give experiments/<name>.py:<variant>"
             )
-        return config.parse(build.plain(holder.value))
+        try:
+            chosen = build.plain(holder.value)  # a file that failed says so only here
+        except OSError as e:
+            raise ConfigError(f"--config cannot be read: {_line(e)}") from e
+        return config.parse(chosen)
 
     return read
 
@@ -41,6 +45,12 @@ def required(holder: flags.FlagHolder) -> str:
     return holder.value
 
 
+def _line(error: Exception) -> str:
+    """The last line of a message: where ml_collections and absl say what is wrong."""
+    text = str(error.args[0] if error.args else error).strip()
+    return text.splitlines()[-1].strip() if text else type(error).__name__
+
+
 def _parse(argv: list[str]) -> list[str]:
     """absl's parse; what a user mistyped becomes a ConfigError of one line."""
     app.define_help_flags()
@@ -49,9 +59,7 @@ def _parse(argv: list[str]) -> list[str]:
     # flags.Error: a flag or a type. The others: what ml_collections and a config file
     # raise for a key, a value or an argument of theirs.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-        raise ConfigError(str(e).strip("'\" \n").splitlines()[-1].strip()) from e
-    except (OSError, ImportError) as e:
-        raise ConfigError(f"--config cannot be read: {e}") from e
+        raise ConfigError(_line(e)) from e
 
 
 def run(main: Callable[[], None]) -> None:

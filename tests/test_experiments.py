@@ -21,9 +21,10 @@ VARIANTS = [
 
 
 def plain(name, variant):
-    return build.plain(
-        importlib.import_module(f"experiments.{name}").get_config(variant)
-    )
+    found = importlib.import_module(f"experiments.{name}").get_config(variant)
+    if name == "folder":
+        found.data.source.path = FOLDER
+    return build.plain(found)
 
 
 def parsed(name, variant):

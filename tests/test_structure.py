@@ -24,6 +24,7 @@ FLOORS = {
     "runs": 6,
     "api": 7,
     "evaluation": 8,
+    "session": 8,
 }
 # Beyond "lower floors": objectives compute, and know neither networks nor data.
 MAY_IMPORT = {

@@ -70,7 +70,7 @@ CASES = {
 
 def noisy_params(module, args, seed=2):
     """Parameters away from their zero starts."""
-    params = module.init(jax.random.key(seed), *args)["params"]
+    params = jax.jit(module.init)(jax.random.key(seed), *args)["params"]
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     return jax.tree.unflatten(
@@ -97,7 +97,7 @@ def test_shape_and_types(name, dtype):
 @pytest.mark.parametrize("name", [n for n in CASES if n != "encoder"])
 def test_denoisers_start_at_zero(name):
     make, args, _ = CASES[name]
-    out, _ = make().init_with_output(jax.random.key(0), *args)
+    out, _ = jax.jit(make().init_with_output)(jax.random.key(0), *args)
     np.testing.assert_array_equal(out, 0.0)
 
 
@@ -106,9 +106,9 @@ def test_every_parameter_gets_a_gradient(name):
     make, args, _ = CASES[name]
     module = make()
     params = noisy_params(module, args)
-    grads = jax.grad(lambda p: jnp.sum(jnp.sin(module.apply({"params": p}, *args))))(
-        params
-    )
+    grads = jax.jit(
+        jax.grad(lambda p: jnp.sum(jnp.sin(module.apply({"params": p}, *args))))
+    )(params)
     without = [p for p, g in trees.paths(grads).items() if not np.any(np.asarray(g))]
     assert without == []
 

@@ -251,7 +251,8 @@ def tfds(
             "label": int(example.get("label", 0)),
         }
 
-    label = source.dataset_info.features.get("label")
+    features = source.dataset_info.features
+    label = features["label"] if "label" in features else None
     return Items(len(source), get, getattr(label, "num_classes", 1))
 
 

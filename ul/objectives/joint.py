@@ -5,6 +5,7 @@ latents", arXiv 2602.17270. Every term is a sum over one example, in nats.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -48,29 +49,27 @@ def joint(
     `ramp_steps` > 0 raises the prior's gradient *to the encoder* linearly to 1 over as
     many steps, against collapse at the start; no value and no other gradient changes.
     """
-    row, stratum = batch["row"], batch["stratum"]
-    x = arrays.to_unit(batch["image"])
+    x, row, stratum = arrays.to_unit(batch["image"]), batch["row"], batch["stratum"]
+
+    stream = functools.partial(rng.stream, key)
 
     def draw(name, like):
-        return rng.normal(rng.stream(key, name), row, like.shape[1:])
+        return rng.normal(stream(name), row, like.shape[1:])
 
     def time(name):
-        return times.stratified(rng.stream(key, name), stratum)
+        return times.stratified(stream(name), stratum)
 
     # 1. A deterministic latent.
     z_clean = networks.encode(params, x).astype(jnp.float32)
 
     # 2. The prior: weight 1, and the KL of its noisy end.
     def z_hat(z_t, logsnr):
-        drop = rng.stream(key, "prior_dropout")
-        return networks.denoise_latent(params, z_t, logsnr, drop)
+        return networks.denoise_latent(params, z_t, logsnr, stream("prior_dropout"))
 
     ramp = jnp.minimum(1.0, (step + 1) / ramp_steps) if ramp_steps else 1.0
     z_prior = trees.scale_gradient(z_clean, ramp)
-    t, eps = time("prior_time"), draw("prior_noise", z_clean)
-    prior = denoising(
-        z_hat, z_prior, t, eps, schedule=prior_schedule, weight=weightings.elbo
-    )
+    t, eps, weight = time("prior_time"), draw("prior_noise", z_clean), weightings.elbo
+    prior = denoising(z_hat, z_prior, t, eps, schedule=prior_schedule, weight=weight)
     terminal = gaussian.kl_standard_normal(z_prior, prior_schedule.logsnr_min)
 
     # 3. The decoder sees z at the prior's least noise.
@@ -79,13 +78,11 @@ def joint(
 
     # 4. The decoder: its own time and noise, sigmoid weight.
     def x_hat(x_t, logsnr):
-        drop = rng.stream(key, "decoder_dropout")
+        drop = stream("decoder_dropout")
         return networks.denoise_image(params, x_t, logsnr, z_0, drop)
 
-    t, eps = time("decoder_time"), draw("decoder_noise", x)
-    decoder = denoising(
-        x_hat, x, t, eps, schedule=decoder_schedule, weight=decoder_weight
-    )
+    t, eps, weight = time("decoder_time"), draw("decoder_noise", x), decoder_weight
+    decoder = denoising(x_hat, x, t, eps, schedule=decoder_schedule, weight=weight)
 
     # 5. Minimise the sum. The rate L_z = prior + terminal bounds the information in z_0.
     rate = prior + terminal

@@ -5,6 +5,7 @@ belongs to the parameters saved at that step.
 """
 
 import dataclasses
+import functools
 import logging
 import math
 import sys
@@ -204,12 +205,8 @@ def train(
     first = saved_at = int(state.step)
     writer = open_writer(first)
     writer.parameters(state.params)
-    step_fn = jax.jit(
-        steps.make(
-            run.objective, run.tx, run.lr, root=run.root, accumulate=run.accumulate
-        ),
-        donate_argnums=0,
-    )
+    make = functools.partial(steps.make, root=run.root, accumulate=run.accumulate)
+    step_fn = jax.jit(make(run.objective, run.tx, run.lr), donate_argnums=0)
     lines, saved = Log(run, writer, first), time.monotonic()
 
     def save(step):
