@@ -33,9 +33,9 @@ def _stage1() -> ml_collections.ConfigDict:
     c.encoder = dict(
         patch=1, channels=(32, 64), blocks=(2, 3), latent_channels=4, remat=False
     )
-    c.prior = dict(widths=(96,), depths=(4,)) | common.transformer(32)
+    c.prior = dict(widths=(96,), depths=(3,)) | common.transformer(32)
     c.decoder = dict(
-        patch=1, channels=(32,), blocks=1, width=96, depth=4, latent_at_input=False
+        patch=1, channels=(32,), blocks=1, width=96, depth=3, latent_at_input=False
     ) | common.transformer(32)
     c.prior_schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.decoder_schedule = dict(
@@ -60,7 +60,7 @@ def _stage1() -> ml_collections.ConfigDict:
 
 def _stage2() -> ml_collections.ConfigDict:
     c = common.run("base")
-    c.steps, c.batch_size = 3000, 64
+    c.steps, c.batch_size = 2500, 64
     c.data = _data()
     c.stage1 = common.stage1()
     c.latent_shape = (4, 4, 4)

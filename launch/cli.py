@@ -47,8 +47,7 @@ def required(holder: flags.FlagHolder) -> str:
 
 def _line(error: Exception) -> str:
     """The last line of a message: where ml_collections and absl say what is wrong."""
-    text = str(error.args[0] if error.args else error).strip()
-    return text.splitlines()[-1].strip() if text else type(error).__name__
+    return str(error.args[0] if error.args else error).strip().splitlines()[-1].strip()
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -56,8 +55,7 @@ def _parse(argv: list[str]) -> list[str]:
     app.define_help_flags()
     try:
         return flags.FLAGS(argv)
-    # flags.Error: a flag or a type. The others: what ml_collections and a config file
-    # raise for a key, a value or an argument of theirs.
+    # Beside flags.Error: what ml_collections and config files raise for what they get.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
         raise ConfigError(_line(e)) from e
 
@@ -75,7 +73,7 @@ def run(main: Callable[[], None]) -> None:
             raise ConfigError(f"unexpected argument {rest[1]!r}")
         main()
     except UserError as e:
-        if _TRACE.present and _TRACE.value:
+        if flags.FLAGS.is_parsed() and _TRACE.value:
             raise
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         sys.exit(e.code)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ul.core.errors import DataError
 from ul.data import pipeline
 from ul.data.sources import Items
 
@@ -95,3 +96,16 @@ def test_evaluation_sees_every_example_once_in_order():
         np.concatenate([b["label"] for b in found]), range(23)
     )
     np.testing.assert_allclose(found[2]["stratum"], np.arange(20, 23) / 23)
+
+
+def test_bad_data_reach_the_trainer_as_what_they_are():
+    """An error in a reading thread ends the batches with the source's own words."""
+
+    def get(i):
+        raise DataError("three of four images are broken")
+
+    broken = pipeline.examples(
+        Items(N, get, N), shape=SHAPE, flip=False, seed=0, shuffle=True
+    )
+    with pytest.raises(DataError, match="three of four"):
+        next(pipeline.train_batches(broken, batch_size=B, start=0, stop=2))

@@ -1,5 +1,7 @@
 """Shapes, types and gradients of the networks, and that options change no values."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,15 +73,21 @@ CASES = {
 def noisy_params(module, args, seed=2):
     """Parameters away from their zero starts."""
     params = jax.jit(module.init)(jax.random.key(seed), *args)["params"]
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    return jax.tree.unflatten(
-        tree,
-        [
-            p + 0.1 * jax.random.normal(k, p.shape)
-            for p, k in zip(leaves, keys, strict=True)
-        ],
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(module, params, *args):
+    return module.apply({"params": params}, *args)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradient(module, params, *args):
+    """Of a scalar that every output element moves."""
+    return jax.grad(lambda p: jnp.sum(jnp.sin(apply(module, p, *args))))(params)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -106,9 +114,7 @@ def test_every_parameter_gets_a_gradient(name):
     make, args, _ = CASES[name]
     module = make()
     params = noisy_params(module, args)
-    grads = jax.jit(
-        jax.grad(lambda p: jnp.sum(jnp.sin(module.apply({"params": p}, *args))))
-    )(params)
+    grads = gradient(module, params, *args)
     without = [p for p, g in trees.paths(grads).items() if not np.any(np.asarray(g))]
     assert without == []
 
@@ -118,17 +124,11 @@ def test_remat_changes_no_gradient(name):
     make, args, _ = CASES[name]
     params = noisy_params(make(), args)
 
-    def grad(remat):
-        module = make(remat=remat)
-        return jax.grad(lambda p: jnp.sum(jnp.sin(module.apply({"params": p}, *args))))(
-            params
-        )
-
     # Recomputed sums may be fused in another order.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        grad(True),
-        grad(False),
+        gradient(make(remat=True), params, *args),
+        gradient(make(), params, *args),
     )
 
 
@@ -142,8 +142,8 @@ def test_scan_is_the_loop_over_stacked_parameters(remat):
     )
     scanned = params | {"inner": {"position": inner["position"], "blocks": stacked}}
     np.testing.assert_allclose(
-        prior(scan=True, remat=remat).apply({"params": scanned}, *args),
-        prior().apply({"params": params}, *args),
+        apply(prior(scan=True, remat=remat), scanned, *args),
+        apply(prior(), params, *args),
         atol=1e-5,
     )
 
@@ -153,10 +153,10 @@ def test_dropout_needs_a_key_and_changes_the_output():
     params = noisy_params(decoder(), args)
     module = decoder(dropout=0.5)
 
+    @jax.jit
     def out(seed):
-        return module.apply(
-            {"params": params}, *args, rngs={"dropout": jax.random.key(seed)}
-        )
+        rngs = {"dropout": jax.random.key(seed)}
+        return module.apply({"params": params}, *args, rngs=rngs)
 
     np.testing.assert_array_equal(out(0), out(0))
     assert float(jnp.max(jnp.abs(out(0) - out(1)))) > 1e-3
@@ -170,7 +170,7 @@ def test_conditions_matter_and_rows_do_not_mix(changed):
     place = {"logsnr": 1, "label": 2, "z_0": 2}[changed]
     other = list(args)
     other[place] = args[place].at[0].add(1)
-    before, after = (module.apply({"params": params}, *a) for a in (args, other))
+    before, after = (apply(module, params, *a) for a in (args, other))
     assert float(jnp.max(jnp.abs(before[0] - after[0]))) > 1e-4
     np.testing.assert_allclose(before[1], after[1], atol=1e-6)
 
@@ -178,7 +178,7 @@ def test_conditions_matter_and_rows_do_not_mix(changed):
 def test_bfloat16_compute_stays_near_float32():
     args = CASES["decoder"][1]
     params = noisy_params(decoder(), args)
-    a = decoder().apply({"params": params}, *args)
-    b = decoder(dtype=BF16).apply({"params": params}, *args)
+    a = apply(decoder(), params, *args)
+    b = apply(decoder(dtype=BF16), params, *args)
     # Eight bits of mantissa through a few layers.
     assert float(jnp.linalg.norm(a - b) / jnp.linalg.norm(a)) < 0.05

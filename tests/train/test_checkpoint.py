@@ -114,8 +114,9 @@ def test_a_damaged_step_falls_back_to_the_one_before(saved, harm):
         elif harm == "remove":
             file.unlink()
     assert int(resume(saved).step) == 2
-    # The damaged number is free again.
+    # Its number is free again, and what is left of it is kept.
     assert checkpoint.verified_steps(saved) == [1, 2]
+    assert [p.name.split("-")[0] for p in (saved / "damaged").iterdir()] == ["3"]
 
 
 def test_a_step_without_its_commit_marker_is_no_step(saved):

@@ -94,6 +94,26 @@ def test_a_tracker_that_fails_is_said_once_and_never_stops_the_run(tmp_path, cap
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_full_disk_is_said_once_and_the_lines_go_on(tmp_path, caplog, monkeypatch):
+    writer = Writer(tmp_path, 0, tensorboard=False, wandb=False, config={})
+    write, full = writer._line, [True]
+
+    def line(record):
+        if full[0]:
+            raise OSError("No space left on device")
+        write(record)
+
+    monkeypatch.setattr(writer, "_line", line)
+    writer.scalars(1, {"a": 1.0})
+    writer.scalars(2, {"a": 2.0})
+    full[0] = False
+    writer.scalars(3, {"a": 3.0})
+    writer.close()
+    assert len([r for r in caplog.records if "No space" in r.message]) == 1
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 3
+
+
 def test_grid_places_images_row_by_row():
     images = np.stack([np.full((2, 3, 1), i, np.uint8) for i in (10, 20, 30)])
     sheet = grid(images, 2, scale=2)

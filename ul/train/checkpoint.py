@@ -10,6 +10,7 @@ step when it resumes.
 
 import json
 import logging
+import time
 from typing import Any
 
 import jax
@@ -67,6 +68,7 @@ class Checkpoints:
         """Keeps the last `keep` steps; for good, every multiple of `keep_every` and one
         each `keep_minutes` (0: none)."""
         self._verified = epath.Path(workdir) / "verified"
+        self._damaged = epath.Path(workdir) / "damaged"
         preserve: list = [policies.LatestN(keep)]
         if keep_every:
             preserve.append(policies.EveryNSteps(keep_every))
@@ -173,8 +175,7 @@ class Checkpoints:
             if digests != meta["digests"]:
                 log.warning("checkpoint %d is damaged, trying an older one", step)
                 continue
-            for newer in (s for s in steps if s > step):
-                self._manager.delete(newer)  # else its number could not be saved again
+            self._set_aside([s for s in steps if s > step])
             self._mark(step, meta)
             return state
         if steps:
@@ -183,6 +184,15 @@ class Checkpoints:
                 "read; move them away to start afresh"
             )
         return None
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Move steps that were passed over to damaged/: their numbers come again."""
+        for step in steps if jax.process_index() == 0 else []:
+            where = self._damaged / f"{step}-{int(time.time())}"
+            where.parent.mkdir(parents=True, exist_ok=True)
+            (self._manager.directory / str(step)).rename(where)
+            log.warning("checkpoint %d was moved to %s", step, where)
+        self._manager.reload()
 
     def _load(self, step: int, abstract):
         meta = self._manager.restore(

@@ -6,6 +6,8 @@ import matplotlib
 import numpy as np
 from etils import epath
 
+from ul.core.errors import StorageError
+
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (the backend comes first)
 
@@ -31,7 +33,11 @@ def read(workdir) -> dict[str, np.ndarray]:
 
 
 def draw(workdir) -> None:
-    """workdir/curves.png: loss, rate, latents and gradient over steps."""
+    """workdir/curves.png: loss, rate, latents and gradient over steps.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
     series = read(workdir)
     panels = {
         title: [n for n in names if n in series]
@@ -55,6 +61,11 @@ def draw(workdir) -> None:
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
-    with (epath.Path(workdir) / "curves.png").open("wb") as f:
-        figure.savefig(f, dpi=120)
-    plt.close(figure)
+    path = epath.Path(workdir) / "curves.png"
+    try:
+        with path.open("wb") as f:
+            figure.savefig(f, dpi=120)
+    except OSError as e:
+        raise StorageError(f"{path} cannot be written: {e}") from e
+    finally:
+        plt.close(figure)

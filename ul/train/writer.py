@@ -10,7 +10,7 @@ from etils import epath
 from PIL import Image
 
 from ul.core import trees
-from ul.core.errors import ConfigError
+from ul.core.errors import ConfigError, StorageError
 
 log = logging.getLogger("ul")
 
@@ -29,16 +29,26 @@ def grid(images: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
 
 
 def save_png(path: epath.Path, image: np.ndarray) -> None:
-    """uint8 [H, W, 1 or 3] to a PNG file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as f:
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(f, "PNG")
+    """uint8 [H, W, 1 or 3] to a PNG file.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as f:
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
+                f, "PNG"
+            )
+    except OSError as e:
+        raise StorageError(f"{path} cannot be written: {e}") from e
 
 
 class Writer:
     """Scalars go to metrics.jsonl always, to TensorBoard and W&B where asked.
 
-    Trackers never stop a run: the first failure is said once, then they are silent.
+    Telling never stops a run: a failure is said once. A tracker is then off; the file
+    and the pictures are tried again each time, for a full disk may be emptied.
     """
 
     def __init__(
@@ -57,6 +67,7 @@ class Writer:
         path.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
         self._trackers: dict[str, Any] = {}
+        self._failed: set[str] = set()
         if tensorboard:
             self._trackers["tensorboard"] = _tensorboard(self._workdir, start)
         if wandb:
@@ -71,8 +82,7 @@ class Writer:
         log.info("%.2fM parameters (%s): parameters.txt", total, parts)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": step} | values) + "\n")
-        self._file.flush()
+        self._try("metrics.jsonl", lambda: self._line({"step": step} | values))
         self._track(
             "tensorboard",
             lambda t: [t.add_scalar(k, v, step) for k, v in values.items()],
@@ -81,10 +91,23 @@ class Writer:
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """A picture: samples/<name>-<step>.png, and to TensorBoard."""
-        save_png(self._workdir / "samples" / f"{name}-{step:08d}.png", image)
+        path = self._workdir / "samples" / f"{name}-{step:08d}.png"
+        self._try(path.parent.name, lambda: save_png(path, image))
         self._track(
             "tensorboard", lambda t: t.add_image(name, image, step, dataformats="HWC")
         )
+
+    def _line(self, record: dict) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def _try(self, what: str, call) -> None:
+        try:
+            call()
+        except (OSError, StorageError) as e:
+            if what not in self._failed:
+                log.warning("%s cannot be written, training goes on: %s", what, e)
+            self._failed.add(what)
 
     def _track(self, name: str, call) -> None:
         if name in self._trackers:
