@@ -39,15 +39,11 @@ def transformer(head_dim: int) -> dict:
     )
 
 
-def unknown(arg: str, known: tuple[str, ...]) -> ValueError:
-    """The error for `experiments/x.py:arg` with an arg that does not exist."""
-    return ValueError(f"unknown variant {arg!r}; known are {', '.join(known)}")
-
-
-def _optimizer() -> dict:
+def optimizer(lr: float, warmup: int) -> dict:
+    """AdamW for runs of a few thousand steps: the rate falls to a twentieth."""
     return dict(
-        lr=1e-3,
-        warmup=200,
+        lr=lr,
+        warmup=warmup,
         final_fraction=0.05,
         b1=0.9,
         b2=0.99,
@@ -56,10 +52,15 @@ def _optimizer() -> dict:
     )
 
 
+def unknown(arg: str, known: tuple[str, ...]) -> ValueError:
+    """The error for `experiments/x.py:arg` with an arg that does not exist."""
+    return ValueError(f"unknown variant {arg!r}; known are {', '.join(known)}")
+
+
 def images_stage1(size: int, data: dict) -> ConfigDict:
     """A stage 1 of a few million parameters for images of 32 or 64 pixels a side."""
     c = run("joint")
-    c.steps, c.batch_size = 4000, 64
+    c.steps, c.batch_size = (1500, 32) if size == 32 else (20_000, 128)
     c.data = data
     c.encoder = dict(
         patch=2, channels=(32, 64), blocks=(2, 3), latent_channels=8, remat=False
@@ -72,12 +73,12 @@ def images_stage1(size: int, data: dict) -> ConfigDict:
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
-    c.loss = dict(factor=1.7, bias=4.0, ramp_steps=1600, rate_floor_bpp=0.02)
-    c.optimizer = _optimizer()
+    c.loss = dict(factor=1.7, bias=3.0, ramp_steps=600, rate_floor_bpp=0.02)
+    c.optimizer = optimizer(lr=1e-3, warmup=200)
     c.ema = (0.999, 0.9995)
     c.checkpoint.keep_every, c.checkpoint.keep_minutes = 2000, 60.0
     c.sampling = dict(method="ddim", num_steps=50)
-    c.look = dict(every=1000, pictures=8, eval_examples=256)
+    c.look = dict(every=500, pictures=8, eval_examples=256)
     c.eval = dict(batch_size=128, examples=512, draws=4)
     return c
 
@@ -85,7 +86,7 @@ def images_stage1(size: int, data: dict) -> ConfigDict:
 def images_stage2(size: int, data: dict) -> ConfigDict:
     """Its stage 2."""
     c = run("base")
-    c.steps, c.batch_size = 4000, 64
+    c.steps, c.batch_size = (2000, 32) if size == 32 else (20_000, 128)
     c.data = data
     c.stage1 = stage1()
     c.latent_shape = (size // 4, size // 4, 8)
@@ -94,9 +95,9 @@ def images_stage2(size: int, data: dict) -> ConfigDict:
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(bias=1.0, label_dropout=0.1)
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
-    c.optimizer = _optimizer()
+    c.optimizer = optimizer(lr=1e-3, warmup=200)
     c.ema = (0.999, 0.9995)
     c.sampling = dict(method="dpmpp_2m", num_steps=25)
-    c.look = dict(every=1000, pictures=16, eval_examples=256)
+    c.look = dict(every=500, pictures=16, eval_examples=256)
     c.eval = dict(batch_size=128, examples=512, draws=4)
     return c

@@ -42,15 +42,7 @@ def _stage1() -> ml_collections.ConfigDict:
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
     c.loss = dict(factor=2.0, bias=4.0, ramp_steps=800, rate_floor_bpp=0.05)
-    c.optimizer = dict(
-        lr=2e-3,
-        warmup=100,
-        final_fraction=0.05,
-        b1=0.9,
-        b2=0.99,
-        weight_decay=0.01,
-        clip=1.0,
-    )
+    c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
     c.sampling = dict(method="ancestral", num_steps=50)
     c.look = dict(every=500, pictures=10, eval_examples=360)
@@ -68,15 +60,7 @@ def _stage2() -> ml_collections.ConfigDict:
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(bias=1.0, label_dropout=0.1)
     c.guidance = dict(logsnr_low=-10.0, logsnr_high=5.0)
-    c.optimizer = dict(
-        lr=2e-3,
-        warmup=100,
-        final_fraction=0.05,
-        b1=0.9,
-        b2=0.99,
-        weight_decay=0.01,
-        clip=1.0,
-    )
+    c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
     c.sampling = dict(method="ddim", num_steps=50)
     c.look = dict(every=500, pictures=20, eval_examples=360)

@@ -62,6 +62,14 @@ def test_inverses():
     np.testing.assert_allclose(w.posterior_precision(1.7, bias), precision, rtol=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
+def test_many_bits_in_few_directions_do_not_overflow():
+    np.testing.assert_allclose(
+        w.rate_bits([1.0, 0.0, 1e-3], w.precision_for_rate([1.0, 0.0, 1e-3], 900.0)),
+        900.0,
+    )
+
+
 @pytest.mark.parametrize("bits", [0.0, -1.0, np.inf])
 def test_impossible_targets_are_refused(bits):
     with pytest.raises(ConfigError, match="bits"):

@@ -65,19 +65,16 @@ def precision_for_rate(variances, target_bits: float) -> float:
             f"no water level gives {target_bits} bits for variances of largest value "
             f"{variances.max()}; ask for a positive number of bits"
         )
-    low = -np.log(variances.max())
+    log_variances = np.log(variances[variances > 0])
+
+    def excess(log_precision: float) -> float:
+        gains = np.maximum(log_variances + log_precision, 0.0)
+        return float(np.sum(gains)) / (2.0 * np.log(2.0)) - target_bits
+
+    low = -log_variances.max()
     # The largest direction alone would reach the target here.
-    high = low + 2.0 * np.log(2.0) * target_bits
-    return float(
-        np.exp(
-            optimize.brentq(
-                lambda u: float(rate_bits(variances, np.exp(u))) - target_bits,
-                low,
-                high + 1e-9,
-                xtol=1e-13,
-            )
-        )
-    )
+    high = low + 2.0 * np.log(2.0) * target_bits + 1e-9
+    return float(np.exp(optimize.brentq(excess, low, high, xtol=1e-13)))
 
 
 def bias_for_rate(variances, target_bits: float, loss_factor: float) -> float:
