@@ -3,6 +3,8 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Nothing here runs for long: compile fast, in this process and in the commands it starts.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 
 import jax  # noqa: E402
 

@@ -91,6 +91,13 @@ def test_an_unknown_variant_names_those_there_are():
         ("prior.head_dim", 7, "not an even multiple of head_dim 7"),
         ("prior.attention", "flash", "known are"),
         ("encoder.blocks", (1,), "same length"),
+        ("encoder.blocks", (1, 0), "at least 1"),
+        ("encoder.patch", 0, "encoder.patch is 0"),
+        ("encoder.latent_channels", 0, "at least 1"),
+        ("decoder.depth", -1, "at least 1"),
+        ("prior.dropout", 1.5, "must be under 1"),
+        ("prior.widths", (97,), "not an even multiple"),
+        ("data.image_shape", (8, 8, 2), "1 or 3 channels"),
         ("encoder.patch", 3, "not divisible"),
         ("encoder.patch", 2, "transformer is at"),
         ("prior.depths", (1, 1), "same length"),
@@ -134,6 +141,25 @@ def test_stage_2_refuses_latents_that_do_not_fit(key, value):
         build.check_stage1(
             config.parse(plain("digits", "stage2") | {key: value}), below
         )
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("guidance", dict(logsnr_low=3.0, logsnr_high=1.0), "must be below"),
+        ("base", dict(widths=(64, 128), depths=(1, 2)), "needs 2 blocks"),
+        ("base", dict(widths=(64, 64, 64), depths=(2, 2, 2), head_dim=64), None),
+        ("base", dict(widths=(64,) * 4, depths=(2,) * 4, head_dim=64), "merged 8x"),
+    ],
+)
+def test_stage_2_settings_must_fit_each_other(section, values, message):
+    changed = plain("digits", "stage2")
+    changed[section] |= values
+    if message is None:
+        build.latent_sampler(config.parse(changed))
+    else:
+        with pytest.raises(ConfigError, match=message):
+            build.latent_sampler(config.parse(changed))
 
 
 def test_stage_2_refuses_another_least_noise():

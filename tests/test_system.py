@@ -392,6 +392,12 @@ def test_the_python_face(trained):
     )
     with pytest.raises(DataError, match="labels"):
         generator.sample([11])
+    with pytest.raises(DataError, match="labels"):
+        generator.sample([1.7])
+    with pytest.raises(ConfigError, match="guidance"):
+        generator.sample([1], guidance=float("nan"))
+    with pytest.raises(ConfigError, match="seed"):
+        generator.sample([1], seed=-1)
     with pytest.raises(DataError, match=r"uint8 \[N, 8, 8, 1\]"):
         ae.encode(images[..., 0])
     with pytest.raises(ConfigError, match="known are"):
@@ -409,6 +415,10 @@ def test_a_moved_pair_of_runs_still_loads(trained, tmp_path):
     record["facts"]["stage1"]["workdir"] = "/where/it/was/smoke"
     (tmp_path / "smoke2" / "config.json").write_text(json.dumps(record))
     assert ul.load_generator(tmp_path / "smoke2").sample([0]).shape == (1, 8, 8, 1)
+    record["facts"]["stage1"]["encoder"] = "00000000"
+    (tmp_path / "smoke2" / "config.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="another encoder"):
+        ul.load_generator(tmp_path / "smoke2")
 
 
 def test_import_is_light_and_needs_no_tensorflow_or_torch():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from etils import epath
 
 from ul import build, config
 from ul.core import mesh as meshes
-from ul.core.errors import ConfigError, DataError
+from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.evals import chunks
 from ul.evals.codec import Codec, LatentSampler
 from ul.train import checkpoint
@@ -130,7 +131,7 @@ class Autoencoder:
         Image i depends on z[i], `seed` and i alone.
         """
         z = _checked(z, self.latent_shape, np.float32, "latents")
-        key = jax.random.key(seed)
+        key = seed_key(seed)
 
         def decode(z, row):
             z_0 = z if noisy else self.codec.add_noise(z, row, key)
@@ -143,7 +144,7 @@ class Autoencoder:
     ) -> np.ndarray:
         """Encode, add the encoder's noise, sample the decoder: uint8 to uint8."""
         images = _checked(images, self.image_shape, np.uint8, "images")
-        key = jax.random.key(seed)
+        key = seed_key(seed)
         return self._map(
             "reconstruct" if progress else "",
             lambda image, row: self.codec.reconstruct(self.params, image, row, key),
@@ -182,10 +183,11 @@ class Generator:
         progress: bool = False,
     ) -> np.ndarray:
         """Labels [N] to noisy z_0 [N, h, w, c], ready for `decode(z, noisy=True)`."""
-        label = np.asarray(labels, np.int32)
+        label = np.asarray(labels)
         if (
             label.ndim != 1
             or label.size == 0
+            or label.dtype.kind not in "iu"
             or label.min() < 0
             or label.max() > self.num_classes
         ):
@@ -193,7 +195,10 @@ class Generator:
                 f"labels must be a list of whole numbers 0..{self.num_classes} "
                 f"({self.num_classes} is any class)"
             )
-        key = jax.random.key(seed)
+        if not math.isfinite(guidance):
+            raise ConfigError(f"guidance is {guidance}; it must be a finite number")
+        label = label.astype(np.int32)
+        key = seed_key(seed)
         return self.autoencoder._map(
             "latents" if progress else "",
             lambda label, row: self.sampler.sample(
@@ -279,6 +284,12 @@ def load_generator(
         weights=used["weights"],
     )
     build.check_stage1(parsed, autoencoder.config)
+    found = autoencoder.identity(workdir)["encoder"]
+    if found != used["encoder"]:
+        raise CheckpointError(
+            f"{workdir} was trained on another encoder ({used['encoder']}) than the one "
+            f"found ({found}); give the stage 1 of {used['workdir']}"
+        )
     step = checkpoint.choose(workdir, step)
     z = jax.ShapeDtypeStruct((1, *parsed.latent_shape), jnp.float32)
     one = jax.ShapeDtypeStruct((1,), jnp.float32)
@@ -304,6 +315,17 @@ def _found(stage1: str, workdir) -> str:
     """
     beside = epath.Path(workdir).resolve().parent / epath.Path(stage1).name
     return stage1 if epath.Path(stage1).exists() or not beside.exists() else str(beside)
+
+
+def seed_key(seed: int):
+    """The root key of an evaluation.
+
+    Raises:
+      ConfigError: the seed is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed is {seed}; it must be in [0, 2^32)")
+    return jax.random.key(seed)
 
 
 def _rows(values) -> np.ndarray:

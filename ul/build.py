@@ -65,6 +65,16 @@ def sampling(where: str, settings) -> Sampling:
 
 def _network(where: str, module, section: dict, dtype: str, **given):
     made = construct(where, module, section, dtype=jnp.dtype(dtype), **given)
+    for key, value in section.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        least = 0 if key == "dropout" else 1
+        counts = [n for n in numbers if type(n) in (int, float)]  # a bool is no count
+        if any(n < least for n in counts):
+            raise ConfigError(
+                f"{where}.{key} is {value!r}; it must be at least {least}"
+            )
+    if getattr(made, "dropout", 0.0) >= 1.0:
+        raise ConfigError(f"{where}.dropout is {made.dropout}; it must be under 1")
     head_dim = getattr(made, "head_dim", None)
     if head_dim is not None:
         widths = getattr(made, "widths", None) or (made.width,)
@@ -164,6 +174,10 @@ def _check_levels(where: str, vit: ViT, shape: tuple[int, int, int]) -> None:
         raise ConfigError(
             f"{where}.widths and {where}.depths must have the same length"
         )
+    if any(depth < 2 for depth in vit.depths[:-1]):
+        raise ConfigError(
+            f"{where}.depths {vit.depths}: an outer level needs 2 blocks, one on each way"
+        )
     merge = 2 ** (len(vit.widths) - 1)
     if shape[0] % merge or shape[1] % merge:
         raise ConfigError(
@@ -247,24 +261,27 @@ def _denoise_base(module: ViT, dropout: bool):
 
 def latent_sampler(config: Base, *, dropout: bool = False) -> LatentSampler:
     """Stage 2's base model with its sampler; `dropout` is for training."""
+    low, high = config.guidance.logsnr_low, config.guidance.logsnr_high
+    if low >= high:
+        raise ConfigError(f"guidance.logsnr_low {low} must be below logsnr_high {high}")
     return LatentSampler(
         denoise_latent=_denoise_base(base_module(config), dropout),
         schedule=schedule("schedule", config.schedule),
         latent_shape=config.latent_shape,
         null_label=config.data.num_classes,
-        interval=(config.guidance.logsnr_low, config.guidance.logsnr_high),
+        interval=(low, high),
         sampling=sampling("sampling", config.sampling),
     )
 
 
-def base_objective(config: Base, made: LatentSampler):
+def base_objective(config: Base, made: LatentSampler, label_dropout: float):
     """`objective(params, batch, key, step) -> Terms` of stage 2."""
     return functools.partial(
         base.base,
         denoise_latent=made.denoise_latent,
         schedule=made.schedule,
         weight=weightings.Sigmoid(config.loss.bias),
-        label_dropout=config.loss.label_dropout,
+        label_dropout=label_dropout,
         null_label=made.null_label,
     )
 

@@ -178,7 +178,11 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("accumulate", lambda v: v >= 1, "at least 1"),
     ("dtype", lambda v: v in ("float32", "bfloat16"), "float32 or bfloat16"),
     ("ema", lambda v: v and all(0 < d < 1 for d in v), "decays between 0 and 1"),
-    ("data.image_shape", lambda v: min(v) >= 1, "positive"),
+    (
+        "data.image_shape",
+        lambda v: min(v) >= 1 and v[2] in (1, 3),
+        "(height, width, 1 or 3 channels)",
+    ),
     ("data.num_classes", lambda v: v >= 1, "at least 1"),
     ("data.threads", lambda v: v >= 1, "at least 1"),
     ("optimizer.lr", lambda v: v > 0, "positive"),

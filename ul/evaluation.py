@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from ul import api, build, config, runs
-from ul.core.errors import DataError
+from ul.core.errors import StorageError
 from ul.evals import frechet, rate, reconstruction
 from ul.evals.classifier import Classifier
 from ul.evals.features import pixels
@@ -20,6 +20,7 @@ from ul.train.writer import grid, save_png
 CLASSIFIED = {"digits"}
 # Fewer examples than this for each dimension and a covariance says little.
 EXAMPLES_PER_DIMENSION = 10
+MOST_DIMENSIONS = 4096
 PICTURES = 10
 
 
@@ -46,12 +47,12 @@ def autoencoder(
     ae = api.restore_stage1(
         workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
     )
-    count = num_examples or ae.config.eval.examples
+    folder, count = _folder(workdir), num_examples or ae.config.eval.examples
     objective = build.joint_objective(ae.config, build.codec(ae.config))
     moments = rate.HeldOut(objective, draws=ae.config.eval.draws)(
         ae.params,
         runs.eval_batches(ae.config, runs.dataset(ae.config, "eval"), count),
-        jax.random.key(seed),
+        api.seed_key(seed),
         batch_size=ae.config.eval.batch_size,
         prepare=lambda batch: batch,
         on=ae.mesh,
@@ -79,19 +80,20 @@ def autoencoder(
     picture = grid(
         np.concatenate([images[:PICTURES], again[:PICTURES]]), PICTURES, _zoom(images)
     )
-    return _write(workdir, "reconstruction", ae, seed, result, protocol, picture)
+    return _write(folder, "reconstruction", ae, seed, result, protocol, picture)
 
 
 def _gaussian_bound(parsed, rate_bits: float) -> float | None:
-    """PSNR at that rate if the training images were Gaussian; None if they are too few."""
+    """PSNR at that rate if the training images were Gaussian; None if they are too few
+    for their dimensions, or those too many for one covariance."""
     dimensions = int(np.prod(parsed.data.image_shape))
     enough = EXAMPLES_PER_DIMENSION * dimensions
-    train = collect(parsed, "train", max(enough, 10_000))["image"]
-    if len(train) < enough or rate_bits <= 0:
+    too_few = len(runs.plain_train(parsed)) < enough
+    if too_few or dimensions > MOST_DIMENSIONS or rate_bits <= 0:
         return None
-    return reconstruction.gaussian_psnr_db(
-        reconstruction.covariance_spectrum(train), rate_bits
-    )
+    train = collect(parsed, "train", max(enough, 10_000))["image"]
+    variances = reconstruction.covariance_spectrum(train)
+    return reconstruction.gaussian_psnr_db(variances, rate_bits)
 
 
 def generator(
@@ -113,12 +115,10 @@ def generator(
       ConfigError, CheckpointError, DataError: as the loaders.
     """
     gen = api.load_generator(workdir, step=step, weights=weights, stage1_workdir=stage1)
+    pixels.check(gen.autoencoder.image_shape)
+    folder = _folder(workdir)
     label = np.arange(num_examples, dtype=np.int32) % gen.num_classes
     images = gen.sample(label, guidance=guidance, seed=seed, progress=True)
-    if min(images.shape[1:3]) % 8 or images.shape[1] % 8 or images.shape[2] % 8:
-        raise DataError(
-            f"{pixels.NAME} needs sides divisible by 8, not {images.shape[1:3]}"
-        )
     train = collect(gen.config, "train", 50_000)
     real = collect(gen.config, "eval", 50_000)
     reference = frechet.statistics(pixels.features(train["image"]))
@@ -151,7 +151,7 @@ def generator(
     columns = min(gen.num_classes, PICTURES)
     name = f"generation-guidance{guidance:g}"
     return _write(
-        workdir, name, gen, seed, result, protocol, grid(shown, columns, _zoom(images))
+        folder, name, gen, seed, result, protocol, grid(shown, columns, _zoom(images))
     )
 
 
@@ -159,7 +159,21 @@ def _zoom(images: np.ndarray) -> int:
     return max(1, 48 // images.shape[1])
 
 
-def _write(workdir, name: str, loaded, seed: int, result, protocol, picture) -> dict:
+def _folder(workdir) -> epath.Path:
+    """workdir/evals, made before anything expensive.
+
+    Raises:
+      StorageError: it cannot be made.
+    """
+    folder = epath.Path(workdir) / "evals"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StorageError(f"{folder} cannot be made: {e}") from e
+    return folder
+
+
+def _write(folder, name: str, loaded, seed: int, result, protocol, picture) -> dict:
     """evals/<name>-<step>-<weights>-seed<seed>-n<count>.json, and a picture beside it."""
     stem = (
         f"{name}-{loaded.step}-{loaded.weights.replace(':', '')}"
@@ -172,14 +186,12 @@ def _write(workdir, name: str, loaded, seed: int, result, protocol, picture) -> 
         "seed": seed,
         **result,
         "protocol": protocol,
-        "workdir": str(workdir),
+        "workdir": str(folder.parent),
         "code": code_version(),
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    folder = epath.Path(workdir) / "evals"
-    folder.mkdir(parents=True, exist_ok=True)
     save_png(folder / f"{stem}.png", picture)
     write_atomic(folder / f"{stem}.json", json.dumps(record, indent=2))
     return record

@@ -188,7 +188,7 @@ def base_run(config: Base, encoder: Codec, frozen: Any) -> Run:
 
     scalars = _held_out(
         config,
-        build.base_objective(config, made),
+        build.base_objective(config, made, label_dropout=0.0),
         dataset(config, "eval"),
         on,
         prepare,
@@ -221,7 +221,9 @@ def base_run(config: Base, encoder: Codec, frozen: Any) -> Run:
         config,
         init=init,
         objective=build.base_objective(
-            config, build.latent_sampler(config, dropout=True)
+            config,
+            build.latent_sampler(config, dropout=True),
+            label_dropout=config.loss.label_dropout,
         ),
         prepare=prepare,
         look=look,

@@ -50,6 +50,7 @@ def train(
     """
     plain = dataclasses.asdict(parsed)
     with workdir.locked(where) as path:
+        trace = loop.Profile(path, *profile)
         run, facts = build_run(parsed, workdir.remembered(path))
         workdir.claim(path, plain, facts | {"mesh": dict(run.mesh.shape)})
         kept, log_to = parsed.checkpoint, parsed.log
@@ -68,7 +69,8 @@ def train(
         )
         try:
             with signals.stop_on_signal() as stop:
-                loop.train(run, checkpoints, writer, stop, loop.Profile(path, *profile))
+                loop.train(run, checkpoints, writer, stop, trace)
         finally:
+            trace.close()
             checkpoints.close()
         curves.draw(path)

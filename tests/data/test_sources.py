@@ -136,6 +136,21 @@ def test_arrays_of_another_kind_are_refused(tmp_path):
             sources.arrays("train", SMALL, path=path, eval_path=path)
 
 
+def test_empty_arrays_and_labels_below_zero_are_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    (tmp_path / "b.npy").write_bytes(b"")
+    for content in (
+        dict(image=images[:0]),
+        dict(image=images, label=np.asarray([0, -1])),
+    ):
+        np.savez(path, **content)
+        with pytest.raises(DataError, match="holds no images"):
+            sources.arrays("train", SMALL, path=str(path), eval_path="")
+    with pytest.raises(DataError, match="cannot be read"):
+        sources.arrays("train", SMALL, path=str(tmp_path / "b.npy"), eval_path="")
+
+
 def test_an_image_smaller_than_wanted_is_a_data_error(tmp_path):
     path = str(tmp_path / "a.npy")
     np.save(path, np.zeros((4, 8, 8, 3), np.uint8))

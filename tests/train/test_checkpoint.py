@@ -141,6 +141,13 @@ def test_wrong_digests_are_not_believed(saved):
     assert int(resume(saved).step) == 2
 
 
+def test_a_step_that_holds_another_number_of_updates_is_not_believed(saved):
+    kept = checkpoint.Checkpoints(saved, keep=4)
+    kept.save(9, make(8))
+    kept.close()
+    assert int(resume(saved).step) == 3
+
+
 def test_never_afresh_over_steps_that_cannot_be_read(saved):
     for step in (1, 2, 3):
         for file in data_files(saved, step):

@@ -58,6 +58,13 @@ def test_what_is_not_finite_stops_and_is_named(log):
         log.flush()
 
 
+def test_a_state_that_missed_updates_is_not_saved():
+    state = types.SimpleNamespace(step=jnp.asarray(7))
+    loop.count_updates(state, 7)
+    with pytest.raises(NonFiniteError, match="2 updates up to step 9"):
+        loop.count_updates(state, 9)
+
+
 def test_metrics_of_the_interval_are_averaged_and_fetched_a_step_late(log, tmp_path):
     log._run.log_every = 2
     for step, value in enumerate((1.0, 3.0, 5.0), 1):

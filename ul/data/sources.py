@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from ul.core.errors import DataError
+from ul.core.errors import ConfigError, DataError
 
 log = logging.getLogger("ul")
 
@@ -96,6 +97,10 @@ def photos(split: str, shape: Shape, *, reduce: int, crops: int) -> Items:
 
     The label is the photograph; a held-out one has the null label.
     """
+    if reduce < 1 or crops < 1:
+        raise ConfigError(
+            f"data.source.reduce {reduce} and crops {crops} must be at least 1"
+        )
     names = TRAIN_PHOTOS if split == "train" else HELD_OUT_PHOTOS
     images = [photograph(name, reduce) for name in names]
     null = len(TRAIN_PHOTOS)
@@ -260,7 +265,7 @@ def _load_arrays(path: str) -> tuple[np.ndarray, np.ndarray]:
     """uint8 images [N, H, W, C] and labels [N] of a .npy or .npz file."""
     try:
         data = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
         raise DataError(f"{path} cannot be read as .npy or .npz: {e}") from e
     if isinstance(data, np.lib.npyio.NpzFile):
         if "image" not in data:
@@ -275,6 +280,8 @@ def _load_arrays(path: str) -> tuple[np.ndarray, np.ndarray]:
             f"{path}: image is {image.dtype}{list(image.shape)} with {len(label)} labels; "
             "wanted are uint8 [N, H, W, C] and as many labels"
         )
+    if not len(image) or label.min() < 0:
+        raise DataError(f"{path} holds no images, or labels below 0")
     return image, label
 
 

@@ -22,6 +22,7 @@ COLUMNS = (
     ("seed", "seed", "{}"),
     ("step", "step", "{}"),
     ("weights", "weights", "{}"),
+    ("run", "workdir", "{}"),
 )
 
 

@@ -47,7 +47,7 @@ def base(
     )
     loss = denoising(
         lambda z_t, logsnr: denoise_latent(
-            params, z_t, logsnr, label, rng.stream(key, "dropout")
+            params, z_t, logsnr, label, rng.stream(key, "dropout", row[0])
         ),
         z_clean,
         times.stratified(rng.stream(key, "time"), batch["stratum"]),

@@ -52,6 +52,7 @@ def joint(
     x, row, stratum = arrays.to_unit(batch["image"]), batch["row"], batch["stratum"]
 
     stream = functools.partial(rng.stream, key)
+    drop = stream("dropout", row[0])  # microbatches have different rows
 
     def draw(name, like):
         return rng.normal(stream(name), row, like.shape[1:])
@@ -64,7 +65,7 @@ def joint(
 
     # 2. The prior: weight 1, and the KL of its noisy end.
     def z_hat(z_t, logsnr):
-        return networks.denoise_latent(params, z_t, logsnr, stream("prior_dropout"))
+        return networks.denoise_latent(params, z_t, logsnr, drop)
 
     ramp = jnp.minimum(1.0, (step + 1) / ramp_steps) if ramp_steps else 1.0
     z_prior = trees.scale_gradient(z_clean, ramp)
@@ -78,7 +79,6 @@ def joint(
 
     # 4. The decoder: its own time and noise, sigmoid weight.
     def x_hat(x_t, logsnr):
-        drop = stream("decoder_dropout")
         return networks.denoise_image(params, x_t, logsnr, z_0, drop)
 
     t, eps, weight = time("decoder_time"), draw("decoder_noise", x), decoder_weight

@@ -172,7 +172,7 @@ class Checkpoints:
                 )
                 continue
             digests, _ = measure(state)
-            if digests != meta["digests"]:
+            if digests != meta["digests"] or int(state.step) != step:
                 log.warning("checkpoint %d is damaged, trying an older one", step)
                 continue
             self._set_aside([s for s in steps if s > step])

@@ -25,7 +25,10 @@ def read(workdir) -> dict[str, np.ndarray]:
     """Each scalar of metrics.jsonl as [n, 2] of step and value."""
     series: dict[str, list] = {}
     for line in (epath.Path(workdir) / "metrics.jsonl").read_text().splitlines():
-        record = json.loads(line)
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # cut short by a kill or a full disk
         for name, value in record.items():
             if name != "step":
                 series.setdefault(name, []).append((record["step"], value))

@@ -19,7 +19,7 @@ import optax
 from tqdm import tqdm
 
 from ul.core import mesh as meshes
-from ul.core.errors import NonFiniteError, Preempted
+from ul.core.errors import ConfigError, NonFiniteError, Preempted
 from ul.core.metrics import Moments, merge
 from ul.train import state as states
 from ul.train import step as steps
@@ -171,19 +171,31 @@ def start(run: Run, checkpoints: Checkpoints) -> states.State:
 
 
 class Profile:
-    """A trace of the steps first .. last - 1 in workdir/profile; none when equal."""
+    """A trace of the steps first .. last in workdir/profile; none when both are 0."""
 
     def __init__(self, workdir, first: int, last: int):
-        self._path, self._first, self._last = str(workdir), first, last
+        if last < first or first < 0:
+            raise ConfigError(
+                f"profile steps {first}:{last}: the first comes after the last"
+            )
+        self._path, self._first, self._last = f"{workdir}/profile", first, last
+        self._running = False
 
     def before(self, step: int) -> None:
-        if self._first < self._last and step == self._first:
-            jax.profiler.start_trace(f"{self._path}/profile")
+        if self._last and step == self._first:
+            jax.profiler.start_trace(self._path)
+            self._running = True
 
     def after(self, step: int, state) -> None:
-        if self._first < self._last and step == self._last:
+        if self._running and step == self._last:
             jax.block_until_ready(state)
+            self.close()
+
+    def close(self) -> None:
+        """Write what was traced, also when the run ends early."""
+        if self._running:
             jax.profiler.stop_trace()
+            self._running = False
 
 
 def train(
@@ -212,6 +224,7 @@ def train(
     def save(step):
         nonlocal saved, saved_at
         lines.flush()
+        count_updates(state, step)
         checkpoints.save(step, state)
         saved, saved_at = time.monotonic(), step
 
@@ -243,6 +256,20 @@ def train(
         lines.flush()
     writer.close()
     return state
+
+
+def count_updates(state: states.State, step: int) -> None:
+    """Before a save: the state must have taken every one of `step` updates.
+
+    Raises:
+      NonFiniteError: some were refused since the last log line.
+    """
+    refused = step - int(state.step)
+    if refused:
+        raise NonFiniteError(
+            f"{refused} updates up to step {step} were not finite; the last checkpoint "
+            "is from before; lower optimizer.lr or look at the data"
+        )
 
 
 def look(run: Run, state: states.State, writer: Writer, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import zlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from ul.core import trees
 from ul.core.errors import ConfigError, StorageError
+from ul.train.workdir import write_atomic
 
 log = logging.getLogger("ul")
 
@@ -64,19 +66,21 @@ class Writer:
                     kept += [line] if json.loads(line)["step"] <= start else []
                 except (ValueError, KeyError):
                     pass  # a line cut short by a kill
-        path.write_text("".join(f"{line}\n" for line in kept))
+            write_atomic(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
         self._trackers: dict[str, Any] = {}
         self._failed: set[str] = set()
         if tensorboard:
             self._trackers["tensorboard"] = _tensorboard(self._workdir, start)
         if wandb:
-            self._trackers["wandb"] = _wandb(self._workdir, config)
+            tracker = _wandb(self._workdir, config)
+            self._trackers |= {"wandb": tracker} if tracker else {}
 
     def parameters(self, params) -> None:
         """parameters.txt: every name, shape and size; the log has the totals."""
         table = parameter_overview.get_parameter_overview(params, include_stats=False)
-        (self._workdir / "parameters.txt").write_text(table + "\n")
+        path = self._workdir / "parameters.txt"
+        self._try(path.name, lambda: path.write_text(table + "\n"))
         parts = ", ".join(f"{k} {trees.size(v) / 1e6:.2f}M" for k, v in params.items())
         total = trees.size(params) / 1e6
         log.info("%.2fM parameters (%s): parameters.txt", total, parts)
@@ -118,7 +122,7 @@ class Writer:
                 del self._trackers[name]
 
     def close(self) -> None:
-        self._file.close()
+        self._try("metrics.jsonl", self._file.close)
         self._track("tensorboard", lambda t: t.close())
         self._track("wandb", lambda t: t.finish())
 
@@ -143,4 +147,17 @@ def _wandb(workdir: epath.Path, config: dict):
         raise ConfigError(
             "log.wandb needs wandb: pip install 'unified-latents[wandb]'"
         ) from e
-    return wandb.init(dir=str(workdir), config=config, id=workdir.name, resume="allow")
+    # Runs of one name in different places are different runs.
+    place = zlib.crc32(str(workdir.resolve()).encode())
+    try:
+        return wandb.init(
+            dir=str(workdir),
+            config=config,
+            id=f"{workdir.name}-{place:08x}",
+            resume="allow",
+        )
+    except (
+        Exception
+    ) as e:  # no login, no network: a tracker's trouble is never the run's
+        log.warning("wandb is off: %s", e)
+        return None

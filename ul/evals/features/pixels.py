@@ -2,7 +2,15 @@
 
 import numpy as np
 
+from ul.core.errors import DataError
+
 NAME = "pixels_8x8"
+
+
+def check(shape: tuple[int, int, int]) -> None:
+    """Raises DataError for image shapes [H, W, C] that have no 8x8 even areas."""
+    if shape[0] % 8 or shape[1] % 8:
+        raise DataError(f"{NAME} needs sides divisible by 8, not {shape[0]}x{shape[1]}")
 
 
 def features(image: np.ndarray) -> np.ndarray:
