@@ -18,6 +18,7 @@ setup(
         "etils[epath]>=1.12",
         "flax>=0.12.8",
         "grain>=0.2.18",
+        "importlib_resources>=6",  # TFDS needs it and does not say so
         "jax>=0.10.2",
         "jaxtyping>=0.3.2",
         "matplotlib>=3.9",

@@ -183,7 +183,10 @@ class Profile:
 
     def before(self, step: int) -> None:
         if self._last and step == self._first:
-            jax.profiler.start_trace(self._path)
+            options = jax.profiler.ProfileOptions()
+            # The Python tracer hooks every thread; with readers running it crashed once.
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(self._path, profiler_options=options)
             self._running = True
 
     def after(self, step: int, state) -> None:
