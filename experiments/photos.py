@@ -2,7 +2,19 @@
 
 Eight photographs train, two are held out; before cropping each is halved, so that a
 crop shows more than texture. Variants: stage1, stage2 (32x32), stage1_64, stage2_64
-(bfloat16, cuDNN attention: these two want a GPU), smoke, smoke2.
+(bfloat16, cuDNN attention: these two want a GPU and were not trained yet), smoke, smoke2.
+
+    python -m launch.train --config experiments/photos.py:stage1 --workdir runs/p1
+    python -m launch.train --config experiments/photos.py:stage2 --workdir runs/p2 \\
+        --config.stage1.workdir=runs/p1
+
+Expected (`launch.evaluate`, seed 0, two cores, jax 0.10.2):
+  stage1  15 minutes: rate 0.167 +- 0.02 bits/pixel (water-filling of the training crops
+          says 0.20 at factor 1.7, bias 3), PSNR 22.6 +- 0.5 dB on the held-out
+          photographs, where Gaussian data of the training crops have 21.4
+  stage2  10 minutes: Frechet distance (pixels_8x8, 256 samples) 3.1 +- 0.5, 3.4 +- 0.5 at
+          guidance 1.5; the held-out photographs are 13.0 away, for they show other things
+The 15 minutes were on a machine shared with other work.
 """
 
 import ml_collections
