@@ -45,7 +45,7 @@ def main() -> None:
         )
     except ValueError as e:
         raise ConfigError(f"--labels {_LABELS.value} are not whole numbers") from e
-    labels = np.resize(np.asarray(classes, np.int32), _NUM.value)
+    labels = np.resize(np.asarray(classes), _NUM.value)
     images = generator.sample(
         labels.tolist(), guidance=_GUIDANCE.value, seed=_SEED.value, progress=True
     )

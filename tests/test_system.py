@@ -365,6 +365,8 @@ def test_evaluate_and_sample(trained, command, tmp_path):
     for name in names:  # a sample does not depend on how many are drawn
         a, b = (read_png(tmp_path / d / name) for d in ("some", "five"))
         np.testing.assert_array_equal(a, b)
+    out = command("sample", *common, "--labels=99999999999", "--out=x", code=65)
+    assert "0..10" in out
     grid = tmp_path / "grid.png"
     command("sample", *common, "--num=6", "--grid", "--columns=3", f"--out={grid}")
     assert read_png(grid).shape == (2 * 9 + 1, 3 * 9 + 1)
