@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -14,11 +14,9 @@ from ul.core.errors import ConfigError, UserError
 _TRACE = flags.DEFINE_bool("trace", False, "Show the whole trace of an error.")
 
 
-def define_config() -> Callable[[], config.Joint | config.Base]:
+def define_config() -> Callable[[], config.Common]:
     """Defines --config; the result reads, resolves and validates it."""
-    holder = config_flags.DEFINE_config_file(
-        "config", None, "experiments/<name>.py[:variant]"
-    )
+    holder = config_flags.DEFINE_config_file("config", None, "experiments/x.py:variant")
 
     def read():
         if holder.value is None:
@@ -60,17 +58,19 @@ def _parse(argv: list[str]) -> list[str]:
         raise ConfigError(_line(e)) from e
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run `main` and exit with the code of its error (ul/core/errors.py)."""
+def run(main: Callable[[], None], commands: Sequence[str] = ()) -> None:
+    """Run `main`, the only or one of `commands`; exit with its error's code."""
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING
     )
     logging.getLogger("ul").setLevel(logging.INFO)
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells much
     try:
-        rest = _parse(sys.argv)
-        if len(rest) > 1:
-            raise ConfigError(f"unexpected argument {rest[1]!r}")
+        rest = _parse(sys.argv)[1:]
+        if commands and (not rest or rest.pop(0) not in commands):
+            raise ConfigError(f"say what to do; known are {', '.join(commands)}")
+        if rest:
+            raise ConfigError(f"unexpected argument {rest[0]!r}")
         main()
     except UserError as e:
         if flags.FLAGS.is_parsed() and _TRACE.value:

@@ -4,6 +4,8 @@ python -m launch.evaluate --workdir runs/s1
 python -m launch.evaluate --workdir runs/s2 --num_examples 500 --guidance 1,1.5
 """
 
+from typing import Any
+
 from absl import flags
 
 from launch import cli
@@ -37,26 +39,20 @@ def main() -> None:
     workdir, scales = cli.required(_WORKDIR), _scales()
     if _NUM.value is not None and _NUM.value < 2:
         raise ConfigError(f"--num_examples is {_NUM.value}; it must be at least 2")
-    if evaluation.stage_of(workdir) == "joint":
-        records = [
-            evaluation.autoencoder(
-                workdir,
-                step=_STEP.value,
-                weights=_WEIGHTS.value,
-                seed=_SEED.value,
-                num_examples=_NUM.value,
-            )
-        ]
-    else:
-        records = [
+    common: dict[str, Any] = dict(
+        step=_STEP.value, weights=_WEIGHTS.value, seed=_SEED.value
+    )
+    records, kinds = [], evaluation.kinds_of(workdir)
+    if "autoencoder" in kinds:
+        records += [evaluation.autoencoder(workdir, num_examples=_NUM.value, **common)]
+    if "generator" in kinds:
+        records += [
             evaluation.generator(
                 workdir,
-                step=_STEP.value,
-                weights=_WEIGHTS.value,
-                seed=_SEED.value,
                 num_examples=_NUM.value or 500,
                 guidance=scale,
                 stage1=_STAGE1.value,
+                **common,
             )
             for scale in scales
         ]

@@ -15,7 +15,7 @@ from ul.train import state, step
 FOLDER = skimage.data_dir  # a directory with images that is always there
 VARIANTS = [
     (name, variant)
-    for name in ("digits", "photos", "folder")
+    for name in ("digits", "photos", "folder", "gaussian", "ablations", "single_stage")
     for variant in importlib.import_module(f"experiments.{name}").VARIANTS
 ]
 
@@ -43,16 +43,12 @@ def test_parses_locks_and_survives_json(name, variant):
 def test_one_step_traces(name, variant):
     """Shapes only: no experiment is too large for this."""
     c = build.portable(parsed(name, variant))
-    if isinstance(c, config.Joint):
-        run = runs.joint_run(c)
-        batch = {
-            "image": jax.ShapeDtypeStruct(
-                (c.batch_size, *c.data.image_shape), jnp.uint8
-            )
-        }
+    image = jax.ShapeDtypeStruct((c.batch_size, *c.data.image_shape), jnp.uint8)
+    if isinstance(c, config.Autoencoder):
+        run, batch = runs.stage1_run(c), {"image": image}
     else:
         run = runs.base_run(c, None, None)
-        z = (c.batch_size, *c.latent_shape)
+        z = (c.batch_size, *build.latent_shape(c))
         batch = {"z_clean": jax.ShapeDtypeStruct(z, jnp.float32)}
     rows = (c.batch_size,)
     batch |= {k: jax.ShapeDtypeStruct(rows, jnp.int32) for k in ("label", "row")}
@@ -115,7 +111,7 @@ def test_what_cannot_work_is_said_in_one_line(key, value, message):
         section = section[part]
     section[last] = value
     with pytest.raises(ConfigError, match=message) as e:
-        runs.joint_run(config.parse(changed))
+        runs.stage1_run(config.parse(changed))
     assert "\n" not in str(e.value)
 
 

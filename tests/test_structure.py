@@ -24,6 +24,7 @@ FLOORS = {
     "runs": 6,
     "api": 7,
     "evaluation": 8,
+    "planning": 8,
     "session": 8,
 }
 # Beyond "lower floors": objectives compute, and know neither networks nor data.
@@ -44,7 +45,11 @@ OWNERS = {
     "flax.linen": ("ul/models/",),
     "tensorboardX": ("ul/train/writer.py",),
     "wandb": ("ul/train/writer.py",),
-    "matplotlib": ("ul/train/curves.py",),
+    "matplotlib": (
+        "ul/train/curves.py",
+        "ul/evals/bit_pictures.py",
+        "ul/evals/plots.py",
+    ),
 }
 NEVER = ("tensorflow", "torch", "pickle", "utils")
 

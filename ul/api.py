@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -21,7 +20,7 @@ from ul.train import checkpoint
 from ul.train.workdir import load_config
 
 
-def load_config_of(workdir, kind: type) -> Any:
+def load_config_of(workdir, kind) -> Any:
     """The parsed config of a run, which must be of one stage.
 
     Raises:
@@ -76,13 +75,13 @@ def _restore(workdir, step: int, path: tuple[str, ...], shapes, mesh):
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder:
-    """The encoder and decoder of a stage-1 run.
+    """The encoder and decoder of a stage-1 run of any kind.
 
     step: the checkpoint's; weights: "raw", "ema" or "ema:<decay>".
     Images are uint8 [N, H, W, C] of `image_shape`, any N.
     """
 
-    config: config.Joint
+    config: config.Autoencoder | config.Pixels
     codec: Codec
     params: Any
     mesh: jax.sharding.Mesh
@@ -162,7 +161,7 @@ class Autoencoder:
 class Generator:
     """The base model of a stage-2 run with the autoencoder it was trained on."""
 
-    config: config.Base
+    config: config.Generators
     sampler: LatentSampler
     params: Any
     autoencoder: Autoencoder
@@ -250,16 +249,16 @@ def restore_stage1(
     mesh: jax.sharding.Mesh | None = None,
 ) -> Autoencoder:
     """As `load_autoencoder`, with the named networks' parameters: "prior" too, say."""
-    parsed = load_config_of(workdir, config.Joint)
+    parsed = load_config_of(workdir, config.Autoencoder)
     step = checkpoint.choose(workdir, step)
-    codec = build.codec(parsed)
+    made = build.stage1(parsed)
     shapes = jax.eval_shape(
-        lambda: build.modules(parsed).init(jax.random.key(0), parsed.data.image_shape)
+        lambda: made.modules.init(jax.random.key(0), parsed.data.image_shape)
     )
-    wanted = {name: shapes[name] for name in networks}
+    wanted = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
     params = _restore(workdir, step, weights_path(parsed, weights), wanted, mesh)
-    return Autoencoder(parsed, codec, params, mesh, step, weights)
+    return Autoencoder(parsed, made.codec, params, mesh, step, weights)
 
 
 def load_generator(
@@ -276,35 +275,46 @@ def load_generator(
     Raises:
       ConfigError, CheckpointError: as `load_autoencoder`, for either stage.
     """
-    parsed = load_config_of(workdir, config.Base)
+    parsed = load_config_of(workdir, config.Generators)
+    if isinstance(parsed, config.Single):
+        both = restore_stage1(
+            workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
+        )
+        sampler = build.latent_sampler(parsed)
+        return Generator(
+            parsed, sampler, both.params["prior"], both, both.step, weights
+        )
+    step = checkpoint.choose(workdir, step)
+    if isinstance(parsed, config.Pixels):
+        codec, mesh = build.pixel_codec(parsed), meshes.make()
+        below = Autoencoder(parsed, codec, {}, mesh, step, weights)
+    else:
+        below = _stage1_of(workdir, parsed, stage1_workdir)
+    shapes = jax.eval_shape(lambda: build.init_base(parsed, jax.random.key(0)))
+    path = weights_path(parsed, weights)
+    params = _restore(workdir, step, path, shapes, below.mesh)
+    sampler = build.latent_sampler(parsed)
+    return Generator(parsed, sampler, params, below, step, weights)
+
+
+def _stage1_of(workdir, parsed: config.Base, moved: str | None) -> Autoencoder:
+    """The autoencoder that a stage 2 was trained on, and no other."""
     used = load_config(workdir)["facts"]["stage1"]
     autoencoder = load_autoencoder(
-        stage1_workdir or _found(used["workdir"], workdir),
+        moved or _found(used["workdir"], workdir),
         step=used["step"],
         weights=used["weights"],
     )
-    build.check_stage1(parsed, autoencoder.config)
+    below = autoencoder.config
+    assert isinstance(below, config.Autoencoder)
+    build.check_stage1(parsed, below)
     found = autoencoder.identity(workdir)["encoder"]
     if found != used["encoder"]:
         raise CheckpointError(
             f"{workdir} was trained on another encoder ({used['encoder']}) than the one "
             f"found ({found}); give the stage 1 of {used['workdir']}"
         )
-    step = checkpoint.choose(workdir, step)
-    z = jax.ShapeDtypeStruct((1, *parsed.latent_shape), jnp.float32)
-    one = jax.ShapeDtypeStruct((1,), jnp.float32)
-    label = jax.ShapeDtypeStruct((1,), jnp.int32)
-    shapes = jax.eval_shape(
-        build.base_module(parsed).clone(dropout=0.0).init,
-        jax.random.key(0),
-        z,
-        one,
-        label,
-    )["params"]
-    path = weights_path(parsed, weights)
-    params = _restore(workdir, step, path, shapes, autoencoder.mesh)
-    sampler = build.latent_sampler(parsed)
-    return Generator(parsed, sampler, params, autoencoder, step, weights)
+    return autoencoder
 
 
 def _found(stage1: str, workdir) -> str:

@@ -1,13 +1,14 @@
 """A config's run: data, mesh and everything else the loop needs, for either stage."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from ul import build
-from ul.config import Base, Joint
+from ul.config import Autoencoder, Base, Common, Pixels
 from ul.core import mesh as meshes
 from ul.core import rng
 from ul.core.errors import ConfigError, DataError
@@ -19,7 +20,7 @@ from ul.train.loop import Run
 from ul.train.writer import grid
 
 
-def dataset(config: Joint | Base, split: str):
+def dataset(config: Common, split: str):
     """Examples of one split by global index; eval ones never flip and never change."""
     training = split == "train"
     return _examples(
@@ -31,12 +32,41 @@ def dataset(config: Joint | Base, split: str):
     )
 
 
-def plain_train(config: Joint | Base):
+def plain_train(config: Common):
     """The training examples once, in order, without augmentation: a reference."""
     return _examples(config, "train", flip=False, seed=0, shuffle=False)
 
 
-def _examples(config: Joint | Base, split: str, **how):
+def collect(
+    config: Common, split: str, limit: int, progress_title: str = ""
+) -> dict[str, np.ndarray]:
+    """The first images and labels of a split in order, without augmentation.
+
+    With a `progress_title`, a bar shows rate and time left.
+    """
+    one_pass = dataset(config, "eval") if split == "eval" else plain_train(config)
+    return read(one_pass, range(min(limit, len(one_pass))), progress_title)
+
+
+def read(
+    examples, indices: Sequence[int], progress_title: str = ""
+) -> dict[str, np.ndarray]:
+    """Images and labels of these examples; with a `progress_title`, under a bar."""
+    bar = tqdm(
+        indices,
+        unit="image",
+        desc=progress_title,
+        disable=not progress_title,
+        dynamic_ncols=True,
+    )
+    found = [examples[int(i)] for i in bar]
+    return {
+        "image": np.stack([f["image"] for f in found]),
+        "label": np.asarray([f["label"] for f in found], np.int32),
+    }
+
+
+def _examples(config: Common, split: str, **how):
     data = config.data
     source = build.of_kind(
         "data.source",
@@ -53,14 +83,14 @@ def _examples(config: Joint | Base, split: str, **how):
     return pipeline.examples(source, shape=data.image_shape, **how)
 
 
-def eval_batches(config: Joint | Base, examples, count: int):
+def eval_batches(config: Common, examples, count: int):
     """The first `count` held-out `examples` as batches, in order."""
     return pipeline.eval_batches(
         examples, batch_size=config.eval.batch_size, num_examples=count
     )
 
 
-def mesh(config: Joint | Base) -> jax.sharding.Mesh:
+def mesh(config: Common) -> jax.sharding.Mesh:
     """The run's mesh, over which its batch must divide."""
     made = meshes.make(config.mesh.data, config.mesh.fsdp)
     platform = made.devices.flat[0].platform
@@ -78,7 +108,7 @@ def mesh(config: Joint | Base) -> jax.sharding.Mesh:
     return made
 
 
-def _run(config: Joint | Base, **parts) -> Run:
+def _run(config: Common, **parts) -> Run:
     """What both stages share."""
     o = config.optimizer
     lr = optim.learning_rate(
@@ -138,19 +168,17 @@ def _held_out(config, objective, examples, on, prepare):
     return scalars
 
 
-def joint_run(config: Joint) -> Run:
-    """Stage 1, ready for the loop."""
-    made, on = build.codec(config), mesh(config)
+def stage1_run(config: Autoencoder) -> Run:
+    """Stage 1 of any kind, ready for the loop."""
+    made, on = build.stage1(config), mesh(config)
     examples = dataset(config, "eval")
-    scalars = _held_out(
-        config, build.joint_objective(config, made), examples, on, lambda batch: batch
-    )
+    scalars = _held_out(config, made.objective, examples, on, lambda batch: batch)
     few = next(eval_batches(config, examples, config.look.pictures))
     key = jax.random.key(0)
 
     def look(params):
         again = chunks.map_rows(
-            lambda image, row: made.reconstruct(params, image, row, key),
+            lambda image, row: made.codec.reconstruct(params, image, row, key),
             {"image": few["image"], "row": few["row"]},
             batch_size=config.eval.batch_size,
             on=on,
@@ -161,10 +189,10 @@ def joint_run(config: Joint) -> Run:
 
     return _run(
         config,
-        init=lambda: build.modules(config).init(
+        init=lambda: made.modules.init(
             rng.stream(jax.random.key(config.seed), "init"), config.data.image_shape
         ),
-        objective=build.joint_objective(config, build.codec(config, dropout=True)),
+        objective=build.stage1(config, dropout=True).objective,
         prepare=lambda batch: batch,
         look=look,
         mesh=on,
@@ -172,13 +200,13 @@ def joint_run(config: Joint) -> Run:
     )
 
 
-def base_run(config: Base, encoder: Codec, frozen: Any) -> Run:
+def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
     """Stage 2, ready for the loop, on the latents of a frozen stage 1.
 
     `frozen`: parameters of stage 1's encoder and decoder.
     """
     made, on = build.latent_sampler(config), mesh(config)
-    key, shape = jax.random.key(0), config.latent_shape
+    key = jax.random.key(0)
     label = np.arange(config.look.pictures, dtype=np.int32) % config.data.num_classes
     row = np.arange(config.look.pictures, dtype=np.int32)
 
@@ -206,20 +234,9 @@ def base_run(config: Base, encoder: Codec, frozen: Any) -> Run:
         columns = min(config.data.num_classes, len(images))
         return scalars(params), {"samples": grid(images, columns, _scale(config))}
 
-    def init():
-        z = jnp.zeros((1, *shape), jnp.float32)
-        keys = {
-            name: rng.stream(jax.random.key(config.seed), f"init_{name}")
-            for name in ("params", "dropout")
-        }
-        zero = jnp.zeros((1,), jnp.float32)
-        return build.base_module(config).init(
-            keys, z, zero, jnp.zeros((1,), jnp.int32)
-        )["params"]
-
     return _run(
         config,
-        init=init,
+        init=lambda: build.init_base(config, jax.random.key(config.seed)),
         objective=build.base_objective(
             config,
             build.latent_sampler(config, dropout=True),
@@ -232,6 +249,6 @@ def base_run(config: Base, encoder: Codec, frozen: Any) -> Run:
     )
 
 
-def _scale(config: Joint | Base) -> int:
+def _scale(config: Common) -> int:
     """Small images are drawn larger, to be looked at."""
     return max(1, 48 // config.data.image_shape[0])

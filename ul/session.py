@@ -13,7 +13,7 @@ from ul.train.writer import Writer
 log = logging.getLogger("ul")
 
 
-def build_run(parsed: config.Joint | config.Base, facts: dict) -> tuple[loop.Run, dict]:
+def build_run(parsed: config.Common, facts: dict) -> tuple[loop.Run, dict]:
     """The run of a config, and what to remember of the stage 1 below it.
 
     `facts`: what the workdir remembers. A run that began on one step of stage 1 stays
@@ -22,12 +22,15 @@ def build_run(parsed: config.Joint | config.Base, facts: dict) -> tuple[loop.Run
     Raises:
       ConfigError, CheckpointError: no stage 1 there, or one that does not fit.
     """
-    if isinstance(parsed, config.Joint):
-        return runs.joint_run(parsed), {}
+    if isinstance(parsed, config.Autoencoder):
+        return runs.stage1_run(parsed), {}
+    if isinstance(parsed, config.Pixels):
+        return runs.base_run(parsed, build.pixel_codec(parsed), {}), {}
+    assert isinstance(parsed, config.Base)
     below = parsed.stage1
     if not below.workdir:
         raise ConfigError("--config.stage1.workdir is missing; give stage 1's workdir")
-    build.check_stage1(parsed, api.load_config_of(below.workdir, config.Joint))
+    build.check_stage1(parsed, api.load_config_of(below.workdir, config.Autoencoder))
     ae = api.restore_stage1(
         below.workdir,
         ("encoder", "decoder"),
@@ -41,7 +44,7 @@ def build_run(parsed: config.Joint | config.Base, facts: dict) -> tuple[loop.Run
 
 
 def train(
-    parsed: config.Joint | config.Base, where: str, *, profile: tuple[int, int] = (0, 0)
+    parsed: config.Common, where: str, *, profile: tuple[int, int] = (0, 0)
 ) -> None:
     """Train in the directory `where`, or go on there. `profile`: steps to trace.
 

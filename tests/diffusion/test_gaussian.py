@@ -44,6 +44,37 @@ def test_posterior_then_marginal_is_the_marginal(t, s):
     assert abs(float(z_s.std()) - want) < 4 * sem / np.sqrt(2)
 
 
+@pytest.mark.parametrize(
+    ("t", "s", "r"), [(-10.0, -2.0, 5.0), (-1.0, 0.0, 0.3), (-6.0, 4.9, 5.0)]
+)
+def test_posteriors_compose(t, s, r):
+    """q(z_s | z_t, x) then q(z_r | z_s, x) is q(z_r | z_t, x), without a draw."""
+    x, z_t = normal(0, 4, 3), normal(1, 4, 3)
+    middle, first = gaussian.posterior(z_t, x, t, s)
+    mean, second = gaussian.posterior(middle, x, s, r)
+    # The mean is linear in z_s: its slope carries the variance of z_s along.
+    slope = gaussian.posterior(middle + 1.0, x, s, r)[0] - mean
+    want_mean, want = gaussian.posterior(z_t, x, t, r)
+    np.testing.assert_allclose(mean, want_mean, atol=1e-5)
+    np.testing.assert_allclose(second + slope**2 * first, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("t", "s"), [(-10.0, 5.0), (-1.0, -0.9), (2.0, 5.0)])
+def test_posterior_is_bayes_rule(t, s):
+    """q(z_s | x) times q(z_t | z_s): precisions add, and so do their means."""
+    x, z_t = normal(0, 4, 3), normal(1, 4, 3)
+    (a_s, s_s), (a_t, s_t) = (
+        (np.sqrt(1 / (1 + np.exp(-v))), np.sqrt(1 / (1 + np.exp(v)))) for v in (s, t)
+    )
+    ratio = a_t / a_s
+    noise = s_t**2 - ratio**2 * s_s**2
+    precision = 1 / s_s**2 + ratio**2 / noise
+    mean, variance = gaussian.posterior(z_t, x, t, s)
+    np.testing.assert_allclose(variance, 1 / precision, rtol=1e-5)
+    want = (a_s * np.asarray(x) / s_s**2 + ratio * np.asarray(z_t) / noise) / precision
+    np.testing.assert_allclose(mean, want, atol=1e-5)
+
+
 def test_posterior_at_no_step_is_the_point_itself():
     z, x = normal(0, 4, 3), normal(1, 4, 3)
     mean, variance = gaussian.posterior(z, x, 1.0, 1.0)
@@ -70,4 +101,4 @@ def test_a_standard_normal_prior_costs_two_nats_an_element():
 
 
 def test_sums_not_means():
-    np.testing.assert_array_equal(gaussian.sum_squares(jnp.full((2, 3, 5), 2.0)), 60.0)
+    np.testing.assert_array_equal(gaussian.sum_elements(jnp.full((2, 3, 5), 2.0)), 30.0)

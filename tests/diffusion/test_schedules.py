@@ -1,8 +1,11 @@
+import typing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ul.diffusion import schedules
 from ul.diffusion.schedules import Cosine, Linear
 
 ALL = [
@@ -45,3 +48,41 @@ def test_the_shift_moves_the_middle():
     np.testing.assert_allclose(
         shifted.logsnr(middle) - plain.logsnr(middle), 2.0, atol=1e-5
     )
+
+
+def test_every_kind_of_schedule_is_tested():
+    assert {type(s) for s in ALL} == set(typing.get_args(schedules.Schedule))
+
+
+def as_published(schedule, t):
+    """float64: a line in logsnr, or alpha = cos(a), sigma = sin(a), a a line in t."""
+
+    def between(start, end):
+        return start + t * (end - start)
+
+    if isinstance(schedule, Linear):
+        return between(schedule.logsnr_max, schedule.logsnr_min)
+    ends = np.asarray([schedule.logsnr_max, schedule.logsnr_min]) - schedule.shift
+    a = between(*np.arctan(np.exp(-ends / 2)))
+    return np.log(np.cos(a) ** 2 / np.sin(a) ** 2) + schedule.shift
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_value_and_numerical_derivative_of_the_published_form(schedule):
+    t, step = np.linspace(0.0, 1.0, 41), 1e-6
+    got = schedule.logsnr(jnp.asarray(t, jnp.float32))
+    np.testing.assert_allclose(got, as_published(schedule, t), atol=2e-5)
+    ahead, behind = (as_published(schedule, t + h) for h in (step, -step))
+    # At the ends of a cosine the slope changes by its square: t in float32 costs 1e-5.
+    np.testing.assert_allclose(
+        schedule.derivative(jnp.asarray(t, jnp.float32)),
+        (ahead - behind) / (2 * step),
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_the_inverse_has_the_inverse_slope(schedule):
+    logsnr = schedule.logsnr(T)
+    _, slope = jax.jvp(schedule.inverse, (logsnr,), (jnp.ones_like(logsnr),))
+    np.testing.assert_allclose(slope * schedule.derivative(T), 1.0, rtol=1e-3)

@@ -5,6 +5,7 @@ import numpy as np
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Linear
 from ul.objectives.base import base, drop_labels
+from ul.objectives.draws import Draws
 
 ROWS = 1 << 14
 SCHEDULE = Linear(5.0, -10.0)
@@ -70,8 +71,10 @@ def test_labels_are_dropped_at_the_rate_asked_for():
 
 def test_label_dropout_depends_on_the_row_alone():
     key, label = jax.random.key(1), jnp.arange(50)
-    how = dict(rate=0.5, null_label=99)
-    whole = drop_labels(label, jnp.arange(50), key, **how)
-    np.testing.assert_array_equal(
-        drop_labels(label[20:], jnp.arange(20, 50), key, **how), whole[20:]
-    )
+
+    def dropped(rows):
+        draws = Draws(key, rows, rows / 50)
+        return drop_labels(label[rows], draws, rate=0.5, null=99)
+
+    whole = dropped(jnp.arange(50))
+    np.testing.assert_array_equal(dropped(jnp.arange(20, 50)), whole[20:])

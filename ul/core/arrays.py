@@ -7,8 +7,10 @@ from ul.core.types import Array, Float, UInt8, typechecked
 
 
 @typechecked
-def to_unit(image: UInt8[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """Pixels 0..255 to float32 -1..1."""
+def to_unit(
+    image: UInt8[Array, "B H W C"] | Float[Array, "B H W C"],
+) -> Float[Array, "B H W C"]:
+    """Pixels 0..255 to float32 -1..1; levels between whole ones may be floats."""
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 from PIL import Image
+from scipy import fft
 
 from ul.core.errors import ConfigError, DataError
 
@@ -295,8 +296,48 @@ def arrays(split: str, shape: Shape, *, path: str, eval_path: str) -> Items:
     )
 
 
+def gaussian_variances(shape: Shape, exponent: float, std: float) -> np.ndarray:
+    """Variances [H, W, C] of the `gaussian` source's directions, in -1..1 units.
+
+    The directions are the orthonormal cosine transform's, of each channel by itself;
+    the variance falls as (1 + |frequency|^2)^(-exponent / 2), a photograph's at 2; its
+    mean is std^2.
+    """
+    height, width, channels = shape
+    square = np.arange(height)[:, None] ** 2 + np.arange(width)[None, :] ** 2
+    falling = (1.0 + square) ** (-exponent / 2.0)
+    falling *= std**2 / falling.mean()
+    return np.repeat(falling[..., None], channels, axis=2)
+
+
+def gaussian(
+    split: str, shape: Shape, *, exponent: float, std: float, examples: int
+) -> Items:
+    """Gaussian images of a known spectrum: the data on which the optimum is exact.
+
+    Image i is drawn from a generator seeded by the split and i, and rounded to levels;
+    a std of 0.25 clips one pixel in 15,000.
+    """
+    if not (0.0 < std <= 0.5 and exponent >= 0.0 and examples >= 1):
+        raise ConfigError(
+            f"data.source: std {std} must be in (0, 0.5], exponent {exponent} 0 or more, "
+            f"examples {examples} at least 1"
+        )
+    scale = np.sqrt(gaussian_variances(shape, exponent, std))
+    stream = 0 if split == "train" else 1
+
+    def get(i):
+        directions = scale * np.random.default_rng([stream, i]).standard_normal(shape)
+        x = fft.idctn(directions, axes=(0, 1), norm="ortho")
+        levels = np.clip(np.round((x + 1.0) * 127.5), 0, 255)
+        return {"image": levels.astype(np.uint8), "label": 0}
+
+    return Items(examples, get, num_classes=1)
+
+
 SOURCES: dict[str, Callable[..., Any]] = {
     "digits": digits,
+    "gaussian": gaussian,
     "photos": photos,
     "folder": folder,
     "tfds": tfds,

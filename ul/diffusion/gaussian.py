@@ -12,9 +12,9 @@ def expand(value, like):
     return value.reshape(value.shape + (1,) * (like.ndim - 1)) if value.ndim else value
 
 
-def sum_squares(x: Float[Array, "B ..."]) -> Float[Array, " B"]:
-    """||x||^2 of each example: a sum over its elements, never a mean."""
-    return jnp.sum(jnp.square(x.astype(jnp.float32)), axis=tuple(range(1, x.ndim)))
+def sum_elements(x: Float[Array, "B ..."]) -> Float[Array, " B"]:
+    """Each example's sum over its elements, in float32: never a mean."""
+    return jnp.sum(x.astype(jnp.float32), axis=tuple(range(1, x.ndim)))
 
 
 def alpha(logsnr):
@@ -61,4 +61,14 @@ def kl_standard_normal(x: Float[Array, "B ..."], logsnr) -> Float[Array, " B"]:
     elements = (
         jax.nn.sigmoid(logsnr) * (jnp.square(x) - 1.0) + jax.nn.softplus(logsnr)
     ) / 2.0
-    return jnp.sum(elements, axis=tuple(range(1, x.ndim)))
+    return sum_elements(elements)
+
+
+@typechecked
+def kl_of_normal(
+    mean: Float[Array, "B ..."], log_variance: Float[Array, "B ..."]
+) -> Float[Array, " B"]:
+    """KL[N(mean, exp(log_variance)) || N(0, I)] in nats, summed over elements."""
+    return sum_elements(
+        (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0) / 2.0
+    )

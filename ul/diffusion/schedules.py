@@ -14,7 +14,10 @@ from ul.core.types import Array, Float, typechecked
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """logsnr falls linearly from logsnr_max at t=0 to logsnr_min at t=1."""
+    """logsnr falls linearly from logsnr_max at t=0 to logsnr_min at t=1.
+
+    An end may also be an array [B]: each example's own.
+    """
 
     logsnr_max: float
     logsnr_min: float

@@ -1,6 +1,7 @@
 """Any number of rows through a function compiled for one batch size."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,14 +11,15 @@ from ul.core import arrays, mesh
 
 
 def map_rows(
-    fn: Callable[..., jax.Array],
+    fn: Callable[..., Any],
     batch: dict[str, np.ndarray],
     *,
     batch_size: int,
     on: jax.sharding.Mesh,
     title: str = "",
-) -> np.ndarray:
-    """`fn(**rows)` over chunks of `batch_size` rows, split over the mesh; host array out.
+) -> Any:
+    """`fn(**rows)` over chunks of `batch_size` rows, split over the mesh; host arrays out,
+    one or a tree of them.
 
     The last chunk is padded and cut, so every chunk has the same compiled shape. With
     a `title`, a bar shows rate and time left.
@@ -38,6 +40,6 @@ def map_rows(
             padded = arrays.pad_rows(part, size)
             del padded["mask"]
             result = jax.device_get(fn(**mesh.to_global(on, padded)))
-            out.append(result[:real])
+            out.append(jax.tree.map(lambda r, real=real: r[:real], result))
             bar.update(real)
-    return np.concatenate(out)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *out)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from ul.core import arrays, rng
 from ul.diffusion import gaussian, guidance, samplers
 from ul.diffusion.schedules import Schedule
-from ul.objectives.joint import Networks
 
 jit_method = functools.partial(jax.jit, static_argnums=0)
 
@@ -29,50 +28,84 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-    """Encoder and decoder of stage 1."""
+    """Encoder and decoder of a stage 1.
 
-    networks: Networks
-    prior_schedule: Schedule
-    decoder_schedule: Schedule
+    encoder(params, x) -> z_clean: deterministic, an own variance's mean.
+    latent(params, x, row, key) -> z_clean, or a draw where the encoder has a variance.
+    decoder(params, z_0, row, key) -> x, -1..1: the whole sampler where it is a diffusion.
+    latent_logsnr: of the noise that z_0 has and z_clean has not.
+    """
+
+    encoder: Callable
+    latent: Callable
+    decoder: Callable
+    latent_logsnr: float
     image_shape: tuple[int, int, int]
     latent_shape: tuple[int, int, int]
-    sampling: Sampling
 
     @jit_method
     def encode(self, params, image):
         """uint8 [B, H, W, C] to z_clean float32 [B, h, w, c]; deterministic."""
-        return self.networks.encode(params, arrays.to_unit(image)).astype(jnp.float32)
+        return self.encoder(params, arrays.to_unit(image)).astype(jnp.float32)
 
     @jit_method
     def add_noise(self, z_clean, row, key):
         """z_clean to z_0: the encoder's noise, at the prior's logsnr_max."""
         eps = rng.normal(rng.stream(key, "encoder_noise"), row, self.latent_shape)
-        return gaussian.corrupt(z_clean, eps, self.prior_schedule.logsnr_max)
+        return gaussian.corrupt(z_clean, eps, self.latent_logsnr)
 
     @jit_method
     def decode(self, params, z_0, row, key):
-        """The noisy z_0 to uint8 images: the whole decoder sampler, from fresh noise."""
-
-        def denoise(x_t, logsnr):
-            return self.networks.denoise_image(params, x_t, logsnr, z_0, None)
-
-        end = samplers.sample(
-            denoise,
-            self.image_shape,
-            row,
-            rng.stream(key, "decoder"),
-            schedule=self.decoder_schedule,
-            method=self.sampling.method,
-            num_steps=self.sampling.num_steps,
-        )
-        last = jnp.full(row.shape, self.decoder_schedule.logsnr_max, jnp.float32)
-        return arrays.to_uint8(denoise(end, last))
+        """The noisy z_0 to uint8 images."""
+        return arrays.to_uint8(self.decoder(params, z_0, row, key))
 
     @jit_method
     def reconstruct(self, params, image, row, key):
-        """Encode, add the encoder's noise, sample the decoder."""
-        z_0 = self.add_noise(self.encode(params, image), row, key)
-        return self.decode(params, z_0, row, key)
+        """Encode, add the encoder's noise, decode."""
+        z = self.latent(params, arrays.to_unit(image), row, key).astype(jnp.float32)
+        return self.decode(params, self.add_noise(z, row, key), row, key)
+
+
+def normal(encode: Callable) -> Callable:
+    """`latent` of an encoder `encode(params, x) -> (mean, log variance)`."""
+
+    def latent(params, x, row, key):
+        mean, log_variance = encode(params, x)
+        eps = rng.normal(rng.stream(key, "encoder_variance"), row, mean.shape[1:])
+        return mean + jnp.exp(log_variance / 2.0) * eps
+
+    return latent
+
+
+def sample_image(
+    denoise_image: Callable,
+    params,
+    z_0,
+    row,
+    key,
+    *,
+    schedule: Schedule,
+    sampling: Sampling,
+    image_shape: tuple[int, int, int],
+):
+    """The diffusion decoder: its whole sampler from fresh noise; x in -1..1.
+
+    denoise_image(params, x_t, logsnr, z_0, key) -> x_hat.
+    """
+
+    def denoise(x_t, logsnr):
+        return denoise_image(params, x_t, logsnr, z_0, None)
+
+    end = samplers.sample(
+        denoise,
+        image_shape,
+        row,
+        rng.stream(key, "decoder"),
+        schedule=schedule,
+        method=sampling.method,
+        num_steps=sampling.num_steps,
+    )
+    return denoise(end, jnp.full(row.shape, schedule.logsnr_max, jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)

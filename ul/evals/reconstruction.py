@@ -18,6 +18,14 @@ def psnr_db(image: np.ndarray, other: np.ndarray) -> np.ndarray:
     return 10.0 * np.log10(PEAK**2 / np.maximum(mse, 1.0 / 12.0))
 
 
+def pooled_psnr_db(image: np.ndarray, other: np.ndarray) -> float:
+    """10 log10(255^2 / MSE) of all images together: what a distortion in closed form
+    compares with (the mean of each image's PSNR is higher)."""
+    error = image.astype(np.float64) - other.astype(np.float64)
+    mse = max(float(np.mean(np.square(error))), 1.0 / 12.0)
+    return float(10.0 * np.log10(PEAK**2 / mse))
+
+
 def ssim_window(shape: tuple[int, ...]) -> int:
     """7, or the largest odd window that fits."""
     side = min(shape[0], shape[1], 7)
@@ -51,5 +59,10 @@ def gaussian_psnr_db(variances: np.ndarray, rate_bits: float) -> float:
     the mean is doubled because the decoder samples from the posterior.
     """
     precision = waterfilling.precision_for_rate(variances, rate_bits)
-    mse = 2.0 * float(waterfilling.distortion(variances, precision)) / len(variances)
-    return float(10.0 * np.log10(2.0**2 / mse))
+    distortion = float(waterfilling.distortion(variances, precision))
+    return sampled_psnr_db(distortion, len(variances))
+
+
+def sampled_psnr_db(distortion: float, dimensions: int) -> float:
+    """PSNR of posterior samples where the mean's summed squared error is `distortion`."""
+    return float(10.0 * np.log10(2.0**2 * dimensions / (2.0 * distortion)))

@@ -10,9 +10,15 @@ from ul.core.errors import DataError
 COLUMNS = (
     ("rate bpp", "rate_bpp", "{:.3f}"),
     ("± sem", "rate_bpp_sem", "{:.3f}"),
+    ("optimum bpp", "optimum_bpp", "{:.3f}"),
     ("PSNR dB", "psnr_db", "{:.2f}"),
+    ("pooled PSNR dB", "pooled_psnr_db", "{:.2f}"),
+    ("optimum PSNR dB", "optimum_psnr_db", "{:.2f}"),
     ("Gaussian PSNR dB", "gaussian_psnr_db", "{:.2f}"),
     ("SSIM", "ssim", "{:.3f}"),
+    ("bound bits/dim", "bound_bpd", "{:.3f}"),
+    ("rec. Frechet (pixels_8x8)", "reconstruction_frechet", "{:.3f}"),
+    ("base rate bpp", "base_rate_bpp", "{:.3f}"),
     ("guidance", "guidance", "{:g}"),
     ("class accuracy", "class_accuracy", "{:.3f}"),
     ("real", "class_accuracy_real", "{:.3f}"),
@@ -45,17 +51,28 @@ def table(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def records(folder) -> list[dict]:
+    """All evaluations of a workdir, oldest first; none is an empty list."""
+    files = sorted((epath.Path(folder) / "evals").glob("*.json"))
+    found = [json.loads(file.read_text()) for file in files]
+    return sorted(found, key=lambda record: record["written"])
+
+
+def merged(out, name: str) -> dict:
+    """The numbers of a trial, its stages' evaluations in one: later ones win."""
+    both = records(epath.Path(out) / name) + records(epath.Path(out) / f"{name}_base")
+    return {key: value for record in both for key, value in record.items()}
+
+
 def read(folders: list[str]) -> list[dict]:
-    """Records of all evaluations in the workdirs, in the order of their names.
+    """Records of all evaluations in the workdirs.
 
     Raises:
       DataError: there is none.
     """
-    files = [
-        f for d in folders for f in sorted((epath.Path(d) / "evals").glob("*.json"))
-    ]
-    if not files:
+    found = [record for folder in folders for record in records(folder)]
+    if not found:
         raise DataError(
             f"no evaluations under {', '.join(folders)}; run launch.evaluate"
         )
-    return [json.loads(file.read_text()) for file in files]
+    return found

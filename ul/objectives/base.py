@@ -8,16 +8,16 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from ul.core import rng
-from ul.diffusion import times
 from ul.diffusion.schedules import Schedule
 from ul.objectives.denoising import denoising
+from ul.objectives.draws import Draws
+from ul.objectives.joint import prior_nats
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 
-def drop_labels(label, row, key, *, rate: float, null_label: int):
+def drop_labels(label, draws: Draws, *, rate: float, null: int):
     """Labels, each replaced by the null label with probability `rate`."""
-    return jnp.where(rng.uniform(key, row) < rate, null_label, label)
+    return jnp.where(draws.uniform("label_dropout") < rate, null, label)
 
 
 def base(
@@ -37,22 +37,36 @@ def base(
     `denoise_latent(params, z_t, logsnr, label, key) -> z_hat`. No noise is added to
     z_clean beyond the schedule's own: its least noise is the encoder's.
     """
-    row, z_clean = batch["row"], batch["z_clean"]
-    label = drop_labels(
-        batch["label"],
-        row,
-        rng.stream(key, "label_dropout"),
-        rate=label_dropout,
-        null_label=null_label,
-    )
+    z_clean, draws = batch["z_clean"], Draws.of(batch, key)
+    label = drop_labels(batch["label"], draws, rate=label_dropout, null=null_label)
     loss = denoising(
-        lambda z_t, logsnr: denoise_latent(
-            params, z_t, logsnr, label, rng.stream(key, "dropout", row[0])
-        ),
+        lambda z_t, logsnr: denoise_latent(params, z_t, logsnr, label, draws.dropout()),
         z_clean,
-        times.stratified(rng.stream(key, "time"), batch["stratum"]),
-        rng.normal(rng.stream(key, "noise"), row, z_clean.shape[1:]),
+        draws.time("time"),
+        draws.noise("noise", z_clean),
         schedule=schedule,
         weight=weight,
     )
     return Terms(loss=loss, nats={"base": loss}, stats=latent_stats(z_clean))
+
+
+def base_rate(
+    params: Params,
+    batch: Batch,
+    key,
+    step,
+    *,
+    denoise_latent: Callable,
+    schedule: Schedule,
+) -> Terms:
+    """What z_0 costs under the base model: its unweighted bound, as the prior's is.
+
+    The paper's "bits per pixel with the base"; an evaluation, never trained on.
+    """
+    z_clean, draws = batch["z_clean"], Draws.of(batch, key)
+
+    def z_hat(z_t, logsnr):
+        return denoise_latent(params, z_t, logsnr, batch["label"], draws.dropout())
+
+    nats = prior_nats(z_hat, z_clean, draws, schedule)
+    return Terms(loss=nats["rate"], nats=nats, stats={})

@@ -1,4 +1,4 @@
-"""One weighted denoising term, per example, in nats."""
+"""One weighted denoising term, in nats: by element, and summed over an example."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from ul.diffusion.schedules import Schedule
 
 
 @typechecked
-def denoising(
+def elements(
     denoise: Denoiser,
     x: Float[Array, "B ..."],
     t: Float[Array, " B"],
@@ -19,14 +19,21 @@ def denoising(
     *,
     schedule: Schedule,
     weight: Callable,
-) -> Float[Array, " B"]:
-    """-logsnr'(t)/2 * weight(logsnr) * ||eps - eps_hat||^2, a sum over the example.
+) -> Float[Array, "B ..."]:
+    """-logsnr'(t)/2 * weight(logsnr) * (eps - eps_hat)^2 of each element.
 
-    With x as the pivot, ||eps - eps_hat||^2 = exp(logsnr) ||x - x_hat||^2: at weight 1
+    With x as the pivot, (eps - eps_hat)^2 = exp(logsnr) (x - x_hat)^2: at weight 1
     this is the prior's term of UL, at factor * sigmoid(b - logsnr) the decoder's.
     """
     logsnr = schedule.logsnr(t)
     z_t = gaussian.corrupt(x, eps, logsnr)
     x_hat = denoise(z_t, logsnr).astype(jnp.float32)
-    eps_error = jnp.exp(logsnr) * gaussian.sum_squares(x - x_hat)
-    return -schedule.derivative(t) / 2.0 * weight(logsnr) * eps_error
+    scale = -schedule.derivative(t) / 2.0 * weight(logsnr) * jnp.exp(logsnr)
+    return gaussian.expand(scale, x) * jnp.square(x - x_hat)
+
+
+def denoising(denoise, x, t, eps, *, schedule, weight) -> Float[Array, " B"]:
+    """`elements`, summed over each example: never a mean."""
+    return gaussian.sum_elements(
+        elements(denoise, x, t, eps, schedule=schedule, weight=weight)
+    )

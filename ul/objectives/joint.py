@@ -5,15 +5,15 @@ latents", arXiv 2602.17270. Every term is a sum over one example, in nats.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from ul.core import arrays, rng, trees
-from ul.diffusion import gaussian, times, weightings
+from ul.core import arrays, trees
+from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Schedule
 from ul.objectives.denoising import denoising
+from ul.objectives.draws import Draws
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 
@@ -49,45 +49,55 @@ def joint(
     `ramp_steps` > 0 raises the prior's gradient *to the encoder* linearly to 1 over as
     many steps, against collapse at the start; no value and no other gradient changes.
     """
-    x, row, stratum = arrays.to_unit(batch["image"]), batch["row"], batch["stratum"]
-
-    stream = functools.partial(rng.stream, key)
-    drop = stream("dropout", row[0])  # microbatches have different rows
-
-    def draw(name, like):
-        return rng.normal(stream(name), row, like.shape[1:])
-
-    def time(name):
-        return times.stratified(stream(name), stratum)
+    x, draws = arrays.to_unit(batch["image"]), Draws.of(batch, key)
 
     # 1. A deterministic latent.
     z_clean = networks.encode(params, x).astype(jnp.float32)
 
     # 2. The prior: weight 1, and the KL of its noisy end.
     def z_hat(z_t, logsnr):
-        return networks.denoise_latent(params, z_t, logsnr, drop)
+        return networks.denoise_latent(params, z_t, logsnr, draws.dropout())
 
-    ramp = jnp.minimum(1.0, (step + 1) / ramp_steps) if ramp_steps else 1.0
+    ramp = ramp_at(step, ramp_steps)
     z_prior = trees.scale_gradient(z_clean, ramp)
-    t, eps, weight = time("prior_time"), draw("prior_noise", z_clean), weightings.elbo
-    prior = denoising(z_hat, z_prior, t, eps, schedule=prior_schedule, weight=weight)
-    terminal = gaussian.kl_standard_normal(z_prior, prior_schedule.logsnr_min)
+    nats = prior_nats(z_hat, z_prior, draws, prior_schedule)
 
     # 3. The decoder sees z at the prior's least noise.
-    eps_0 = draw("encoder_noise", z_clean)
-    z_0 = gaussian.corrupt(z_clean, eps_0, prior_schedule.logsnr_max)
+    z_0 = least_noise(z_clean, draws, prior_schedule.logsnr_max)
 
     # 4. The decoder: its own time and noise, sigmoid weight.
     def x_hat(x_t, logsnr):
-        return networks.denoise_image(params, x_t, logsnr, z_0, drop)
+        return networks.denoise_image(params, x_t, logsnr, z_0, draws.dropout())
 
-    t, eps, weight = time("decoder_time"), draw("decoder_noise", x), decoder_weight
-    decoder = denoising(x_hat, x, t, eps, schedule=decoder_schedule, weight=weight)
+    nats["decoder"] = decoder_nats(x_hat, x, draws, decoder_schedule, decoder_weight)
 
-    # 5. Minimise the sum. The rate L_z = prior + terminal bounds the information in z_0.
-    rate = prior + terminal
+    # 5. Minimise the sum.
     return Terms(
-        loss=rate + decoder,
-        nats=dict(rate=rate, prior=prior, terminal=terminal, decoder=decoder),
-        stats=latent_stats(z_clean) | {"ramp": jnp.full_like(rate, ramp)},
+        loss=nats["rate"] + nats["decoder"],
+        nats=nats,
+        stats=latent_stats(z_clean) | {"ramp": jnp.full_like(nats["rate"], ramp)},
     )
+
+
+def prior_nats(z_hat, z, draws: Draws, schedule: Schedule) -> dict:
+    """L_z = prior + terminal [B]: the rate, a bound on the information in z_0."""
+    t, eps = draws.time("prior_time"), draws.noise("prior_noise", z)
+    prior = denoising(z_hat, z, t, eps, schedule=schedule, weight=weightings.elbo)
+    terminal = gaussian.kl_standard_normal(z, schedule.logsnr_min)
+    return dict(rate=prior + terminal, prior=prior, terminal=terminal)
+
+
+def least_noise(z, draws: Draws, logsnr):
+    """z_0: the encoder's noise is the prior's least noise."""
+    return gaussian.corrupt(z, draws.noise("encoder_noise", z), logsnr)
+
+
+def decoder_nats(x_hat, x, draws: Draws, schedule: Schedule, weight: Callable):
+    """L_x [B]."""
+    t, eps = draws.time("decoder_time"), draws.noise("decoder_noise", x)
+    return denoising(x_hat, x, t, eps, schedule=schedule, weight=weight)
+
+
+def ramp_at(step, ramp_steps: int):
+    """The share of the prior's gradient that reaches the encoder at `step`."""
+    return jnp.minimum(1.0, (step + 1) / ramp_steps) if ramp_steps else 1.0

@@ -30,6 +30,16 @@ def grid(images: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
     return sheet.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
+def save_bytes(path: epath.Path, content: bytes) -> None:
+    """Raises:
+    StorageError: it cannot be written.
+    """
+    try:
+        path.write_bytes(content)
+    except OSError as e:
+        raise StorageError(f"{path} cannot be written: {e}") from e
+
+
 def save_png(path: epath.Path, image: np.ndarray) -> None:
     """uint8 [H, W, 1 or 3] to a PNG file.
 

@@ -7,9 +7,14 @@ from ul.core.errors import DataError
 NAME = "pixels_8x8"
 
 
+def fits(shape: tuple[int, int, int]) -> bool:
+    """Whether images [H, W, C] have 8x8 even areas."""
+    return shape[0] % 8 == 0 and shape[1] % 8 == 0
+
+
 def check(shape: tuple[int, int, int]) -> None:
     """Raises DataError for image shapes [H, W, C] that have no 8x8 even areas."""
-    if shape[0] % 8 or shape[1] % 8:
+    if not fits(shape):
         raise DataError(f"{NAME} needs sides divisible by 8, not {shape[0]}x{shape[1]}")
 
 

@@ -1,8 +1,4 @@
-"""A config as plain data: which keys there are, their types and their ranges.
-
-`parse(dict)` gives a frozen `Joint` or `Base`. Everything a config can get wrong is
-said here, in one line, before JAX starts.
-"""
+"""From nested dicts to the frozen class of a stage, every key, type and range checked."""
 
 import dataclasses
 import difflib
@@ -13,162 +9,8 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from ul.config.stages import STAGES, Common
 from ul.core.errors import ConfigError
-
-Shape = tuple[int, int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """source: a kind of data/sources.py and its settings. threads: readers a process."""
-
-    source: dict
-    image_shape: Shape
-    num_classes: int
-    flip: bool
-    threads: int
-
-
-@dataclasses.dataclass(frozen=True)
-class JointLoss:
-    """factor, bias: the decoder's weight. ramp_steps: 0 is no ramp (objectives/joint)."""
-
-    factor: float
-    bias: float
-    ramp_steps: int
-    rate_floor_bpp: float
-
-
-@dataclasses.dataclass(frozen=True)
-class BaseLoss:
-    bias: float
-    label_dropout: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimizer:
-    lr: float
-    warmup: int
-    final_fraction: float
-    b1: float
-    b2: float
-    weight_decay: float
-    clip: float
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshAxes:
-    """Devices on each axis; -1 takes the rest."""
-
-    data: int
-    fsdp: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Log:
-    every: int
-    tensorboard: bool
-    wandb: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """Every so many steps: held-out loss on `eval_examples`, `pictures` images drawn."""
-
-    every: int
-    pictures: int
-    eval_examples: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """Save every so many steps or minutes; keep the last `keep`, and for good every
-    `keep_every` steps and one each `keep_minutes` (0: none)."""
-
-    every: int
-    minutes: float
-    keep: int
-    keep_every: int
-    keep_minutes: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    method: str
-    num_steps: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Eval:
-    """Rows at a time, how many held-out examples at the most, and of how many times
-    and noises each example's rate is the mean."""
-
-    batch_size: int
-    examples: int
-    draws: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage1:
-    """Where stage 1 was trained. step None: its newest; weights: raw, or an EMA decay."""
-
-    workdir: str | None
-    step: int | None
-    weights: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Guidance:
-    """Classifier-free guidance inside a logsnr interval."""
-
-    logsnr_low: float
-    logsnr_high: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Common:
-    stage: str
-    seed: int
-    steps: int
-    batch_size: int
-    accumulate: int
-    dtype: str
-    data: Data
-    optimizer: Optimizer
-    ema: tuple[float, ...]
-    mesh: MeshAxes
-    log: Log
-    look: Look
-    checkpoint: Checkpoint
-    sampling: Sampling
-    eval: Eval
-
-
-@dataclasses.dataclass(frozen=True)
-class Joint(Common):
-    """Stage 1. Networks and schedules stay dicts: their constructors check them."""
-
-    encoder: dict
-    prior: dict
-    decoder: dict
-    prior_schedule: dict
-    decoder_schedule: dict
-    loss: JointLoss
-
-
-@dataclasses.dataclass(frozen=True)
-class Base(Common):
-    """Stage 2. latent_shape is what the base model takes; stage 1 must give it."""
-
-    stage1: Stage1
-    latent_shape: Shape
-    base: dict
-    schedule: dict
-    loss: BaseLoss
-    guidance: Guidance
-
-
-STAGES: dict[str, type] = {"joint": Joint, "base": Base}
 
 # (key, test, what the value must be). A key of another stage is passed over.
 RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -208,12 +50,14 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("loss.factor", lambda v: v > 1, "above 1 (at 1 and below no bits are kept)"),
     ("loss.ramp_steps", lambda v: v >= 0, "0 or more"),
     ("loss.rate_floor_bpp", lambda v: v >= 0, "0 or more"),
+    ("loss.precision", lambda v: v > 0, "positive"),
+    ("loss.kl_weight", lambda v: v > 0, "positive"),
     ("loss.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
     ("latent_shape", lambda v: min(v) >= 1, "positive"),
 )
 
 
-def parse(config: dict) -> Joint | Base:
+def parse(config: dict) -> Common:
     """A resolved config (nested dicts) to a frozen object.
 
     Raises:

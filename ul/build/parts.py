@@ -1,0 +1,133 @@
+"""What the stages' builders share: kinds, schedules, samplers, checked networks."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from ul.config import Common, construct
+from ul.core.errors import ConfigError
+from ul.diffusion import samplers, schedules
+from ul.evals.codec import Sampling
+from ul.models.uvit import UViT
+from ul.models.vit import ViT
+
+SCHEDULES = {"linear": schedules.Linear, "cosine": schedules.Cosine}
+ATTENTION = ("xla", "cudnn")
+
+
+def plain(config) -> dict:
+    """An ml_collections ConfigDict, or JSON, as nested dicts with tuples."""
+    config = config.to_dict() if hasattr(config, "to_dict") else config
+
+    def convert(value):
+        if isinstance(value, dict):
+            return {k: convert(v) for k, v in value.items()}
+        return tuple(map(convert, value)) if isinstance(value, list | tuple) else value
+
+    return convert(config)
+
+
+def of_kind(where: str, kinds: dict, section: dict, **given) -> Any:
+    """The object that a section with a `kind` describes."""
+    settings = dict(section)
+    kind = settings.pop("kind", None)
+    if kind not in kinds:
+        raise ConfigError(f"{where}.kind is {kind!r}; known are {sorted(kinds)}")
+    return construct(where, kinds[kind], settings, **given)
+
+
+def schedule(where: str, section: dict) -> schedules.Schedule:
+    """A noise schedule whose ends are in order."""
+    made = of_kind(where, SCHEDULES, section)
+    if made.logsnr_max <= made.logsnr_min:
+        raise ConfigError(
+            f"{where}.logsnr_max {made.logsnr_max} must be above logsnr_min {made.logsnr_min}"
+        )
+    return made
+
+
+def sampling(where: str, settings) -> Sampling:
+    """A sampler that exists."""
+    if settings.method not in samplers.METHODS:
+        raise ConfigError(
+            f"{where}.method is {settings.method!r}; known are {sorted(samplers.METHODS)}"
+        )
+    return Sampling(settings.method, settings.num_steps)
+
+
+def network(where: str, module, section: dict, dtype: str, **given):
+    made = construct(where, module, section, dtype=jnp.dtype(dtype), **given)
+    for key, value in section.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        least = 0 if key == "dropout" else 1
+        counts = [n for n in numbers if type(n) in (int, float)]  # a bool is no count
+        if any(n < least for n in counts):
+            raise ConfigError(
+                f"{where}.{key} is {value!r}; it must be at least {least}"
+            )
+    if getattr(made, "dropout", 0.0) >= 1.0:
+        raise ConfigError(f"{where}.dropout is {made.dropout}; it must be under 1")
+    head_dim = getattr(made, "head_dim", None)
+    if head_dim is not None:
+        widths = getattr(made, "widths", None) or (made.width,)
+        for width in widths:
+            if head_dim < 1 or width % head_dim or width % 2:
+                raise ConfigError(
+                    f"{where}: width {width} is not an even multiple of head_dim {head_dim}"
+                )
+        if made.attention not in ATTENTION:
+            raise ConfigError(
+                f"{where}.attention is {made.attention!r}; known are {list(ATTENTION)}"
+            )
+    return made
+
+
+def _transformers(config: Common) -> list[str]:
+    """The config's sections that have transformer blocks."""
+    return [n for n in ("prior", "decoder", "base") if hasattr(config, n)]
+
+
+def uses_cudnn(config: Common) -> bool:
+    """Some network asks for attention that only a GPU has."""
+    sections = (getattr(config, name) for name in _transformers(config))
+    return any(section.get("attention") == "cudnn" for section in sections)
+
+
+def portable(config: Common) -> Common:
+    """The same networks with attention that runs on every device."""
+    return dataclasses.replace(
+        config,
+        **{n: getattr(config, n) | {"attention": "xla"} for n in _transformers(config)},
+    )
+
+
+def check_levels(where: str, vit: ViT, shape: tuple[int, int, int]) -> None:
+    if len(vit.widths) != len(vit.depths) or not vit.widths:
+        raise ConfigError(
+            f"{where}.widths and {where}.depths must have the same length"
+        )
+    if any(depth < 2 for depth in vit.depths[:-1]):
+        raise ConfigError(
+            f"{where}.depths {vit.depths}: an outer level needs 2 blocks, one on each way"
+        )
+    merge = 2 ** (len(vit.widths) - 1)
+    if shape[0] % merge or shape[1] % merge:
+        raise ConfigError(
+            f"latents of {shape[0]}x{shape[1]} cannot be merged {merge}x for the "
+            f"{len(vit.widths)} levels of {where}.widths"
+        )
+
+
+def apply(module, params, *args, key=None):
+    """The module with dropout seeded by `key`; without a key, without dropout."""
+    if key is None and getattr(module, "dropout", 0.0):
+        module = module.clone(dropout=0.0)
+    return module.apply(
+        {"params": params}, *args, rngs=None if key is None else {"dropout": key}
+    )
+
+
+def grid_of(decoder: UViT) -> int:
+    """Pixels a side of one cell of the grid that the UViT's transformer is on."""
+    return decoder.patch * 2 ** len(decoder.channels)

@@ -1,0 +1,38 @@
+"""A config as plain data: which keys there are, their types and their ranges.
+
+`parse(dict)` gives the frozen class of its stage. Everything a config can get wrong is
+said here, in one line, before JAX starts.
+"""
+
+from ul.config.parsing import construct, parse
+from ul.config.stages import (
+    Autoencoder,
+    Base,
+    Common,
+    DetachedPrior,
+    Generators,
+    Joint,
+    KlAutoencoder,
+    LearnedVariance,
+    MseDecoder,
+    NormalPrior,
+    Pixels,
+    Single,
+)
+
+__all__ = [
+    "Autoencoder",
+    "Base",
+    "Common",
+    "DetachedPrior",
+    "Generators",
+    "Joint",
+    "KlAutoencoder",
+    "LearnedVariance",
+    "MseDecoder",
+    "NormalPrior",
+    "Pixels",
+    "Single",
+    "construct",
+    "parse",
+]

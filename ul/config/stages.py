@@ -1,0 +1,149 @@
+"""Which keys a config of each stage has."""
+
+import dataclasses
+
+from ul.config.sections import (
+    BaseLoss,
+    Checkpoint,
+    Data,
+    DetachedLoss,
+    Eval,
+    Guidance,
+    JointLoss,
+    KlLoss,
+    Log,
+    Look,
+    Loss,
+    MeshAxes,
+    MseLoss,
+    Optimizer,
+    Sampling,
+    Shape,
+    SingleLoss,
+    Stage1,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    stage: str
+    seed: int
+    steps: int
+    batch_size: int
+    accumulate: int
+    dtype: str
+    data: Data
+    optimizer: Optimizer
+    ema: tuple[float, ...]
+    mesh: MeshAxes
+    log: Log
+    look: Look
+    checkpoint: Checkpoint
+    sampling: Sampling
+    eval: Eval
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder(Common):
+    """Any stage 1. Networks and schedules stay dicts: their constructors check them."""
+
+    encoder: dict
+    decoder: dict
+    loss: Loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint(Autoencoder):
+    """Unified Latents' stage 1 (objectives/joint.py)."""
+
+    prior: dict
+    prior_schedule: dict
+    decoder_schedule: dict
+    loss: JointLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalPrior(Autoencoder):
+    """No prior network; the latents' noise is of log-SNR `latent_logsnr`."""
+
+    latent_logsnr: float
+    decoder_schedule: dict
+    loss: JointLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class MseDecoder(Autoencoder):
+    """The decoder's UViT in one call."""
+
+    prior: dict
+    prior_schedule: dict
+    loss: MseLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedVariance(Joint):
+    """The encoder has a variance of its own below the fixed noise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DetachedPrior(Autoencoder):
+    """The prior never reaches the encoder; a discounted KL does."""
+
+    prior: dict
+    prior_schedule: dict
+    decoder_schedule: dict
+    loss: DetachedLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class KlAutoencoder(Autoencoder):
+    """Latent diffusion's autoencoder; `latent_logsnr` is what a base model stops at."""
+
+    latent_logsnr: float
+    loss: KlLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class Single(Joint):
+    """Both stages in one: the prior sees labels, and is sampled from."""
+
+    least_noise: dict
+    loss: SingleLoss
+    guidance: Guidance
+
+
+@dataclasses.dataclass(frozen=True)
+class Base(Common):
+    """Stage 2. latent_shape is what the base model takes; stage 1 must give it."""
+
+    stage1: Stage1
+    latent_shape: Shape
+    base: dict
+    schedule: dict
+    loss: BaseLoss
+    guidance: Guidance
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(Common):
+    """Diffusion on pixels, without latents; the decoder's UViT sees the label."""
+
+    decoder: dict
+    schedule: dict
+    loss: BaseLoss
+    guidance: Guidance
+
+
+STAGES: dict[str, type] = {
+    "joint": Joint,
+    "base": Base,
+    "normal_prior": NormalPrior,
+    "mse_decoder": MseDecoder,
+    "learned_variance": LearnedVariance,
+    "detached_prior": DetachedPrior,
+    "kl_autoencoder": KlAutoencoder,
+    "single": Single,
+    "pixels": Pixels,
+}
+# What one can sample images from, labels in.
+Generators = Base | Single | Pixels
