@@ -60,7 +60,7 @@ def unknown(arg: str, known: tuple[str, ...]) -> ValueError:
 def images_stage1(size: int, data: dict) -> ConfigDict:
     """A stage 1 of a few million parameters for images of 32 or 64 pixels a side."""
     c = run("joint")
-    c.steps, c.batch_size = (1500, 32) if size == 32 else (20_000, 128)
+    c.steps, c.batch_size = (1500, 32) if size < 64 else (20_000, 128)
     c.data = data
     c.encoder = dict(
         patch=2, channels=(32, 64), blocks=(2, 3), latent_channels=8, remat=False

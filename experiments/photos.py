@@ -1,8 +1,9 @@
 """Crops of real photographs that ship in scikit-learn and scikit-image, 32x32 or 64x64.
 
 Eight photographs train, two are held out; before cropping each is halved, so that a
-crop shows more than texture. Variants: stage1, stage2 (32x32), stage1_64, stage2_64
-(bfloat16, cuDNN attention: these two want a GPU and were not trained yet), smoke, smoke2.
+crop shows more than texture. Variants: stage1, stage2 (32x32), stage1_16 (16x16, for
+sweeps on a laptop), stage1_64, stage2_64 (bfloat16, cuDNN attention: these two want a GPU
+and were not trained yet), smoke, smoke2.
 
     python -m launch.train --config experiments/photos.py:stage1 --workdir runs/p1
     python -m launch.train --config experiments/photos.py:stage2 --workdir runs/p2 \\
@@ -21,20 +22,32 @@ import ml_collections
 
 from experiments import common
 
-VARIANTS = ("stage1", "stage2", "stage1_64", "stage2_64", "smoke", "smoke2")
+VARIANTS = (
+    "stage1",
+    "stage2",
+    "stage1_16",
+    "stage1_64",
+    "stage2_64",
+    "smoke",
+    "smoke2",
+)
 
 
 def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     if arg not in VARIANTS:
         raise common.unknown(arg, VARIANTS)
-    size = 64 if arg.endswith("_64") else 32
-    first = arg in ("stage1", "stage1_64", "smoke")
+    size = {"_16": 16, "_64": 64}.get(arg[-3:], 32)
+    first = arg.startswith("stage1") or arg == "smoke"
     make = common.images_stage1 if first else common.images_stage2
     c = make(size, _data(size))
     if size == 64:
         c.dtype = "bfloat16"
         for name in ("prior", "decoder") if first else ("base",):
             c[name].attention, c[name].remat, c[name].scan = "cudnn", True, True
+    if size == 16:
+        # Averaged further, so that a crop shows as much: the sweeps' size.
+        c.data.source.reduce = 4
+        c.steps, c.optimizer.lr = 2000, 2e-3
     if arg.startswith("smoke"):
         _shrink(c)
     return c.lock()
