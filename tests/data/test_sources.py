@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ul.core.errors import DataError
+from ul.core.errors import ConfigError, DataError
 from ul.data import pipeline, sources
 
 DIGITS, SMALL = (8, 8, 1), (16, 16, 3)
@@ -158,3 +158,37 @@ def test_an_image_smaller_than_wanted_is_a_data_error(tmp_path):
     dataset = pipeline.examples(source, shape=SMALL, flip=False, seed=0, shuffle=False)
     with pytest.raises(DataError, match="data.image_shape"):
         dataset[0]
+
+
+def test_gaussian_images_have_the_spectrum_they_were_given():
+    from scipy import fft
+
+    how = dict(exponent=2.0, std=0.25, examples=4096)
+    shape = (4, 4, 1)
+    found = sources.gaussian("train", shape, **how)
+    x = np.stack([found[i]["image"] for i in range(4096)]) / 127.5 - 1.0
+    directions = fft.dctn(x, axes=(1, 2), norm="ortho")
+    want = sources.gaussian_variances(shape, 2.0, 0.25)
+    # A sample variance has relative standard error sqrt(2 / n).
+    np.testing.assert_allclose(directions.var(0), want, rtol=4 * np.sqrt(2 / 4096))
+    np.testing.assert_allclose(want.mean(), 0.25**2)
+    across = np.corrcoef(directions.reshape(4096, -1), rowvar=False)
+    assert np.abs(across - np.eye(16)).max() < 5 / np.sqrt(4096)
+
+
+def test_gaussian_images_depend_on_split_and_index_alone():
+    how = dict(exponent=2.0, std=0.25, examples=8)
+    one, two = (sources.gaussian("train", (4, 4, 3), **how) for _ in range(2))
+    held_out = sources.gaussian("eval", (4, 4, 3), **how)
+    np.testing.assert_array_equal(one[5]["image"], two[5]["image"])
+    assert not np.array_equal(one[5]["image"], one[4]["image"])
+    assert not np.array_equal(one[5]["image"], held_out[5]["image"])
+
+
+@pytest.mark.parametrize(
+    "wrong", [dict(std=0.0), dict(std=0.9), dict(exponent=-1.0), dict(examples=0)]
+)
+def test_gaussian_settings_out_of_range_are_refused(wrong):
+    how = dict(exponent=2.0, std=0.25, examples=8) | wrong
+    with pytest.raises(ConfigError, match="data.source"):
+        sources.gaussian("train", (4, 4, 1), **how)

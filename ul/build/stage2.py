@@ -1,0 +1,151 @@
+"""What images are sampled from, labels in: stage 2, or what stands in its place."""
+
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from ul import config as configs
+from ul.build import parts
+from ul.build.stage1 import Networks, modules, stage1
+from ul.core import rng
+from ul.core.errors import ConfigError
+from ul.diffusion import predictions, weightings
+from ul.evals.codec import Codec, LatentSampler
+from ul.models.uvit import UViT
+from ul.models.vit import ViT
+from ul.objectives import base
+
+
+def base_module(config: configs.Base | configs.Pixels) -> ViT | UViT:
+    """The network of stage 2."""
+    if isinstance(config, configs.Pixels):
+        decoder = parts.network("decoder", UViT, config.decoder, config.dtype)
+        factor, shape = parts.grid_of(decoder), config.data.image_shape
+        if shape[0] % factor or shape[1] % factor:
+            raise ConfigError(
+                f"data.image_shape {shape[0]}x{shape[1]} is not divisible by the "
+                f"decoder's downsampling {factor}"
+            )
+        return decoder
+    made = parts.network(
+        "base", ViT, config.base, config.dtype, num_classes=config.data.num_classes
+    )
+    parts.check_levels("base", made, config.latent_shape)
+    return made
+
+
+def init_base(config: configs.Base | configs.Pixels, key) -> dict:
+    """Parameters of the network of stage 2."""
+    module = base_module(config)
+    z = jnp.zeros((1, *latent_shape(config)), jnp.float32)
+    logsnr, label = jnp.zeros((1,), jnp.float32), jnp.zeros((1,), jnp.int32)
+    keys = {name: rng.stream(key, f"init_{name}") for name in ("params", "dropout")}
+    if isinstance(config, configs.Pixels):
+        label = _label_grid(config, module, label)
+    return module.init(keys, z, logsnr, label)["params"]
+
+
+def latent_shape(config: configs.Base | configs.Pixels) -> tuple[int, int, int]:
+    """The shape of what is diffused."""
+    if isinstance(config, configs.Pixels):
+        return config.data.image_shape
+    return config.latent_shape
+
+
+def _label_grid(config: configs.Pixels, module, label):
+    """The label where the UViT has its latents: one-hot on every cell of its grid."""
+    height, width, _ = config.data.image_shape
+    factor, classes = parts.grid_of(module), config.data.num_classes + 1
+    one_hot = (label[:, None] == jnp.arange(classes)[None]).astype(jnp.float32)
+    shape = (len(label), height // factor, width // factor, classes)
+    return jnp.broadcast_to(one_hot[:, None, None, :], shape)
+
+
+def _denoiser(config, dropout: bool) -> Callable:
+    """denoise(params, z_t, logsnr, label, key) -> z_hat."""
+    if isinstance(config, configs.Single):
+        labelled = Networks(modules(config), dropout).denoise_labelled
+        return lambda params, *rest: labelled({"prior": params}, *rest)
+    module = base_module(config)
+
+    def denoise(params, z_t, logsnr, label, key):
+        key = key if dropout else None
+        if isinstance(module, UViT):
+            label = _label_grid(config, module, label)
+        v = parts.apply(module, params, z_t, logsnr, label, key=key)
+        return predictions.x_from_v(v, z_t, logsnr)
+
+    return denoise
+
+
+def latent_sampler(
+    config: configs.Generators, *, dropout: bool = False
+) -> LatentSampler:
+    """The base model with its sampler; `dropout` is for training."""
+    low, high = config.guidance.logsnr_low, config.guidance.logsnr_high
+    if low >= high:
+        raise ConfigError(f"guidance.logsnr_low {low} must be below logsnr_high {high}")
+    if isinstance(config, configs.Single):
+        where, shape = "prior_schedule", modules(config).latent_shape
+    else:
+        where, shape = "schedule", latent_shape(config)
+    return LatentSampler(
+        denoise_latent=_denoiser(config, dropout),
+        schedule=parts.schedule(where, getattr(config, where)),
+        latent_shape=shape,
+        null_label=config.data.num_classes,
+        interval=(low, high),
+        sampling=parts.sampling("sampling", config.sampling),
+    )
+
+
+def base_objective(config, made: LatentSampler, label_dropout: float):
+    """`objective(params, batch, key, step) -> Terms` of stage 2."""
+    return functools.partial(
+        base.base,
+        denoise_latent=made.denoise_latent,
+        schedule=made.schedule,
+        weight=weightings.Sigmoid(config.loss.bias),
+        label_dropout=label_dropout,
+        null_label=made.null_label,
+    )
+
+
+def base_rate(made: LatentSampler):
+    """`objective(params, batch, key, step) -> Terms` of the unweighted bound."""
+    return functools.partial(
+        base.base_rate, denoise_latent=made.denoise_latent, schedule=made.schedule
+    )
+
+
+def pixel_codec(config: configs.Pixels) -> Codec:
+    """Pixels as their own latents: what stage 2 needs below it, without parameters."""
+    return Codec(
+        encoder=lambda params, x: x,
+        latent=lambda params, x, row, key: x,
+        decoder=lambda params, z_0, row, key: z_0,
+        latent_logsnr=parts.schedule("schedule", config.schedule).logsnr_max,
+        image_shape=config.data.image_shape,
+        latent_shape=config.data.image_shape,
+    )
+
+
+def check_stage1(config: configs.Base, below: configs.Autoencoder) -> None:
+    """Stage 2 takes what stage 1 gives: latents, images, the least noise.
+
+    Raises:
+      ConfigError: with both sides.
+    """
+    found = stage1(below).codec
+    least = parts.schedule("schedule", config.schedule).logsnr_max
+    pairs = (
+        ("latent_shape", config.latent_shape, found.latent_shape),
+        ("data.image_shape", config.data.image_shape, found.image_shape),
+        ("schedule.logsnr_max", least, found.latent_logsnr),
+    )
+    for key, wanted, given in pairs:
+        if wanted != given:
+            raise ConfigError(
+                f"{key} is {wanted} but stage 1 in {config.stage1.workdir} gives {given}"
+            )
