@@ -54,7 +54,7 @@ def test_the_bound_is_the_entropy_of_the_levels(batch):
     )
     want = np.sum(0.5 * np.log(2 * np.pi * np.e * S**2) + np.log(127.5))
     sem = nats.std(ddof=1) / np.sqrt(ROWS)
-    assert abs(nats.mean() - want) < 4 * sem and 4 * sem < 0.02 * want
+    assert abs(nats.mean() - want) < 4 * sem and 4 * sem < 0.03 * want
     bpd, error = likelihood.bits_per_dimension(nats, 8)
     np.testing.assert_allclose(bpd, nats.mean() / 8 / np.log(2))
     np.testing.assert_allclose(error, sem / 8 / np.log(2))
@@ -104,7 +104,9 @@ def test_bits_lie_where_the_variance_is_and_where_the_noise_is(batch):
     each = (0.5 * level / (1 + level)).sum((1, 2, 3)) / 8 / np.log(2)
     assert np.all(np.abs(shares.level - each) < 4 * shares.level_sem + 0.01 * each)
     width = 15.0 / bits.LEVELS
-    np.testing.assert_allclose(shares.level.sum() * width, shares.channel.sum())
+    np.testing.assert_allclose(
+        shares.level.sum() * width, shares.channel.sum(), rtol=1e-5
+    )
     np.testing.assert_allclose(shares.place.mean(), shares.channel.sum(), rtol=1e-5)
 
 

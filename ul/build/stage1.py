@@ -163,7 +163,9 @@ class Networks:
 
     def denoise_told(self, params, x_t, logsnr, z_0, logsnr_0, key):
         """As `denoise_image`, told the latent's noise by one channel more."""
-        plane = jnp.broadcast_to(logsnr_0[:, None, None, None] / 5.0, z_0[..., :1].shape)
+        plane = jnp.broadcast_to(
+            logsnr_0[:, None, None, None] / 5.0, z_0[..., :1].shape
+        )
         told = jnp.concatenate([z_0, plane], axis=-1)
         return self.denoise_image(params, x_t, logsnr, told, key)
 
@@ -209,7 +211,11 @@ def _codec(config, made: Modules, logsnr: float, encode, decoder) -> codec.Codec
 def _normal_codec(config, made: Modules, logsnr: float, nets, decoder) -> codec.Codec:
     """An encoder with a variance of its own, below the fixed noise."""
     exact = _codec(
-        config, made, logsnr, lambda params, x: nets.encode_normal(params, x)[0], decoder
+        config,
+        made,
+        logsnr,
+        lambda params, x: nets.encode_normal(params, x)[0],
+        decoder,
     )
     return dataclasses.replace(exact, latent=codec.normal(nets.encode_normal))
 
@@ -231,7 +237,10 @@ def _joint(config: configs.Joint, made: Modules, nets: Networks) -> Stage1:
         ramp_steps=config.loss.ramp_steps,
         **_weighted(config),
     )
-    logsnr, decoder = both.prior_schedule.logsnr_max, _sampled(config, nets.denoise_image)
+    logsnr, decoder = (
+        both.prior_schedule.logsnr_max,
+        _sampled(config, nets.denoise_image),
+    )
     autoencoder = _codec(config, made, logsnr, nets.encode, decoder)
     return Stage1(made, autoencoder, objective, both)
 
@@ -245,7 +254,10 @@ def _detached_prior(config: configs.DetachedPrior, made, nets) -> Stage1:
         kl_weight=config.loss.kl_weight,
         **_weighted(config),
     )
-    logsnr, decoder = both.prior_schedule.logsnr_max, _sampled(config, nets.denoise_image)
+    logsnr, decoder = (
+        both.prior_schedule.logsnr_max,
+        _sampled(config, nets.denoise_image),
+    )
     autoencoder = _codec(config, made, logsnr, nets.encode, decoder)
     return Stage1(made, autoencoder, objective, both)
 
@@ -261,7 +273,11 @@ def _learned_variance(config: configs.LearnedVariance, made, nets) -> Stage1:
         **_weighted(config),
     )
     autoencoder = _normal_codec(
-        config, made, both.prior_schedule.logsnr_max, nets, _sampled(config, nets.denoise_image)
+        config,
+        made,
+        both.prior_schedule.logsnr_max,
+        nets,
+        _sampled(config, nets.denoise_image),
     )
     return Stage1(made, autoencoder, objective)
 
@@ -276,7 +292,11 @@ def _normal_prior(config: configs.NormalPrior, made, nets) -> Stage1:
         **_weighted(config),
     )
     autoencoder = _codec(
-        config, made, config.latent_logsnr, nets.encode, _sampled(config, nets.denoise_image)
+        config,
+        made,
+        config.latent_logsnr,
+        nets.encode,
+        _sampled(config, nets.denoise_image),
     )
     return Stage1(made, autoencoder, objective)
 
@@ -294,7 +314,11 @@ def _mse_decoder(config: configs.MseDecoder, made, nets) -> Stage1:
         ramp_steps=config.loss.ramp_steps,
     )
     autoencoder = _codec(
-        config, made, schedule.logsnr_max, nets.encode, lambda params, z_0, row, key: decode(params, z_0, None)
+        config,
+        made,
+        schedule.logsnr_max,
+        nets.encode,
+        lambda params, z_0, row, key: decode(params, z_0, None),
     )
     return Stage1(made, autoencoder, objective)
 
@@ -309,7 +333,11 @@ def _kl_autoencoder(config: configs.KlAutoencoder, made, nets) -> Stage1:
         kl_weight=config.loss.kl_weight,
     )
     autoencoder = _normal_codec(
-        config, made, config.latent_logsnr, nets, lambda params, z_0, row, key: decode(params, z_0, None)
+        config,
+        made,
+        config.latent_logsnr,
+        nets,
+        lambda params, z_0, row, key: decode(params, z_0, None),
     )
     return Stage1(made, autoencoder, objective)
 

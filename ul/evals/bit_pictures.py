@@ -47,14 +47,19 @@ def curves(shares: bits.Shares) -> bytes:
     return _png(figure)
 
 
-def maps(image: np.ndarray, place: np.ndarray, columns: int = 4) -> bytes:
-    """PNG: uint8 images [N, H, W, C], each beside its map [N, h, w] in bits/pixel."""
+def maps(
+    image: np.ndarray, place: np.ndarray, columns: int = 4, inches: float = 1.3
+) -> bytes:
+    """PNG: uint8 images [N, H, W, C], each beside its map [N, h, w] in bits/pixel.
+
+    `inches`: the width of one of them.
+    """
     rows = -(-len(image) // columns)
     side = image.shape[1] / image.shape[2]
     figure, axes = plt.subplots(
         rows,
         2 * columns,
-        figsize=(2.6 * columns, 1.3 * rows * side + 0.4),
+        figsize=(2 * inches * columns + 0.6, inches * rows * side + 0.2),
         squeeze=False,
         layout="constrained",
     )

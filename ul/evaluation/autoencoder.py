@@ -100,8 +100,10 @@ def _rows(images) -> dict[str, np.ndarray]:
     return {"image": images, "row": row, "stratum": stratum}
 
 
-def _bits(ae, both: Diffusions, images, seed: int) -> tuple[dict, dict]:
-    """Where the bits go, as numbers and as pictures."""
+def where_bits_go(
+    ae: api.Autoencoder, both: Diffusions, images, seed: int
+) -> bits.Shares:
+    """The rate of uint8 images [N, H, W, C], split; under a bar."""
     found = chunks.map_rows(
         lambda image, row, stratum: bits.split(
             both.networks,
@@ -118,8 +120,12 @@ def _bits(ae, both: Diffusions, images, seed: int) -> tuple[dict, dict]:
         on=ae.mesh,
         title="where the bits go",
     )
-    area = int(np.prod(ae.image_shape[:2]))
-    shares = bits.shares(found, both.prior_schedule, area)
+    return bits.shares(found, both.prior_schedule, int(np.prod(ae.image_shape[:2])))
+
+
+def _bits(ae, both: Diffusions, images, seed: int) -> tuple[dict, dict]:
+    """Where the bits go, as numbers and as pictures."""
+    shares = where_bits_go(ae, both, images, seed)
     numbers = {
         "bits_by_logsnr": {
             "logsnr": shares.logsnr.tolist(),
