@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ul.core import rng
 from ul.diffusion import gaussian
 from ul.diffusion.schedules import Cosine, Linear
 from ul.evals import bit_pictures, bits, likelihood
@@ -79,7 +78,7 @@ def test_every_split_has_the_sum_of_the_rate(batch, schedule):
         prior_nats(
             lambda z_t, logsnr: denoise_latent({}, z_t, logsnr, None),
             G * (image.astype(jnp.float32) / 127.5 - 1),
-            Draws(rng.stream(key, "draw", n), row, stratum),
+            Draws(key, key, row, stratum).repeated(n, draws),
             schedule,
         )
         for n in range(draws)

@@ -73,8 +73,20 @@ def test_label_dropout_depends_on_the_row_alone():
     key, label = jax.random.key(1), jnp.arange(50)
 
     def dropped(rows):
-        draws = Draws(key, rows, rows / 50)
+        draws = Draws(key, key, rows, rows / 50)
         return drop_labels(label[rows], draws, rate=0.5, null=99)
 
     whole = dropped(jnp.arange(50))
     np.testing.assert_array_equal(dropped(jnp.arange(20, 50)), whole[20:])
+
+
+def test_repeated_draws_of_a_row_are_evenly_spaced_in_time():
+    key = jax.random.key(2)
+    rows = jnp.arange(5)
+    one = Draws(key, key, rows, rows / 5)
+    t = np.stack([one.repeated(n, 8).time("t") for n in range(8)])
+    np.testing.assert_allclose(np.diff(np.sort(t, axis=0), axis=0), 1 / 8, atol=1e-5)
+    together = np.sort(t.ravel())
+    np.testing.assert_allclose(np.diff(together), 1 / 40, atol=1e-5)
+    noise = [one.repeated(n, 8).noise("eps", jnp.zeros((5, 3))) for n in range(2)]
+    assert not np.array_equal(*noise)

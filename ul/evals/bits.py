@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ul.core import arrays, rng
+from ul.core import arrays
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Schedule
 from ul.objectives.denoising import elements
@@ -51,7 +51,7 @@ def split(
     span = schedule.logsnr_max - schedule.logsnr_min
 
     def once(number):
-        drawn = Draws(rng.stream(key, "draw", number), row, stratum)
+        drawn = Draws(key, key, row, stratum).repeated(number, draws)
         t = drawn.time("prior_time")
         nats = elements(
             lambda z_t, logsnr: networks.denoise_latent(params, z_t, logsnr, None),

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ul.core import arrays, rng
+from ul.core import arrays
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Schedule
 from ul.objectives.draws import Draws
@@ -55,7 +55,7 @@ def bound_nats(
     z_clean = networks.encode(params, x).astype(jnp.float32)
 
     def once(number):
-        drawn = Draws(rng.stream(key, "draw", number), row, stratum)
+        drawn = Draws(key, key, row, stratum).repeated(number, draws)
         rate = prior_nats(
             lambda z_t, logsnr: networks.denoise_latent(params, z_t, logsnr, None),
             z_clean,

@@ -26,6 +26,8 @@ from ul.train.writer import grid
 EXAMPLES_PER_DIMENSION = 10
 MOST_DIMENSIONS = 4096
 MAPS = 16
+# A map is of one example: it needs more noise levels than a mean over many.
+DRAWS_OF_A_MAP = 64
 
 
 def autoencoder(
@@ -113,7 +115,7 @@ def where_bits_go(
             row,
             stratum,
             api.seed_key(seed),
-            draws=ae.config.eval.draws,
+            draws=max(ae.config.eval.draws, DRAWS_OF_A_MAP),
         ),
         _rows(images),
         batch_size=ae.config.eval.batch_size,
