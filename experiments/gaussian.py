@@ -16,7 +16,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     if arg not in VARIANTS:
         raise common.unknown(arg, VARIANTS)
     c = common.run("joint")
-    c.steps, c.batch_size = 1500, 256
+    c.steps, c.batch_size = 2500, 256
     c.data = dict(
         source=dict(kind="gaussian", exponent=3.0, std=0.25, examples=50_000),
         image_shape=(4, 4, 1),
@@ -40,7 +40,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
     c.sampling = dict(method="ancestral", num_steps=250)
-    c.look = dict(every=1500, pictures=16, eval_examples=512)
+    c.look = dict(every=2500, pictures=16, eval_examples=512)
     c.eval = dict(batch_size=512, examples=2048, draws=8)
     if arg == "smoke":
         c.steps, c.batch_size = 4, 16
