@@ -7,19 +7,16 @@ Each is trained and evaluated by the ordinary commands, in processes of their ow
 it again and it goes on. Logs: <out>/<trial>.log; tables: <out>/tables.md.
 """
 
-import concurrent.futures
-import subprocess
-import sys
-
 from absl import flags
 from etils import epath
-from tqdm import tqdm
 
 from experiments import ablations, single_stage
 from launch import cli
-from ul.core.errors import ConfigError, UserError
+from ul import trials
+from ul.core.errors import ConfigError, Preempted, UserError
 from ul.evals import paper, report
-from ul.train.workdir import load_config, write_atomic
+from ul.train.workdir import write_atomic
+from ul.trials import Stage
 
 _OUT = flags.DEFINE_string("out", None, "Where the runs go.")
 _ONLY = flags.DEFINE_list("only", [], "These trials alone.")
@@ -28,34 +25,15 @@ _JOBS = flags.DEFINE_integer("jobs", 1, "Trials at a time.", lower_bound=1)
 TRIALS = (*ablations.KINDS, *single_stage.VARIANTS)
 
 
-def _stages(out: epath.Path, name: str) -> list[tuple[epath.Path, str, list[str]]]:
-    """Workdir, config and overrides of each stage of a trial."""
-    if name in single_stage.VARIANTS:
-        return [(out / name, f"experiments/single_stage.py:{name}", [])]
-    file, below = "experiments/ablations.py", f"--config.stage1.workdir={out / name}"
-    base = (out / f"{name}_base", f"{file}:{name}_base", [below])
-    return [(out / name, f"{file}:{name}", []), base]
-
-
-def _trial(out: epath.Path, name: str) -> int:
-    """Train and evaluate; the exit code of what failed, or 0."""
-    sets = [f"--config.{pair}" for pair in _SET.value]
-    with (out / f"{name}.log").open("a") as log:
-        for workdir, config, below in _stages(out, name):
-            where = ["--workdir", str(workdir)]
-            train = ["launch.train", "--config", config, *where, *sets, *below]
-            for command in (train, ["launch.evaluate", *where]):
-                if command is not train and _evaluated(workdir):
-                    continue
-                line = [sys.executable, "-m", *command]
-                if code := subprocess.run(line, stdout=log, stderr=log).returncode:
-                    return code
-    return 0
-
-
-def _evaluated(workdir: epath.Path) -> bool:
-    last = load_config(workdir)["config"]["steps"]
-    return any(record["step"] == last for record in report.records(workdir))
+def _stages(out: epath.Path, trial: str) -> list[Stage]:
+    """A trial's configs, as the command line names them."""
+    if trial in single_stage.VARIANTS:
+        name = f"experiments/single_stage.py:{trial}"
+        return [Stage(name, single_stage.get_config(trial), out / trial)]
+    below, name = out / trial, f"experiments/ablations.py:{trial}"
+    one = Stage(name, ablations.get_config(trial), below)
+    resolved = ablations.get_config(f"{trial}_base")
+    return [one, Stage(f"{name}_base", resolved, out / f"{trial}_base", below)]
 
 
 def main() -> None:
@@ -63,17 +41,17 @@ def main() -> None:
     unknown = sorted(set(chosen) - set(TRIALS))
     if unknown:
         raise ConfigError(f"--only has unknown {unknown}; known are {TRIALS}")
-    out.mkdir(parents=True, exist_ok=True)
-    with concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool:
-        running = {pool.submit(_trial, out, name): name for name in chosen}
-        done = concurrent.futures.as_completed(running)
-        bar = tqdm(done, total=len(running), unit="trial", dynamic_ncols=True)
-        failed = {running[f]: f.result() for f in bar if f.result()}
+    stages = {name: _stages(out, name) for name in chosen}
+    failed = trials.run(out, stages, _SET.value, _JOBS.value)
     text = paper.tables({name: report.merged(out, name) for name in TRIALS})
     write_atomic(out / "tables.md", text + "\n")
     print(text)
+    if trials.PREEMPTED in failed.values():
+        raise Preempted("interrupted; run the same command again to go on")
     if failed:
-        raise UserError(f"failed, with exit codes: {failed}; see {out}/<trial>.log")
+        error = UserError(f"failed, with exit codes: {failed}; see {out}/<trial>.log")
+        error.code = next(iter(failed.values()))
+        raise error
 
 
 if __name__ == "__main__":

@@ -42,21 +42,28 @@ def main() -> None:
     common: dict[str, Any] = dict(
         step=_STEP.value, weights=_WEIGHTS.value, seed=_SEED.value
     )
-    records, kinds = [], evaluation.kinds_of(workdir)
+    records: list[dict] = []
+    try:
+        _evaluate(workdir, scales, common, records)
+    finally:
+        if records:  # what was done before a failure is not lost
+            print(report.table(records))
+
+
+def _evaluate(workdir: str, scales, common: dict, records: list[dict]) -> None:
+    kinds = evaluation.kinds_of(workdir)
     if "autoencoder" in kinds:
         records += [evaluation.autoencoder(workdir, num_examples=_NUM.value, **common)]
     if "generator" in kinds:
-        records += [
-            evaluation.generator(
+        for scale in scales:
+            record = evaluation.generator(
                 workdir,
                 num_examples=_NUM.value or 500,
                 guidance=scale,
                 stage1=_STAGE1.value,
                 **common,
             )
-            for scale in scales
-        ]
-    print(report.table(records))
+            records.append(record)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ FLOORS = {
     "evaluation": 8,
     "planning": 8,
     "session": 8,
+    "trials": 8,
 }
 # Beyond "lower floors": objectives compute, and know neither networks nor data.
 MAY_IMPORT = {

@@ -29,8 +29,7 @@ def load_config_of(workdir, kind) -> Any:
     parsed = config.parse(build.plain(load_config(workdir)["config"]))
     if not isinstance(parsed, kind):
         raise ConfigError(
-            f"{workdir} holds a run of stage {parsed.stage!r}; a run of the other stage "
-            "is needed here"
+            f"{workdir} holds a run of stage {parsed.stage!r}, which cannot be used here"
         )
     # How attention is computed is no part of the weights.
     on_gpu = jax.default_backend() == "gpu"

@@ -37,8 +37,12 @@ class Measured:
 
 
 MEASURED = (
-    Measured("digits", 2.0, 4.0, 1.130, 0.848),
-    Measured("photos", 1.7, 3.0, 0.201, 0.167),
+    Measured("digits", 1.5, 3.0, 0.320, 0.174),
+    Measured("digits", 1.3, 4.0, 0.389, 0.183),
+    Measured("digits", 2.0, 3.0, 0.662, 0.442),
+    Measured("digits", 1.7, 4.0, 0.866, 0.576),
+    Measured("digits", 2.0, 4.0, 1.130, 0.844),
+    Measured("digits", 2.5, 4.0, 1.457, 1.153),
 )
 
 

@@ -192,8 +192,8 @@ def stage1_run(config: Autoencoder) -> Run:
         init=lambda: made.modules.init(
             rng.stream(jax.random.key(config.seed), "init"), config.data.image_shape
         ),
-        objective=build.stage1(config, dropout=True).objective,
-        prepare=lambda batch: batch,
+        objective=build.stage1(config, training=True).objective,
+        prepare=lambda batch, step: batch,
         look=look,
         mesh=on,
         rate_floor_bpp=config.loss.rate_floor_bpp,
@@ -210,16 +210,18 @@ def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
     label = np.arange(config.look.pictures, dtype=np.int32) % config.data.num_classes
     row = np.arange(config.look.pictures, dtype=np.int32)
 
-    def prepare(batch):
-        image = batch.pop("image")
-        return batch | {"z_clean": encoder.encode(frozen, image)}
+    root = jax.random.key(config.seed)
+
+    def prepare(batch, step):
+        image, own = batch.pop("image"), rng.stream(root, "latents", step)
+        return batch | {"z_clean": encoder.latents(frozen, image, batch["row"], own)}
 
     scalars = _held_out(
         config,
         build.base_objective(config, made, label_dropout=0.0),
         dataset(config, "eval"),
         on,
-        prepare,
+        lambda batch: prepare(batch, 0),
     )
 
     def look(params):
@@ -236,10 +238,10 @@ def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
 
     return _run(
         config,
-        init=lambda: build.init_base(config, jax.random.key(config.seed)),
+        init=lambda: build.init_base(config, root),
         objective=build.base_objective(
             config,
-            build.latent_sampler(config, dropout=True),
+            build.latent_sampler(config, training=True),
             label_dropout=config.loss.label_dropout,
         ),
         prepare=prepare,

@@ -126,14 +126,14 @@ def modules(config: configs.Autoencoder) -> Modules:
 class Networks:
     """The modules as functions of the parameters, as the objectives call them.
 
-    v outputs become x; without `dropout`, keys are ignored.
+    v outputs become x; without `training` there is no dropout, and keys are ignored.
     """
 
-    def __init__(self, made: Modules, dropout: bool):
-        self._made, self._dropout = made, dropout
+    def __init__(self, made: Modules, training: bool):
+        self._made, self.training = made, training
 
     def _key(self, key):
-        return key if self._dropout else None
+        return key if self.training else None
 
     def encode(self, params, x):
         return self._made.encoder.apply({"params": params["encoder"]}, x)
@@ -205,6 +205,9 @@ def _codec(config, made: Modules, logsnr: float, encode, decoder) -> codec.Codec
         latent_logsnr=logsnr,
         image_shape=config.data.image_shape,
         latent_shape=made.latent_shape,
+        # A decoder in one call has no schedule.
+        sampled=hasattr(config, "decoder_schedule"),
+        exact=True,
     )
 
 
@@ -217,7 +220,9 @@ def _normal_codec(config, made: Modules, logsnr: float, nets, decoder) -> codec.
         lambda params, x: nets.encode_normal(params, x)[0],
         decoder,
     )
-    return dataclasses.replace(exact, latent=codec.normal(nets.encode_normal))
+    return dataclasses.replace(
+        exact, latent=codec.normal(nets.encode_normal), exact=False
+    )
 
 
 def _diffusions(config, nets: Networks) -> Diffusions:
@@ -354,16 +359,16 @@ def _single(config: configs.Single, made, nets) -> Stage1:
         least = jnp.full((len(z_0),), schedule.logsnr_max, jnp.float32)
         return nets.denoise_told(params, x_t, logsnr, z_0, least, key)
 
+    least = parts.of_kind("least_noise", single_stage.LEAST_NOISE, config.least_noise)
+    # Bits are those of the z_0 that is decoded, so an evaluation has its noise.
     objective = functools.partial(
         single_stage.single,
         encode=nets.encode,
         denoise_latent=nets.denoise_labelled,
         denoise_image=nets.denoise_told,
-        least=parts.of_kind(
-            "least_noise", single_stage.LEAST_NOISE, config.least_noise
-        ),
+        least=least if nets.training else single_stage.Fixed(),
         prior_schedule=schedule,
-        label_dropout=config.loss.label_dropout,
+        label_dropout=config.loss.label_dropout if nets.training else 0.0,
         null_label=config.data.num_classes,
         ramp_steps=config.loss.ramp_steps,
         **_weighted(config),
@@ -385,11 +390,11 @@ BUILDERS: dict[type, Callable[..., Stage1]] = {
 }
 
 
-def stage1(config: configs.Autoencoder, *, dropout: bool = False) -> Stage1:
-    """A stage 1 from its settings; `dropout` is for training.
+def stage1(config: configs.Autoencoder, *, training: bool = False) -> Stage1:
+    """A stage 1 from its settings, for evaluations or for training.
 
     Raises:
       ConfigError: settings that do not fit each other.
     """
     made = modules(config)
-    return BUILDERS[type(config)](config, made, Networks(made, dropout))
+    return BUILDERS[type(config)](config, made, Networks(made, training))

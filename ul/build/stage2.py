@@ -62,15 +62,15 @@ def _label_grid(config: configs.Pixels, module, label):
     return jnp.broadcast_to(one_hot[:, None, None, :], shape)
 
 
-def _denoiser(config, dropout: bool) -> Callable:
+def _denoiser(config, training: bool) -> Callable:
     """denoise(params, z_t, logsnr, label, key) -> z_hat."""
     if isinstance(config, configs.Single):
-        labelled = Networks(modules(config), dropout).denoise_labelled
+        labelled = Networks(modules(config), training).denoise_labelled
         return lambda params, *rest: labelled({"prior": params}, *rest)
     module = base_module(config)
 
     def denoise(params, z_t, logsnr, label, key):
-        key = key if dropout else None
+        key = key if training else None
         if isinstance(module, UViT):
             label = _label_grid(config, module, label)
         v = parts.apply(module, params, z_t, logsnr, label, key=key)
@@ -80,9 +80,9 @@ def _denoiser(config, dropout: bool) -> Callable:
 
 
 def latent_sampler(
-    config: configs.Generators, *, dropout: bool = False
+    config: configs.Generators, *, training: bool = False
 ) -> LatentSampler:
-    """The base model with its sampler; `dropout` is for training."""
+    """The base model with its sampler, for evaluations or for training."""
     low, high = config.guidance.logsnr_low, config.guidance.logsnr_high
     if low >= high:
         raise ConfigError(f"guidance.logsnr_low {low} must be below logsnr_high {high}")
@@ -91,7 +91,7 @@ def latent_sampler(
     else:
         where, shape = "schedule", latent_shape(config)
     return LatentSampler(
-        denoise_latent=_denoiser(config, dropout),
+        denoise_latent=_denoiser(config, training),
         schedule=parts.schedule(where, getattr(config, where)),
         latent_shape=shape,
         null_label=config.data.num_classes,
@@ -128,6 +128,8 @@ def pixel_codec(config: configs.Pixels) -> Codec:
         latent_logsnr=parts.schedule("schedule", config.schedule).logsnr_max,
         image_shape=config.data.image_shape,
         latent_shape=config.data.image_shape,
+        sampled=True,
+        exact=True,
     )
 
 

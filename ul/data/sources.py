@@ -316,11 +316,11 @@ def gaussian(
     """Gaussian images of a known spectrum: the data on which the optimum is exact.
 
     Image i is drawn from a generator seeded by the split and i, and rounded to levels;
-    a std of 0.25 clips one pixel in 15,000.
+    a std of 0.25 clips about one pixel in 5,000, and no more than 0.3 is taken.
     """
-    if not (0.0 < std <= 0.5 and exponent >= 0.0 and examples >= 1):
+    if not (0.0 < std <= 0.3 and exponent >= 0.0 and examples >= 1):
         raise ConfigError(
-            f"data.source: std {std} must be in (0, 0.5], exponent {exponent} 0 or more, "
+            f"data.source: std {std} must be in (0, 0.3], exponent {exponent} 0 or more, "
             f"examples {examples} at least 1"
         )
     scale = np.sqrt(gaussian_variances(shape, exponent, std))

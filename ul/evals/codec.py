@@ -34,6 +34,8 @@ class Codec:
     latent(params, x, row, key) -> z_clean, or a draw where the encoder has a variance.
     decoder(params, z_0, row, key) -> x, -1..1: the whole sampler where it is a diffusion.
     latent_logsnr: of the noise that z_0 has and z_clean has not.
+    sampled: the decoder samples from the posterior; else it gives one mean.
+    exact: the encoder has no variance of its own.
     """
 
     encoder: Callable
@@ -42,11 +44,19 @@ class Codec:
     latent_logsnr: float
     image_shape: tuple[int, int, int]
     latent_shape: tuple[int, int, int]
+    sampled: bool
+    exact: bool
 
     @jit_method
     def encode(self, params, image):
         """uint8 [B, H, W, C] to z_clean float32 [B, h, w, c]; deterministic."""
         return self.encoder(params, arrays.to_unit(image)).astype(jnp.float32)
+
+    @jit_method
+    def latents(self, params, image, row, key):
+        """uint8 [B, H, W, C] to what a base model learns: with the encoder's variance."""
+        z = self.latent(params, arrays.to_unit(image), row, key)
+        return z.astype(jnp.float32)
 
     @jit_method
     def add_noise(self, z_clean, row, key):
@@ -62,7 +72,7 @@ class Codec:
     @jit_method
     def reconstruct(self, params, image, row, key):
         """Encode, add the encoder's noise, decode."""
-        z = self.latent(params, arrays.to_unit(image), row, key).astype(jnp.float32)
+        z = self.latents(params, image, row, key)
         return self.decode(params, self.add_noise(z, row, key), row, key)
 
 

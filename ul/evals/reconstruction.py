@@ -52,15 +52,17 @@ def covariance_spectrum(image: np.ndarray) -> np.ndarray:
     return np.maximum(values[::-1], 0.0)
 
 
-def gaussian_psnr_db(variances: np.ndarray, rate_bits: float) -> float:
-    """PSNR of sampled reconstructions that Gaussian data would have at that rate.
+def gaussian_psnr_db(
+    variances: np.ndarray, rate_bits: float, *, sampled: bool = True
+) -> float:
+    """PSNR of reconstructions that Gaussian data would have at that rate.
 
     Reverse water-filling on `variances` (-1..1 units, so peak 2); the distortion of
-    the mean is doubled because the decoder samples from the posterior.
+    the mean is doubled where the decoder samples from the posterior.
     """
     precision = waterfilling.precision_for_rate(variances, rate_bits)
     distortion = float(waterfilling.distortion(variances, precision))
-    return sampled_psnr_db(distortion, len(variances))
+    return sampled_psnr_db(distortion if sampled else distortion / 2, len(variances))
 
 
 def sampled_psnr_db(distortion: float, dimensions: int) -> float:

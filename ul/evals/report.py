@@ -59,9 +59,14 @@ def records(folder) -> list[dict]:
 
 
 def merged(out, name: str) -> dict:
-    """The numbers of a trial, its stages' evaluations in one: later ones win."""
+    """The numbers of a trial, its stages' evaluations in one: later ones win.
+
+    Only what `launch.evaluate` does unasked: EMA weights, seed 0, no guidance.
+    """
     both = records(epath.Path(out) / name) + records(epath.Path(out) / f"{name}_base")
-    return {key: value for record in both for key, value in record.items()}
+    usual = [r for r in both if r["weights"] == "ema" and r["seed"] == 0]
+    plain = [r for r in usual if r.get("guidance", 1.0) == 1.0]
+    return {key: value for record in plain for key, value in record.items()}
 
 
 def read(folders: list[str]) -> list[dict]:

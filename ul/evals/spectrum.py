@@ -18,7 +18,8 @@ EXAMPLES_PER_DIMENSION = 10
 MOST_DIMENSIONS = 4096
 PATCH_DIMENSIONS = 3072
 MOST_PATCHES = 16_384
-CHUNK = 256
+# Numbers worked on at a time, in float64.
+CHUNK = 2**23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +126,9 @@ def radial(image: np.ndarray) -> Spectrum:
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
     cross = np.zeros((height, width, channels, channels))
     colours = np.zeros((channels, channels))
-    for first in range(0, count, CHUNK):
-        x = (image[first : first + CHUNK] - mean) / 127.5
+    rows = _rows(image)
+    for first in range(0, count, rows):
+        x = (image[first : first + rows] - mean) / 127.5
         colour = x.mean(axis=(1, 2))
         colours += colour.T @ colour
         x -= colour[:, None, None]
@@ -163,17 +165,22 @@ def _rings(cross: np.ndarray) -> tuple[np.ndarray, int]:
     return np.maximum(values, 0.0).ravel(), int(size[1:2].sum()) * channels
 
 
+def _rows(x: np.ndarray) -> int:
+    """How many examples make a chunk."""
+    return max(1, CHUNK // x[0].size)
+
+
 def _moments(image: np.ndarray) -> tuple[np.ndarray, float]:
     """The mean image in 0..255 and the mean variance of a pixel in -1..1 units.
 
     Raises:
       DataError: one image, or images that are all the same.
     """
-    count = len(image)
+    count, rows = len(image), _rows(image)
     mean = image.mean(axis=0, dtype=np.float64)
     total = sum(
-        float(np.sum(np.square((image[first : first + CHUNK] - mean) / 127.5)))
-        for first in range(0, count, CHUNK)
+        float(np.sum(np.square((image[first : first + rows] - mean) / 127.5)))
+        for first in range(0, count, rows)
     )
     if count < 2 or total == 0.0:
         raise DataError(
@@ -208,8 +215,9 @@ def _covariance(
     n, dimensions = x.shape
     which = np.zeros(n, int) if which is None else which
     s, fourth = np.zeros((dimensions, dimensions)), 0.0
-    for first in range(0, n, CHUNK):
-        part = slice(first, first + CHUNK)
+    rows = _rows(x)
+    for first in range(0, n, rows):
+        part = slice(first, first + rows)
         centred = (x[part] - means[which[part]]) / 127.5
         s += centred.T @ centred
         fourth += float(np.sum(np.square(np.sum(np.square(centred), axis=1))))

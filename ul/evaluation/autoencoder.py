@@ -19,7 +19,7 @@ from ul.evals import (
     reconstruction,
 )
 from ul.evals.features import pixels
-from ul.evaluation.records import PICTURES, folder, write, zoom
+from ul.evaluation.records import PICTURES, check_count, folder, write, zoom
 from ul.train.writer import grid
 
 # Fewer examples than this for each dimension and a covariance says little.
@@ -46,6 +46,7 @@ def autoencoder(
     assert isinstance(ae.config, Autoencoder)
     made = build.stage1(ae.config)
     images = runs.collect(ae.config, "eval", count)["image"]
+    check_count(images)
     result = _rate(ae, made, count, seed)
     drawings: dict[str, bytes] = {}
     if made.diffusions is not None:
@@ -59,18 +60,21 @@ def autoencoder(
     if pixels.fits(ae.image_shape):
         seen, real = (frechet.statistics(pixels.features(i)) for i in (again, images))
         result["reconstruction_frechet"] = frechet.distance(seen, real)
-    result["gaussian_psnr_db"] = _gaussian_bound(ae.config, result["rate_bpp"] * area)
+    result["decoder"] = "sampled" if made.codec.sampled else "one call"
+    bits_of = result["rate_bpp"] * area
+    result["gaussian_psnr_db"] = _gaussian_bound(ae.config, bits_of, made.codec.sampled)
     result |= _optimum(ae.config)
     result["num_examples"] = len(images)
+    own = "" if made.codec.exact else "draw from the encoder's variance, "
     protocol = {
         "split": "eval",
-        "reconstruction": f"encode, add logsnr-{made.codec.latent_logsnr:g} noise, decode",
+        "reconstruction": f"encode, {own}add logsnr-{made.codec.latent_logsnr:g} noise, decode",
         "psnr": "per image, peak 255, then the mean; pooled: of the mean squared error",
         "ssim": f"scikit-image, flat window {reconstruction.ssim_window(images.shape[1:])}",
         "rate": f"{ae.config.stage}: mean of {ae.config.eval.draws} draws an example",
-        "bound": likelihood.NAME,
+        "bound": likelihood.NAME if made.diffusions else None,
         "reconstruction_frechet": f"{pixels.NAME}: not FID; against the same images",
-        "sampler": vars(ae.config.sampling),
+        "sampler": vars(ae.config.sampling) if made.codec.sampled else None,
     }
     picture = grid(
         np.concatenate([images[:PICTURES], again[:PICTURES]]), PICTURES, zoom(images)
@@ -185,7 +189,7 @@ def _optimum(parsed) -> dict[str, float]:
     }
 
 
-def _gaussian_bound(parsed, rate_bits: float) -> float | None:
+def _gaussian_bound(parsed, rate_bits: float, sampled: bool) -> float | None:
     """PSNR at that rate if the training images were Gaussian; None if they are too few
     for their dimensions, or those too many for one covariance."""
     dimensions = int(np.prod(parsed.data.image_shape))
@@ -195,4 +199,4 @@ def _gaussian_bound(parsed, rate_bits: float) -> float | None:
         return None
     train = runs.collect(parsed, "train", max(enough, 10_000))["image"]
     variances = reconstruction.covariance_spectrum(train)
-    return reconstruction.gaussian_psnr_db(variances, rate_bits)
+    return reconstruction.gaussian_psnr_db(variances, rate_bits, sampled=sampled)

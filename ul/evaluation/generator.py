@@ -9,7 +9,7 @@ from ul.config import Base
 from ul.evals import frechet, rate
 from ul.evals.classifier import Classifier
 from ul.evals.features import pixels
-from ul.evaluation.records import PICTURES, folder, write, zoom
+from ul.evaluation.records import PICTURES, check_count, folder, write, zoom
 from ul.train.writer import grid
 
 # Sources whose classes a simple classifier of real images can tell apart.
@@ -41,6 +41,7 @@ def generator(
     images = gen.sample(label, guidance=guidance, seed=seed, progress=True)
     train = runs.collect(gen.config, "train", 50_000)
     real = runs.collect(gen.config, "eval", 50_000)
+    check_count(real["image"])
     reference = frechet.statistics(pixels.features(train["image"]))
 
     def distance(image):
@@ -62,7 +63,8 @@ def generator(
         "guidance_interval": [gen.sampler.interval[0], gen.sampler.interval[1]],
         "stage1_step": gen.autoencoder.step,
     }
-    if isinstance(gen.config, Base):
+    # An encoder's own variance would have to be taken off again: no figure there.
+    if isinstance(gen.config, Base) and gen.autoencoder.codec.exact:
         result["base_rate_bpp"], result["base_rate_bpp_sem"] = _base_rate(gen)
         protocol["base_rate"] = "unweighted bound on held-out latents, labels given"
     if gen.config.data.source["kind"] in CLASSIFIED:

@@ -1,7 +1,7 @@
 """Where the bits go in one picture, larger than what the autoencoder takes."""
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ul import api, build
 from ul.config import Autoencoder
@@ -18,8 +18,12 @@ def read(path: str, reduce: int, channels: int) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(
+                    f"{path} has more than 8 bits a pixel; convert it first"
+                )
             small = image.convert("L" if channels == 1 else "RGB").reduce(reduce)
-    except (OSError, UnidentifiedImageError) as e:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise DataError(f"{path} cannot be read as an image: {e}") from e
     return np.asarray(small).reshape(small.height, small.width, channels)
 

@@ -7,11 +7,17 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul.core.errors import StorageError
+from ul.core.errors import DataError, StorageError
 from ul.train.workdir import code_version, write_atomic
 from ul.train.writer import save_bytes, save_png
 
 PICTURES = 10
+
+
+def check_count(images: np.ndarray) -> None:
+    """Raises DataError for fewer than two held-out images."""
+    if len(images) < 2:
+        raise DataError("the data hold out one image; an evaluation needs two or more")
 
 
 def zoom(images: np.ndarray) -> int:

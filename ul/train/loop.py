@@ -35,14 +35,14 @@ class Run:
     """Everything the loop needs. A stage is an objective, an `init` and a `prepare`.
 
     init() -> params. objective(params, batch, key, step) -> Terms.
-    batches(start, stop) -> host batches. prepare(global batch) -> objective's batch.
+    batches(start, stop) -> host batches. prepare(global batch, step) -> objective's.
     look(params) -> (scalars, pictures), what to log and draw every `look_every`.
     """
 
     init: Callable[[], Any]
     objective: Callable
     batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
-    prepare: Callable[[dict], dict]
+    prepare: Callable[[dict, int], dict]
     look: Callable[[Any], tuple[dict[str, float], dict[str, np.ndarray]]]
     tx: optax.GradientTransformation
     lr: optax.Schedule
@@ -234,7 +234,8 @@ def train(
     with jax.set_mesh(run.mesh), lines.bar:
         for step, batch in enumerate(run.batches(first, run.steps), first + 1):
             profile.before(step)
-            state, seen = step_fn(state, run.prepare(meshes.to_global(run.mesh, batch)))
+            whole = meshes.to_global(run.mesh, batch)
+            state, seen = step_fn(state, run.prepare(whole, step))
             lines.add(step, seen)
             checkpoints.poll()
             profile.after(step, state)

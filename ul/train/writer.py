@@ -35,6 +35,7 @@ def save_bytes(path: epath.Path, content: bytes) -> None:
     StorageError: it cannot be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as e:
         raise StorageError(f"{path} cannot be written: {e}") from e
