@@ -73,9 +73,8 @@ def generator(
         result["class_accuracy_real"] = judge.accuracy(real["image"], real["label"])
         protocol["classifier"] = f"{judge.name}, trained on the real training split"
     shown = images[: PICTURES * gen.num_classes][: PICTURES**2]
-    columns = min(gen.num_classes, PICTURES)
     name = f"generation-guidance{guidance:g}"
-    picture = grid(shown, columns, zoom(images))
+    picture = grid(shown, min(gen.num_classes, PICTURES), zoom(images))
     return write(where, name, gen, seed, result, protocol, picture)
 
 
