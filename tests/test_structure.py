@@ -20,13 +20,14 @@ FLOORS = {
     "train": 3,
     "evals": 3,
     "config": 4,
-    "build": 5,
-    "runs": 6,
-    "api": 7,
-    "evaluation": 8,
-    "planning": 8,
-    "session": 8,
-    "trials": 8,
+    "builders": 5,
+    "build": 6,
+    "runs": 7,
+    "api": 8,
+    "evaluation": 9,
+    "planning": 9,
+    "session": 9,
+    "trials": 9,
 }
 # Beyond "lower floors": objectives compute, and know neither networks nor data.
 MAY_IMPORT = {

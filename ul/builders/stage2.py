@@ -6,8 +6,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from ul import config as configs
-from ul.build import parts
-from ul.build.stage1 import Networks, modules, stage1
+from ul.builders import parts
+from ul.builders.stage1 import Networks, modules, stage1
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import predictions, weightings

@@ -3,9 +3,9 @@
 With `runs.py` the only reader of configs: settings in, objects that know none out.
 """
 
-from ul.build.parts import of_kind, plain, portable, uses_cudnn
-from ul.build.stage1 import Diffusions, Stage1, modules, stage1
-from ul.build.stage2 import (
+from ul.builders.parts import of_kind, plain, portable, uses_cudnn
+from ul.builders.stage1 import Diffusions, Stage1, modules, stage1
+from ul.builders.stage2 import (
     base_objective,
     base_rate,
     check_stage1,

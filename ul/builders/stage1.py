@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from ul import config as configs
-from ul.build import parts
+from ul.builders import parts
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import predictions, schedules, weightings
