@@ -1,8 +1,12 @@
 """Gaussian images of a known spectrum: a trained stage 1 against the exact optimum.
 
-python -m launch.train --config experiments/gaussian.py:stage1 --workdir runs/g1
-python -m launch.evaluate --workdir runs/g1      # prints rate, PSNR and the optimum's
+    python -m launch.train --config experiments/gaussian.py:stage1 --workdir runs/g1
+    python -m launch.evaluate --workdir runs/g1      # prints rate, PSNR and the optimum's
 
+Expected (seed 0, commit e4f8637, one of two busy cores, 6 to 8 minutes), at bias 4:
+  factor 1.5  rate 0.202 bits/pixel of 0.207, PSNR (pooled) 18.84 dB of 18.80
+  factor 2    0.485 of 0.496, 21.49 of 21.41
+  factor 2.5  0.732 of 0.770, 23.26 of 23.28
 """
 
 import ml_collections

@@ -1,5 +1,6 @@
 """Trained networks on Gaussian data against the exact optimum, by the user's commands."""
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -23,8 +24,9 @@ def command(module, *args):
 @pytest.mark.slow
 def test_rate_and_distortion_reach_the_optimum(tmp_path):
     """Three pairs, rates from 0.2 to 0.8 bits/pixel: within 10 % and 0.5 dB."""
-    found = []
-    for factor, bias in PAIRS:
+
+    def trained(pair):
+        factor, bias = pair
         workdir = tmp_path / f"c{factor}b{bias}"
         command(
             "train",
@@ -35,12 +37,16 @@ def test_rate_and_distortion_reach_the_optimum(tmp_path):
         )
         command("evaluate", f"--workdir={workdir}")
         (record,) = (workdir / "evals").glob("*.json")
-        found.append(json.loads(record.read_text()))
+        return json.loads(record.read_text())
+
+    # Small networks: two at a time are faster than one on two cores.
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(trained, PAIRS))
     for record in found:
         assert 0.2 <= record["optimum_bpp"] <= 1.5
         assert abs(record["rate_bpp"] / record["optimum_bpp"] - 1) < 0.1, record
         gap = record["pooled_psnr_db"] - record["optimum_psnr_db"]
         assert abs(gap) < 0.5, record
-    # The rate rises with the factor, and with the bias.
+    # The rate rises with the factor.
     rates = [record["rate_bpp"] for record in found]
     assert rates[0] < rates[1] < rates[2]

@@ -43,6 +43,10 @@ MEASURED = (
     Measured("digits", 1.7, 4.0, 0.866, 0.576),
     Measured("digits", 2.0, 4.0, 1.130, 0.844),
     Measured("digits", 2.5, 4.0, 1.457, 1.153),
+    Measured("photos 16x16", 2.0, 2.0, 0.200, 0.163),
+    Measured("photos 16x16", 1.7, 3.0, 0.279, 0.219),
+    Measured("photos 16x16", 2.0, 3.0, 0.406, 0.299),
+    Measured("photos 16x16", 2.0, 4.0, 0.794, 0.422),
 )
 
 
