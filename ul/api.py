@@ -21,15 +21,16 @@ from ul.train.workdir import load_config
 
 
 def load_config_of(workdir, kind) -> Any:
-    """The parsed config of a run, which must be of one stage.
+    """The parsed config of a run, which must be of a `kind` of stage.
 
     Raises:
-      ConfigError: no run there, or of the other stage.
+      ConfigError: no run there, or of another kind.
     """
     parsed = config.parse(build.plain(load_config(workdir)["config"]))
     if not isinstance(parsed, kind):
         raise ConfigError(
-            f"{workdir} holds a run of stage {parsed.stage!r}, which cannot be used here"
+            f"{workdir} holds a run of stage {parsed.stage!r}; wanted is one of "
+            f"{', '.join(n for n, k in config.STAGES.items() if issubclass(k, kind))}"
         )
     # How attention is computed is no part of the weights.
     on_gpu = jax.default_backend() == "gpu"

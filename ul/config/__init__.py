@@ -6,6 +6,7 @@ said here, in one line, before JAX starts.
 
 from ul.config.parsing import construct, parse
 from ul.config.stages import (
+    STAGES,
     Autoencoder,
     Base,
     Common,
@@ -21,6 +22,7 @@ from ul.config.stages import (
 )
 
 __all__ = [
+    "STAGES",
     "Autoencoder",
     "Base",
     "Common",
