@@ -332,6 +332,7 @@ def look(run: Run, state: states.State, saver: Saver, ballot: Ballot, step) -> b
     lines, weights = saver.lines, state.ema[str(run.decays[0])]
     lines.flush()
     resume_clock = lines.pause()
+    log.info("looking at step %d", step)
     try:
         with ballot.guard.phase("evaluation"):
             scalars, pictures = run.look(weights, ballot.check)
