@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ul.core import mesh
 from ul.models.conditioning import Modulation
+from ul.models.remat import remat
 
 
 class Attention(nn.Module):
@@ -74,7 +75,7 @@ class Blocks(nn.Module):
     head_dim: int
     implementation: str
     dropout: float
-    remat: bool
+    remat: str
     scan: bool
     dtype: jnp.dtype
 
@@ -83,7 +84,7 @@ class Blocks(nn.Module):
         shape = x.shape
         position = self.param("position", nn.initializers.normal(0.02), shape[1:])
         x = (x + position[None].astype(x.dtype)).reshape(shape[0], -1, shape[-1])
-        block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+        block = remat(Block, self.remat, prevent_cse=not self.scan)
         settings = (self.head_dim, self.implementation, self.dropout, self.dtype)
         if self.scan:
             stack = nn.scan(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from ul.core import arrays
 from ul.core.types import Array, Float, typechecked
 from ul.models.layers import Downsample, ResBlock
+from ul.models.remat import remat
 
 
 class Encoder(nn.Module):
@@ -20,13 +21,13 @@ class Encoder(nn.Module):
     channels: tuple[int, ...]
     blocks: tuple[int, ...]
     latent_channels: int
-    remat: bool
+    remat: str
     dtype: jnp.dtype
 
     @nn.compact
     @typechecked
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
-        block = nn.remat(ResBlock) if self.remat else ResBlock
+        block = remat(ResBlock, self.remat)
         h = arrays.space_to_depth(x, self.patch).astype(self.dtype)
         h = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype, name="stem")(h)
         for i, (channels, blocks) in enumerate(

@@ -8,6 +8,7 @@ from ul.core.types import Array, Float, typechecked
 from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, ResBlock, Upsample
+from ul.models.remat import remat
 
 
 class UViT(nn.Module):
@@ -28,7 +29,7 @@ class UViT(nn.Module):
     dropout: float
     latent_at_input: bool
     attention: str
-    remat: bool
+    remat: str
     scan: bool
     dtype: jnp.dtype
 
@@ -41,7 +42,7 @@ class UViT(nn.Module):
         z_0: Float[Array, "B h w c"],
     ) -> Float[Array, "B H W C"]:
         cond = Conditioning(self.width, name="conditioning")(logsnr).astype(self.dtype)
-        block = nn.remat(ResBlock) if self.remat else ResBlock
+        block = remat(ResBlock, self.remat)
         stages = (*self.channels, self.width)
 
         def residual(h, side, i):

@@ -24,7 +24,7 @@ class ViT(nn.Module):
     dropout: float
     num_classes: int
     attention: str
-    remat: bool
+    remat: str
     scan: bool
     dtype: jnp.dtype
 
