@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ul.core import trees
@@ -54,7 +54,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(AXES))
 
 
-def leaf_sharding(mesh: Mesh, leaf) -> NamedSharding:
+def leaf_sharding(mesh: Mesh | AbstractMesh, leaf) -> NamedSharding:
     """The largest dimension that `fsdp` divides, of leaves above a size."""
     fsdp = mesh.shape["fsdp"]
     spec: list[str | None] = [None] * len(leaf.shape)
@@ -64,7 +64,7 @@ def leaf_sharding(mesh: Mesh, leaf) -> NamedSharding:
     return NamedSharding(mesh, P(*spec))
 
 
-def shardings(mesh: Mesh, tree):
+def shardings(mesh: Mesh | AbstractMesh, tree):
     """Sharding of every leaf of a tree of arrays or shapes."""
     return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), tree)
 
@@ -92,6 +92,18 @@ def to_global(mesh: Mesh, batch: dict) -> dict:
         k: jax.make_array_from_process_local_data(sharding, np.asarray(v))
         for k, v in batch.items()
     }
+
+
+def constrain_leaves(tree):
+    """Pin parameters, or gradients of them, to their shardings; nothing without fsdp.
+
+    A gradient is a sum over all devices of which each keeps its part alone: said here,
+    that is a reduce-scatter instead of an all-reduce.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["fsdp"] == 1:
+        return tree
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(mesh, tree))
 
 
 def constrain(x):

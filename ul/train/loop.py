@@ -31,27 +31,35 @@ log = logging.getLogger("ul")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """Everything the loop needs. A stage is an objective, an `init` and a `prepare`.
+class Update:
+    """What one update is made of: the part of a run that needs no data.
 
     init() -> params. objective(params, batch, key, step) -> Terms.
-    batches(start, stop) -> host batches. prepare(global batch, step) -> objective's.
-    look(params) -> (scalars, pictures), what to log and draw every `look_every`.
     """
 
     init: Callable[[], Any]
     objective: Callable
-    batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
-    prepare: Callable[[dict, int], dict]
-    look: Callable[[Any], tuple[dict[str, float], dict[str, np.ndarray]]]
     tx: optax.GradientTransformation
     lr: optax.Schedule
     root: Any
     mesh: jax.sharding.Mesh
     decays: tuple[float, ...]
+    accumulate: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Update):
+    """Everything the loop needs. A stage is an objective, an `init` and a `prepare`.
+
+    batches(start, stop) -> host batches. prepare(global batch, step) -> objective's.
+    look(params) -> (scalars, pictures), what to log and draw every `look_every`.
+    """
+
+    batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
+    prepare: Callable[[dict, int], dict]
+    look: Callable[[Any], tuple[dict[str, float], dict[str, np.ndarray]]]
     steps: int
     batch_size: int
-    accumulate: int
     pixels: int
     rate_floor_bpp: float
     log_every: int
@@ -168,6 +176,16 @@ def start(run: Run, checkpoints: Checkpoints) -> states.State:
         log.info("resumed at step %d", int(state.step))
         return state
     return states.initialise(run.init, run.tx, run.decays, run.mesh)
+
+
+def lower(run: Update, state, batch) -> jax.stages.Lowered:
+    """The update that `train` runs, lowered for this state and batch, or their shapes."""
+    step = steps.make(
+        run.objective, run.tx, run.lr, root=run.root, accumulate=run.accumulate
+    )
+    # The state comes out as it lies: the next step takes it as it is.
+    out = (jax.tree.map(lambda leaf: leaf.sharding, state), meshes.replicated(run.mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch)
 
 
 class Profile:
