@@ -18,6 +18,8 @@ from ul.core.errors import ConfigError
 AXES = ("data", "fsdp")
 # Smaller leaves cost more to gather than they save.
 MIN_SHARDED_SIZE = 2**14
+# Rows and columns of bfloat16 numbers.
+TILE = (16, 128)
 
 
 def make(data: int = -1, fsdp: int = 1, devices: Any = None) -> Mesh:
@@ -55,12 +57,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def leaf_sharding(mesh: Mesh | AbstractMesh, leaf) -> NamedSharding:
-    """The largest dimension that `fsdp` divides, of leaves above a size."""
-    fsdp = mesh.shape["fsdp"]
-    spec: list[str | None] = [None] * len(leaf.shape)
+    """One dimension that `fsdp` divides, of leaves above a size.
+
+    The largest of those whose parts fill whole tiles of a TPU's memory, 16 rows of 128
+    columns: others are gathered by an all-reduce of zeros, at twice the bytes. The
+    largest at all where there is none.
+    """
+    fsdp, rank = mesh.shape["fsdp"], len(leaf.shape)
+    tiles = (1,) * (rank - 2) + TILE[-rank:] if rank else ()
+    spec: list[str | None] = [None] * rank
     able = [i for i, n in enumerate(leaf.shape) if n % fsdp == 0]
     if fsdp > 1 and able and np.prod(leaf.shape) >= MIN_SHARDED_SIZE:
-        spec[max(able, key=lambda i: leaf.shape[i])] = "fsdp"
+        whole = [i for i in able if leaf.shape[i] // fsdp % tiles[i] == 0]
+        spec[max(whole or able, key=lambda i: leaf.shape[i])] = "fsdp"
     return NamedSharding(mesh, P(*spec))
 
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from ul.core import mesh
 from ul.core.types import Array, Float, Int, typechecked
 
 # Angular frequencies per unit of logsnr: periods from the whole range to 1/16 nat.
@@ -34,7 +35,7 @@ class Conditioning(nn.Module):
         if self.num_classes:
             table = nn.Embed(self.num_classes + 1, self.width, name="label")
             h = h + table(label)
-        return nn.silu(h)
+        return mesh.constrain(nn.silu(h))
 
 
 class Modulation(nn.Module):
@@ -52,5 +53,7 @@ class Modulation(nn.Module):
         out = nn.Dense(
             self.parts * self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype
         )(cond)
+        # Else the compiler gathers the condition and splits the columns of `out`.
+        out = mesh.constrain(out)
         shape = (out.shape[0],) + (1,) * (rank - 2) + (out.shape[1],)
         return jnp.split(out.reshape(shape), self.parts, axis=-1)
