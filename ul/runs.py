@@ -147,13 +147,16 @@ def update(config: Common, on: jax.sharding.Mesh) -> Update:
 def abstract_batch(config: Common, on: jax.sharding.Mesh) -> dict:
     """Shapes, dtypes and shardings of what the objective takes of a global batch."""
     rows = (config.batch_size,)
+    batch: dict[str, tuple[tuple[int, ...], Any]] = {
+        "label": (rows, np.int32),
+        "row": (rows, np.int32),
+        "stratum": (rows, np.float32),
+    }
     if isinstance(config, Autoencoder):
-        batch = {"image": ((*rows, *config.data.image_shape), np.uint8)}
+        batch["image"] = (*rows, *config.data.image_shape), np.uint8
     else:
         assert isinstance(config, Base | Pixels)
-        batch = {"z_clean": ((*rows, *build.latent_shape(config)), np.float32)}
-    batch |= {"label": (rows, np.int32), "row": (rows, np.int32)}
-    batch |= {"stratum": (rows, np.float32)}
+        batch["z_clean"] = (*rows, *build.latent_shape(config)), np.float32
     lies = meshes.batch_sharding(on)
     return {k: jax.ShapeDtypeStruct(*v, sharding=lies) for k, v in batch.items()}
 

@@ -53,7 +53,8 @@ def of(program: Program) -> list[Collective]:
     TPU compilers spread one over many fusions that run beside it (its channel names
     it), and write a reduce-scatter as a fusion called all-reduce-scatter.
     """
-    times, found = program.times(), {}
+    times: dict[str, int] = program.times()
+    found: dict[tuple[str, str], Collective] = {}
     for name, instructions in program.computations.items():
         for i in instructions:
             kind = i.opcode.removesuffix("-start")

@@ -36,13 +36,13 @@ def traced(config: Common) -> int:
     config = build.portable(config)
     nowhere = meshes.make(1, 1, jax.devices()[:1])
     update, batch = runs.update(config, nowhere), runs.abstract_batch(config, nowhere)
-    return flops.of(
-        lambda *args: step.gradients(update.objective, *args, config.accumulate),
-        jax.eval_shape(update.init),
-        batch,
-        update.root,
-        0,
-    )
+
+    def gradients(params, batch):
+        return step.gradients(
+            update.objective, params, batch, update.root, 0, config.accumulate
+        )
+
+    return flops.of(gradients, jax.eval_shape(update.init), batch)
 
 
 def model(config: Common) -> int:

@@ -94,7 +94,10 @@ def plan(config: Common, topology: Topology) -> Plan:
     on = runs.mesh(config, topology.devices)
     update, batch = runs.update(config, on), runs.abstract_batch(config, on)
     abstract = state.abstract(update.init, update.tx, update.decays, on)
-    itemsize = jnp.dtype(config.dtype).itemsize
+    # A TPU multiplies bfloat16, and gathers what it multiplies as such.
+    itemsize = (
+        2 if on.devices.flat[0].platform == "tpu" else jnp.dtype(config.dtype).itemsize
+    )
     known = Plan(
         config=config,
         topology=topology,

@@ -62,7 +62,7 @@ def _memory(plan: Plan) -> list[list[str]]:
     chip = plan.topology.chip
     against = f"of {chip.memory_gib} GiB a chip" if chip else "of this machine's memory"
     rows = [
-        ["**memory**", f"**{verdict(plan)}**", "by the compiler's buffer assignment"],
+        ["**memory**", f"**{verdict(plan)}**", "says the compiler"],
         ["needed", gib(plan.peak), against],
     ]
     if plan.program is not None:
@@ -80,13 +80,13 @@ def _flops(plan: Plan) -> list[list[str]]:
         [
             "model FLOPs a step",
             flops(plan.model_flops),
-            "products and convolutions of the gradient's jaxpr, no remat, 1 MAC = 2",
+            "the gradient's products and convolutions, no remat; 1 MAC = 2",
         ],
         ["an image", flops(plan.model_flops / batch), "the same"],
         [
             "closed form an image",
             flops(plan.closed_flops / batch),
-            f"from the networks' settings: the count is {off:+.3%} off",
+            f"from the settings; the count is {off:+.3%} off",
         ],
         [
             "computed a step",
@@ -111,8 +111,7 @@ def _collectives(plan: Plan) -> list[list[str]]:
         [
             "sent a chip and step",
             mb(total),
-            f"of the optimized HLO, loops counted; at least {mb(least)}{ratio}: parameters "
-            f"gathered twice, gradients scattered once, in {plan.config.dtype}",
+            f"by the HLO; at least {mb(least)}{ratio}: gathers twice, scatters once",
         ]
     )
     gathered = program.gathered_activations
@@ -134,7 +133,7 @@ def _time(plan: Plan) -> list[list[str]]:
         [
             "memory",
             ms(times.memory),
-            f"{program.traffic / 1e9:.1f} GB moved, by the HLO, at "
+            f"{program.traffic / 1e9:.3g} GB moved, by the HLO, at "
             f"{chip.memory_bandwidth / 1e9:.0f} GB/s",
         ],
         [

@@ -82,7 +82,7 @@ def _tpu(name: str, kind: str, sides: tuple[int, ...]) -> list:
         )
     for key, value in _TPU_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    how = {}
+    how: dict[str, str | tuple[int, ...]] = {}
     if kind == "v4":
         how["chip_config_name"] = "megacore"  # one device a chip
     if math.prod(sides) == 1:
