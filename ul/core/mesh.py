@@ -115,6 +115,30 @@ def constrain_leaves(tree):
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(mesh, tree))
 
 
+def gathered(kernel):
+    """A split parameter whole, where it is used; its gradient goes back in parts.
+
+    Said in the network, for inside a scan a layer is gathered at a time; and said of the
+    sum over all rows first, else the compiler may gather activations to get the parts.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["fsdp"] == 1:
+        return kernel
+    return _gathered(kernel)
+
+
+@jax.custom_vjp
+def _gathered(kernel):
+    return jax.lax.with_sharding_constraint(kernel, P())
+
+
+def _scattered(_, gradient):
+    return (constrain_leaves(jax.lax.with_sharding_constraint(gradient, P())),)
+
+
+_gathered.defvjp(lambda kernel: (_gathered(kernel), None), _scattered)
+
+
 def constrain(x):
     """Pin an activation's rows to the batch axes; nothing without a mesh.
 

@@ -8,6 +8,7 @@ from ul.core.types import Array, Float, typechecked
 from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, ResBlock, Upsample
+from ul.models.products import Conv, Dense
 from ul.models.remat import remat
 
 
@@ -53,17 +54,17 @@ class UViT(nn.Module):
             return h
 
         h = arrays.space_to_depth(x_t, self.patch).astype(self.dtype)
-        h = nn.Conv(stages[0], (3, 3), dtype=self.dtype, name="stem")(h)
+        h = Conv(stages[0], (3, 3), dtype=self.dtype, name="stem")(h)
         if self.latent_at_input:
             enlarge = h.shape[1] // z_0.shape[1]
-            z = nn.Dense(stages[0], dtype=self.dtype, name="latent_input")(z_0)
+            z = Dense(stages[0], dtype=self.dtype, name="latent_input")(z_0)
             h = h + jnp.repeat(jnp.repeat(z, enlarge, axis=1), enlarge, axis=2)
         skips = []
         for i in range(len(self.channels)):
             h = residual(h, "down", i)
             skips.append(h)
             h = Downsample(stages[i + 1], self.dtype, name=f"merge_{i}")(h)
-        h = h + nn.Dense(self.width, dtype=self.dtype, name="latent")(z_0)
+        h = h + Dense(self.width, dtype=self.dtype, name="latent")(z_0)
         h = Blocks(
             depth=self.depth,
             head_dim=self.head_dim,

@@ -24,18 +24,17 @@ KINDS = (
 class Collective:
     """One operation: `times` a step, `group` devices together.
 
-    shapes: whole arrays, gathered or before they are reduced. axis: of a gather.
-    disguised: of each array of an all-reduce, whether it is a gather: every device
-    adds its part to zeros.
+    shapes: whole arrays, gathered or before they are reduced. gathered: those of them
+    that are put together, also by an all-reduce to which every device gives its part
+    and zeros.
     """
 
     kind: str
     shapes: tuple[Shape, ...]
     group: int
-    axis: int | None
     times: int
     source: str
-    disguised: tuple[bool, ...] = ()
+    gathered: tuple[Shape, ...] = ()
 
     @property
     def sent(self) -> int:
@@ -66,8 +65,12 @@ def of(program: Program) -> list[Collective]:
             made = _collective(i, kind, scattered, times[name], program.partitions)
             if kind == "all-reduce" and not scattered:
                 parts = program.named(name)
-                disguised = tuple(_onto_zeros(program, parts, o) for o in i.operands)
-                made = dataclasses.replace(made, disguised=disguised)
+                gathered = tuple(
+                    shape
+                    for shape, operand in zip(i.shapes, i.operands, strict=False)
+                    if _onto_zeros(program, parts, operand)
+                )
+                made = dataclasses.replace(made, gathered=gathered)
             if key not in found or found[key].times < made.times:
                 found[key] = made
     return [c for c in found.values() if c.group > 1]
@@ -85,15 +88,14 @@ def _collective(
             results = results[1:2]
     if kind == "reduce-scatter":  # from what is left to what there was
         results = tuple(dataclasses.replace(s, dims=(group, *s.dims)) for s in results)
-    axis = re.search(r"dimensions=\{(\d+)\}", i.rest) if kind == "all-gather" else None
     source = re.search(r'op_name="([^"]*)"', i.rest)
     return Collective(
         "reduce-scatter" if scattered else kind,
         results,
         group,
-        int(axis[1]) if axis else None,
         times,
         source[1] if source else i.name,
+        results if kind == "all-gather" else (),
     )
 
 
@@ -130,41 +132,20 @@ def gathered_activations(
 ) -> list[Collective]:
     """Gathers of something that is no parameter split over `fsdp`.
 
-    A parameter is known by the dimension that is gathered and by its other ones, in
-    any order, with or without the layers that a scan stacks; in an all-reduce by its
-    size alone. Vectors pass: nothing large has one dimension.
+    A parameter is known by its number of elements, alone or with the layers that a scan
+    stacks: compilers reshape and turn them. One gathered by a part of `fsdp` counts for
+    as much as it will be. Vectors pass: nothing large has one dimension.
     """
-    known, sizes = set(), set()
+    fsdp, sizes = mesh.shape["fsdp"], set()
     for leaf in trees.paths(params).values():
-        spec = meshes.leaf_sharding(mesh, leaf).spec
-        if "fsdp" in spec:
-            axis = spec.index("fsdp")
-            rest = [n for i, n in enumerate(leaf.shape) if i != axis]
-            known |= {_key(leaf.shape[axis], rest)}
-            known |= {_key(leaf.shape[axis], rest[1:])}
+        if "fsdp" in meshes.leaf_sharding(mesh, leaf).spec:
             sizes |= {leaf.size, leaf.size // leaf.shape[0]}
 
-    def passes(c: Collective) -> bool:
-        if c.kind == "all-gather":
-            return all(_passes(s, c, known) for s in c.shapes)
-        return all(
-            not disguised or len(s.dims) < 2 or math.prod(s.dims) in sizes
-            for s, disguised in zip(c.shapes, c.disguised, strict=False)
-        )
+    def passes(shape: Shape, c: Collective) -> bool:
+        size, vector = math.prod(shape.dims), sum(n > 1 for n in shape.dims) < 2
+        return vector or size in sizes or size * fsdp // c.group in sizes
 
-    return [c for c in found if not passes(c)]
-
-
-def _key(gathered: int, others: Iterable[int]) -> tuple:
-    return gathered, tuple(sorted(n for n in others if n > 1))
-
-
-def _passes(shape: Shape, c: Collective, known: set) -> bool:
-    dims = [n for n in shape.dims if n > 1]
-    if len(dims) < 2 or c.axis is None:
-        return len(dims) < 2
-    rest = shape.dims[: c.axis] + shape.dims[c.axis + 1 :]
-    return _key(shape.dims[c.axis], rest) in known
+    return [c for c in found if not all(passes(s, c) for s in c.gathered)]
 
 
 def least(params, mesh: jax.sharding.Mesh, itemsize: int) -> dict[str, int]:

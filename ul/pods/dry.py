@@ -141,7 +141,7 @@ def weigh(compiled: jax.stages.Compiled, params, on: jax.sharding.Mesh) -> Progr
         sent={k: sum(c.sent for c in cs) for k, cs in kinds.items()},
         operations={k: sum(c.times for c in cs) for k, cs in kinds.items()},
         gathered_activations=tuple(
-            f"{c.source}: {c.shapes[0].dtype}{list(c.shapes[0].dims)}"
+            f"{c.gathered[0].dtype}{list(c.gathered[0].dims)} {c.source[-40:]}"
             for c in collectives.gathered_activations(found, params, on)
         ),
     )

@@ -115,7 +115,7 @@ def _collectives(plan: Plan) -> list[list[str]]:
         ]
     )
     gathered = program.gathered_activations
-    said = "; ".join(gathered[:3]) or "each gather is of a parameter"
+    said = "; ".join(gathered[:2]) or "each gather is of a parameter"
     rows.append(
         ["activations gathered", str(len(gathered)) if gathered else "no", said]
     )
