@@ -118,8 +118,7 @@ def constrain_leaves(tree):
 def gathered(kernel):
     """A split parameter whole, where it is used; its gradient goes back in parts.
 
-    Said in the network, for inside a scan a layer is gathered at a time; and said of the
-    sum over all rows first, else the compiler may gather activations to get the parts.
+    Said in the network, for inside a scan a layer is gathered at a time.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["fsdp"] == 1:
@@ -132,11 +131,10 @@ def _gathered(kernel):
     return jax.lax.with_sharding_constraint(kernel, P())
 
 
-def _scattered(_, gradient):
-    return (constrain_leaves(jax.lax.with_sharding_constraint(gradient, P())),)
-
-
-_gathered.defvjp(lambda kernel: (_gathered(kernel), None), _scattered)
+_gathered.defvjp(
+    lambda kernel: (_gathered(kernel), None),
+    lambda _, gradient: (constrain_leaves(gradient),),
+)
 
 
 def constrain(x):

@@ -82,7 +82,7 @@ def _collective(
     group = group_size(i.rest, devices)
     results = i.shapes
     if i.opcode.endswith("-start"):
-        if kind == "all-gather":  # (operands, results)
+        if kind in ("all-gather", "reduce-scatter"):  # (operands, results)
             results = results[len(results) // 2 :]
         elif kind == "collective-permute":  # (operand, result, contexts)
             results = results[1:2]
