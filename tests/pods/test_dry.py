@@ -168,7 +168,7 @@ def test_without_batches_half_once_and_twice_the_config():
         ("v9:2x2", "give one as v5p:4x4x4"),
         ("v5p", "give one as v5p:4x4x4"),
         ("v5p:4x", "give one as v5p:4x4x4"),
-        ("h100:8", "use a TPU's topology or cpu:N"),
+        ("h100:16", "one node alone, at most 8"),
         ("cpu:512", "JAX started with 8"),
     ],
 )
@@ -182,6 +182,8 @@ def test_a_missing_libtpu_names_the_extra(monkeypatch):
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs libtpu.*\.\[tpu\]"):
         topology.of("v5e:2x2")
+    with pytest.raises(ConfigError, match="--no-deps jax-cuda13-plugin=="):
+        topology.of("h200:8")
 
 
 def command(*args, **environment):
@@ -259,3 +261,13 @@ def test_a_tpu_step_too_large_says_what_is_missing():
     )  # fmt: skip
     assert done.returncode == 64 and "Traceback" not in done.stderr
     assert "does not fit" in done.stdout and "GiB missing" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_plans_for_gpus_that_are_not_here():
+    pytest.importorskip("jax_cuda13_plugin")
+    done = command(
+        f"--config={DIGITS}:stage2", "--topology=h100:8", "--mesh=fsdp=8", XLA_FLAGS=""
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| **fits**" in done.stdout and "| reduce-scatter" in done.stdout

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from ul import runs
+from ul import build, runs
 from ul.config import Common
 from ul.config.sections import MeshAxes
 from ul.core import trees
@@ -92,6 +92,8 @@ def plan(config: Common, topology: Topology) -> Plan:
       ConfigError: a mesh or a batch that does not divide, attention of another device.
     """
     on = runs.mesh(config, topology.devices)
+    # cuDNN's attention asks a GPU that is here for its version.
+    config = build.portable(config)
     update, batch = runs.update(config, on), runs.abstract_batch(config, on)
     abstract = state.abstract(update.init, update.tx, update.decays, on)
     # A TPU multiplies bfloat16, and gathers what it multiplies as such.
@@ -110,7 +112,7 @@ def plan(config: Common, topology: Topology) -> Plan:
     began = time.monotonic()
     try:
         with jax.set_mesh(on), waiting(f"compiling for {topology.name}"):
-            compiled = loop.lower(update, abstract, batch).compile()
+            compiled = loop.lower(update, abstract, batch).compile(topology.options)
     except jax.errors.JaxRuntimeError as e:
         needed = bytes_needed(str(e))
         if not needed:

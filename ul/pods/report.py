@@ -34,6 +34,8 @@ def _size(plan: Plan) -> list[list[str]]:
     step = "a step"
     if not isinstance(plan.config, Autoencoder):
         step = "a step on latents; encoding them is not in it"
+    if plan.topology.options:  # a GPU's
+        step += "; XLA's attention, which holds what cuDNN's does not"
     return [
         ["topology", plan.topology.name, f"{plan.chips} x {chip}"],
         ["mesh", f"data={mesh.data} x fsdp={mesh.fsdp}", f"remat {remat(plan)}"],

@@ -21,20 +21,45 @@ _TPU_ENVIRONMENT = {
     # Two plans at a time: no device is opened, so nothing is shared.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
+# Tuning wants to run kernels, and Triton's matrix products cannot do without it.
+_NO_TUNING: dict[str, str | bool] = {
+    "xla_gpu_enable_triton_gemm": False,
+    "xla_gpu_autotune_level": "0",
+}
+# Of compute capability 9.0 and of the Hopper chips that have 132 cores; a text proto.
+_HOPPER = """
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  shared_memory_per_core: 233472 shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448 l2_cache_size: 52428800
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+  memory_bandwidth: %d device_memory_size: %d
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 }
+device_description_str: "%s"
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """name: as given. sides: chips along each axis. chip None: its speed is unknown."""
+    """name: as given. sides: chips along each axis. chip None: its speed is unknown.
+
+    options: what the compiler is told, for it has no device to ask.
+    """
 
     name: str
     sides: tuple[int, ...]
     devices: list
     chip: Chip | None
+    options: dict[str, str | bool] = dataclasses.field(default_factory=dict)
 
 
 def of(name: str) -> Topology:
-    """`v5p:4x4x4`, or another TPU; `cpu:8`, virtual devices of this machine.
+    """`v5p:4x4x4` or another TPU; `h100:8`; `cpu:8`, virtual devices of this machine.
 
     To be called before JAX has counted its devices.
 
@@ -51,16 +76,11 @@ def of(name: str) -> Topology:
     if "jax_platforms" not in os.environ:
         jax.config.update("jax_platforms", "cpu")
     if kind == "cpu":
-        devices = _cpu(math.prod(sides))
-    elif CHIPS[kind].wrap:
-        devices = _tpu(name, kind, sides)
-    else:
-        raise ConfigError(
-            f"--topology {name}: compiling for a GPU that is not here needs a target "
-            "description and the CUDA plugin, which this command does not load; "
-            "use a TPU's topology or cpu:N"
-        )
-    return Topology(name, sides, devices, CHIPS.get(kind))
+        return Topology(name, sides, _cpu(math.prod(sides)), None)
+    chip = CHIPS[kind]
+    if chip.wrap:
+        return Topology(name, sides, _tpu(name, kind, sides), chip)
+    return Topology(name, sides, _gpu(name, chip, math.prod(sides)), chip, _NO_TUNING)
 
 
 def _cpu(count: int) -> list:
@@ -94,3 +114,20 @@ def _tpu(name: str, kind: str, sides: tuple[int, ...]) -> list:
     except jax.errors.JaxRuntimeError as e:
         raise ConfigError(f"--topology {name}: {str(e).splitlines()[0]}") from e
     return list(found)
+
+
+def _gpu(name: str, chip: Chip, count: int) -> list:
+    if count > 8:
+        raise ConfigError(f"--topology {name}: GPUs of one node alone, at most 8")
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        version = jax.__version__
+        raise ConfigError(
+            f"--topology {name} needs the CUDA compiler, which wants no GPU: pip install "
+            f"--no-deps jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
+        )
+    size = round(chip.memory_gib * 2**30)
+    target = _HOPPER % (chip.memory_bandwidth, size, chip.name)
+    found = topologies.get_topology_desc(
+        platform="cuda", target_config=target, topology=f"1x1x{count}"
+    )
+    return list(found.devices)

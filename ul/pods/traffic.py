@@ -43,7 +43,10 @@ def _sequences(program: Program) -> set[str]:
 
 
 def _bytes(i: Instruction) -> int:
-    return sum(s.nbytes for s in i.shapes if not s.fast)
+    shapes = [s for s in i.shapes if not s.fast]
+    if i.opcode == "custom-call" and len(shapes) > 1:
+        shapes = [s for s in shapes if s.dtype != "s8"]  # a library's scratch
+    return sum(s.nbytes for s in shapes)
 
 
 def _moved(program: Program, where: str, i: Instruction) -> int:
