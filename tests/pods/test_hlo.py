@@ -62,7 +62,10 @@ ENTRY %main.1_spmd (x: f32[8]) -> f32[8] {
 
 
 def found(text):
-    return {(c.kind, c.group, c.times): c for c in collectives.of(hlo.parse(text))}
+    each = collectives.of(hlo.parse(text))
+    by_kind = {(c.kind, c.group, c.times): c for c in each}
+    assert len(by_kind) == len(each)
+    return by_kind
 
 
 def test_loops_are_counted_and_every_channel_once():
