@@ -6,7 +6,7 @@ from absl import flags
 
 from launch import cli
 from ul.config import Common
-from ul.core.errors import ConfigError
+from ul.core.errors import ConfigError, OutOfMemory
 from ul.pods import report, search, topology
 
 _TOPOLOGY = flags.DEFINE_string(
@@ -32,7 +32,7 @@ def _axes(text: str) -> tuple[int, int]:
 
 
 def main(parsed: Common) -> None:
-    """Raises ConfigError, after the table, if a single plan does not fit."""
+    """Raises OutOfMemory, after the table, if a single plan does not fit."""
     meshes = [_axes(m) for m in _MESH.value] or [(parsed.mesh.data, parsed.mesh.fsdp)]
     if not all(b.isdigit() and int(b) for b in _BATCHES.value):
         raise ConfigError(f"--batch_per_chip is {_BATCHES.value}; give 8,16,32")
@@ -43,7 +43,7 @@ def main(parsed: Common) -> None:
         made = search.single(parsed, where, meshes[0])
         print(report.one(made))
         if made.missing:
-            raise ConfigError(f"{where.name}: the step {report.verdict(made)} a chip")
+            raise OutOfMemory(f"{where.name}: the step {report.verdict(made)} a chip")
         return
     batches = [int(b) for b in _BATCHES.value]
     print(search.best(parsed, where, meshes, _REMATS.value, batches))
