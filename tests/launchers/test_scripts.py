@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launch import slurm, tpu_vm
-from launch.jobs import Job, run_again
+from launch.jobs import run_again
 
 GOLDEN = Path(__file__).parent / "golden"
 BIN = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -61,74 +61,46 @@ def test_shellcheck_finds_nothing(text):
     assert done.returncode == 0, done.stdout
 
 
-def job(workdir, python="train", **changes):
-    fields = dict(
-        name="job",
-        config="c",
-        workdir=str(workdir),
-        overrides=("--config.x=a 'b'",),
-        options=(),
-        max_attempts=3,
-        python=python,
-        check=lambda overrides: None,
-    )
-    return Job(**fields | changes)
-
-
 @pytest.fixture
-def stand_in(tmp_path):
-    """Puts a script first on the PATH; each logs its calls to a file of its name."""
-    (tmp_path / "bin").mkdir()
+def start(stand_in, job, tmp_path):
+    """Starts the batch script as SLURM would."""
 
-    def put(name, body):
-        file = tmp_path / "bin" / name
-        log = tmp_path / f"{name}.calls"
-        file.write_text(f'#!/usr/bin/env bash\necho "$@" >>{log}\n{body}\n')
-        file.chmod(0o755)
-        return lambda: log.read_text().splitlines() if log.exists() else []
+    def start(**env):
+        script = slurm.Place().render(job(tmp_path))["job.sh"]
+        env = stand_in.env | {"SLURM_JOB_ID": "7"} | env
+        return subprocess.Popen(["bash", "-c", script], env=env)
 
-    put.env = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    return put
-
-
-def start_slurm(stand_in, tmp_path, **env):
-    script = slurm.Place().render(job(tmp_path))["job.sh"]
-    return subprocess.Popen(
-        ["bash", "-c", script],
-        env=stand_in.env | {"SLURM_JOB_ID": "7"} | env,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    return start
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_slurm_requeues_what_may_succeed(stand_in, tmp_path, code):
+def test_slurm_requeues_what_may_succeed(stand_in, start, code):
     stand_in("srun", f"exit {code}")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
-    assert start_slurm(stand_in, tmp_path).wait() == code
+    assert start().wait() == code
     assert ("requeue 7" in calls()) == run_again(code)
 
 
-def test_slurm_ends_unforeseen_failures_after_so_many_restarts(stand_in, tmp_path):
+def test_slurm_ends_unforeseen_failures_after_so_many_restarts(stand_in, start):
     stand_in("srun", "exit 1")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
     for restarts in (2, 3):
-        start_slurm(stand_in, tmp_path, SLURM_RESTART_COUNT=str(restarts)).wait()
+        start(SLURM_RESTART_COUNT=str(restarts)).wait()
     assert calls().count("requeue 7") == 1
 
 
-def test_slurm_does_not_requeue_a_cancelled_job(stand_in, tmp_path):
+def test_slurm_does_not_requeue_a_cancelled_job(stand_in, start):
     stand_in("srun", "exit 143")
     calls = stand_in("scontrol", "echo JobState=CANCELLED")
-    start_slurm(stand_in, tmp_path).wait()
+    start().wait()
     assert calls() == ["show job -o 7"]
 
 
-def test_slurm_passes_the_signal_on_and_waits(stand_in, tmp_path):
+def test_slurm_passes_the_signal_on_and_waits(stand_in, start, tmp_path):
     """The step takes its time to save; its exit code counts, not the wait's."""
     stand_in("srun", "trap 'sleep 0.5; exit 75' TERM; touch $READY; sleep 30 & wait")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
-    process = start_slurm(stand_in, tmp_path, READY=str(tmp_path / "ready"))
+    process = start(READY=str(tmp_path / "ready"))
     wait_for(tmp_path / "ready")
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 75
@@ -144,27 +116,25 @@ def wait_for(file):
 
 
 @pytest.fixture
-def worker(stand_in, tmp_path, monkeypatch):
-    """A worker's home where the code is installed; `run(codes)` ends with the last."""
+def render_tpu_vm(job):
+    place = tpu_vm.Place(accelerator="v5p-8", runtime="r", zone="z", poll_seconds=0)
+    return place.render(job("gs://bucket/s1"))
+
+
+@pytest.fixture
+def worker(stand_in, ends_with, render_tpu_vm, tmp_path):
+    """Runs the script in a home where the code is installed: its code, and its calls."""
     (tmp_path / "ul").mkdir()
     (tmp_path / "ul/.installed").touch()
     stand_in("sleep", "")
 
     def run(*codes):
-        (tmp_path / "codes").write_text("".join(f"{c}\n" for c in codes))
-        take = f"code=$(head -n 1 {tmp_path}/codes); sed -i 1d {tmp_path}/codes"
-        calls = stand_in("train", f"{take}\nexit $code")
-        text = render_tpu_vm()["worker.sh"]
+        calls = ends_with(*codes)
         env = stand_in.env | {"HOME": str(tmp_path)}
-        subprocess.run(["bash", "-c", text], env=env, stdout=subprocess.DEVNULL)
+        subprocess.run(["bash", "-c", render_tpu_vm["worker.sh"]], env=env)
         return int((tmp_path / "exit-code").read_text()), calls()
 
     return run
-
-
-def render_tpu_vm():
-    place = tpu_vm.Place(accelerator="v5p-8", runtime="r", zone="z", poll_seconds=0)
-    return place.render(job("gs://bucket/s1"))
 
 
 @pytest.mark.parametrize("code", [c for c in CODES if c != 1])
@@ -180,7 +150,9 @@ def test_a_tpu_worker_ends_unforeseen_failures(worker):
     )
 
 
-def test_a_queued_resource_taken_away_is_asked_for_again(stand_in, tmp_path):
+def test_a_queued_resource_taken_away_is_asked_for_again(
+    stand_in, render_tpu_vm, tmp_path
+):
     """Waits, sends the code once, starts, loses the machines, and ends with the code of
     the worker that failed."""
     states = "NONE WAITING_FOR_RESOURCES ACTIVE ACTIVE SUSPENDED NONE ACTIVE".split()
@@ -197,7 +169,7 @@ def test_a_queued_resource_taken_away_is_asked_for_again(stand_in, tmp_path):
         *exit-code=*) [[ -s {tmp_path}/states ]] || printf 'exit-code=%s\\n' 0 65 0 ;;
       esac"""
     calls = stand_in("gcloud", body)
-    for name, text in render_tpu_vm().items():
+    for name, text in render_tpu_vm.items():
         (tmp_path / name).write_text(text)
     done = subprocess.run(
         ["bash", "queue.sh"],
