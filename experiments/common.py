@@ -18,6 +18,14 @@ def run(stage: str) -> ConfigDict:
     c.checkpoint = dict(
         every=1000, minutes=10.0, keep=2, keep_every=0, keep_minutes=0.0
     )
+    c.watchdog = dict(
+        start=1800.0,
+        restore=1800.0,
+        compile=3600.0,
+        step=900.0,
+        save=1800.0,
+        evaluation=3600.0,
+    )
     return c
 
 

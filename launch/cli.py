@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
@@ -9,6 +10,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from ul import build, config
+from ul.core import processes
 from ul.core.errors import ConfigError, UserError
 
 _TRACE = flags.DEFINE_bool("trace", False, "Show the whole trace of an error.")
@@ -33,11 +35,7 @@ def define_config() -> Callable[[], config.Common]:
 
 
 def required(holder: flags.FlagHolder) -> str:
-    """The value of a flag that must be given.
-
-    Raises:
-      ConfigError: naming it.
-    """
+    """The value of a flag that must be given; ConfigError names it where it is not."""
     if not holder.value:
         raise ConfigError(f"--{holder.name} is missing")
     return holder.value
@@ -60,9 +58,9 @@ def _parse(argv: list[str]) -> list[str]:
 
 def run(main: Callable[[], None], commands: Sequence[str] = ()) -> None:
     """Run `main`, the only or one of `commands`; exit with its error's code."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING
-    )
+    # Some import has set up logging before.
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(format=form, level=logging.WARNING, force=True)
     logging.getLogger("ul").setLevel(logging.INFO)
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells much
     try:
@@ -72,8 +70,9 @@ def run(main: Callable[[], None], commands: Sequence[str] = ()) -> None:
         if rest:
             raise ConfigError(f"unexpected argument {rest[0]!r}")
         main()
-    except UserError as e:
-        if flags.FLAGS.is_parsed() and _TRACE.value:
-            raise
+    except Exception as e:
+        code = e.code if isinstance(e, UserError) else 1
+        if code == 1 or flags.FLAGS.is_parsed() and _TRACE.value:
+            traceback.print_exc()
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
-        sys.exit(e.code)
+        processes.end(code, str(e))

@@ -3,17 +3,28 @@
     python -m launch.train --config experiments/digits.py:stage1 --workdir runs/s1
     python -m launch.train --config experiments/digits.py:stage2 --workdir runs/s2 \\
         --config.stage1.workdir=runs/s1
+
+On many machines every process runs this same command (launch/README.md).
 """
 
 from absl import flags
 
-from launch import cli
+from launch import cli, cluster
 from ul import session
 from ul.core.errors import ConfigError
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
 _PROFILE = flags.DEFINE_string("profile_steps", "0:0", "Trace the steps first:last.")
+_ATTEMPTS = flags.DEFINE_integer(
+    "max_attempts",
+    0,
+    "Stop after so many starts without a new checkpoint; 0: never.",
+    0,
+)
+_ALLOW = flags.DEFINE_bool(
+    "allow_changes", False, "Resume though the config or the data are not the same."
+)
 
 
 def main() -> None:
@@ -23,7 +34,14 @@ def main() -> None:
         raise ConfigError(
             f"--profile_steps is {_PROFILE.value!r}, not first:last as 10:13"
         )
-    session.train(parsed, workdir, profile=(int(first), int(last)))
+    cluster.join()
+    session.train(
+        parsed,
+        workdir,
+        profile=(int(first), int(last)),
+        max_attempts=_ATTEMPTS.value,
+        allow_changes=_ALLOW.value,
+    )
 
 
 if __name__ == "__main__":

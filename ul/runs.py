@@ -122,13 +122,13 @@ def _run(config: Common, **parts) -> Run:
             batch_size=config.batch_size,
             start=start,
             stop=stop,
-            process=jax.process_index(),
-            num_processes=jax.process_count(),
+            rows=meshes.local_rows(parts["mesh"], config.batch_size),
             threads=config.data.threads,
         )
 
     return Run(
         batches=batches,
+        data=pipeline.fingerprint(train, config.batch_size),
         tx=optim.adamw(lr, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip=o.clip),
         lr=lr,
         root=jax.random.key(config.seed),
@@ -146,11 +146,11 @@ def _run(config: Common, **parts) -> Run:
 
 
 def _held_out(config, objective, examples, on, prepare):
-    """`scalars(params)`: every term on held-out examples, as `eval_*_bpp`."""
+    """`scalars(params, check)`: every term on held-out examples, as `eval_*_bpp`."""
     measure = rate.HeldOut(objective, draws=config.eval.draws)
     pixels = int(np.prod(config.data.image_shape[:2]))
 
-    def scalars(params) -> dict[str, float]:
+    def scalars(params, check) -> dict[str, float]:
         found = measure(
             params,
             eval_batches(config, examples, config.look.eval_examples),
@@ -158,6 +158,7 @@ def _held_out(config, objective, examples, on, prepare):
             batch_size=config.eval.batch_size,
             prepare=prepare,
             on=on,
+            check=check,
         )
         return {
             f"eval_{name.removesuffix('_nats')}_bpp": rate.bits_per_pixel(m, pixels)[0]
@@ -176,16 +177,17 @@ def stage1_run(config: Autoencoder) -> Run:
     few = next(eval_batches(config, examples, config.look.pictures))
     key = jax.random.key(0)
 
-    def look(params):
+    def look(params, check):
         again = chunks.map_rows(
             lambda image, row: made.codec.reconstruct(params, image, row, key),
             {"image": few["image"], "row": few["row"]},
             batch_size=config.eval.batch_size,
             on=on,
+            check=check,
         )
         pairs = np.concatenate([few["image"], again])
         picture = grid(pairs, len(few["row"]), _scale(config))
-        return scalars(params), {"reconstructions": picture}
+        return scalars(params, check), {"reconstructions": picture}
 
     return _run(
         config,
@@ -224,7 +226,7 @@ def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
         lambda batch: prepare(batch, 0),
     )
 
-    def look(params):
+    def look(params, check):
         images = chunks.map_rows(
             lambda label, row: encoder.decode(
                 frozen, made.sample(params, label, row, key, 1.0), row, key
@@ -232,9 +234,12 @@ def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
             {"label": label, "row": row},
             batch_size=config.eval.batch_size,
             on=on,
+            check=check,
         )
         columns = min(config.data.num_classes, len(images))
-        return scalars(params), {"samples": grid(images, columns, _scale(config))}
+        return scalars(params, check), {
+            "samples": grid(images, columns, _scale(config))
+        }
 
     return _run(
         config,

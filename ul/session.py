@@ -1,14 +1,19 @@
 """One training session in a workdir: from a config to a trained, committed state."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
 
+from etils import epath
+
 from ul import api, build, config, runs
+from ul.core import processes
 from ul.core.errors import ConfigError
-from ul.train import curves, loop, signals, workdir
-from ul.train.checkpoint import Checkpoints
-from ul.train.writer import Writer
+from ul.train import curves, loop, workdir
+from ul.train.checkpoint import Checkpoints, verified_steps
+from ul.train.guard import Guard
+from ul.train.writer import Silent, Writer
 
 log = logging.getLogger("ul")
 
@@ -44,36 +49,103 @@ def build_run(parsed: config.Common, facts: dict) -> tuple[loop.Run, dict]:
 
 
 def train(
-    parsed: config.Common, where: str, *, profile: tuple[int, int] = (0, 0)
+    parsed: config.Common,
+    where: str,
+    *,
+    profile: tuple[int, int] = (0, 0),
+    max_attempts: int = 0,
+    allow_changes: bool = False,
 ) -> None:
     """Train in the directory `where`, or go on there. `profile`: steps to trace.
+
+    Every process of the run calls this; process 0 alone holds and writes the directory.
 
     Raises:
       UserError: of the kind that its exit code says; what was saved stays.
     """
-    plain = dataclasses.asdict(parsed)
-    with workdir.locked(where) as path:
+    with contextlib.ExitStack() as held:
+        guard = held.enter_context(Guard(where, dataclasses.asdict(parsed.watchdog)))
+        seconds = parsed.watchdog.start
+
+        def first(name, fn):
+            return processes.from_first(name, fn, seconds)
+
+        # The directory is ours before anything in it is read.
+        first("workdir", lambda: held.enter_context(workdir.locked(where)) and None)
+        path = epath.Path(where)
         trace = loop.Profile(path, *profile)
-        run, facts = build_run(parsed, workdir.remembered(path))
-        workdir.claim(path, plain, facts | {"mesh": dict(run.mesh.shape)})
-        kept, log_to = parsed.checkpoint, parsed.log
-        writer = functools.partial(
-            Writer,
-            path,
-            tensorboard=log_to.tensorboard,
-            wandb=log_to.wandb,
-            config=plain,
-        )
-        checkpoints = Checkpoints(
-            path,
-            keep=kept.keep,
-            keep_every=kept.keep_every,
-            keep_minutes=kept.keep_minutes,
-        )
-        try:
-            with signals.stop_on_signal() as stop:
-                loop.train(run, checkpoints, writer, stop, trace)
-        finally:
-            trace.close()
-            checkpoints.close()
-        curves.draw(path)
+        known = first("remembered", lambda: workdir.remembered(path))
+        run, facts = processes.agree("build", lambda: build_run(parsed, known), seconds)
+        facts |= about(run)
+        plain = dataclasses.asdict(parsed)
+        check_alike(plain, run.data, seconds)
+
+        def begin():
+            workdir.claim(path, plain, facts, allow=allow_changes)
+            newest = max(verified_steps(path), default=0)
+            workdir.count_attempt(path, newest, max_attempts)
+
+        first("claim", begin)
+        checkpoints = open_checkpoints(path, parsed.checkpoint)
+        held.callback(trace.close)
+        held.push(functools.partial(_close, checkpoints))
+        with processes.plain_errors():
+            loop.train(run, checkpoints, writer(path, parsed, plain), guard, trace)
+        if processes.is_first():
+            workdir.done(path)
+            curves.draw(path)
+
+
+def _close(checkpoints: Checkpoints, kind, error, trace) -> None:
+    """Finish a save under way; after an error not with others, who may never come."""
+    if error is None or processes.count() == 1:
+        checkpoints.close()
+
+
+def about(run: loop.Run) -> dict:
+    """What of the machine and the data the workdir remembers."""
+    return {
+        "mesh": dict(run.mesh.shape),
+        "processes": processes.count(),
+        "devices": run.mesh.devices.flat[0].device_kind,
+        "data": run.data,
+    }
+
+
+def check_alike(plain: dict, data: str, seconds: float) -> None:
+    """All processes run the same code on the same config, packages and data.
+
+    Raises:
+      ConfigError: on all of them, with the first difference's process and sides.
+    """
+    mine = workdir.identity(plain, data)
+    theirs = processes.from_first("identity", lambda: mine, seconds)
+
+    def same():
+        differences = workdir.unlike(mine, theirs)
+        if differences:
+            raise ConfigError(f"differs from process 0: {'; '.join(differences[:5])}")
+
+    processes.agree("alike", same, seconds)
+
+
+def open_checkpoints(path, kept) -> Checkpoints:
+    return Checkpoints(
+        path,
+        keep=kept.keep,
+        keep_every=kept.keep_every,
+        keep_minutes=kept.keep_minutes,
+    )
+
+
+def writer(path, parsed: config.Common, plain: dict):
+    """`open_writer(step)` of this process: the first one's says everything."""
+    if not processes.is_first():
+        return lambda step: Silent()
+    return functools.partial(
+        Writer,
+        path,
+        tensorboard=parsed.log.tensorboard,
+        wandb=parsed.log.wandb,
+        config=plain,
+    )

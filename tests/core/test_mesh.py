@@ -52,7 +52,25 @@ def test_constrain_pins_rows_under_a_mesh_and_is_nothing_without():
     assert y.sharding.spec[0] in (("data", "fsdp"), "data")
 
 
-def test_describe_counts_what_a_device_holds():
-    tree = {"w": jax.ShapeDtypeStruct((1024, 1024), jnp.float32)}
-    text = mesh.describe(mesh.make(2, 4), tree)
-    assert "4.0 MiB sharded" in text and "1.0 MiB a device" in text
+def test_the_table_says_how_each_part_is_split_and_what_a_device_holds():
+    made = mesh.make(2, 4)
+    tree = {
+        "params": {"encoder": {"w": jax.ShapeDtypeStruct((1024, 1024), jnp.float32)}},
+        "step": jax.ShapeDtypeStruct((), jnp.int32),
+    }
+    rows = mesh.describe(made, tree).splitlines()
+    assert "'fsdp': 4" in rows[0]
+    assert rows[2].split() == [
+        *("params/encoder", "fsdp,", "axis", "0", "of", "2", "1", "4.0", "1.0")
+    ]
+    assert rows[3].split()[:3] == ["step", "replicated", "1"]
+    assert rows[-1].split() == ["all", "2", "4.0", "1.0"]
+
+
+def test_a_process_without_all_rows_gives_its_own():
+    """With one process all rows are local, whichever order the mesh has its devices in."""
+    devices = list(reversed(jax.devices()))
+    made = mesh.make(2, 4, devices)
+    np.testing.assert_array_equal(mesh.local_rows(made, 16), np.arange(16))
+    x = mesh.to_global(made, {"x": np.arange(16)}, 16)["x"]
+    np.testing.assert_array_equal(mesh.to_host(made, x), np.arange(16))

@@ -43,6 +43,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("checkpoint.keep", lambda v: v >= 1, "at least 1"),
     ("checkpoint.keep_every", lambda v: v >= 0, "0 or more"),
     ("checkpoint.keep_minutes", lambda v: v >= 0, "0 or more"),
+    ("watchdog", lambda v: min(vars(v).values()) > 0, "positive seconds"),
     ("sampling.num_steps", lambda v: v >= 1, "at least 1"),
     ("eval.batch_size", lambda v: v >= 1, "at least 1"),
     ("eval.examples", lambda v: v >= 2, "at least 2"),

@@ -144,3 +144,19 @@ class Guidance:
 
     logsnr_low: float
     logsnr_high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Watchdog:
+    """Seconds without a sign of life after which a run ends, by phase (train/guard.py).
+
+    start: reading configs, data and stage 1, and meeting the other processes.
+    compile: with the first step.
+    """
+
+    start: float
+    restore: float
+    compile: float
+    step: float
+    save: float
+    evaluation: float

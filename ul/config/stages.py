@@ -21,6 +21,7 @@ from ul.config.sections import (
     Shape,
     SingleLoss,
     Stage1,
+    Watchdog,
 )
 
 
@@ -39,6 +40,7 @@ class Common:
     log: Log
     look: Look
     checkpoint: Checkpoint
+    watchdog: Watchdog
     sampling: Sampling
     eval: Eval
 

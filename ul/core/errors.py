@@ -17,6 +17,10 @@ class ConfigError(UserError):
     code = 64
 
 
+class OutOfMemory(ConfigError):
+    """A device cannot hold what the config asks for."""
+
+
 class DataError(UserError):
     """Data are missing, of the wrong form, or too many of them are broken."""
 
@@ -27,6 +31,16 @@ class CheckpointError(UserError):
     """A checkpoint is needed and none can be loaded."""
 
     code = 66
+
+
+class UnreadableStep(CheckpointError):
+    """One checkpoint cannot be read; an older one may be."""
+
+
+class NoProgress(UserError):
+    """Too many starts in a row saved nothing new."""
+
+    code = 69
 
 
 class NonFiniteError(UserError):
@@ -51,3 +65,19 @@ class Preempted(UserError):
     """Stopped by a signal after a committed save; run the same command again."""
 
     code = 75
+
+
+class Stalled(UserError):
+    """Nothing moved for as long as was allowed."""
+
+    code = 124
+
+
+class PeerLost(UserError):
+    """Another process of the run ended without a word; run the same command again."""
+
+    code = 134
+
+
+class Interrupted(Exception):
+    """A look or an evaluation was broken off because a stop was asked for."""

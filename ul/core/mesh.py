@@ -4,6 +4,7 @@ Sharding lives here and not in the networks. Axes: `data` and `fsdp`. A batch is
 split over both; a parameter over `fsdp` alone, by its shape.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -70,28 +71,70 @@ def shardings(mesh: Mesh, tree):
 
 
 def describe(mesh: Mesh, tree) -> str:
-    """One line: how many leaves and bytes are split, and what a device holds."""
-    split = whole = per_device = 0
-    leaves = trees.paths(tree)
-    for leaf in leaves.values():
+    """A table: what of each part is split and how, and the bytes that a device holds."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    for path, leaf in trees.paths(tree).items():
+        spec = leaf_sharding(mesh, leaf).spec
+        axis = next((i for i, name in enumerate(spec) if name), None)
+        shape = "replicated" if axis is None else f"fsdp, axis {axis} of {len(spec)}"
+        parts = 1 if axis is None else mesh.shape["fsdp"]
         nbytes = int(np.prod(leaf.shape)) * leaf.dtype.itemsize
-        sharded = "fsdp" in (leaf_sharding(mesh, leaf).spec or ())
-        split, whole = split + nbytes * sharded, whole + nbytes * (not sharded)
-        per_device += nbytes // mesh.shape["fsdp"] if sharded else nbytes
-    return (
-        f"mesh {dict(mesh.shape)}: {len(leaves)} leaves, {split / 2**20:.1f} MiB "
-        f"sharded over fsdp, {whole / 2**20:.1f} MiB replicated, "
-        f"{per_device / 2**20:.1f} MiB a device"
-    )
+        row = rows.setdefault((_part(path), shape), [0, 0, 0])
+        for i, n in enumerate((1, nbytes, nbytes // parts)):
+            row[i] += n
+    lines = [f"mesh {dict(mesh.shape)}, MiB of the state:"]
+    lines += [f"{'part':<16} {'sharding':<22} {'leaves':>6} {'all':>9} {'a device':>9}"]
+    total = [sum(row[i] for row in rows.values()) for i in range(3)]
+    for (part, shape), row in [*sorted(rows.items()), (("all", ""), total)]:
+        numbers = f"{row[0]:>6} {row[1] / 2**20:>9.1f} {row[2] / 2**20:>9.1f}"
+        lines += [f"{part:<16} {shape:<22} {numbers}"]
+    return "\n".join(lines)
 
 
-def to_global(mesh: Mesh, batch: dict) -> dict:
-    """This process's rows of a host batch to arrays of the global batch."""
+def _part(path: str) -> str:
+    """params, a network of it, an EMA, the moments: what a reader thinks in."""
+    first, _, rest = path.partition("/")
+    return first if first in ("opt", "step") else f"{first}/{rest.split('/')[0]}"
+
+
+def local_rows(mesh: Mesh, total: int) -> np.ndarray:
+    """Which rows of a global batch this process's devices hold, ascending."""
+    held = batch_sharding(mesh).addressable_devices_indices_map((total,))
+    return np.unique([np.arange(total)[index] for index in held.values()])
+
+
+def to_global(mesh: Mesh, batch: dict, total: int | None = None) -> dict:
+    """A host batch as arrays of the global batch of `total` rows.
+
+    The batch has either all rows or this process's `local_rows`.
+    """
     sharding = batch_sharding(mesh)
-    return {
-        k: jax.make_array_from_process_local_data(sharding, np.asarray(v))
-        for k, v in batch.items()
-    }
+
+    def place(value):
+        value = np.asarray(value)
+        n = total or len(value)
+        rows = np.arange(n) if len(value) == n else local_rows(mesh, n)
+
+        def shard(index):
+            first, last, _ = index[0].indices(n)
+            at = np.searchsorted(rows, first)
+            return value[at : at + last - first]
+
+        return jax.make_array_from_callback((n, *value.shape[1:]), sharding, shard)
+
+    return {k: place(v) for k, v in batch.items()}
+
+
+def to_host(mesh: Mesh, tree):
+    """Arrays that lie over the mesh, whole, on every process's host."""
+    if jax.process_count() > 1:
+        tree = _whole(replicated(mesh))(tree)
+    return jax.device_get(tree)
+
+
+@functools.cache
+def _whole(sharding: NamedSharding):
+    return jax.jit(lambda tree: tree, out_shardings=sharding)
 
 
 def constrain(x):

@@ -5,6 +5,7 @@ and after any resume. Grain shuffles each epoch anew and reads ahead.
 """
 
 import functools
+import hashlib
 from collections.abc import Iterator
 
 import grain
@@ -41,24 +42,17 @@ def assemble(dataset, indices, rows, total: int) -> dict[str, np.ndarray]:
     }
 
 
-def local_rows(batch_size: int, process: int, num_processes: int) -> np.ndarray:
-    """The rows of the global batch that this process reads: one contiguous part."""
-    share = batch_size // num_processes
-    return np.arange(process * share, (process + 1) * share)
-
-
 def train_batches(
     dataset: grain.MapDataset,
     *,
     batch_size: int,
     start: int,
     stop: int,
-    process: int = 0,
-    num_processes: int = 1,
+    rows: np.ndarray | None = None,
     threads: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of steps start .. stop - 1: this process's rows of each global batch."""
-    rows = local_rows(batch_size, process, num_processes)
+    """Batches of steps start .. stop - 1: `rows` of each global batch, or all of it."""
+    rows = np.arange(batch_size) if rows is None else rows
 
     def batch(k: int):
         return assemble(dataset, k * batch_size + rows, rows, batch_size)
@@ -79,3 +73,16 @@ def eval_batches(
     for first in range(0, total, batch_size):
         rows = np.arange(first, min(first + batch_size, total))
         yield assemble(dataset, rows, rows, total)
+
+
+def fingerprint(dataset: grain.MapDataset, batch_size: int, probes: int = 8) -> str:
+    """A digest of examples as training gets them: sixteen hex digits.
+
+    It differs when the files, their order, the shuffling or the augmentation do.
+    """
+    digest = hashlib.sha256(str(len(dataset)).encode())
+    for i in range(0, probes * batch_size, batch_size):
+        found = dataset[i]
+        digest.update(np.ascontiguousarray(found["image"]).tobytes())
+        digest.update(str(int(found["label"])).encode())
+    return digest.hexdigest()[:16]

@@ -17,12 +17,13 @@ def map_rows(
     batch_size: int,
     on: jax.sharding.Mesh,
     title: str = "",
+    check: Callable[[], None] = lambda: None,
 ) -> Any:
     """`fn(**rows)` over chunks of `batch_size` rows, split over the mesh; host arrays out,
     one or a tree of them.
 
     The last chunk is padded and cut, so every chunk has the same compiled shape. With
-    a `title`, a bar shows rate and time left.
+    a `title`, a bar shows rate and time left. `check` is called before each chunk.
     """
     (total,) = {len(v) for v in batch.values()}
     devices = on.size
@@ -35,11 +36,12 @@ def map_rows(
     )
     with bar, jax.set_mesh(on):
         for first in range(0, total, size):
+            check()
             part = {k: v[first : first + size] for k, v in batch.items()}
             real = min(size, total - first)
             padded = arrays.pad_rows(part, size)
             del padded["mask"]
-            result = jax.device_get(fn(**mesh.to_global(on, padded)))
+            result = mesh.to_host(on, fn(**mesh.to_global(on, padded)))
             out.append(jax.tree.map(lambda r, real=real: r[:real], result))
             bar.update(real)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *out)

@@ -39,18 +39,23 @@ class HeldOut:
         batch_size: int,
         prepare: Callable[[dict], dict],
         on: jax.sharding.Mesh,
+        check: Callable[[], None] = lambda: None,
     ) -> dict[str, Moments]:
-        """Every term over `batches`, in nats. Rows that pad the last have mask 0."""
+        """Every term over `batches`, in nats. Rows that pad the last have mask 0.
+
+        `check` is called before each batch.
+        """
         size = -(-batch_size // on.size) * on.size
         total: dict[str, Moments] | None = None
         with jax.set_mesh(on):
             for batch in batches:
+                check()
                 whole = mesh.to_global(on, arrays.pad_rows(batch, size))
                 mask = whole.pop("mask")
                 seen = self._measure(params, prepare(whole), mask, key)
                 total = seen if total is None else merge(total, seen)
         assert total is not None, "the pipeline never yields an empty evaluation"
-        return jax.device_get(total)
+        return mesh.to_host(on, total)
 
 
 def bits_per_pixel(moments: Moments, pixels: int) -> tuple[float, float]:

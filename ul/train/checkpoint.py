@@ -8,6 +8,7 @@ kill between the commit and the verification costs nothing; the trainer verifies
 step when it resumes.
 """
 
+import functools
 import json
 import logging
 import time
@@ -18,11 +19,21 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from ul.core import trees
-from ul.core.errors import CheckpointError, NonFiniteError, StorageError
+from ul.core import processes, trees
+from ul.core.errors import (
+    CheckpointError,
+    NonFiniteError,
+    StorageError,
+    UnreadableStep,
+)
 from ul.train.workdir import write_atomic
 
 log = logging.getLogger("ul")
+
+# Orbax's marker of a whole step (AtomicityMode.COMMIT_FILE).
+COMMITTED = "commit_success.txt"
+# Seconds that processes wait for each other around a restore.
+AGREE = 900.0
 
 
 def short(error: Exception) -> str:
@@ -59,6 +70,18 @@ def differences(found: dict[str, list], wanted: dict[str, list]) -> list[str]:
     ]
 
 
+def read(step: epath.Path, item: str, abstract: Any = None) -> Any:
+    """An item of a step: JSON, or the part `abstract` of a state, laid out as it says."""
+    if abstract is None:
+        return ocp.JsonCheckpointHandler().restore(step / item)
+    how = ocp.args.PyTreeRestore(
+        item=abstract,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+        partial_restore=True,
+    )
+    return ocp.PyTreeCheckpointHandler().restore(step / item, args=how)
+
+
 class Checkpoints:
     """The trainer's side: saves, confirms, resumes. One process owns a workdir."""
 
@@ -74,8 +97,9 @@ class Checkpoints:
             preserve.append(policies.EveryNSteps(keep_every))
         if keep_minutes:
             preserve.append(policies.EveryNSeconds(round(60 * keep_minutes)))
+        self._steps = epath.Path(workdir).resolve() / "checkpoints"
         self._manager = ocp.CheckpointManager(
-            epath.Path(workdir).resolve() / "checkpoints",
+            self._steps,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(preserve),
                 # The default would list half-written steps.
@@ -115,9 +139,15 @@ class Checkpoints:
         self._pending = (step, meta)
 
     def poll(self) -> None:
-        """Verify the save under way if it is done: cheap, called every step."""
+        """Mark the save under way as verified if it is done: cheap, called every step.
+
+        No process waits for another here: they see the end of a save at different steps.
+        """
         if self._pending and not self._manager.is_saving_in_progress():
-            self.wait()
+            step, meta = self._pending
+            if processes.is_first() and self._committed(step):
+                self._mark(step, meta)
+                self._pending = None
 
     def wait(self) -> None:
         """Finish the save under way and see its commit.
@@ -134,20 +164,26 @@ class Checkpoints:
             self._manager.check_for_errors()
         except Exception as e:  # Whatever the storage layers raise.
             raise StorageError(f"checkpoint {step} was not written: {short(e)}") from e
-        self._manager.reload()
-        if step not in self._manager.all_steps():
+        if not self._committed(step):
             raise StorageError(f"checkpoint {step} was written but never committed")
         self._mark(step, meta)
 
+    def _committed(self, step: int) -> bool:
+        return (self._steps / str(step) / COMMITTED).exists()
+
     def _mark(self, step: int, meta: dict) -> None:
-        if jax.process_index() == 0:
+        """Process 0 alone; the others have nothing to wait for."""
+        if not processes.is_first():
+            return
+        record = {"step": step, "finite": True, "digests": meta["digests"]}
+        try:
             self._verified.mkdir(parents=True, exist_ok=True)
-            record = {"step": step, "finite": True, "digests": meta["digests"]}
             write_atomic(self._verified / f"{step}.json", json.dumps(record))
-            kept = {str(s) for s in self._manager.all_steps()}
             for file in self._verified.glob("*.json"):
-                if file.stem not in kept:
+                if not self._committed(int(file.stem)):
                     file.unlink()
+        except OSError as e:
+            raise StorageError(f"{self._verified} cannot be written: {e}") from e
 
     def resume(self, abstract) -> Any:
         """The newest step that can be read and has its digests; None if there is none.
@@ -160,16 +196,12 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
+            # A damaged file may hurt the shards of one process alone: all pass it over.
             try:
-                state, meta = self._load(step, abstract)
-            except CheckpointError:
-                raise
-            except Exception as e:  # Truncated or missing files raise many kinds.
-                log.warning(
-                    "checkpoint %d cannot be read, trying an older one: %s",
-                    step,
-                    short(e),
-                )
+                load = functools.partial(self._load, step, abstract)
+                state, meta = processes.agree(f"restore {step}", load, AGREE)
+            except UnreadableStep as e:
+                log.warning("checkpoint %d %s, trying an older one", step, e)
                 continue
             digests, _ = measure(state)
             if digests != meta["digests"] or int(state.step) != step:
@@ -180,24 +212,30 @@ class Checkpoints:
             return state
         if steps:
             raise CheckpointError(
-                f"none of the checkpoints {steps} in {self._manager.directory} can be "
+                f"none of the checkpoints {steps} in {self._steps} can be "
                 "read; move them away to start afresh"
             )
         return None
 
     def _set_aside(self, steps: list[int]) -> None:
         """Move steps that were passed over to damaged/: their numbers come again."""
-        for step in steps if jax.process_index() == 0 else []:
+        if not steps:
+            return
+        for step in steps if processes.is_first() else []:
             where = self._damaged / f"{step}-{int(time.time())}"
             where.parent.mkdir(parents=True, exist_ok=True)
-            (self._manager.directory / str(step)).rename(where)
+            (self._steps / str(step)).rename(where)
             log.warning("checkpoint %d was moved to %s", step, where)
+        processes.barrier("set aside", AGREE)
         self._manager.reload()
 
     def _load(self, step: int, abstract):
-        meta = self._manager.restore(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-        )["meta"]
+        """State and meta of a step. The handlers are asked and not the manager, which
+        would wait for processes that had an error."""
+        try:
+            meta = read(self._steps / str(step), "meta")
+        except Exception as e:  # Truncated or missing files raise many kinds.
+            raise UnreadableStep(f"cannot be read: {short(e)}") from e
         wanted = {path: describe(leaf) for path, leaf in trees.paths(abstract).items()}
         differs = differences(meta["leaves"], wanted)
         if differs:
@@ -205,9 +243,10 @@ class Checkpoints:
                 f"checkpoint {step} is of another model, {len(differs)} leaves differ: "
                 + "; ".join(differs[:3])
             )
-        state = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        )["state"]
+        try:
+            state = read(self._steps / str(step), "state", abstract)
+        except Exception as e:
+            raise UnreadableStep(f"cannot be read: {short(e)}") from e
         return state, meta
 
     def close(self) -> None:
@@ -227,7 +266,7 @@ def verified_steps(workdir) -> list[int]:
     return sorted(
         int(file.stem)
         for file in files
-        if (workdir / "checkpoints" / file.stem / "commit_success.txt").exists()
+        if (workdir / "checkpoints" / file.stem / COMMITTED).exists()
     )
 
 
@@ -262,16 +301,8 @@ def restore_part(workdir, step: int, abstract) -> Any:
         raise CheckpointError(
             f"{workdir} step {step} has no {missing[0]} ({len(missing)} leaves missing)"
         )
-    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     try:
-        found = checkpointer.restore(
-            workdir / "checkpoints" / str(step) / "state",
-            args=ocp.args.PyTreeRestore(
-                item=abstract,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-                partial_restore=True,
-            ),
-        )
+        found = read(workdir / "checkpoints" / str(step), "state", abstract)
     except Exception as e:  # Shape mismatches and broken files raise many kinds.
         raise CheckpointError(
             f"{workdir} step {step} cannot be read: {short(e)}"

@@ -5,7 +5,6 @@ belongs to the parameters saved at that step.
 """
 
 import dataclasses
-import functools
 import logging
 import math
 import sys
@@ -19,13 +18,14 @@ import optax
 from tqdm import tqdm
 
 from ul.core import mesh as meshes
-from ul.core.errors import ConfigError, NonFiniteError, Preempted
+from ul.core import processes
+from ul.core.errors import ConfigError, Interrupted, NonFiniteError, Preempted
 from ul.core.metrics import Moments, merge
 from ul.train import state as states
 from ul.train import step as steps
 from ul.train.checkpoint import Checkpoints
-from ul.train.signals import StopRequest
-from ul.train.writer import Writer
+from ul.train.guard import Ballot, Guard
+from ul.train.writer import Silent, Writer
 
 log = logging.getLogger("ul")
 
@@ -35,15 +35,19 @@ class Run:
     """Everything the loop needs. A stage is an objective, an `init` and a `prepare`.
 
     init() -> params. objective(params, batch, key, step) -> Terms.
-    batches(start, stop) -> host batches. prepare(global batch, step) -> objective's.
-    look(params) -> (scalars, pictures), what to log and draw every `look_every`.
+    batches(start, stop) -> this process's rows of host batches.
+    prepare(global batch, step) -> objective's.
+    look(params, check) -> (scalars, pictures), what to log and draw every `look_every`;
+    it calls `check()` between its parts.
+    data: a digest of the examples that training gets.
     """
 
     init: Callable[[], Any]
     objective: Callable
     batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
     prepare: Callable[[dict, int], dict]
-    look: Callable[[Any], tuple[dict[str, float], dict[str, np.ndarray]]]
+    look: Callable[..., tuple[dict[str, float], dict[str, np.ndarray]]]
+    data: str
     tx: optax.GradientTransformation
     lr: optax.Schedule
     root: Any
@@ -82,8 +86,8 @@ class Log:
     The devices already work on the next step while the host reads.
     """
 
-    def __init__(self, run: Run, writer: Writer, start: int):
-        self._run, self._writer = run, writer
+    def __init__(self, run: Run, writer: Writer | Silent, start: int):
+        self._run, self.writer = run, writer
         self._seen: dict[str, Moments] | None = None
         self._due: tuple[int, dict[str, Moments]] | None = None
         self._since = (start, time.monotonic())
@@ -95,6 +99,7 @@ class Log:
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
+            disable=not processes.is_first(),
         )
 
     def add(self, step: int, seen: dict[str, Moments]) -> None:
@@ -124,7 +129,7 @@ class Log:
         self._since = (step, now)
         values["steps_per_s"] = (step - since) / (now - then)
         values["images_per_s"] = values["steps_per_s"] * self._run.batch_size
-        self._writer.scalars(step, values)
+        self.writer.scalars(step, values)
         self._alarm(step, values)
         self.bar.set_postfix(
             {"img/s": f"{values['images_per_s']:.0f}"}
@@ -170,6 +175,16 @@ def start(run: Run, checkpoints: Checkpoints) -> states.State:
     return states.initialise(run.init, run.tx, run.decays, run.mesh)
 
 
+def lower(run: Run, state, batch) -> jax.stages.Lowered:
+    """The update that `train` runs, lowered for this state and batch, or their shapes."""
+    step = steps.make(
+        run.objective, run.tx, run.lr, root=run.root, accumulate=run.accumulate
+    )
+    # The state comes out as it lies: the next step takes it as it is.
+    out = (jax.tree.map(lambda leaf: leaf.sharding, state), meshes.replicated(run.mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch)
+
+
 class Profile:
     """A trace of the steps first .. last in workdir/profile; none when both are 0."""
 
@@ -204,8 +219,8 @@ class Profile:
 def train(
     run: Run,
     checkpoints: Checkpoints,
-    open_writer: Callable[[int], Writer],
-    stop: StopRequest,
+    open_writer: Callable[[int], Writer | Silent],
+    guard: Guard,
     profile: Profile,
 ) -> states.State:
     """Train until `run.steps`, from wherever the checkpoints are.
@@ -213,53 +228,89 @@ def train(
     `open_writer(step)`: the writer of a run that goes on from `step`.
 
     Raises:
-      Preempted: after a signal, with the state saved.
+      Preempted: after a stop was asked for, with the state saved.
       NonFiniteError, StorageError, CheckpointError, DataError: as they say.
     """
+    guard.enter("restore")
     state = start(run, checkpoints)
-    first = saved_at = int(state.step)
+    first = int(state.step)
     writer = open_writer(first)
     writer.parameters(state.params)
-    make = functools.partial(steps.make, root=run.root, accumulate=run.accumulate)
-    step_fn = jax.jit(make(run.objective, run.tx, run.lr), donate_argnums=0)
-    lines, saved = Log(run, writer, first), time.monotonic()
-
-    def save(step):
-        nonlocal saved, saved_at
-        lines.flush()
-        count_updates(state, step)
-        checkpoints.save(step, state)
-        saved, saved_at = time.monotonic(), step
+    saver = Saver(run, checkpoints, Log(run, writer, first), guard, first)
+    lines, ballot, step_fn = saver.lines, Ballot(run.mesh, guard), None
+    guard.enter("compile")
 
     with jax.set_mesh(run.mesh), lines.bar:
         for step, batch in enumerate(run.batches(first, run.steps), first + 1):
             profile.before(step)
-            whole = meshes.to_global(run.mesh, batch)
-            state, seen = step_fn(state, run.prepare(whole, step))
+            whole = meshes.to_global(run.mesh, batch, run.batch_size)
+            ready = run.prepare(whole, step)
+            if step_fn is None:
+                step_fn = compiled(run, state, ready)
+            state, seen = step_fn(state, ready)
+            asked = ballot.vote(late=saver.late())
+            if step == first + 2:
+                guard.enter("step")  # the first is done: from here a stop saves
+            guard.beat(f"step {step}")
             lines.add(step, seen)
             checkpoints.poll()
             profile.after(step, state)
-            if step % run.look_every == 0 or step == run.steps:
-                lines.flush()
-                resume_clock = lines.pause()
-                look(run, state, writer, step)
-                resume_clock()
-            minutes = (time.monotonic() - saved) / 60.0
-            if step % run.save_every == 0 or minutes >= run.save_minutes:
-                save(step)
-            if stop:
-                if saved_at != step:
-                    save(step)
-                checkpoints.wait()
+            stop = asked.stop
+            if not stop and (step % run.look_every == 0 or step == run.steps):
+                stop = look(run, state, saver, ballot, step)
+            if asked.save or step % run.save_every == 0:
+                saver.save(step, state)
+            if stop and step < run.steps:
+                saver.finish(step, state)
                 raise Preempted(
-                    f"{stop.name} at step {step}, saved; run the same command to go on"
+                    f"{guard.reason} at step {step}, saved; run the same command to go on"
                 )
-        if saved_at != run.steps and first < run.steps:
-            save(run.steps)
-        checkpoints.wait()
+        if first < run.steps:
+            saver.finish(run.steps, state)
         lines.flush()
     writer.close()
     return state
+
+
+def compiled(run: Run, state: states.State, batch: dict) -> jax.stages.Compiled:
+    """The update, compiled; the log says for how long, and what memory it takes."""
+    log.info("compiling the step")
+    began = time.monotonic()
+    made = lower(run, state, batch).compile()
+    memory = made.memory_analysis()
+    peak = getattr(memory, "peak_memory_in_bytes", 0) / 2**20
+    seconds = time.monotonic() - began
+    log.info("compiled in %.1f s; a step peaks at %.1f MiB a device", seconds, peak)
+    return made
+
+
+class Saver:
+    """When to save, and the order: what is logged belongs to what is saved."""
+
+    def __init__(
+        self, run: Run, checkpoints: Checkpoints, lines: Log, guard: Guard, step: int
+    ):
+        self.lines = lines
+        self._run, self._checkpoints, self._guard = run, checkpoints, guard
+        self._at, self._when = step, time.monotonic()
+
+    def late(self) -> bool:
+        """The last save is `save_minutes` ago."""
+        return (time.monotonic() - self._when) / 60.0 >= self._run.save_minutes
+
+    def save(self, step: int, state: states.State) -> None:
+        with self._guard.phase("save"):
+            self.lines.flush()
+            count_updates(state, step)
+            self._checkpoints.save(step, state)
+        self._at, self._when = step, time.monotonic()
+
+    def finish(self, step: int, state: states.State) -> None:
+        """This step is saved and committed."""
+        if self._at != step:
+            self.save(step, state)
+        with self._guard.phase("save"):
+            self._checkpoints.wait()
 
 
 def count_updates(state: states.State, step: int) -> None:
@@ -276,10 +327,20 @@ def count_updates(state: states.State, step: int) -> None:
         )
 
 
-def look(run: Run, state: states.State, writer: Writer, step: int) -> None:
-    """Log and draw what the first EMA weights give."""
-    scalars, pictures = run.look(state.ema[str(run.decays[0])])
+def look(run: Run, state: states.State, saver: Saver, ballot: Ballot, step) -> bool:
+    """Log and draw what the first EMA weights give; True if a stop broke it off."""
+    lines, weights = saver.lines, state.ema[str(run.decays[0])]
+    lines.flush()
+    resume_clock = lines.pause()
+    try:
+        with ballot.guard.phase("evaluation"):
+            scalars, pictures = run.look(weights, ballot.check)
+    except Interrupted:
+        return True
+    finally:
+        resume_clock()
     if scalars:
-        writer.scalars(step, scalars)
+        lines.writer.scalars(step, scalars)
     for name, picture in pictures.items():
-        writer.image(step, name, picture)
+        lines.writer.image(step, name, picture)
+    return False

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -13,7 +14,9 @@ from typing import Any
 
 from etils import epath
 
-from ul.core.errors import ConfigError, StorageError, WorkdirInUse
+from ul.core.errors import ConfigError, NoProgress, StorageError, WorkdirInUse
+
+log = logging.getLogger("ul")
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # What may change between runs of one workdir: it moves no weight that is kept.
@@ -28,6 +31,7 @@ FREE_KEYS = (
     "data.threads",
     "stage1.workdir",  # facts.stage1 says by digest which encoder it was
     "stage1.step",
+    "watchdog",
 )
 
 
@@ -75,7 +79,7 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def changed(saved: dict, wanted: dict) -> list[str]:
-    """Differences that resuming would not survive, one phrase each."""
+    """Settings that may not change and did, one phrase each."""
     a, b = flatten(saved), flatten(wanted)
     return [
         f"{key}: {a.get(key)!r} -> {b.get(key)!r}"
@@ -111,10 +115,44 @@ def write_atomic(path: epath.Path, text: str) -> None:
         raise StorageError(f"{path} cannot be written: {e}") from e
 
 
-def claim(workdir: epath.Path, config: dict, facts: dict) -> None:
+def versions() -> dict[str, str]:
+    """Of the packages that decide what a run computes."""
+    packages = {p: metadata.version(p) for p in PACKAGES}
+    return packages | {"python": platform.python_version()}
+
+
+def identity(config: dict, data: str) -> dict[str, Any]:
+    """What all processes of a run must have in common, as dotted keys."""
+    record = {"code": code_version(), "data": data, "versions": versions()}
+    return json.loads(json.dumps(flatten({"config": config} | record)))
+
+
+def unlike(here: dict, there: dict) -> list[str]:
+    """Keys whose values differ, one phrase each."""
+    return [
+        f"{key}: {there.get(key)!r} -> {here.get(key)!r}"
+        for key in sorted(here.keys() | there.keys())
+        if here.get(key) != there.get(key)
+    ]
+
+
+def check_same(saved: dict, config: dict, facts: dict) -> list[str]:
+    """What a resumed run would not survive, one phrase each."""
+    found = changed(saved["config"], config)
+    before, now = saved["facts"], facts
+    if "data" in before and before["data"] != now["data"]:
+        found += [
+            f"the training examples: {before['data']} -> {now['data']} (other files, "
+            "another order or another pipeline)"
+        ]
+    return found
+
+
+def claim(workdir: epath.Path, config: dict, facts: dict, *, allow: bool) -> None:
     """Write config.json, or check that the one there is of the same run.
 
-    `facts`: what else to remember: mesh, the stage 1 checkpoint that was restored.
+    `facts`: what else to remember: mesh, processes, a digest of the data, the stage 1
+    checkpoint that was restored. `allow`: differences are said and not refused.
 
     Raises:
       ConfigError: the workdir belongs to another config.
@@ -122,28 +160,68 @@ def claim(workdir: epath.Path, config: dict, facts: dict) -> None:
     path = workdir / "config.json"
     if path.exists():
         saved = load_config(workdir)
-        differences = changed(saved["config"], config)
-        if differences:
+        differences = check_same(saved, config, facts)
+        if differences and not allow:
             raise ConfigError(
                 f"{workdir} was trained with another config ({'; '.join(differences)}); "
-                "choose another --workdir or undo the change"
+                "choose another --workdir, undo the change or give --allow_changes"
             )
+        for difference in differences:
+            log.warning("allowed change, %s", difference)
         kept, wanted = saved["facts"].get("stage1"), facts.get("stage1")
         if kept and wanted and kept["encoder"] != wanted["encoder"]:
             raise ConfigError(
                 f"{workdir} was trained on the encoder of {kept['workdir']} step "
                 f"{kept['step']} ({kept['weights']}), not on this one; choose another --workdir"
             )
-    versions = {p: metadata.version(p) for p in PACKAGES} | {
-        "python": platform.python_version()
-    }
+        _say_what_moved(saved["facts"], facts)
     record = {
         "config": config,
         "facts": facts,
         "code": code_version(),
-        "versions": versions,
+        "versions": versions(),
     }
     write_atomic(path, json.dumps(record, indent=2))
+
+
+def _say_what_moved(before: dict, now: dict) -> None:
+    moved = [
+        f"{key} {before[key]} -> {now[key]}"
+        for key in ("mesh", "processes", "devices")
+        if key in before and before[key] != now[key]
+    ]
+    if moved:
+        log.warning(
+            "%s: the weights that are restored and the order of the data are exact, sums "
+            "are rounded in another order from here (not bitwise)",
+            ", ".join(moved),
+        )
+
+
+def count_attempt(workdir: epath.Path, newest: int, limit: int) -> None:
+    """One start more; `newest` is the step that it goes on from.
+
+    Raises:
+      NoProgress: `limit` (0: none) starts in a row went on from the same step.
+    """
+    path = workdir / "attempts.json"
+    try:
+        seen = json.loads(path.read_text())
+        attempts = seen["attempts"] if seen["step"] == newest else 0
+    except (OSError, ValueError, KeyError):
+        attempts = 0
+    if limit and attempts >= limit:
+        raise NoProgress(
+            f"{attempts} starts in a row saved nothing beyond step {newest} of {workdir}; "
+            "read their logs, mend the cause, then delete attempts.json"
+        )
+    record = {"step": newest, "attempts": attempts + 1}
+    write_atomic(path, json.dumps(record))
+
+
+def done(workdir: epath.Path) -> None:
+    """The run is at its end: starts are counted afresh."""
+    (workdir / "attempts.json").unlink(missing_ok=True)
 
 
 def remembered(workdir) -> dict[str, Any]:

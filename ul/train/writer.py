@@ -138,6 +138,22 @@ class Writer:
         self._track("wandb", lambda t: t.finish())
 
 
+class Silent:
+    """The writer of every process but the first."""
+
+    def parameters(self, params) -> None:
+        pass
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _tensorboard(workdir: epath.Path, start: int):
     try:
         import tensorboardX
