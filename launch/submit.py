@@ -19,7 +19,7 @@ from etils import epath
 
 from launch import cli, jobs, places
 from ul import trials
-from ul.core.errors import ConfigError, UserError
+from ul.core.errors import ConfigError
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
@@ -67,7 +67,7 @@ def main() -> None:
         try:
             sys.exit(place.submit(job))
         except FileNotFoundError as e:
-            raise UserError(f"{e.filename} is not installed on this machine") from e
+            raise ConfigError(f"{e.filename} is not installed on this machine") from e
     for file, text in files.items():
         print(f"==> {file} <==\n{text}" if len(files) > 1 else text, end="")
     print(f"would run: {shlex.join(module.COMMAND)}", file=sys.stderr)

@@ -49,9 +49,6 @@ class Place:
             "account": self.account,
         }
         options = [f"--{name}={value}" for name, value in more.items() if value]
-        # JAX gives a process under SLURM one GPU; a node's only process gets them all.
-        one = self.gpus_per_node and self.tasks_per_node == 1
-        ids = ",".join(map(str, range(self.gpus_per_node)))
         cases = [
             f"  {i}) trial=({shlex.join(['--workdir', f'{job.workdir}/{name}', *rest])}) ;;"
             for i, (name, rest) in enumerate(sweep.items())
@@ -63,7 +60,6 @@ class Place:
             logs=shlex.quote(str(job.logs())),
             id="%A_%a" if sweep else "%j",
             sbatch=[f"#SBATCH {option}" for option in [*options, *self.sbatch]],
-            environment=[f"export JAX_LOCAL_DEVICE_IDS={ids}"] if one else [],
             trials=["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"] if sweep else [],
             train=quoted(job.train(workdir=not sweep)),
         )

@@ -10,7 +10,6 @@
 %{sbatch}
 set -uo pipefail
 
-%{environment}
 trial=()
 %{trials}
 train=(

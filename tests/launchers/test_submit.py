@@ -69,8 +69,8 @@ def test_a_missing_tool_is_named(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1
-    assert done.stderr == "UserError: kubectl is not installed on this machine\n"
+    assert done.returncode == 64
+    assert done.stderr == "ConfigError: kubectl is not installed on this machine\n"
 
 
 @pytest.mark.parametrize(

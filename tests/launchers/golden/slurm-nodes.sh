@@ -13,7 +13,6 @@
 #SBATCH --qos=high
 set -uo pipefail
 
-export JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7
 trial=()
 train=(
   python
