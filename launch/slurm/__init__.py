@@ -14,6 +14,8 @@ from ul.core.errors import ConfigError
 COMMAND = ["sbatch"]
 PYTHON = sys.executable  # on a file system that the nodes share
 
+ONE_TASK = "job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+
 
 @dataclasses.dataclass(frozen=True)
 class Place:
@@ -60,6 +62,7 @@ class Place:
             logs=shlex.quote(str(job.logs())),
             id="%A_%a" if sweep else "%j",
             sbatch=[f"#SBATCH {option}" for option in [*options, *self.sbatch]],
+            array=[ONE_TASK] if sweep else [],
             trials=["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"] if sweep else [],
             train=quoted(job.train(workdir=not sweep)),
         )

@@ -98,13 +98,27 @@ def test_slurm_does_not_requeue_a_cancelled_job(stand_in, start):
 
 def test_slurm_passes_the_signal_on_and_waits(stand_in, start, tmp_path):
     """The step takes its time to save; its exit code counts, not the wait's."""
-    stand_in("srun", "trap 'sleep 0.5; exit 75' TERM; touch $READY; sleep 30 & wait")
+    stand_in(
+        "srun", "touch $F/ready; until [[ -e $F/term ]]; do sleep 0.02; done\nexit 75"
+    )
+    signals = stand_in("scancel", "sleep 0.3; touch $F/term")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
-    process = start(READY=str(tmp_path / "ready"))
+    process = start(F=str(tmp_path))
     wait_for(tmp_path / "ready")
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 75
-    assert calls()[-1] == "requeue 7"
+    assert (signals(), calls()[-1]) == (["--signal=TERM 7"], "requeue 7")
+
+
+def test_a_task_of_an_array_requeues_itself_alone(stand_in, job, tmp_path):
+    """The last task has the array's id as its job id, which stands for all of it."""
+    stand_in("srun", "exit 75")
+    calls = stand_in("scontrol", "echo JobState=RUNNING")
+    trials = GOLDEN / "trials.txt"
+    script = slurm.Place(trials=str(trials)).render(job(tmp_path))["job.sh"]
+    ids = dict(SLURM_JOB_ID="7", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="2")
+    subprocess.run(["bash", "-c", script], env=stand_in.env | ids)
+    assert calls() == ["show job -o 7_2", "requeue 7_2"]
 
 
 def wait_for(file):

@@ -121,15 +121,13 @@ def slurm(tmp_path_factory):
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
-    host, ports = socket.gethostname(), free_ports(5)
+    host, ports = socket.gethostname(), free_ports(4)
     (folder / "slurm.conf").write_text(
         CONFIG.format(host=host, ports=ports, folder=folder)
     )
     env = os.environ | {
         "SLURM_CONF": f"{folder}/slurm.conf",
         "PATH": f"{os.environ['PATH']}:/usr/sbin",
-        # The nodes' names are of this cluster alone: no resolver knows them.
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{ports[4]}",
     }
     cluster = Slurm(folder, env)
     munge = [f"--{n}-file={folder}/munge.{n}" for n in ("key", "pid", "log", "seed")]

@@ -13,6 +13,8 @@
 #SBATCH --qos=high
 set -uo pipefail
 
+# Of an array, this task alone: the array's id may be this job's own.
+job=$SLURM_JOB_ID
 trial=()
 train=(
   python
@@ -29,8 +31,9 @@ train=(
 srun --output=/shared/s1/logs/slurm-%j-process-%t.log --open-mode=append \
   --kill-on-bad-exit=0 --wait=120 "${train[@]}" "${trial[@]}" &
 step=$!
-# The signal ahead of the time limit comes to this shell alone.
-trap 'kill -TERM "$step"' TERM
+# The signal ahead of the time limit comes to this shell alone; srun, given it, would kill
+# the processes rather than pass it on.
+trap 'scancel --signal=TERM "$job"' TERM
 wait "$step"
 code=$?
 while kill -0 "$step" 2>/dev/null; do # a signal ended the wait, not the step
@@ -39,7 +42,7 @@ while kill -0 "$step" 2>/dev/null; do # a signal ended the wait, not the step
 done
 trap - TERM
 
-echo "$(date -u +%FT%TZ) job $SLURM_JOB_ID restart ${SLURM_RESTART_COUNT:-0}: exit code $code"
+echo "$(date -u +%FT%TZ) job $job restart ${SLURM_RESTART_COUNT:-0}: exit code $code"
 case $code in
   74 | 75 | 124 | 12[89] | 1[3-9]? | 2??) ;;
   # Unforeseen, and perhaps before launch.train began to count.
@@ -47,7 +50,7 @@ case $code in
   *) exit "$code" ;;
 esac
 # A job that its user cancelled stays cancelled.
-if scontrol show job -o "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING'; then
-  scontrol requeue "$SLURM_JOB_ID"
+if scontrol show job -o "$job" | grep -q 'JobState=RUNNING'; then
+  scontrol requeue "$job"
 fi
 exit "$code"
