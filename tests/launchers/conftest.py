@@ -1,0 +1,54 @@
+"""A job, and commands that stand in for those of a cluster."""
+
+import os
+
+import pytest
+
+from launch.jobs import Job
+
+
+@pytest.fixture
+def job():
+    def make(workdir, **changes):
+        fields = dict(
+            name="job",
+            config="c",
+            workdir=str(workdir),
+            overrides=("--config.x=a 'b'",),
+            options=(),
+            max_attempts=3,
+            python="train",
+            check=lambda overrides: None,
+        )
+        return Job(**fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """Puts a script first on the PATH; each logs its calls to a file of its name."""
+    (tmp_path / "bin").mkdir()
+
+    def put(name, body):
+        file = tmp_path / "bin" / name
+        log = tmp_path / f"{name}.calls"
+        file.write_text(f'#!/usr/bin/env bash\necho "$@" >>{log}\n{body}\n')
+        file.chmod(0o755)
+        return lambda: log.read_text().splitlines() if log.exists() else []
+
+    put.env = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    return put
+
+
+@pytest.fixture
+def ends_with(stand_in, tmp_path):
+    """A train command whose runs end with these codes, one after the other."""
+
+    def put(*codes):
+        left = tmp_path / "codes"
+        left.write_text("".join(f"{c}\n" for c in codes))
+        take = f"code=$(head -n 1 {left}); sed -i 1d {left}"
+        return stand_in("train", f"{take}\nexit $code")
+
+    return put

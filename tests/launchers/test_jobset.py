@@ -1,0 +1,127 @@
+"""The JobSets against the published API: JobSet's and Kubernetes' own OpenAPI schemas,
+as generated into the models of kubeflow-trainer-api."""
+
+import copy
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+
+models = pytest.importorskip(
+    "kubeflow_trainer_api.models", reason="pip install -e '.[test]' brings the schemas"
+)
+pydantic = pytest.importorskip("pydantic")
+
+GOLDEN = Path(__file__).parent / "golden"
+FILES = ("gke-tpu.yaml", "gke-gpu.yaml")
+# Enumerations: strings in the models. JobSet: api/jobset/v1alpha2/jobset_types.go;
+# Kubernetes: the Job, PodSpec and ContainerPort API reference.
+ENUMS = {
+    "restartStrategy": {"Recreate", "BlockingRecreate", "InPlaceRestart"},
+    "completionMode": {"Indexed", "NonIndexed"},
+    "restartPolicy": {"Never"},  # what podFailurePolicy demands
+    "operator": {"In", "NotIn"},
+    "medium": {"", "Memory"},
+}
+ACTIONS = {
+    "failurePolicy": {
+        "FailJobSet",
+        "RestartJobSet",
+        "RestartJobSetAndIgnoreMaxRestarts",
+    },
+    "podFailurePolicy": {"FailJob", "Ignore", "Count", "FailIndex"},
+}
+
+
+def load(name):
+    return yaml.safe_load((GOLDEN / name).read_text())
+
+
+def model_in(annotation):
+    """The model inside Optional and List, if there is one; free-form maps have none."""
+    if typing.get_origin(annotation) is dict:
+        return None
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return annotation
+    found = [model_in(a) for a in typing.get_args(annotation)]
+    return next(filter(None, found), None)
+
+
+def check(model, value, where="JobSet"):
+    """Raises AssertionError for a key that the schema does not know, at any depth."""
+    if isinstance(value, list):
+        for i, element in enumerate(value):
+            check(model, element, f"{where}[{i}]")
+    elif isinstance(value, dict):
+        known = {f.alias or name: f for name, f in model.model_fields.items()}
+        for key, inner in value.items():
+            assert key in known, f"{where} has no field {key}"
+            if key in ENUMS:
+                assert inner in ENUMS[key], f"{where}.{key} is {inner}"
+            if below := model_in(known[key].annotation):
+                check(below, inner, f"{where}.{key}")
+
+
+def validate(jobset):
+    check(models.JobsetV1alpha2JobSet, jobset)
+    models.JobsetV1alpha2JobSet.from_dict(jobset)  # types, and what is required
+    spec = jobset["spec"]
+    job = spec["replicatedJobs"][0]["template"]["spec"]
+    for name, holder in (("failurePolicy", spec), ("podFailurePolicy", job)):
+        for rule in holder[name]["rules"]:
+            assert rule["action"] in ACTIONS[name]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_jobset_is_valid(name):
+    jobset = load(name)
+    assert (jobset["apiVersion"], jobset["kind"]) == (
+        "jobset.x-k8s.io/v1alpha2",
+        "JobSet",
+    )
+    validate(jobset)
+
+
+def places_of(value, path=()):
+    """Paths to every mapping."""
+    if isinstance(value, dict):
+        yield path
+    pairs = value.items() if isinstance(value, dict) else ()
+    for key, inner in enumerate(value) if isinstance(value, list) else pairs:
+        yield from places_of(inner, (*path, key))
+
+
+FREE = {"labels", "annotations", "nodeSelector", "limits"}
+FIXED = [p for p in places_of(load(FILES[1])) if not FREE & set(p)]
+
+
+@pytest.mark.parametrize("path", FIXED, ids=str)
+def test_an_unknown_key_is_refused_wherever_it_stands(path):
+    jobset = copy.deepcopy(load(FILES[1]))
+    inner = jobset
+    for key in path:
+        inner = inner[key]
+    inner["colour"] = 1
+    with pytest.raises(AssertionError, match="colour"):
+        validate(jobset)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_exit_codes_lead_where_the_table_says(name):
+    """JobSet: the first rule that fits a failed Job's reason and message."""
+    spec = load(name)["spec"]
+    job = spec["replicatedJobs"][0]["template"]["spec"]
+    disruption, again, stop = job["podFailurePolicy"]["rules"]
+    assert disruption["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert {74, 75, 124, 134, 137, 139, 143} <= set(again["onExitCodes"]["values"])
+    assert {64, 65, 66, 69, 70, 73} <= set(stop["onExitCodes"]["values"])
+    first, second = spec["failurePolicy"]["rules"]
+    assert first["onJobFailureMessagePatterns"] == [
+        "matching FailJob rule at index [01]$"
+    ]
+    assert first["action"] == "RestartJobSetAndIgnoreMaxRestarts"
+    assert second["action"] == "FailJobSet"
+    assert all(
+        r["onJobFailureReasons"] == ["PodFailurePolicy"] for r in (first, second)
+    )

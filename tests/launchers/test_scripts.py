@@ -1,0 +1,200 @@
+"""The shell scripts: shellcheck, and what they do at each exit code, run with stand-ins
+for srun, scontrol, gcloud and the train command."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import slurm, tpu_vm
+from launch.jobs import run_again
+
+GOLDEN = Path(__file__).parent / "golden"
+BIN = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+CODES = (
+    0,
+    1,
+    2,
+    64,
+    65,
+    66,
+    69,
+    70,
+    73,
+    74,
+    75,
+    124,
+    127,
+    129,
+    134,
+    137,
+    139,
+    143,
+    255,
+)
+
+
+def scripts():
+    """Of the golden files: name and text; a file may hold several."""
+    for file in GOLDEN.glob("*.sh"):
+        yield file.name, file.read_text()
+    pieces = re.split(
+        r"^==> (.+) <==\n", (GOLDEN / "tpu_vm.txt").read_text(), flags=re.M
+    )
+    yield from zip(pieces[1::2], pieces[2::2], strict=True)
+
+
+@pytest.mark.skipif(
+    not shutil.which("shellcheck", path=BIN),
+    reason="no shellcheck: pip install -e '.[test]' or apt-get install shellcheck",
+)
+@pytest.mark.parametrize("text", [pytest.param(t, id=n) for n, t in scripts()])
+def test_shellcheck_finds_nothing(text):
+    command = [shutil.which("shellcheck", path=BIN), "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def start(stand_in, job, tmp_path):
+    """Starts the batch script as SLURM would."""
+
+    def start(**env):
+        script = slurm.Place().render(job(tmp_path))["job.sh"]
+        env = stand_in.env | {"SLURM_JOB_ID": "7"} | env
+        return subprocess.Popen(["bash", "-c", script], env=env)
+
+    return start
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_slurm_requeues_what_may_succeed(stand_in, start, code):
+    stand_in("srun", f"exit {code}")
+    calls = stand_in("scontrol", "echo JobState=RUNNING")
+    assert start().wait() == code
+    assert ("requeue 7" in calls()) == run_again(code)
+
+
+def test_slurm_ends_unforeseen_failures_after_so_many_restarts(stand_in, start):
+    stand_in("srun", "exit 1")
+    calls = stand_in("scontrol", "echo JobState=RUNNING")
+    for restarts in (2, 3):
+        start(SLURM_RESTART_COUNT=str(restarts)).wait()
+    assert calls().count("requeue 7") == 1
+
+
+def test_slurm_does_not_requeue_a_cancelled_job(stand_in, start):
+    stand_in("srun", "exit 143")
+    calls = stand_in("scontrol", "echo JobState=CANCELLED")
+    start().wait()
+    assert calls() == ["show job -o 7"]
+
+
+def test_slurm_passes_the_signal_on_and_waits(stand_in, start, tmp_path):
+    """The step takes its time to save; its exit code counts, not the wait's."""
+    stand_in(
+        "srun", "touch $F/ready; until [[ -e $F/term ]]; do sleep 0.02; done\nexit 75"
+    )
+    signals = stand_in("scancel", "sleep 0.3; touch $F/term")
+    calls = stand_in("scontrol", "echo JobState=RUNNING")
+    process = start(F=str(tmp_path))
+    wait_for(tmp_path / "ready")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    assert (signals(), calls()[-1]) == (["--signal=TERM 7"], "requeue 7")
+
+
+def test_a_task_of_an_array_requeues_itself_alone(stand_in, job, tmp_path):
+    """The last task has the array's id as its job id, which stands for all of it."""
+    stand_in("srun", "exit 75")
+    calls = stand_in("scontrol", "echo JobState=RUNNING")
+    trials = GOLDEN / "trials.txt"
+    script = slurm.Place(trials=str(trials)).render(job(tmp_path))["job.sh"]
+    ids = dict(SLURM_JOB_ID="7", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="2")
+    subprocess.run(["bash", "-c", script], env=stand_in.env | ids)
+    assert calls() == ["show job -o 7_2", "requeue 7_2"]
+
+
+def wait_for(file):
+    for _ in range(600):
+        if file.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{file} never came")
+
+
+@pytest.fixture
+def render_tpu_vm(job):
+    place = tpu_vm.Place(accelerator="v5p-8", runtime="r", zone="z", poll_seconds=0)
+    return place.render(job("gs://bucket/s1"))
+
+
+@pytest.fixture
+def worker(stand_in, ends_with, render_tpu_vm, tmp_path):
+    """Runs the script in a home where the code is installed: its code, and its calls."""
+    (tmp_path / "ul").mkdir()
+    (tmp_path / "ul/.installed").touch()
+    stand_in("sleep", "")
+
+    def run(*codes):
+        calls = ends_with(*codes)
+        env = stand_in.env | {"HOME": str(tmp_path)}
+        subprocess.run(["bash", "-c", render_tpu_vm["worker.sh"]], env=env)
+        return int((tmp_path / "exit-code").read_text()), calls()
+
+    return run
+
+
+@pytest.mark.parametrize("code", [c for c in CODES if c != 1])
+def test_a_tpu_worker_runs_again_what_may_succeed(worker, code):
+    assert worker(code, 0)[0] == (0 if run_again(code) else code)
+
+
+def test_a_tpu_worker_ends_unforeseen_failures(worker):
+    code, calls = worker(1, 75, 1, 1, 1, 0)
+    assert (code, len(calls)) == (1, 5)
+    assert calls[0] == "-m launch.train --config c --workdir gs://bucket/s1 " + (
+        "--config.x=a 'b'"
+    )
+
+
+def test_a_queued_resource_taken_away_is_asked_for_again(
+    stand_in, render_tpu_vm, tmp_path
+):
+    """Waits, sends the code once, starts, loses the machines, and ends with the code of
+    the worker that failed."""
+    states = "NONE WAITING_FOR_RESOURCES ACTIVE ACTIVE SUSPENDED NONE ACTIVE".split()
+    (tmp_path / "states").write_text("\n".join(states) + "\n")
+    body = f"""
+      case "$*" in
+        *describe*)
+          state=$(head -n 1 {tmp_path}/states); sed -i 1d {tmp_path}/states
+          if [[ $state == NONE ]]; then echo "NOT_FOUND: no such" >&2; exit 1; fi
+          echo "$state" ;;
+        *scp*) touch {tmp_path}/sent ;;
+        *delete*) rm -f {tmp_path}/sent ;;
+        *"test -e worker.sh"*) [[ -e {tmp_path}/sent ]] ;;
+        *exit-code=*) [[ -s {tmp_path}/states ]] || printf 'exit-code=%s\\n' 0 65 0 ;;
+      esac"""
+    calls = stand_in("gcloud", body)
+    for name, text in render_tpu_vm.items():
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        ["bash", "queue.sh"],
+        cwd=tmp_path,
+        env=stand_in.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 65, done.stderr
+    wanted = re.compile("create|scp|setsid|delete")
+    steps = [m[0] for call in calls() if (m := wanted.search(call))]
+    assert steps == "create scp setsid setsid delete create scp setsid delete".split()
+    assert (tmp_path / "code.tgz").stat().st_size > 0

@@ -1,0 +1,166 @@
+"""What `launch.submit` refuses, before anything is submitted."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from launch import gke, jobs, slurm, tpu_vm
+from launch.gke.slices import hosts_and_chips
+from launch.slurm.sweep import read
+from launch.templates import fill
+from ul.core.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+STAGE1 = "--config=experiments/digits.py:stage1"
+
+
+@pytest.fixture
+def submit(stand_in):
+    """Runs the command where every cluster's tool is there; says what was called."""
+    calls = [stand_in(tool, "exit 3") for tool in ("sbatch", "kubectl")]
+
+    def run(*args):
+        done = subprocess.run(
+            [sys.executable, "-m", "launch.submit", *args],
+            cwd=ROOT,
+            env=stand_in.env | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stderr, [c for tool in calls for c in tool()]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["slurm", STAGE1, "--config.seeed=1", "--workdir=w"], 'Did you mean "seed"'),
+        (["slurm", STAGE1, "--config.batch_size=0", "--workdir=w"], "batch_size is 0"),
+        (["slurm", STAGE1], "--workdir is missing"),
+        (["slurm", STAGE1, "--workdir=w", "--image=i"], "a flag of gke, not of slurm"),
+        ([STAGE1, "slurm", "--workdir=w"], "name the place first"),
+        (["slurm", STAGE1, "--workdir=w", "--name=A_b"], "--name is 'A_b'"),
+        (["gke", STAGE1, "--workdir=gs://b/w"], "--image is missing"),
+    ],
+)
+def test_refused_with_one_line_and_nothing_submitted(submit, args, says):
+    code, err, calls = submit(*args)
+    assert (code, calls) == (64, [])
+    assert says in err and err.count("\n") == 1
+
+
+def test_submits_and_hands_on_the_exit_code(submit, tmp_path):
+    code, _, calls = submit("slurm", STAGE1, f"--workdir={tmp_path}/w")
+    assert (code, calls) == (3, [""])
+    assert (tmp_path / "w/logs").is_dir()
+
+
+def test_a_missing_tool_is_named(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.submit", "gke", STAGE1, "--workdir=gs://b/w"]
+        + ["--image=i", "--accelerator=a", "--gpus_per_node=8"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 64
+    assert done.stderr == "ConfigError: kubectl is not installed on this machine\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (
+            "slurm --config.a=1 --nodes 2 --config.b.c=x",
+            ["--config.a=1", "--config.b.c=x"],
+        ),
+        ("--config.number -5 --config.x=1", ["--config.number", "-5", "--config.x=1"]),
+        (
+            "--config.bool --nodes 2 --noconfig.bool x",
+            ["--config.bool", "--noconfig.bool"],
+        ),
+        ("--config x.py --workdir w --configuration.a=1", []),
+    ],
+)
+def test_overrides_are_kept_as_typed(words, kept, monkeypatch):
+    values = flags.FlagValues()
+    flags.DEFINE_integer("config.number", 1, "", flag_values=values)
+    flags.DEFINE_bool("config.bool", False, "", flag_values=values)
+    monkeypatch.setattr(jobs.flags, "FLAGS", values)
+    assert jobs.overrides(words.split()) == tuple(kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a --config.x=1\na --config.x=2", "two trials 'a'"),
+        ("a x=1", "'x=1' is not --config.key=value"),
+        ("# none", "has no trials"),
+        ("a 'b", "cannot be read"),
+    ],
+)
+def test_trials_are_refused(tmp_path, text, says):
+    (tmp_path / "trials").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        read(str(tmp_path / "trials"), lambda overrides: None)
+
+
+def test_the_config_checks_every_trial(tmp_path, submit):
+    (tmp_path / "trials").write_text("a --config.seed=1\nb --config.loss.factr=2\n")
+    args = ["slurm", STAGE1, "--workdir=w", f"--trials={tmp_path}/trials"]
+    code, err, calls = submit(*args)
+    assert (code, calls) == (64, [])
+    assert "loss.factr" in err
+
+
+@pytest.mark.parametrize(
+    ("topology", "each", "found"),
+    [
+        ("4x4x4", 4, (16, 4)),
+        ("2x4", 8, (1, 8)),
+        ("1x1", 4, (1, 1)),
+        ("16x16", 4, (64, 4)),
+    ],
+)
+def test_hosts_of_a_slice(topology, each, found):
+    assert hosts_and_chips(topology, each) == found
+
+
+@pytest.mark.parametrize("topology", ["4", "4x", "4x4x4x4", "0x4", "3x3"])
+def test_no_slice(topology):
+    with pytest.raises(ConfigError, match="--topology"):
+        hosts_and_chips(topology, 4)
+
+
+def test_settings_that_do_not_fit(job):
+    with pytest.raises(ConfigError, match="one a GPU"):
+        slurm.Place(tasks_per_node=4, gpus_per_node=8)
+    with pytest.raises(ConfigError, match="--topology for TPUs, or --gpus_per_node"):
+        gke.Place(image="i", accelerator="a")
+    for place in (
+        gke.Place(image="i", accelerator="a", topology="2x2"),
+        tpu_vm.Place(accelerator="a", runtime="r", zone="z"),
+    ):
+        with pytest.raises(ConfigError, match="give a bucket"):
+            place.render(job("runs/s1"))
+
+
+def test_kubernetes_does_not_expand_what_the_user_typed(job):
+    asked = job("gs://b/w", overrides=("--config.x=$(HOME)",))
+    place = gke.Place(image="i", accelerator="a", topology="2x2")
+    assert '- "--config.x=$$(HOME)"' in place.render(asked)["jobset.yaml"]
+
+
+def test_a_template_keeps_the_indentation_and_misses_nothing(tmp_path):
+    template = tmp_path / "t"
+    template.write_text("a: %{a}\nb:\n  %{b}\n  %{c}\n%j ${x%{a}}\n")
+    filled = fill(template, a=1, b=["x", "y"], c=[])
+    assert filled == "a: 1\nb:\n  x\n  y\n%j ${x1}\n"
+    with pytest.raises(KeyError):
+        fill(template, a=1, b=[])
