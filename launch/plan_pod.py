@@ -19,6 +19,9 @@ _SEARCH = flags.DEFINE_bool("search", False, "Try every batch, remat and mesh be
 _BATCHES = flags.DEFINE_list(
     "batch_per_chip", [], "Examples a chip; half, once and twice the config's if unset."
 )
+_EFFORT = flags.DEFINE_float(
+    "effort", -1.0, "Of the TPU compiler: -1 is quickest, 0 as training has it.", -1, 1
+)
 _REMATS = flags.DEFINE_list("remat", ["none", "dots", "full"], "Remat policies.")
 
 
@@ -38,7 +41,7 @@ def main(parsed: Common) -> None:
         raise ConfigError(f"--batch_per_chip is {_BATCHES.value}; give 8,16,32")
     if not _SEARCH.value and (len(meshes) > 1 or _BATCHES.value):
         raise ConfigError("several meshes or batches are tried with --search alone")
-    where = topology.of(cli.required(_TOPOLOGY))
+    where = topology.of(cli.required(_TOPOLOGY), _EFFORT.value)
     if not _SEARCH.value:
         made = search.single(parsed, where, meshes[0])
         print(report.one(made))

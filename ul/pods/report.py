@@ -24,7 +24,8 @@ def one(plan: Plan) -> str:
     rows += _size(plan) + _memory(plan) + _flops(plan)
     if plan.program is not None:
         rows += _collectives(plan) + _time(plan)
-    rows.append(["compile", f"{plan.seconds:.0f} s", "on this machine"])
+    effort = f"on this machine, at effort {plan.topology.effort:g}"
+    rows.append(["compile", f"{plan.seconds:.0f} s", effort])
     return table(rows)
 
 

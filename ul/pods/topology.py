@@ -48,7 +48,8 @@ device_description_str: "%s"
 class Topology:
     """name: as given. sides: chips along each axis. chip None: its speed is unknown.
 
-    options: what the compiler is told, for it has no device to ask.
+    options: what the compiler is told, for it has no device to ask. effort: how long
+    it looks for faster programs, from -1 to 1; 0 is what training takes.
     """
 
     name: str
@@ -56,9 +57,10 @@ class Topology:
     devices: list
     chip: Chip | None
     options: dict[str, str | bool] = dataclasses.field(default_factory=dict)
+    effort: float = 0.0
 
 
-def of(name: str) -> Topology:
+def of(name: str, effort: float = -1.0) -> Topology:
     """`v5p:4x4x4` or another TPU; `h100:8`; `cpu:8`, virtual devices of this machine.
 
     To be called before JAX has counted its devices.
@@ -78,9 +80,11 @@ def of(name: str) -> Topology:
     if kind == "cpu":
         return Topology(name, sides, _cpu(math.prod(sides)), None)
     chip = CHIPS[kind]
-    if chip.wrap:
-        return Topology(name, sides, _tpu(name, kind, sides), chip)
-    return Topology(name, sides, _gpu(name, chip, math.prod(sides)), chip, _NO_TUNING)
+    if not chip.wrap:
+        devices = _gpu(name, chip, math.prod(sides))
+        return Topology(name, sides, devices, chip, _NO_TUNING)
+    jax.config.update("jax_exec_time_optimization_effort", effort)
+    return Topology(name, sides, _tpu(name, kind, sides), chip, effort=effort)
 
 
 def _cpu(count: int) -> list:
