@@ -34,7 +34,7 @@ test: $(VENV)/.done
 slow: $(VENV)/.done
 	$(BIN)/python -m pytest -m "slow and not processes"
 
-# Runs of two and four processes on this machine.
+# Runs of two and four processes on this machine, and runs that are ended from outside.
 processes: $(VENV)/.done
 	$(BIN)/python -m pytest -m processes
 
