@@ -4,11 +4,14 @@
         --config.data.source.data_dir=gs://b/tfds
     python -m launch.train --config experiments/imagenet512.py:stage2 --workdir gs://b/s2 \\
         --config.data.source.data_dir=gs://b/tfds --config.stage1.workdir=gs://b/s1
-    python -m launch.plan pod --config experiments/imagenet512.py:stage1 \\
-        --topology v5p:4x4x4 --mesh fsdp=64
+    python -m launch.plan pod --config experiments/imagenet512.py:stage2_medium \\
+        --topology v5p:4x4x4 --mesh data=4,fsdp=16
 
-`stage1`: 371M parameters; `stage2`: the base of widths 512 and 1024, 346M; `stage2_medium`:
-of 640 and 1280, 540M. Never trained yet; what a pod would need stands in the README.
+`stage2`: the base of widths 512 and 1024, 350M parameters; `stage2_medium`: of 640 and 1280,
+546M. Never trained yet. The dry run (`launch.plan pod`, commit ba7a834, batch 2048):
+  stage2_medium  740.2 GFLOP an image; fits v5p:4x4x4 (data=4, fsdp=16) with 8.22 GiB of 95.74
+                 a chip, 1.03 times the least bytes sent, 66 ms a step at best; v6e:16x16
+                 (data=16, fsdp=16) with 2.40 GiB of 31.25, 32.2 ms at best
 
 The paper does not say, and is decided here: two blocks a convolutional stage and side, 1x1
 convolutions to change resolution, pixel-wise RMS norm, three of the base's six outer blocks on

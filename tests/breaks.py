@@ -373,10 +373,10 @@ BREAKS = (
         "tests/pods/test_hlo.py",
     ),
     Break(
-        "dry run: channels counted again",
+        "dry run: chains counted again",
         "ul/pods/collectives.py",
-        "key = (kind, channel[1]) if channel else (kind, i.name)",
-        "key = (kind, i.name)",
+        "key = (kind, chain[1]) if chain else (name, i.name)",
+        "key = (name, i.name)",
         "tests/pods/test_hlo.py",
     ),
     Break(

@@ -14,7 +14,15 @@ from ul.train import state, step
 FOLDER = skimage.data_dir  # a directory with images that is always there
 VARIANTS = [
     (name, variant)
-    for name in ("digits", "photos", "folder", "gaussian", "ablations", "single_stage")
+    for name in (
+        "digits",
+        "photos",
+        "folder",
+        "gaussian",
+        "ablations",
+        "single_stage",
+        "imagenet512",
+    )
     for variant in importlib.import_module(f"experiments.{name}").VARIANTS
 ]
 

@@ -20,12 +20,12 @@ HloModule jit_step, is_scheduled=true, num_partitions=4
 
 %async_start (a: bf16[96,144]) -> (bf16[96,144], bf16[96,576]) {
   %a = bf16[96,144]{0,1:T(8,128)(2,1)} parameter(0)
-  ROOT %ag.0 = bf16[96,576]{0,1:T(8,128)(2,1)} all-gather(%a), channel_id=7, replica_groups=mesh['axis_0'=1,'axis_1'=4] {'axis_1'}, dimensions={1}, use_global_device_ids=true
+  ROOT %ag.0 = bf16[96,576]{0,1:T(8,128)(2,1)} all-gather(%a), channel_id=7, replica_groups=mesh['axis_0'=1,'axis_1'=4] {'axis_1'}, dimensions={1}, use_global_device_ids=true, frontend_attributes={chain_id="58"}
 }
 
 %all-reduce-scatter.1 (g: f32[96,576]) -> f32[96,144] {
   %g = f32[96,576]{0,1} parameter(0)
-  %sum = f32[96,576]{0,1} all-reduce(%g), channel_id=9, replica_groups={{0,1,2,3}}, to_apply=%add
+  %sum = f32[96,576]{0,1} all-reduce(%g), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add
   ROOT %mine = f32[96,144]{0,1} dynamic-slice(%sum, %z, %at), dynamic_slice_sizes={96,144}
 }
 
@@ -33,8 +33,9 @@ HloModule jit_step, is_scheduled=true, num_partitions=4
   %p = (s32[]{:T(128)}, f32[8]{0}) parameter(0)
   %w = bf16[96,144]{0,1} parameter(1)
   %started = (bf16[96,144], bf16[96,576]) fusion(%w), kind=kCustom, calls=%async_start
-  %beside = bf16[96,576]{0,1} all-gather(%w), channel_id=7, replica_groups=[1,4]<=[4], dimensions={1}
+  %beside = bf16[96,576]{0,1} all-gather(%w), channel_id=7, replica_groups=[1,4]<=[4], dimensions={1}, frontend_attributes={chain_id="58"}
   %scattered = f32[96,144]{0,1} fusion(%started), kind=kCustom, calls=%all-reduce-scatter.1
+  %norms = f32[96]{0} all-reduce(%n), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add
   ROOT %out = (s32[]{:T(128)}, f32[8]{0}) tuple(%p, %p)
 }
 
@@ -55,7 +56,7 @@ ENTRY %main.1_spmd (x: f32[8]) -> f32[8] {
 
 %rest (p: (s32[], f32[8])) -> (s32[], f32[8]) {
   %p = (s32[], f32[8]{0}) parameter(0)
-  %rs = f32[24]{0} reduce-scatter(%p), channel_id=4, replica_groups=[2,2]<=[4], dimensions={0}, to_apply=%add
+  %rs = f32[24]{0} reduce-scatter(%p), channel_id=1, replica_groups=[2,2]<=[4], dimensions={0}, to_apply=%add
   ROOT %out.1 = (s32[], f32[8]{0}) tuple(%p, %p)
 }
 """  # noqa: E501
@@ -68,11 +69,12 @@ def found(text):
     return by_kind
 
 
-def test_loops_are_counted_and_every_channel_once():
+def test_loops_are_counted_and_every_chain_once():
     got = found(LOOPS)
     assert got.keys() == {
         ("all-gather", 4, 16),
         ("reduce-scatter", 4, 16),
+        ("all-reduce", 4, 16),
         ("reduce-scatter", 2, 5),
         ("collective-permute", 4, 1),
         ("all-gather", 4, 1),

@@ -47,10 +47,11 @@ class Collective:
 
 
 def of(program: Program) -> list[Collective]:
-    """Every collective of the program, each channel once.
+    """Every collective of the program, each once.
 
-    TPU compilers spread one over many fusions that run beside it (its channel names
-    it), and write a reduce-scatter as a fusion called all-reduce-scatter.
+    TPU compilers spread one over many fusions that run beside it (a chain names it),
+    and write a reduce-scatter as a fusion called all-reduce-scatter. Channels name
+    nothing: what was combined shares one.
     """
     times: dict[str, int] = program.times()
     found: dict[tuple[str, str], Collective] = {}
@@ -59,8 +60,8 @@ def of(program: Program) -> list[Collective]:
             kind = i.opcode.removesuffix("-start")
             if kind not in KINDS or not times[name]:
                 continue
-            channel = re.search(r"channel_id=(\d+)", i.rest)
-            key = (kind, channel[1]) if channel else (kind, i.name)
+            chain = re.search(r'chain_id="(\d+)"', i.rest)
+            key = (kind, chain[1]) if chain else (name, i.name)
             scattered = kind == "all-reduce" and name.startswith("all-reduce-scatter")
             made = _collective(i, kind, scattered, times[name], program.partitions)
             if kind == "all-reduce" and not scattered:
