@@ -7,10 +7,13 @@
     python -m launch.plan pod --config experiments/imagenet512.py:stage2_medium \\
         --topology v5p:4x4x4 --mesh data=4,fsdp=16
 
-`stage2`: the base of widths 512 and 1024, 350M parameters; `stage2_medium`: of 640 and 1280,
-546M. Never trained yet. The dry run (`launch.plan pod`, commit ba7a834, batch 2048):
+`stage1`: UL's three networks; `stage2`: the base of widths 512 and 1024, 350M parameters;
+`stage2_medium`: of 640 and 1280, 546M. Never trained yet. The dry run (`launch.plan pod`,
+commit 0448b3d, the batches below):
+  stage1         3.736 TFLOP an image; fits v5p:4x4x4 (data=4, fsdp=16) with 3.33 GiB of 95.74
+                 a chip, 1.20 times the least bytes sent, 79.8 ms a step at best
   stage2_medium  740.2 GFLOP an image; fits v5p:4x4x4 (data=4, fsdp=16) with 8.22 GiB of 95.74
-                 a chip, 1.03 times the least bytes sent, 66 ms a step at best; v6e:16x16
+                 a chip, 1.07 times the least bytes sent, 66 ms a step at best; v6e:16x16
                  (data=16, fsdp=16) with 2.40 GiB of 31.25, 32.2 ms at best
 
 The paper does not say, and is decided here: two blocks a convolutional stage and side, 1x1
