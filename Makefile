@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONPATH := .
 
-.PHONY: demo test slow slurm goldens lint types smoke clean
+.PHONY: demo test processes slow slurm goldens lint types smoke clean
 
 $(VENV)/.done: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,10 +28,15 @@ demo: $(VENV)/.done
 	$(BIN)/python -m launch.summary --workdirs $(RUN)/stage1,$(RUN)/stage2 --out $(RUN)/table.md
 
 test: $(VENV)/.done
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not slurm"
+	$(BIN)/python -m pytest -n 2 --dist loadfile \
+	  -m "not slow and not gpu and not slurm and not processes"
 
 slow: $(VENV)/.done
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not processes"
+
+# Runs of two and four processes on this machine, and runs that are ended from outside.
+processes: $(VENV)/.done
+	$(BIN)/python -m pytest -m processes
 
 # Brings up a cluster of two nodes; installs slurm-wlm and munge if they are missing.
 slurm: $(VENV)/.done

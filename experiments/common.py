@@ -43,7 +43,7 @@ def stage1() -> ConfigDict:
 def transformer(head_dim: int) -> dict:
     """How transformer blocks are computed, apart from their size."""
     return dict(
-        head_dim=head_dim, dropout=0.0, attention="xla", remat=False, scan=False
+        head_dim=head_dim, dropout=0.0, attention="xla", remat="none", scan=False
     )
 
 
@@ -71,7 +71,7 @@ def images_stage1(size: int, data: dict) -> ConfigDict:
     c.steps, c.batch_size = (1500, 32) if size < 64 else (20_000, 128)
     c.data = data
     c.encoder = dict(
-        patch=2, channels=(32, 64), blocks=(2, 3), latent_channels=8, remat=False
+        patch=2, channels=(32, 64), blocks=(2, 3), latent_channels=8, remat="none"
     )
     c.prior = dict(widths=(128,), depths=(4,)) | transformer(64)
     c.decoder = dict(

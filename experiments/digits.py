@@ -43,7 +43,7 @@ def _stage1() -> ml_collections.ConfigDict:
     c.steps, c.batch_size = 2000, 64
     c.data = _data()
     c.encoder = dict(
-        patch=1, channels=(32, 64), blocks=(2, 3), latent_channels=4, remat=False
+        patch=1, channels=(32, 64), blocks=(2, 3), latent_channels=4, remat="none"
     )
     c.prior = dict(widths=(96,), depths=(3,)) | common.transformer(32)
     c.decoder = dict(

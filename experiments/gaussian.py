@@ -30,7 +30,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     )
     # One token: every network is a perceptron on all pixels or latents at once.
     c.encoder = dict(
-        patch=4, channels=(128,), blocks=(2,), latent_channels=16, remat=False
+        patch=4, channels=(128,), blocks=(2,), latent_channels=16, remat="none"
     )
     c.prior = dict(widths=(128,), depths=(2,)) | common.transformer(64)
     c.decoder = dict(

@@ -45,7 +45,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     if size == 64:
         c.dtype = "bfloat16"
         for name in ("prior", "decoder") if first else ("base",):
-            c[name].attention, c[name].remat, c[name].scan = "cudnn", True, True
+            c[name].attention, c[name].remat, c[name].scan = "cudnn", "full", True
     if size == 16:
         # Averaged further, so that a crop shows as much: the sweeps' size.
         c.data.source.reduce = 4

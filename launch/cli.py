@@ -3,7 +3,7 @@
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -56,8 +56,8 @@ def _parse(argv: list[str]) -> list[str]:
         raise ConfigError(_line(e)) from e
 
 
-def run(main: Callable[[], None], commands: Sequence[str] = ()) -> None:
-    """Run `main`, the only or one of `commands`; exit with its error's code."""
+def run(main: Callable[[], None] | Mapping[str, Callable[[], None]]) -> None:
+    """Run `main`, or the one of several that is named; exit with its error's code."""
     # Some import has set up logging before.
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(format=form, level=logging.WARNING, force=True)
@@ -65,8 +65,9 @@ def run(main: Callable[[], None], commands: Sequence[str] = ()) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells much
     try:
         rest = _parse(sys.argv)[1:]
-        if commands and (not rest or rest.pop(0) not in commands):
-            raise ConfigError(f"say what to do; known are {', '.join(commands)}")
+        if isinstance(main, Mapping) and (not rest or rest[0] not in main):
+            raise ConfigError(f"say what to do; known are {', '.join(main)}")
+        main = main[rest.pop(0)] if isinstance(main, Mapping) else main
         if rest:
             raise ConfigError(f"unexpected argument {rest[0]!r}")
         main()

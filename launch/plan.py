@@ -1,71 +1,23 @@
-"""Which loss factor c_lf and bias b give which bitrate, before training.
+"""Before a run is paid for: which bitrate it gives, and what it needs of a pod.
 
-python -m launch.plan bitrate --config experiments/photos.py:stage1
-python -m launch.plan bitrate --config experiments/photos.py:stage1 --target-bpp 0.06
+    python -m launch.plan bitrate --config experiments/photos.py:stage1
+    python -m launch.plan bitrate --config experiments/photos.py:stage1 --target-bpp 0.06
+    python -m launch.plan pod --config experiments/imagenet512.py:stage1 \\
+        --topology v5p:4x4x4 --mesh data=4,fsdp=16
+    python -m launch.plan pod --config experiments/imagenet512.py:stage2 \\
+        --topology v6e:16x16 --mesh data=16,fsdp=16 --mesh data=32,fsdp=8 --search
+
+`pod` needs no pod: TPU topologies want the `tpu` extra, cpu:8 nothing. It exits with 64
+after its table if the step does not fit; with --search what does not fit is a row.
 """
 
-from pathlib import Path
-
-from absl import flags
-
-from launch import cli
-from ul import planning
-from ul.core.errors import ConfigError
+from launch import cli, plan_bitrate, plan_pod
 
 _CONFIG = cli.define_config()
-_TARGET = flags.DEFINE_float(
-    "target_bpp", None, "Bits/pixel wanted: the overrides that should give them."
-)
-flags.DEFINE_alias("target-bpp", "target_bpp")
-_FACTORS = flags.DEFINE_list("factors", ["1.3", "1.5", "1.7", "2", "2.5"], "c_lf.")
-_BIASES = flags.DEFINE_list("biases", ["0", "1", "2", "3", "4", "5"], "b.")
-_SPECTRUM = flags.DEFINE_enum(
-    "spectrum", "auto", planning.SPECTRA, "How the data's spectrum is estimated."
-)
-_EXAMPLES = flags.DEFINE_integer(
-    "examples", None, "Training images to read; unset: enough, at most 10,000."
-)
-_LIMIT = flags.DEFINE_bool(
-    "latent_limit", False, "Code no more directions than the latent has elements."
-)
-_OUT = flags.DEFINE_string("out", None, "The picture; plan-<experiment>.png if unset.")
-
-
-def _numbers(holder: flags.FlagHolder) -> list[float]:
-    try:
-        return [float(v) for v in holder.value]
-    except ValueError as e:
-        raise ConfigError(f"--{holder.name} {holder.value} are not numbers") from e
-
-
-def _picture(name: str) -> str:
-    out = _OUT.value or f"plan-{name.replace(':', '-')}.png"
-    if not out.lower().endswith(".png"):
-        raise ConfigError(f"--out is {out}; it must end in .png")
-    return out
-
-
-def main() -> None:
-    config = _CONFIG()
-    name = Path(flags.FLAGS["config"].serialize()).name.replace(".py", "")
-    out = _picture(name)
-    if _TARGET.value is not None:
-        planning.check_target(_TARGET.value)
-    plan = planning.prepare(
-        config,
-        _numbers(_FACTORS),
-        _numbers(_BIASES),
-        estimator=_SPECTRUM.value,
-        examples=_EXAMPLES.value,
-        latent_limit=_LIMIT.value,
-        progress=True,
-    )
-    print(planning.markdown(plan))
-    if _TARGET.value is not None:
-        print(f"\n{planning.proposals(plan, _TARGET.value)}")
-    planning.draw(plan, out, title=name)
-    print(f"\nDrawn: {out}")
-
+COMMANDS = {
+    "bitrate": lambda: plan_bitrate.main(_CONFIG()),
+    "pod": lambda: plan_pod.main(_CONFIG()),
+}
 
 if __name__ == "__main__":
-    cli.run(main, commands=("bitrate",))
+    cli.run(COMMANDS)

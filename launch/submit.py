@@ -8,6 +8,7 @@
 The config is validated before anything is submitted; --dry-run prints what would be.
 """
 
+import functools
 import re
 import shlex
 import sys
@@ -54,12 +55,7 @@ def _job(module: ModuleType) -> jobs.Job:
     )
 
 
-def main() -> None:
-    name = sys.argv[1]
-    if name not in places.PLACES:
-        raise ConfigError(
-            f"name the place first: launch.submit {'|'.join(places.PLACES)}"
-        )
+def main(name: str) -> None:
     module = places.PLACES[name]
     job, place = _job(module), places.read(name)
     files = place.render(job)
@@ -74,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, commands=tuple(places.PLACES))
+    cli.run({name: functools.partial(main, name) for name in places.PLACES})

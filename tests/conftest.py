@@ -14,3 +14,29 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 from absl import flags  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()
+
+import pytest  # noqa: E402
+
+from tests.running import DIGITS, Commands  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Compiled once, used by every command of a test worker."""
+    return str(tmp_path_factory.mktemp("jax_cache"))
+
+
+@pytest.fixture
+def command(cache):
+    return Commands(cache)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, cache):
+    """Both smoke stages, trained once by the launcher."""
+    root = tmp_path_factory.mktemp("runs")
+    run, below = Commands(cache), f"--config.stage1.workdir={root / 'smoke'}"
+    for variant, more in (("smoke", ()), ("smoke2", (below,))):
+        config = f"--config={DIGITS}:{variant}"
+        run("train", config, f"--workdir={root / variant}", *more)
+    return root

@@ -4,7 +4,6 @@ import importlib
 import json
 
 import jax
-import jax.numpy as jnp
 import pytest
 import skimage
 
@@ -15,7 +14,15 @@ from ul.train import state, step
 FOLDER = skimage.data_dir  # a directory with images that is always there
 VARIANTS = [
     (name, variant)
-    for name in ("digits", "photos", "folder", "gaussian", "ablations", "single_stage")
+    for name in (
+        "digits",
+        "photos",
+        "folder",
+        "gaussian",
+        "ablations",
+        "single_stage",
+        "imagenet512",
+    )
     for variant in importlib.import_module(f"experiments.{name}").VARIANTS
 ]
 
@@ -43,16 +50,8 @@ def test_parses_locks_and_survives_json(name, variant):
 def test_one_step_traces(name, variant):
     """Shapes only: no experiment is too large for this."""
     c = build.portable(parsed(name, variant))
-    image = jax.ShapeDtypeStruct((c.batch_size, *c.data.image_shape), jnp.uint8)
-    if isinstance(c, config.Autoencoder):
-        run, batch = runs.stage1_run(c), {"image": image}
-    else:
-        run = runs.base_run(c, None, None)
-        z = (c.batch_size, *build.latent_shape(c))
-        batch = {"z_clean": jax.ShapeDtypeStruct(z, jnp.float32)}
-    rows = (c.batch_size,)
-    batch |= {k: jax.ShapeDtypeStruct(rows, jnp.int32) for k in ("label", "row")}
-    batch["stratum"] = jax.ShapeDtypeStruct(rows, jnp.float32)
+    run = runs.update(c, runs.mesh(c))
+    batch = runs.abstract_batch(c, run.mesh)
     abstract = state.abstract(run.init, run.tx, run.decays, run.mesh)
     made = step.make(
         run.objective, run.tx, run.lr, root=run.root, accumulate=c.accumulate
@@ -86,6 +85,8 @@ def test_an_unknown_variant_names_those_there_are():
         ("sampling.method", "euler", "known are"),
         ("prior.head_dim", 7, "not an even multiple of head_dim 7"),
         ("prior.attention", "flash", "known are"),
+        ("encoder.remat", "some", "encoder.remat is 'some'; known are"),
+        ("prior.remat", True, "prior.remat is True; it must be of type str"),
         ("encoder.blocks", (1,), "same length"),
         ("encoder.blocks", (1, 0), "at least 1"),
         ("encoder.patch", 0, "encoder.patch is 0"),

@@ -238,7 +238,7 @@ def test_mistakes_cost_one_line(tmp_path, args, message, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     try:
         with pytest.raises(SystemExit) as e:
-            cli.run(plan.main, commands=("bitrate",))
+            cli.run(plan.COMMANDS)
     finally:
         for name in ("target_bpp", "spectrum", "factors", "out"):
             flags.FLAGS[name].unparse()

@@ -26,6 +26,7 @@ FLOORS = {
     "api": 8,
     "evaluation": 9,
     "planning": 9,
+    "pods": 9,
     "session": 9,
     "trials": 9,
 }

@@ -1,13 +1,11 @@
 """The commands a user runs, as a user runs them: kills, mistakes, other machines."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,105 +13,9 @@ import pytest
 from PIL import Image
 
 import ul
+from tests.running import DIGITS, ROOT, digests, lines, stage1, wait_for_step
 from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.train import checkpoint
-
-ROOT = Path(__file__).parent.parent
-DIGITS = "experiments/digits.py"
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Compiled once, used by every command of this file."""
-    return str(tmp_path_factory.mktemp("jax_cache"))
-
-
-@pytest.fixture
-def command(cache):
-    def start(module, *args, devices=1, prefix=()):
-        env = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-            "PYTHONPATH": str(ROOT),
-        }
-        return subprocess.Popen(
-            [*prefix, sys.executable, "-m", f"launch.{module}", *map(str, args)],
-            cwd=ROOT,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(module, *args, code=0, **how):
-        process = start(module, *args, **how)
-        output, _ = process.communicate(timeout=400)
-        assert process.returncode == code, output
-        return output
-
-    run.start = start
-    return run
-
-
-def stage1(workdir, *changes, variant="smoke"):
-    quiet = ("--config.log.tensorboard=false",)
-    return (
-        "train",
-        f"--config={DIGITS}:{variant}",
-        f"--workdir={workdir}",
-        *quiet,
-        *changes,
-    )
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory, cache):
-    """Both smoke stages, trained once by the launcher."""
-    root = tmp_path_factory.mktemp("runs")
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_NUM_CPU_DEVICES": "1"}
-    env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    for variant, more in (
-        ("smoke", ()),
-        ("smoke2", (f"--config.stage1.workdir={root / 'smoke'}",)),
-    ):
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "launch.train",
-                f"--config={DIGITS}:{variant}",
-                f"--workdir={root / variant}",
-                *more,
-            ],
-            cwd=ROOT,
-            env=env,
-            check=True,
-        )
-    return root
-
-
-def digests(workdir, step=8):
-    return json.loads((workdir / "verified" / f"{step}.json").read_text())["digests"]
-
-
-def lines(workdir):
-    path = workdir / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def wait_for_step(process, workdir, step, timeout=300):
-    """Until the run has logged `step`."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            if any(line["step"] >= step for line in lines(workdir)):
-                return
-        except (OSError, ValueError):
-            pass
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} never came; exit code {process.poll()}")
 
 
 def test_what_a_run_leaves(trained):

@@ -1,5 +1,6 @@
 """A config's run: data, mesh and everything else the loop needs, for either stage."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from ul.data import pipeline, sources
 from ul.evals import chunks, rate
 from ul.evals.codec import Codec
 from ul.train import optim
-from ul.train.loop import Run
+from ul.train.loop import Run, Update
 from ul.train.writer import grid
 
 
@@ -90,9 +91,9 @@ def eval_batches(config: Common, examples, count: int):
     )
 
 
-def mesh(config: Common) -> jax.sharding.Mesh:
-    """The run's mesh, over which its batch must divide."""
-    made = meshes.make(config.mesh.data, config.mesh.fsdp)
+def mesh(config: Common, devices: Any = None) -> jax.sharding.Mesh:
+    """The run's mesh, over which its batch must divide; of all devices, or of these."""
+    made = meshes.make(config.mesh.data, config.mesh.fsdp, devices)
     platform = made.devices.flat[0].platform
     if platform != "gpu" and build.uses_cudnn(config):
         raise ConfigError(
@@ -108,12 +109,60 @@ def mesh(config: Common) -> jax.sharding.Mesh:
     return made
 
 
-def _run(config: Common, **parts) -> Run:
-    """What both stages share."""
-    o = config.optimizer
+def update(config: Common, on: jax.sharding.Mesh) -> Update:
+    """One update of any stage on a mesh, also one of devices that are not here.
+
+    Reads no data and no stage 1.
+    """
+    root, o = jax.random.key(config.seed), config.optimizer
     lr = optim.learning_rate(
         lr=o.lr, warmup=o.warmup, steps=config.steps, final_fraction=o.final_fraction
     )
+    if isinstance(config, Autoencoder):
+        made = build.stage1(config, training=True)
+        key, shape = rng.stream(root, "init"), config.data.image_shape
+        init, objective = (
+            functools.partial(made.modules.init, key, shape),
+            made.objective,
+        )
+    else:
+        assert isinstance(config, Base | Pixels)
+        sampler = build.latent_sampler(config, training=True)
+        init = functools.partial(build.init_base, config, root)
+        objective = build.base_objective(
+            config, sampler, label_dropout=config.loss.label_dropout
+        )
+    return Update(
+        init=init,
+        objective=objective,
+        tx=optim.adamw(lr, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip=o.clip),
+        lr=lr,
+        root=root,
+        mesh=on,
+        decays=config.ema,
+        accumulate=config.accumulate,
+    )
+
+
+def abstract_batch(config: Common, on: jax.sharding.Mesh) -> dict:
+    """Shapes, dtypes and shardings of what the objective takes of a global batch."""
+    rows = (config.batch_size,)
+    batch: dict[str, tuple[tuple[int, ...], Any]] = {
+        "label": (rows, np.int32),
+        "row": (rows, np.int32),
+        "stratum": (rows, np.float32),
+    }
+    if isinstance(config, Autoencoder):
+        batch["image"] = (*rows, *config.data.image_shape), np.uint8
+    else:
+        assert isinstance(config, Base | Pixels)
+        batch["z_clean"] = (*rows, *build.latent_shape(config)), np.float32
+    lies = meshes.batch_sharding(on)
+    return {k: jax.ShapeDtypeStruct(*v, sharding=lies) for k, v in batch.items()}
+
+
+def _run(config: Common, on: jax.sharding.Mesh, **parts) -> Run:
+    """What both stages share."""
     train = dataset(config, "train")
 
     def batches(start, stop):
@@ -122,25 +171,21 @@ def _run(config: Common, **parts) -> Run:
             batch_size=config.batch_size,
             start=start,
             stop=stop,
-            rows=meshes.local_rows(parts["mesh"], config.batch_size),
+            rows=meshes.local_rows(on, config.batch_size),
             threads=config.data.threads,
         )
 
     return Run(
         batches=batches,
         data=pipeline.fingerprint(train, config.batch_size),
-        tx=optim.adamw(lr, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip=o.clip),
-        lr=lr,
-        root=jax.random.key(config.seed),
-        decays=config.ema,
         steps=config.steps,
         batch_size=config.batch_size,
-        accumulate=config.accumulate,
         pixels=int(np.prod(config.data.image_shape[:2])),
         log_every=config.log.every,
         look_every=config.look.every,
         save_every=config.checkpoint.every,
         save_minutes=config.checkpoint.minutes,
+        **vars(update(config, on)),
         **parts,
     )
 
@@ -191,13 +236,9 @@ def stage1_run(config: Autoencoder) -> Run:
 
     return _run(
         config,
-        init=lambda: made.modules.init(
-            rng.stream(jax.random.key(config.seed), "init"), config.data.image_shape
-        ),
-        objective=build.stage1(config, training=True).objective,
+        on,
         prepare=lambda batch, step: batch,
         look=look,
-        mesh=on,
         rate_floor_bpp=config.loss.rate_floor_bpp,
     )
 
@@ -243,15 +284,9 @@ def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
 
     return _run(
         config,
-        init=lambda: build.init_base(config, root),
-        objective=build.base_objective(
-            config,
-            build.latent_sampler(config, training=True),
-            label_dropout=config.loss.label_dropout,
-        ),
+        on,
         prepare=prepare,
         look=look,
-        mesh=on,
         rate_floor_bpp=0.0,
     )
 

@@ -21,19 +21,44 @@ def test_axes_that_do_not_cover_the_devices_are_refused(axes):
         mesh.make(*axes)
 
 
-def test_parameters_are_split_over_fsdp_by_their_largest_divisible_dimension():
-    made = mesh.make(2, 4)
-    shape = jax.ShapeDtypeStruct
-    assert mesh.leaf_sharding(made, shape((128, 256), jnp.float32)).spec == P(
-        None, "fsdp"
-    )
-    assert mesh.leaf_sharding(made, shape((256, 255), jnp.float32)).spec == P(
-        "fsdp", None
-    )
-    assert mesh.leaf_sharding(made, shape((16, 16), jnp.float32)).spec == P(None, None)
-    assert mesh.leaf_sharding(made, shape((255, 255), jnp.float32)).spec == P(
-        None, None
-    )
+@pytest.mark.parametrize(
+    ("dims", "spec"),
+    [
+        ((128, 512), P(None, "fsdp")),  # the largest
+        (
+            (128, 256),
+            P("fsdp", None),
+        ),  # the largest in whole tiles: 64 columns are none
+        ((8, 128, 256), P(None, "fsdp", None)),
+        ((3, 3, 64, 64), P(None, None, "fsdp", None)),
+        ((256, 255), P("fsdp", None)),
+        ((100, 200), P(None, "fsdp")),  # no whole tiles: the largest at all
+        ((16, 16), P(None, None)),  # small
+        ((255, 255), P(None, None)),  # not divisible
+        ((), P()),
+    ],
+)
+def test_parameters_are_split_by_their_largest_dimension_in_whole_tiles(dims, spec):
+    leaf = jax.ShapeDtypeStruct(dims, jnp.float32)
+    assert mesh.leaf_sharding(mesh.make(2, 4), leaf).spec == spec
+
+
+def test_a_gathered_parameter_is_whole_and_its_gradient_split():
+    def f(w):
+        whole = mesh.gathered(w)
+        jax.debug.inspect_array_sharding(whole, callback=seen.append)
+        return jnp.sum(whole * whole)
+
+    w = jnp.arange(128.0 * 512).reshape(128, 512)
+    assert mesh.gathered(w) is w  # without a mesh
+    seen = []
+    made = mesh.make(1, 8)
+    split = jax.device_put(w, mesh.leaf_sharding(made, w))
+    with jax.set_mesh(made):
+        gradient = jax.jit(jax.grad(f))(split)
+    assert gradient.sharding.spec == split.sharding.spec != P()
+    np.testing.assert_array_equal(gradient, 2 * w)
+    assert [s.is_fully_replicated for s in seen] == [True]
 
 
 def test_a_batch_lies_over_all_devices():

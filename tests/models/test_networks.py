@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from ul.core import trees
+from ul.models import remat
+from ul.models.attention import Block
 from ul.models.encoder import Encoder
 from ul.models.uvit import UViT
 from ul.models.vit import ViT
 
 F32, BF16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
-HOW = dict(head_dim=16, dropout=0.0, attention="xla", remat=False, scan=False)
+HOW = dict(head_dim=16, dropout=0.0, attention="xla", remat="none", scan=False)
 X = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
 Z = jax.random.normal(jax.random.key(1), (2, 4, 4, 5))
 LOGSNR = jnp.asarray([-3.0, 4.0])
@@ -26,7 +28,7 @@ def encoder(**changes):
         channels=(8, 16),
         blocks=(1, 2),
         latent_channels=5,
-        remat=False,
+        remat="none",
         dtype=F32,
     )
     return Encoder(**settings | changes)
@@ -119,20 +121,21 @@ def test_every_parameter_gets_a_gradient(name):
     assert without == []
 
 
-@pytest.mark.parametrize("name", ["prior", "decoder"])
-def test_remat_changes_no_gradient(name):
+@pytest.mark.parametrize("policy", ["full", "dots"])
+@pytest.mark.parametrize("name", ["encoder", "prior", "decoder"])
+def test_remat_changes_no_gradient(name, policy):
     make, args, _ = CASES[name]
     params = noisy_params(make(), args)
 
     # Recomputed sums may be fused in another order.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        gradient(make(remat=True), params, *args),
+        gradient(make(remat=policy), params, *args),
         gradient(make(), params, *args),
     )
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "full", "dots"])
 def test_scan_is_the_loop_over_stacked_parameters(remat):
     args = CASES["prior"][1]
     params = noisy_params(prior(), args)
@@ -182,3 +185,20 @@ def test_bfloat16_compute_stays_near_float32():
     b = apply(decoder(dtype=BF16), params, *args)
     # Eight bits of mantissa through a few layers.
     assert float(jnp.linalg.norm(a - b) / jnp.linalg.norm(a)) < 0.05
+
+
+def test_a_policy_says_what_is_computed_again():
+    """A block has two products of attention, and five with weights."""
+    x, cond = jnp.ones((2, 4, 32)), jnp.ones((2, 32))
+
+    def products(policy):
+        block = remat.remat(Block, policy)(16, "xla", 0.0, F32)
+        params = jax.eval_shape(block.init, jax.random.key(0), x, cond)
+
+        def loss(params):
+            return jnp.sum(jnp.sin(block.apply(params, x, cond)[0]))
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
+
+    none, dots, full = (products(p) for p in ("none", "dots", "full"))
+    assert (dots - none, full - dots) == (2, 5)

@@ -102,7 +102,7 @@ def test_retention_by_time(tmp_path):
     assert checkpoint.verified_steps(tmp_path) == [1, 5]
 
 
-@pytest.mark.parametrize("harm", ["truncate", "remove", "metadata"])
+@pytest.mark.parametrize("harm", ["truncate", "remove", "metadata", "flip"])
 def test_a_damaged_step_falls_back_to_the_one_before(saved, harm):
     if harm == "metadata":
         (saved / "checkpoints" / "3" / "state" / "_METADATA").unlink()
@@ -113,6 +113,10 @@ def test_a_damaged_step_falls_back_to_the_one_before(saved, harm):
             file.write_bytes(file.read_bytes()[:100])
         elif harm == "remove":
             file.unlink()
+        elif harm == "flip":
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
     assert int(resume(saved).step) == 2
     # Its number is free again, and what is left of it is kept.
     assert checkpoint.verified_steps(saved) == [1, 2]

@@ -9,6 +9,7 @@ from ul.config import Common, construct
 from ul.core.errors import ConfigError
 from ul.diffusion import samplers, schedules
 from ul.evals.codec import Sampling
+from ul.models.remat import POLICIES
 from ul.models.uvit import UViT
 from ul.models.vit import ViT
 
@@ -66,6 +67,10 @@ def network(where: str, module, section: dict, dtype: str, **given):
             raise ConfigError(
                 f"{where}.{key} is {value!r}; it must be at least {least}"
             )
+    if made.remat not in POLICIES:
+        raise ConfigError(
+            f"{where}.remat is {made.remat!r}; known are {list(POLICIES)}"
+        )
     if getattr(made, "dropout", 0.0) >= 1.0:
         raise ConfigError(f"{where}.dropout is {made.dropout}; it must be under 1")
     head_dim = getattr(made, "head_dim", None)

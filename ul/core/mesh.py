@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ul.core import trees
@@ -19,6 +19,8 @@ from ul.core.errors import ConfigError
 AXES = ("data", "fsdp")
 # Smaller leaves cost more to gather than they save.
 MIN_SHARDED_SIZE = 2**14
+# Rows and columns of bfloat16 numbers.
+TILE = (16, 128)
 
 
 def make(data: int = -1, fsdp: int = 1, devices: Any = None) -> Mesh:
@@ -55,17 +57,24 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(AXES))
 
 
-def leaf_sharding(mesh: Mesh, leaf) -> NamedSharding:
-    """The largest dimension that `fsdp` divides, of leaves above a size."""
-    fsdp = mesh.shape["fsdp"]
-    spec: list[str | None] = [None] * len(leaf.shape)
+def leaf_sharding(mesh: Mesh | AbstractMesh, leaf) -> NamedSharding:
+    """One dimension that `fsdp` divides, of leaves above a size.
+
+    The largest of those whose parts fill whole tiles of a TPU's memory, 16 rows of 128
+    columns: others are gathered by an all-reduce of zeros, at twice the bytes. The
+    largest at all where there is none.
+    """
+    fsdp, rank = mesh.shape["fsdp"], len(leaf.shape)
+    tiles = (1,) * (rank - 2) + TILE[-rank:] if rank else ()
+    spec: list[str | None] = [None] * rank
     able = [i for i, n in enumerate(leaf.shape) if n % fsdp == 0]
     if fsdp > 1 and able and np.prod(leaf.shape) >= MIN_SHARDED_SIZE:
-        spec[max(able, key=lambda i: leaf.shape[i])] = "fsdp"
+        whole = [i for i in able if leaf.shape[i] // fsdp % tiles[i] == 0]
+        spec[max(whole or able, key=lambda i: leaf.shape[i])] = "fsdp"
     return NamedSharding(mesh, P(*spec))
 
 
-def shardings(mesh: Mesh, tree):
+def shardings(mesh: Mesh | AbstractMesh, tree):
     """Sharding of every leaf of a tree of arrays or shapes."""
     return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), tree)
 
@@ -135,6 +144,40 @@ def to_host(mesh: Mesh, tree):
 @functools.cache
 def _whole(sharding: NamedSharding):
     return jax.jit(lambda tree: tree, out_shardings=sharding)
+
+
+def constrain_leaves(tree):
+    """Pin parameters, or gradients of them, to their shardings; nothing without fsdp.
+
+    A gradient is a sum over all devices of which each keeps its part alone: said here,
+    that is a reduce-scatter instead of an all-reduce.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["fsdp"] == 1:
+        return tree
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(mesh, tree))
+
+
+def gathered(kernel):
+    """A split parameter whole, where it is used; its gradient goes back in parts.
+
+    Said in the network, for inside a scan a layer is gathered at a time.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["fsdp"] == 1:
+        return kernel
+    return _gathered(kernel)
+
+
+@jax.custom_vjp
+def _gathered(kernel):
+    return jax.lax.with_sharding_constraint(kernel, P())
+
+
+_gathered.defvjp(
+    lambda kernel: (_gathered(kernel), None),
+    lambda _, gradient: (constrain_leaves(gradient),),
+)
 
 
 def constrain(x):

@@ -288,7 +288,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as e:
-        if "RESOURCE_EXHAUSTED" in str(e):
+        if "out of memory" in str(e).lower():
             raise OutOfMemory(
                 f"a device has not enough memory ({_first(e)}); lower batch_size, raise "
                 "accumulate or mesh.fsdp, or set the networks' remat to 'full'"

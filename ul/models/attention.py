@@ -6,6 +6,8 @@ import jax.numpy as jnp
 
 from ul.core import mesh
 from ul.models.conditioning import Modulation
+from ul.models.products import Dense
+from ul.models.remat import remat
 
 
 class Attention(nn.Module):
@@ -22,7 +24,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x):
         width = x.shape[-1]
-        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
+        qkv = Dense(3 * width, dtype=self.dtype, name="qkv")(x)
         q, k, v = (
             part.reshape(*x.shape[:-1], width // self.head_dim, self.head_dim)
             for part in jnp.split(qkv, 3, axis=-1)
@@ -30,7 +32,7 @@ class Attention(nn.Module):
         q = nn.RMSNorm(dtype=self.dtype, name="q_norm")(q)
         k = nn.RMSNorm(dtype=self.dtype, name="k_norm")(k)
         h = jax.nn.dot_product_attention(q, k, v, implementation=self.implementation)
-        return nn.Dense(width, dtype=self.dtype, name="out")(h.reshape(x.shape))
+        return Dense(width, dtype=self.dtype, name="out")(h.reshape(x.shape))
 
 
 class Block(nn.Module):
@@ -59,11 +61,9 @@ class Block(nn.Module):
             norm(x, shift_a, scale_a)
         )
         x = x + gate_a * drop(h)
-        h = nn.Dense(4 * width, dtype=self.dtype, name="mlp_in")(
-            norm(x, shift_m, scale_m)
-        )
+        h = Dense(4 * width, dtype=self.dtype, name="mlp_in")(norm(x, shift_m, scale_m))
         h = drop(nn.gelu(h))
-        h = nn.Dense(width, dtype=self.dtype, name="mlp_out")(h)
+        h = Dense(width, dtype=self.dtype, name="mlp_out")(h)
         return x + gate_m * h, None
 
 
@@ -74,7 +74,7 @@ class Blocks(nn.Module):
     head_dim: int
     implementation: str
     dropout: float
-    remat: bool
+    remat: str
     scan: bool
     dtype: jnp.dtype
 
@@ -83,7 +83,7 @@ class Blocks(nn.Module):
         shape = x.shape
         position = self.param("position", nn.initializers.normal(0.02), shape[1:])
         x = (x + position[None].astype(x.dtype)).reshape(shape[0], -1, shape[-1])
-        block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+        block = remat(Block, self.remat, prevent_cse=not self.scan)
         settings = (self.head_dim, self.implementation, self.dropout, self.dtype)
         if self.scan:
             stack = nn.scan(
@@ -111,6 +111,6 @@ class Head(nn.Module):
         shift, scale = Modulation(x.shape[-1], 2, self.dtype)(cond, x.ndim)
         h = nn.LayerNorm(use_scale=False, use_bias=False, dtype=self.dtype)(x)
         # float32 from here: the output is subtracted from a float32 target.
-        return nn.Dense(
+        return Dense(
             self.channels, kernel_init=nn.initializers.zeros, dtype=jnp.float32
         )(h * (1 + scale) + shift)

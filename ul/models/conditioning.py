@@ -4,7 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from ul.core import mesh
 from ul.core.types import Array, Float, Int, typechecked
+from ul.models.products import Dense
 
 # Angular frequencies per unit of logsnr: periods from the whole range to 1/16 nat.
 _SLOWEST, _FASTEST = 2 * np.pi / 64.0, 2 * np.pi * 16.0
@@ -29,12 +31,12 @@ class Conditioning(nn.Module):
         )
         angle = logsnr[:, None] * frequency[None, :]
         h = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-        h = nn.silu(nn.Dense(self.width, name="logsnr_in")(h))
-        h = nn.Dense(self.width, name="logsnr_out")(h)
+        h = nn.silu(Dense(self.width, name="logsnr_in")(h))
+        h = Dense(self.width, name="logsnr_out")(h)
         if self.num_classes:
             table = nn.Embed(self.num_classes + 1, self.width, name="label")
             h = h + table(label)
-        return nn.silu(h)
+        return mesh.constrain(nn.silu(h))
 
 
 class Modulation(nn.Module):
@@ -49,8 +51,10 @@ class Modulation(nn.Module):
 
     @nn.compact
     def __call__(self, cond, rank: int):
-        out = nn.Dense(
+        out = Dense(
             self.parts * self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype
         )(cond)
+        # Else the compiler gathers the condition and splits the columns of `out`.
+        out = mesh.constrain(out)
         shape = (out.shape[0],) + (1,) * (rank - 2) + (out.shape[1],)
         return jnp.split(out.reshape(shape), self.parts, axis=-1)

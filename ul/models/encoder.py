@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from ul.core import arrays
 from ul.core.types import Array, Float, typechecked
 from ul.models.layers import Downsample, ResBlock
+from ul.models.products import Conv, Dense
+from ul.models.remat import remat
 
 
 class Encoder(nn.Module):
@@ -20,15 +22,15 @@ class Encoder(nn.Module):
     channels: tuple[int, ...]
     blocks: tuple[int, ...]
     latent_channels: int
-    remat: bool
+    remat: str
     dtype: jnp.dtype
 
     @nn.compact
     @typechecked
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
-        block = nn.remat(ResBlock) if self.remat else ResBlock
+        block = remat(ResBlock, self.remat)
         h = arrays.space_to_depth(x, self.patch).astype(self.dtype)
-        h = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype, name="stem")(h)
+        h = Conv(self.channels[0], (3, 3), dtype=self.dtype, name="stem")(h)
         for i, (channels, blocks) in enumerate(
             zip(self.channels, self.blocks, strict=True)
         ):
@@ -37,4 +39,4 @@ class Encoder(nn.Module):
             for j in range(blocks):
                 h = block(channels, 0.0, self.dtype, name=f"stage_{i}_{j}")(h)
         h = nn.silu(nn.RMSNorm(dtype=self.dtype, name="norm")(h))
-        return nn.Dense(self.latent_channels, dtype=jnp.float32, name="latent")(h)
+        return Dense(self.latent_channels, dtype=jnp.float32, name="latent")(h)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from ul.core import arrays, mesh
 from ul.models.conditioning import Modulation
+from ul.models.products import Conv, Dense
 
 
 class ResBlock(nn.Module):
@@ -22,18 +23,18 @@ class ResBlock(nn.Module):
     def __call__(self, x, cond=None):
         x = mesh.constrain(x)
         h = nn.RMSNorm(dtype=self.dtype)(x)
-        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(nn.silu(h))
+        h = Conv(self.channels, (3, 3), dtype=self.dtype)(nn.silu(h))
         h = nn.RMSNorm(dtype=self.dtype)(h)
         if cond is not None:
             shift, scale = Modulation(self.channels, 2, self.dtype)(cond, h.ndim)
             h = h * (1 + scale) + shift
         h = nn.silu(h)
         h = nn.Dropout(self.dropout, deterministic=self.dropout == 0.0)(h)
-        h = nn.Conv(
+        h = Conv(
             self.channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype
         )(h)
         if x.shape[-1] != self.channels:
-            x = nn.Dense(self.channels, dtype=self.dtype, name="skip")(x)
+            x = Dense(self.channels, dtype=self.dtype, name="skip")(x)
         return x + h
 
 
@@ -45,7 +46,7 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(self.channels, dtype=self.dtype)(arrays.space_to_depth(x, 2))
+        return Dense(self.channels, dtype=self.dtype)(arrays.space_to_depth(x, 2))
 
 
 class Upsample(nn.Module):
@@ -56,6 +57,4 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return arrays.depth_to_space(
-            nn.Dense(4 * self.channels, dtype=self.dtype)(x), 2
-        )
+        return arrays.depth_to_space(Dense(4 * self.channels, dtype=self.dtype)(x), 2)

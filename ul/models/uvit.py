@@ -8,6 +8,8 @@ from ul.core.types import Array, Float, typechecked
 from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, ResBlock, Upsample
+from ul.models.products import Conv, Dense
+from ul.models.remat import remat
 
 
 class UViT(nn.Module):
@@ -28,7 +30,7 @@ class UViT(nn.Module):
     dropout: float
     latent_at_input: bool
     attention: str
-    remat: bool
+    remat: str
     scan: bool
     dtype: jnp.dtype
 
@@ -41,7 +43,7 @@ class UViT(nn.Module):
         z_0: Float[Array, "B h w c"],
     ) -> Float[Array, "B H W C"]:
         cond = Conditioning(self.width, name="conditioning")(logsnr).astype(self.dtype)
-        block = nn.remat(ResBlock) if self.remat else ResBlock
+        block = remat(ResBlock, self.remat)
         stages = (*self.channels, self.width)
 
         def residual(h, side, i):
@@ -52,17 +54,17 @@ class UViT(nn.Module):
             return h
 
         h = arrays.space_to_depth(x_t, self.patch).astype(self.dtype)
-        h = nn.Conv(stages[0], (3, 3), dtype=self.dtype, name="stem")(h)
+        h = Conv(stages[0], (3, 3), dtype=self.dtype, name="stem")(h)
         if self.latent_at_input:
             enlarge = h.shape[1] // z_0.shape[1]
-            z = nn.Dense(stages[0], dtype=self.dtype, name="latent_input")(z_0)
+            z = Dense(stages[0], dtype=self.dtype, name="latent_input")(z_0)
             h = h + jnp.repeat(jnp.repeat(z, enlarge, axis=1), enlarge, axis=2)
         skips = []
         for i in range(len(self.channels)):
             h = residual(h, "down", i)
             skips.append(h)
             h = Downsample(stages[i + 1], self.dtype, name=f"merge_{i}")(h)
-        h = h + nn.Dense(self.width, dtype=self.dtype, name="latent")(z_0)
+        h = h + Dense(self.width, dtype=self.dtype, name="latent")(z_0)
         h = Blocks(
             depth=self.depth,
             head_dim=self.head_dim,

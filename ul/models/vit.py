@@ -7,6 +7,7 @@ from ul.core.types import Array, Float, Int, typechecked
 from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, Upsample
+from ul.models.products import Dense
 
 
 class ViT(nn.Module):
@@ -24,7 +25,7 @@ class ViT(nn.Module):
     dropout: float
     num_classes: int
     attention: str
-    remat: bool
+    remat: str
     scan: bool
     dtype: jnp.dtype
 
@@ -53,7 +54,7 @@ class ViT(nn.Module):
             )
 
         *outer, (_, depth) = zip(self.widths, self.depths, strict=True)
-        h = nn.Dense(self.widths[0], dtype=self.dtype, name="stem")(z_t)
+        h = Dense(self.widths[0], dtype=self.dtype, name="stem")(z_t)
         skips = []
         for i, (_, outer_depth) in enumerate(outer):
             h = blocks(outer_depth // 2, f"down_{i}")(h, cond)

@@ -12,6 +12,7 @@ import faulthandler
 import json
 import logging
 import os
+import select
 import signal
 import tempfile
 import threading
@@ -78,9 +79,13 @@ class Guard:
         self.place = place or self.place
 
     def __enter__(self) -> "Guard":
-        # Blocked in every thread, a signal waits for sigtimedwait, though the main thread
-        # be inside a compile. A thread older than this may still take it: then `_handle`.
+        # The main thread may be inside a compile or a read, so the guard's thread must
+        # hear signals itself. Blocked here, and in all threads made from here on, one
+        # waits for sigtimedwait; an older thread that takes it writes to the pipe.
+        self._heard, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
         self._before = {n: signal.signal(n, self._handle) for n in SIGNALS}
+        self._before_wake = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._thread.start()
         return self
@@ -89,18 +94,24 @@ class Guard:
         self._closed.set()
         self._thread.join()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.set_wakeup_fd(self._before_wake)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _handle(self, number, frame) -> None:
-        self._signalled(number)
+        """In the main thread, late. An event loop may have taken the pipe's place."""
+        if signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False) != self._wake:
+            self._signalled(number)
 
     def _watch(self) -> None:
         last = time.monotonic()
         while not self._closed.is_set():
-            found = signal.sigtimedwait(SIGNALS, 0.2)
-            if found:
+            if found := signal.sigtimedwait(SIGNALS, 0):
                 self._signalled(found.si_signo)
+            if select.select([self._heard], [], [], 0.2)[0]:
+                for number in os.read(self._heard, 64):
+                    if number in SIGNALS:
+                        self._signalled(number)
             if time.monotonic() - last >= LOOK_SECONDS:
                 last = time.monotonic()
                 self._look_at_others()

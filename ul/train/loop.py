@@ -31,10 +31,26 @@ log = logging.getLogger("ul")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """Everything the loop needs. A stage is an objective, an `init` and a `prepare`.
+class Update:
+    """What one update is made of: the part of a run that needs no data.
 
     init() -> params. objective(params, batch, key, step) -> Terms.
+    """
+
+    init: Callable[[], Any]
+    objective: Callable
+    tx: optax.GradientTransformation
+    lr: optax.Schedule
+    root: Any
+    mesh: jax.sharding.Mesh
+    decays: tuple[float, ...]
+    accumulate: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Update):
+    """Everything the loop needs. A stage is an objective, an `init` and a `prepare`.
+
     batches(start, stop) -> this process's rows of host batches.
     prepare(global batch, step) -> objective's.
     look(params, check) -> (scalars, pictures), what to log and draw every `look_every`;
@@ -42,20 +58,12 @@ class Run:
     data: a digest of the examples that training gets.
     """
 
-    init: Callable[[], Any]
-    objective: Callable
     batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
     prepare: Callable[[dict, int], dict]
     look: Callable[..., tuple[dict[str, float], dict[str, np.ndarray]]]
     data: str
-    tx: optax.GradientTransformation
-    lr: optax.Schedule
-    root: Any
-    mesh: jax.sharding.Mesh
-    decays: tuple[float, ...]
     steps: int
     batch_size: int
-    accumulate: int
     pixels: int
     rate_floor_bpp: float
     log_every: int
@@ -175,7 +183,7 @@ def start(run: Run, checkpoints: Checkpoints) -> states.State:
     return states.initialise(run.init, run.tx, run.decays, run.mesh)
 
 
-def lower(run: Run, state, batch) -> jax.stages.Lowered:
+def lower(run: Update, state, batch) -> jax.stages.Lowered:
     """The update that `train` runs, lowered for this state and batch, or their shapes."""
     step = steps.make(
         run.objective, run.tx, run.lr, root=run.root, accumulate=run.accumulate
@@ -332,6 +340,7 @@ def look(run: Run, state: states.State, saver: Saver, ballot: Ballot, step) -> b
     lines, weights = saver.lines, state.ema[str(run.decays[0])]
     lines.flush()
     resume_clock = lines.pause()
+    log.info("looking at step %d", step)
     try:
         with ballot.guard.phase("evaluation"):
             scalars, pictures = run.look(weights, ballot.check)

@@ -40,11 +40,12 @@ def gradients(objective: Callable, params, batch: Batch, key, step, accumulate: 
 
     gradient = jax.grad(mean_loss, has_aux=True)
     if accumulate == 1:
-        return gradient(params, batch)
+        grads, seen = gradient(params, batch)
+        return mesh.constrain_leaves(grads), seen
 
     def add(total, part):
         grads, seen = gradient(params, part)
-        return jax.tree.map(jnp.add, total, grads), seen
+        return mesh.constrain_leaves(jax.tree.map(jnp.add, total, grads)), seen
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     total, seen = jax.lax.scan(add, zeros, split(batch, accumulate))

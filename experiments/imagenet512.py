@@ -1,0 +1,108 @@
+"""ImageNet at 512x512, the paper's sizes (arXiv 2602.17270): latents of 32x32x32.
+
+    python -m launch.train --config experiments/imagenet512.py:stage1 --workdir gs://b/s1 \\
+        --config.data.source.data_dir=gs://b/tfds
+    python -m launch.train --config experiments/imagenet512.py:stage2 --workdir gs://b/s2 \\
+        --config.data.source.data_dir=gs://b/tfds --config.stage1.workdir=gs://b/s1
+    python -m launch.plan pod --config experiments/imagenet512.py:stage2_medium \\
+        --topology v5p:4x4x4 --mesh data=4,fsdp=16
+
+`stage2`: the base of widths 512 and 1024, 350M parameters; `stage2_medium`: of 640 and 1280,
+546M. Never trained yet. The dry run (`launch.plan pod`, commit ba7a834, batch 2048):
+  stage2_medium  740.2 GFLOP an image; fits v5p:4x4x4 (data=4, fsdp=16) with 8.22 GiB of 95.74
+                 a chip, 1.03 times the least bytes sent, 66 ms a step at best; v6e:16x16
+                 (data=16, fsdp=16) with 2.40 GiB of 31.25, 32.2 ms at best
+
+The paper does not say, and is decided here: two blocks a convolutional stage and side, 1x1
+convolutions to change resolution, pixel-wise RMS norm, three of the base's six outer blocks on
+each way, head_dim 128, factor 1.5 with bias 0, batch and steps.
+"""
+
+import ml_collections
+
+from experiments import common
+
+VARIANTS = ("stage1", "stage2", "stage2_medium")
+
+
+def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
+    if arg not in VARIANTS:
+        raise common.unknown(arg, VARIANTS)
+    c = _stage1() if arg == "stage1" else _stage2()
+    if arg == "stage2_medium":
+        c.base.widths = (640, 1280)
+    return c.lock()
+
+
+def _common(stage: str) -> ml_collections.ConfigDict:
+    c = common.run(stage)
+    c.dtype = "bfloat16"
+    c.mesh = dict(data=-1, fsdp=8)
+    c.log.every = 100
+    c.checkpoint.update(every=5000, keep_every=50_000)
+    c.data = dict(
+        source=dict(
+            kind="tfds",
+            name="imagenet2012",
+            data_dir="~/tensorflow_datasets",
+            train_split="train",
+            eval_split="validation",
+        ),
+        image_shape=(512, 512, 3),
+        num_classes=1000,
+        flip=True,
+        threads=16,
+    )
+    c.optimizer = common.optimizer(lr=1e-4, warmup=10_000)
+    c.optimizer.update(final_fraction=1.0, weight_decay=0.0)
+    c.ema = (0.9999,)
+    c.eval = dict(batch_size=256, examples=50_000, draws=1)
+    return c
+
+
+def _transformer(dropout: float, remat: str) -> dict:
+    how = dict(dropout=dropout, remat=remat, scan=True)
+    return common.transformer(128) | how
+
+
+def _stage1() -> ml_collections.ConfigDict:
+    c = _common("joint")
+    c.steps, c.batch_size = 500_000, 512
+    c.encoder = dict(
+        patch=2,
+        channels=(128, 256, 512, 512),
+        blocks=(2, 2, 2, 3),
+        latent_channels=32,
+        remat="full",
+    )
+    c.prior = dict(widths=(1024,), depths=(8,)) | _transformer(0.0, "full")
+    c.decoder = dict(
+        patch=2,
+        channels=(128, 256, 512),
+        blocks=2,
+        width=1024,
+        depth=8,
+        latent_at_input=False,
+    ) | _transformer(0.1, "full")
+    c.prior_schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
+    c.decoder_schedule = dict(
+        kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
+    )
+    c.loss = dict(factor=1.5, bias=0.0, ramp_steps=0, rate_floor_bpp=0.005)
+    c.sampling = dict(method="ddim", num_steps=64)
+    c.look = dict(every=10_000, pictures=16, eval_examples=1024)
+    return c
+
+
+def _stage2() -> ml_collections.ConfigDict:
+    c = _common("base")
+    c.steps, c.batch_size = 500_000, 2048
+    c.stage1 = common.stage1()
+    c.latent_shape = (32, 32, 32)
+    c.base = dict(widths=(512, 1024), depths=(6, 16)) | _transformer(0.1, "dots")
+    c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
+    c.loss = dict(bias=0.0, label_dropout=0.1)
+    c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
+    c.sampling = dict(method="dpmpp_2m", num_steps=32)
+    c.look = dict(every=10_000, pictures=32, eval_examples=1024)
+    return c

@@ -1,0 +1,220 @@
+"""Programs as compilers print them: loops, channels, disguises, groups, traffic."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ul.core import mesh as meshes
+from ul.pods import collectives, hlo, traffic
+
+# Shortened from what the TPU compiler wrote for v5e and v5p, and XLA for CPU and GPU.
+LOOPS = """\
+HloModule jit_step, is_scheduled=true, num_partitions=4
+
+%cond (p: (s32[], f32[8])) -> pred[] {
+  %p = (s32[]{:T(128)}, f32[8]{0}) parameter(0)
+  %bound = s32[]{:T(128)} constant(16)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %bound), direction=LT
+}
+
+%async_start (a: bf16[96,144]) -> (bf16[96,144], bf16[96,576]) {
+  %a = bf16[96,144]{0,1:T(8,128)(2,1)} parameter(0)
+  ROOT %ag.0 = bf16[96,576]{0,1:T(8,128)(2,1)} all-gather(%a), channel_id=7, replica_groups=mesh['axis_0'=1,'axis_1'=4] {'axis_1'}, dimensions={1}, use_global_device_ids=true, frontend_attributes={chain_id="58"}
+}
+
+%all-reduce-scatter.1 (g: f32[96,576]) -> f32[96,144] {
+  %g = f32[96,576]{0,1} parameter(0)
+  %sum = f32[96,576]{0,1} all-reduce(%g), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add
+  ROOT %mine = f32[96,144]{0,1} dynamic-slice(%sum, %z, %at), dynamic_slice_sizes={96,144}
+}
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p = (s32[]{:T(128)}, f32[8]{0}) parameter(0)
+  %w = bf16[96,144]{0,1} parameter(1)
+  %started = (bf16[96,144], bf16[96,576]) fusion(%w), kind=kCustom, calls=%async_start
+  %beside = bf16[96,576]{0,1} all-gather(%w), channel_id=7, replica_groups=[1,4]<=[4], dimensions={1}, frontend_attributes={chain_id="58"}
+  %scattered = f32[96,144]{0,1} fusion(%started), kind=kCustom, calls=%all-reduce-scatter.1
+  %norms = f32[96]{0} all-reduce(%n), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add
+  ROOT %out = (s32[]{:T(128)}, f32[8]{0}) tuple(%p, %p)
+}
+
+ENTRY %main.1_spmd (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %loop = (s32[], f32[8]) while(%t), condition=%cond, body=%body, metadata={op_name="jit(step)/while"}
+  %known = (s32[], f32[8]) while(%t), condition=%other, body=%rest, backend_config={"known_trip_count":{"n":"5"}}
+  %permute = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}
+  %permuted = f32[8]{0} collective-permute-done(%permute)
+  %gather = (f32[2,3]{1,0}, f32[8,3]{1,0}) all-gather-start(%x), channel_id=3, replica_groups={}, dimensions={0}
+  ROOT %gathered = f32[8,3]{1,0} all-gather-done(%gather)
+}
+
+%other (p: (s32[], f32[8])) -> pred[] {
+  %p = (s32[], f32[8]{0}) parameter(0)
+  ROOT %less = pred[] fusion(%p), kind=kLoop, calls=%unknown
+}
+
+%rest (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p = (s32[], f32[8]{0}) parameter(0)
+  %rs = f32[24]{0} reduce-scatter(%p), channel_id=1, replica_groups=[2,2]<=[4], dimensions={0}, to_apply=%add
+  ROOT %out.1 = (s32[], f32[8]{0}) tuple(%p, %p)
+}
+"""  # noqa: E501
+
+
+def found(text):
+    each = collectives.of(hlo.parse(text))
+    by_kind = {(c.kind, c.group, c.times): c for c in each}
+    assert len(by_kind) == len(each)
+    return by_kind
+
+
+def test_loops_are_counted_and_every_chain_once():
+    got = found(LOOPS)
+    assert got.keys() == {
+        ("all-gather", 4, 16),
+        ("reduce-scatter", 4, 16),
+        ("all-reduce", 4, 16),
+        ("reduce-scatter", 2, 5),
+        ("collective-permute", 4, 1),
+        ("all-gather", 4, 1),
+    }
+    assert got["all-gather", 4, 16].sent == 96 * 576 * 2 * 3 // 4 * 16
+    assert got["reduce-scatter", 4, 16].sent == 96 * 576 * 4 * 3 // 4 * 16
+    assert got["reduce-scatter", 2, 5].sent == 2 * 24 * 4 // 2 * 5
+    assert got["collective-permute", 4, 1].sent == 8 * 4
+    assert got["all-gather", 4, 1].sent == 8 * 3 * 4 * 3 // 4
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("replica_groups={{0,1},{2,3}}, x", 2),
+        ("replica_groups=[2,4]<=[4,2]T(1,0), x", 4),
+        ("replica_groups={}, x", 8),
+        ("channel_id=1, x", 8),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, x", 4),
+        (
+            "replica_groups=mesh['a'=16,'b'=1,'c'=4], device_ids=([4,16]T(1,0)) {'c'}",
+            4,
+        ),
+        ("replica_groups=mesh['a'=2,'b'=8] {'a', 'b':(1)4}, x", 8),
+    ],
+)
+def test_group_sizes(text, size):
+    assert collectives.group_size(text, devices=8) == size
+
+
+GATHERS = """\
+HloModule jit_step, num_partitions=64
+
+%write (p0: bf16[1,1024,1024], p1: bf16[1,16,1024]) -> bf16[1,1024,1024] {
+  %p0 = bf16[1,1024,1024]{2,1,0} parameter(0)
+  %p1 = bf16[1,16,1024]{2,1,0} parameter(1)
+  %dus = bf16[1,1024,1024]{2,1,0} dynamic-update-slice(%p0, %p1, %z, %at, %z)
+  ROOT %bit = bf16[1,1024,1024]{2,1,0} bitcast(%dus)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %zeros = bf16[1,1024,1024]{2,1,0} broadcast(%zero), dimensions={}
+  %zeros.1 = bf16[2048,1280]{1,0} broadcast(%zero), dimensions={}
+  %part = bf16[1,16,1024]{2,1,0} parameter(1)
+  %rows = bf16[32,1280]{1,0} parameter(2)
+  %kernel = bf16[1,1024,1024]{2,1,0} fusion(%zeros, %part), kind=kLoop, calls=%write
+  %activation = bf16[2048,1280]{1,0} dynamic-update-slice(%zeros.1, %rows, %z, %at)
+  %gradient = bf16[3,5]{1,0} convert(%q)
+  %whole = (bf16[1,1024,1024], bf16[3,5]) all-reduce(%kernel, %gradient), channel_id=1, replica_groups=[1,64]<=[64], to_apply=%add
+  %seen = bf16[2048,1280]{1,0} all-reduce(%activation), channel_id=2, replica_groups=[1,64]<=[64], to_apply=%add
+  %heads = bf16[8,128,1024]{2,1,0} all-gather(%part), channel_id=3, replica_groups=[1,64]<=[64], dimensions={0}
+  %half = bf16[512,1024]{1,0} all-gather(%part), channel_id=4, replica_groups=[2,32]<=[64], dimensions={0}
+  %labels = s32[2048]{0} all-gather(%l), channel_id=5, replica_groups=[1,64]<=[64], dimensions={0}
+  ROOT %tokens = bf16[2048,256,512]{2,1,0} all-gather(%r), channel_id=6, replica_groups=[1,64]<=[64], dimensions={0}
+}
+"""  # noqa: E501
+
+
+def test_a_gathered_activation_is_told_from_a_parameter():
+    """Also as an all-reduce of zeros, as TPUs gather over a whole torus."""
+    params = {"blocks": {"kernel": jax.ShapeDtypeStruct((16, 1024, 1024), jnp.float32)}}
+    on = jax.sharding.AbstractMesh((1, 64), meshes.AXES)
+    seen = collectives.gathered_activations(
+        collectives.of(hlo.parse(GATHERS)), params, on
+    )
+    assert [c.gathered[0].dims for c in seen] == [(2048, 1280), (2048, 256, 512)]
+
+
+def test_least_is_two_gathers_a_scatter_and_the_sum_over_data():
+    params = {
+        "split": jax.ShapeDtypeStruct((256, 512), jnp.float32),
+        "whole": jax.ShapeDtypeStruct((100,), jnp.float32),
+    }
+    got = collectives.least(params, meshes.make(2, 4), itemsize=2)
+    split, whole = 256 * 512 * 2, 100 * 2
+    assert got["all-gather"] == 2 * split * 3 // 4
+    assert got["reduce-scatter"] == split * 3 // 4
+    assert got["all-reduce"] == round(2 * split / 4 / 2 + 2 * whole * 7 / 8)
+
+
+TRAFFIC = """\
+HloModule t
+
+%slice (a: f32[16,100], i: s32[]) -> f32[1,100] {
+  %a = f32[16,100]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %ds = f32[1,100]{1,0} dynamic-slice(%a, %i, %i), dynamic_slice_sizes={1,100}
+}
+
+%outer (a: f32[16,100], i: s32[]) -> f32[1,100] {
+  %a.1 = f32[16,100]{1,0} parameter(0)
+  %i.1 = s32[] parameter(1)
+  %inner = f32[1,100]{1,0} fusion(%a.1, %i.1), kind=kLoop, calls=%slice
+  ROOT %neg = f32[1,100]{1,0} negate(%inner)
+}
+
+%update (a: f32[16,100], u: f32[1,100], i: s32[]) -> f32[16,100] {
+  %a.2 = f32[16,100]{1,0} parameter(0)
+  %u = f32[1,100]{1,0} parameter(1)
+  %i.2 = s32[] parameter(2)
+  ROOT %dus = f32[16,100]{1,0} dynamic-update-slice(%a.2, %u, %i.2, %i.2)
+}
+
+%cond (p: (s32[], f32[16,100])) -> pred[] {
+  %p = (s32[], f32[16,100]) parameter(0)
+  ROOT %yes = pred[] constant(true)
+}
+
+%body (p: (s32[], f32[16,100])) -> (s32[], f32[16,100]) {
+  %p.1 = (s32[], f32[16,100]) parameter(0)
+  %at = s32[] get-tuple-element(%p.1), index=0
+  %all = f32[16,100]{1,0} get-tuple-element(%p.1), index=1
+  %one = f32[1,100]{1,0} fusion(%all, %at), kind=kLoop, calls=%outer
+  %new = f32[16,100]{1,0} fusion(%all, %one, %at), kind=kLoop, calls=%update
+  ROOT %next = (s32[], f32[16,100]) tuple(%at, %new)
+}
+
+ENTRY %main (x: f32[16,100]) -> f32[16,100] {
+  %x = f32[16,100]{1,0} parameter(0)
+  %fast = f32[16,100]{1,0:T(8,128)S(1)} add(%x, %x)
+  %t = (s32[], f32[16,100]) tuple(%c, %x)
+  %loop = (s32[], f32[16,100]) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"16"}}
+  ROOT %y = f32[16,100]{1,0} get-tuple-element(%loop), index=1
+}
+"""  # noqa: E501
+
+
+def test_traffic_is_of_slices_updates_and_loops():
+    """A slice read and written, then read and written again, and indices, 16 times."""
+    row, whole, index = 400, 16 * 400, 4
+    # The sum reads x twice; its result stays in vector memory.
+    each = (row + row + index) + (row + row + index)
+    assert traffic.of(hlo.parse(TRAFFIC)) == 2 * whole + 16 * each
+
+
+def test_a_program_of_this_machine_is_read_as_it_runs():
+    def f(x):
+        return jax.lax.scan(lambda x, _: (jnp.sin(x) * 2, None), x, length=7)[0]
+
+    text = jax.jit(f).lower(jnp.ones((64, 64))).compile().as_text()
+    program = hlo.parse(text)
+    assert 7 in program.times().values() and program.partitions == 1
+    assert traffic.of(program) >= 7 * 2 * 64 * 64 * 4

@@ -1,0 +1,20 @@
+"""Flax's linear layers and convolutions, their kernels gathered where they are used."""
+
+import functools
+
+import flax.linen as nn
+import jax
+
+from ul.core import mesh
+
+
+def _dot(x, kernel, *args, **how):
+    return jax.lax.dot_general(x, mesh.gathered(kernel), *args, **how)
+
+
+def _convolve(x, kernel, *args, **how):
+    return jax.lax.conv_general_dilated(x, mesh.gathered(kernel), *args, **how)
+
+
+Dense = functools.partial(nn.Dense, dot_general=_dot)
+Conv = functools.partial(nn.Conv, conv_general_dilated=_convolve)

@@ -1,0 +1,68 @@
+"""Model FLOPs of a config's training step: counted, and in closed form."""
+
+import dataclasses
+
+import jax
+
+from ul import build, runs
+from ul.builders.stage2 import base_module
+from ul.config import Autoencoder, Common, DetachedPrior
+from ul.core import mesh as meshes
+from ul.models.vit import ViT
+from ul.pods import closed_form, flops
+from ul.pods.closed_form import Count
+from ul.train import step
+
+NETWORKS = ("encoder", "prior", "decoder", "base")
+
+
+def with_remat(config: Common, policy: str) -> Common:
+    """Every network of the config under one remat policy."""
+    return dataclasses.replace(
+        config,
+        **{
+            n: getattr(config, n) | {"remat": policy}
+            for n in NETWORKS
+            if hasattr(config, n)
+        },
+    )
+
+
+def traced(config: Common) -> int:
+    """FLOPs of the gradient over one global batch, by its jaxpr, as the config says.
+
+    With what remat computes again; attention as plain products on any device.
+    """
+    config = build.portable(config)
+    nowhere = meshes.make(1, 1, jax.devices()[:1])
+    update, batch = runs.update(config, nowhere), runs.abstract_batch(config, nowhere)
+
+    def gradients(params, batch):
+        return step.gradients(
+            update.objective, params, batch, update.root, 0, config.accumulate
+        )
+
+    return flops.of(gradients, jax.eval_shape(update.init), batch)
+
+
+def model(config: Common) -> int:
+    """FLOPs of the gradient over one global batch, nothing computed twice."""
+    return traced(with_remat(config, "none"))
+
+
+def closed(config: Common) -> Count:
+    """One image's FLOPs from the settings alone."""
+    if isinstance(config, Autoencoder):
+        made = build.modules(config)
+        total = closed_form.encoder(made.encoder, config.data.image_shape)
+        if made.prior is not None:
+            detached = isinstance(config, DetachedPrior)
+            total += closed_form.vit(made.prior, made.latent_shape, on_data=detached)
+        sees = made.decoder_sees
+        return total + closed_form.uvit(
+            made.decoder, config.data.image_shape, sees, on_data=False
+        )
+    module, shape = base_module(config), build.latent_shape(config)  # type: ignore[arg-type]
+    if isinstance(module, ViT):
+        return closed_form.vit(module, shape, on_data=True)
+    return closed_form.uvit(module, shape, config.data.num_classes + 1, on_data=True)
