@@ -96,12 +96,12 @@ def test_slurm_does_not_requeue_a_cancelled_job(stand_in, start):
     assert calls() == ["show job -o 7"]
 
 
-def test_slurm_passes_the_signal_on_and_waits(stand_in, start, tmp_path):
-    """The step takes its time to save; its exit code counts, not the wait's."""
-    stand_in(
-        "srun", "touch $F/ready; until [[ -e $F/term ]]; do sleep 0.02; done\nexit 75"
-    )
-    signals = stand_in("scancel", "sleep 0.3; touch $F/term")
+@pytest.mark.parametrize(("step", "scancel"), [(0.3, 0), (0, 0.3)])
+def test_slurm_passes_the_signal_on_and_waits(stand_in, start, tmp_path, step, scancel):
+    """The step's exit code counts, not the wait's, whether or not it ends before scancel."""
+    until = "until [[ -e $F/term ]]; do sleep 0.02; done"
+    stand_in("srun", f"touch $F/ready; {until}; sleep {step}; exit 75")
+    signals = stand_in("scancel", f"touch $F/term; sleep {scancel}")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
     process = start(F=str(tmp_path))
     wait_for(tmp_path / "ready")

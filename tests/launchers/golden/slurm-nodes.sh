@@ -30,13 +30,13 @@ train=(
 )
 # The signal ahead of the time limit comes to this shell alone; srun, given it, would kill
 # the processes rather than pass it on.
-trap 'scancel --signal=TERM "$job"' TERM
+trap 'signalled=1; scancel --signal=TERM "$job"' TERM
 srun --output=/shared/s1/logs/slurm-%j-process-%t.log --open-mode=append \
   --kill-on-bad-exit=0 --wait=120 "${train[@]}" "${trial[@]}" &
 step=$!
-wait "$step"
-code=$?
-while kill -0 "$step" 2>/dev/null; do # a signal ended the wait, not the step
+signalled=1
+while [[ -n $signalled ]]; do # a signal ends the wait, not the step
+  signalled=
   wait "$step"
   code=$?
 done
