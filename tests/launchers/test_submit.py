@@ -43,7 +43,7 @@ def submit(stand_in):
         (["slurm", STAGE1, "--config.batch_size=0", "--workdir=w"], "batch_size is 0"),
         (["slurm", STAGE1], "--workdir is missing"),
         (["slurm", STAGE1, "--workdir=w", "--image=i"], "a flag of gke, not of slurm"),
-        ([STAGE1, "slurm", "--workdir=w"], "say what to do; known are local"),
+        ([STAGE1, "--workdir=w"], "say what to do; known are local"),
         (["slurm", STAGE1, "--workdir=w", "--name=A_b"], "--name is 'A_b'"),
         (["gke", STAGE1, "--workdir=gs://b/w"], "--image is missing"),
     ],

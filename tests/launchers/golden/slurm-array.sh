@@ -31,12 +31,12 @@ train=(
   '--config.ema=(0.9, 0.99)'
   --max_attempts=5
 )
-srun --output=/shared/s1/logs/slurm-%A_%a-process-%t.log --open-mode=append \
-  --kill-on-bad-exit=0 --wait=120 "${train[@]}" "${trial[@]}" &
-step=$!
 # The signal ahead of the time limit comes to this shell alone; srun, given it, would kill
 # the processes rather than pass it on.
 trap 'scancel --signal=TERM "$job"' TERM
+srun --output=/shared/s1/logs/slurm-%A_%a-process-%t.log --open-mode=append \
+  --kill-on-bad-exit=0 --wait=120 "${train[@]}" "${trial[@]}" &
+step=$!
 wait "$step"
 code=$?
 while kill -0 "$step" 2>/dev/null; do # a signal ended the wait, not the step
