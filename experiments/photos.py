@@ -15,8 +15,8 @@ Expected (`launch.evaluate`, seed 0, two cores, jax 0.10.2):
           photographs, where Gaussian data of the training crops have 21.4
   stage2  10 minutes: Frechet distance (pixels_8x8, 256 samples) 3.1 +- 0.5, 3.4 +- 0.5 at
           guidance 1.5; the held-out photographs are 13.0 away, for they show other things
-  stage1_16  8 minutes of one core: at factor 2, bias 3 0.299 +- 0.02 bits/pixel (0.406
-          predicted), PSNR 22.0 +- 0.5 dB
+  stage1_16  8 minutes of one core: at factor 2, bias 3 0.421 +- 0.02 bits/pixel (0.406
+          predicted), PSNR 23.3 +- 0.5 dB
 The 15 minutes were on a machine shared with other work.
 """
 

@@ -23,13 +23,22 @@ import jax
 from jax._src import clusters, distributed
 
 from ul.core import errors
-from ul.core.errors import ConfigError, OutOfMemory, PeerLost, Stalled, UserError
+from ul.core.errors import (
+    ConfigError,
+    OutOfMemory,
+    PeerLost,
+    Preempted,
+    Stalled,
+    UserError,
+)
 
 log = logging.getLogger("ul")
 T = TypeVar("T")
 
-# Leaving waits so long for the others, who may still be reading why.
+# Leaving waits so long for the others, who may still be reading why; or, where all stop
+# together, may still be at the end of a save.
 LEAVE_SECONDS = 5
+TOGETHER_SECONDS = 60
 _uses: collections.Counter[str] = collections.Counter()
 
 
@@ -253,7 +262,7 @@ def read(board: str) -> dict[int, str]:
     return {i: text for i, text in by_process.items() if i != index()}
 
 
-def leave(code: int, reason: str = "") -> NoReturn:
+def leave(code: int, reason: str = "", seconds: int = LEAVE_SECONDS) -> NoReturn:
     """End this process with `code` and tell the others why.
 
     JAX would wait minutes at exit for processes that are stuck in a collective.
@@ -262,7 +271,7 @@ def leave(code: int, reason: str = "") -> NoReturn:
         post("failed", f"{code} {reason}")
     try:
         if count() > 1:
-            _client().wait_at_barrier("ul/leave", 1000 * LEAVE_SECONDS)
+            _client().wait_at_barrier("ul/leave", 1000 * seconds)
     except Exception:  # they are stuck, or gone: the code says what there is to say
         pass
     logging.shutdown()
@@ -272,7 +281,12 @@ def leave(code: int, reason: str = "") -> NoReturn:
 
 
 def end(code: int, reason: str) -> NoReturn:
-    """End this process after an error; others that wait for it are told."""
+    """End this process after an error; others that wait for it are told.
+
+    After Preempted they are ending too, and are not to be hurried.
+    """
+    if count() > 1 and code == Preempted.code:
+        leave(code, seconds=TOGETHER_SECONDS)
     if count() > 1:
         leave(code, reason)
     sys.exit(code)
