@@ -65,7 +65,8 @@ def train(
     """
     with contextlib.ExitStack() as held:
         guard = held.enter_context(Guard(where, dataclasses.asdict(parsed.watchdog)))
-        seconds = parsed.watchdog.start
+        # A barrier that gives up names who is missing: it does so before the watchdog.
+        seconds = parsed.watchdog.start / 2.0
 
         def first(name, fn):
             return processes.from_first(name, fn, seconds)
