@@ -42,6 +42,12 @@ class Commands:
         return output
 
 
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 class Together:
     """The processes of one run, each with its log in `logs`."""
 
@@ -49,9 +55,7 @@ class Together:
         self, commands: Commands, count: int, logs: Path, *args, own=(), **how
     ):
         """`own[i]`: what process i alone is told."""
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            meet = f"--coordinator=127.0.0.1:{s.getsockname()[1]}"
+        meet = f"--coordinator=127.0.0.1:{free_port()}"
         self.logs = [logs.with_name(f"{logs.name}-{i}.log") for i in range(count)]
         self.processes = []
         for i, log in enumerate(self.logs):

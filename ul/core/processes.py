@@ -166,9 +166,10 @@ def _first(error: Exception) -> str:
 
 
 def _missing(error: Exception) -> str:
-    """Which processes a barrier's error names, as "1, 3"."""
-    _, _, late = str(error).partition("timed out task names")
-    return ", ".join(sorted(set(re.findall(r"task:(\d+)", late)), key=int)) or "unknown"
+    """Which processes a barrier's error names, as "1, 3": one a line, after a heading."""
+    _, _, late = str(error).partition("timed out task names:")
+    names = re.findall(r"^(?:.*task:)?(\d+)$", late, re.MULTILINE)
+    return ", ".join(sorted(set(names), key=int)) or "unknown"
 
 
 def barrier(name: str, seconds: float) -> None:

@@ -175,11 +175,17 @@ class Guard:
         processes.leave(Stalled.code, line)
 
     def _others(self) -> Iterator[str]:
-        for i, text in sorted(processes.read("place").items()):
-            phase, where, then = json.loads(text)
+        notes = processes.read("place")
+        for i in range(processes.count()):
+            if i == processes.index():
+                continue
+            if i not in notes:
+                yield f"process {i} was never heard"
+                continue
+            phase, place, then = json.loads(notes[i])
             silent = time.time() - then
             moves = f"silent for {silent:.0f} s" if silent > 5 else "alive"
-            yield f"process {i} is {moves}, in {phase} {where}".rstrip()
+            yield f"process {i} is {moves}, in {phase} {place}".rstrip()
 
 
 def stacks() -> str:
