@@ -5,6 +5,8 @@ SEED ?= 0
 RUN ?= runs/demo
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Of `make processes`: some by name.
+K ?=
 export PYTHONPATH := .
 
 .PHONY: demo test processes slow slurm goldens lint types smoke clean
@@ -36,7 +38,7 @@ slow: $(VENV)/.done
 
 # Runs of two and four processes on this machine, and runs that are ended from outside.
 processes: $(VENV)/.done
-	$(BIN)/python -m pytest -m processes
+	$(BIN)/python -m pytest -m processes -k "$(K)"
 
 # Brings up a cluster of two nodes; installs slurm-wlm and munge if they are missing.
 slurm: $(VENV)/.done
