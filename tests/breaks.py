@@ -170,10 +170,17 @@ BREAKS = (
         "tests/data/test_pipeline.py",
     ),
     Break(
-        "every process reads the same rows",
+        "every device gets the first rows",
+        "ul/core/mesh.py",
+        "at = np.searchsorted(rows, first)",
+        "at = 0",
+        "tests/core/test_mesh.py",
+    ),
+    Break(
+        "the data's digest does not see the pictures",
         "ul/data/pipeline.py",
-        "np.arange(process * share, (process + 1) * share)",
-        "np.arange(share)",
+        'digest.update(np.ascontiguousarray(found["image"]).tobytes())',
+        "pass",
         "tests/data/test_pipeline.py",
     ),
     Break(

@@ -110,3 +110,22 @@ def test_bad_data_reach_the_trainer_as_what_they_are():
     )
     with pytest.raises(DataError, match="three of four"):
         next(pipeline.train_batches(broken, batch_size=B, start=0, stop=2))
+
+
+def test_the_fingerprint_is_of_what_training_gets():
+    """Order, augmentation and pictures: another of any is another digest."""
+
+    def brighter(i):
+        found = source()[i]
+        return found | {"image": found["image"] + 1}
+
+    plain = pipeline.fingerprint(dataset(), B)
+    assert plain == pipeline.fingerprint(dataset(), B)
+    others = [
+        dataset(seed=4),
+        dataset(flip=False),
+        pipeline.examples(
+            Items(N, brighter, N), shape=SHAPE, flip=True, seed=3, shuffle=True
+        ),
+    ]
+    assert all(pipeline.fingerprint(other, B) != plain for other in others)
