@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 K ?=
 export PYTHONPATH := .
 
-.PHONY: demo test processes slow slurm goldens lint types smoke clean
+.PHONY: demo test oracle processes slow slurm goldens lint types smoke clean
 
 $(VENV)/.done: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,10 +31,18 @@ demo: $(VENV)/.done
 
 test: $(VENV)/.done
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
-	  -m "not slow and not gpu and not slurm and not processes"
+	  -m "not slow and not gpu and not slurm and not processes and not oracle"
 
 slow: $(VENV)/.done
 	$(BIN)/python -m pytest -m "slow and not processes"
+
+# Feature networks against PyTorch's. Without their dependencies: torchvision wants the
+# PyTorch of its own build, and lpips and torch-fidelity want torchvision.
+oracle: $(VENV)/.done
+	$(BIN)/python -m pip install -q torch==2.13.0
+	$(BIN)/python -m pip install -q --no-deps \
+	  torchvision==0.28.0 torch-fidelity==0.4.0 lpips==0.1.4
+	$(BIN)/python -m pytest -m oracle -rs
 
 # Runs of two and four processes on this machine, and runs that are ended from outside.
 processes: $(VENV)/.done

@@ -27,6 +27,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.3",
         "pillow>=11",
+        "safetensors>=0.5",
         "scikit-image>=0.25",
         "scikit-learn>=1.6",
         "scipy>=1.14",
@@ -39,6 +40,8 @@ setup(
         "cuda13": ["jax[cuda13]"],
         # Reading TFDS needs nothing more; preparing a data set needs TensorFlow.
         "tfds": ["tensorflow-cpu"],
+        # launch.convert reads the public weights of feature networks.
+        "convert": ["torch>=2.6"],
         "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.18"],
         "wandb": ["wandb"],
         "test": [

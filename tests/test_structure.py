@@ -46,6 +46,8 @@ OWNERS = {
     "grain": ("ul/data/",),
     "tensorflow_datasets": ("ul/data/",),
     "flax.linen": ("ul/models/",),
+    "safetensors": ("ul/evals/features/weights.py",),
+    "torch": ("launch/convert.py",),
     "tensorboardX": ("ul/train/writer.py",),
     "wandb": ("ul/train/writer.py",),
     "matplotlib": (
@@ -54,7 +56,7 @@ OWNERS = {
         "ul/evals/plots.py",
     ),
 }
-NEVER = ("tensorflow", "torch", "pickle", "utils")
+NEVER = ("tensorflow", "pickle", "utils")
 
 
 def name(file):

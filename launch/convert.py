@@ -1,0 +1,78 @@
+"""Public weights of a feature network to a safetensors file that evaluations read.
+
+    python -m launch.convert inception --weights_dir W --licence Apache-2.0 \\
+      --source pt_inception-2015-12-05-6726825d.pth --url https://github.com/mseitzer/...
+    python -m launch.convert lpips --weights_dir W --licence "BSD-3-Clause, BSD-2-Clause" \\
+      --source vgg16-397923af.pth,lpips/weights/v0.1/vgg.pth --url https://...,https://...
+
+Needs PyTorch (the extra `convert`) unless every source is a safetensors file.
+"""
+
+import functools
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+from absl import flags
+from etils import epath
+
+from launch import cli
+from ul.core.errors import ConfigError, DataError
+from ul.evals.features import inception, lpips, weights
+
+_SOURCE = flags.DEFINE_list("source", [], "The public file; several are merged.")
+_WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Where evaluations look.")
+_LICENCE = flags.DEFINE_string(
+    "licence", None, "Of the weights; kept in manifest.json."
+)
+_URL = flags.DEFINE_string("url", None, "Where the source came from; kept as well.")
+
+NETWORKS = {"inception": inception, "lpips": lpips}
+
+
+def _torch_state(path: epath.Path) -> Mapping:
+    """The tensors of a PyTorch file; nothing in it but tensors is unpickled."""
+    try:
+        import torch
+    except ImportError as e:
+        raise ConfigError("PyTorch is missing: pip install '.[convert]'") from e
+    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    if any(name.endswith("/constants.pkl") for name in names):  # TorchScript
+        state = torch.jit.load(path, map_location="cpu").state_dict()
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    return {k: v.detach().numpy() for k, v in state.items()}
+
+
+def _read(path: epath.Path) -> Mapping[str, np.ndarray]:
+    if not path.exists():
+        raise DataError(f"{path} is missing")
+    if path.suffix == ".safetensors":
+        return weights.parse(path, path.read_bytes())
+    try:
+        return _torch_state(path)
+    except (ConfigError, DataError):
+        raise
+    except Exception as e:  # torch raises many kinds for what it cannot read
+        reason = str(e).strip().splitlines() or [type(e).__name__]
+        raise DataError(f"{path} holds no tensors by name: {reason[0]}") from e
+
+
+def main(network: str) -> None:
+    folder, licence, url = (cli.required(f) for f in (_WEIGHTS_DIR, _LICENCE, _URL))
+    module, state = NETWORKS[network], {}
+    for source in cli.required(_SOURCE):
+        state |= _read(epath.Path(source))
+    try:
+        arrays = module.from_torch(state)
+    except KeyError as e:
+        raise DataError(
+            f"{','.join(_SOURCE.value)} lacks {e.args[0]}, which {network} needs"
+        ) from e
+    digest = weights.save(folder, module, arrays, licence=licence, source=url)
+    size = sum(a.size for a in arrays.values())
+    print(f"{epath.Path(folder) / module.FILE}: {size:,} numbers, SHA-256 {digest}")
+
+
+if __name__ == "__main__":
+    cli.run({name: functools.partial(main, name) for name in NETWORKS})

@@ -1,0 +1,79 @@
+"""Random weights in the layout of the public PyTorch files, without PyTorch."""
+
+import numpy as np
+
+from ul.evals.features import inception, lpips
+
+
+def _kernel(rng, shape):
+    """A PyTorch kernel [out, in, height, width] for a kernel of ours; keeps the scale."""
+    kernel = rng.standard_normal(shape, np.float32).transpose(3, 2, 0, 1)
+    # Contiguous, as PyTorch's are: safetensors writes memory, not what a view shows.
+    return np.ascontiguousarray(kernel * np.float32(np.sqrt(2.0 / np.prod(shape[:3]))))
+
+
+def inception_state(seed=0):
+    """As in pytorch-fid and torch-fidelity; running statistics far from 0 and 1."""
+    rng = np.random.default_rng(seed)
+    state = {}
+    for name, shape in inception.shapes().items():
+        path, _, kind = name.rpartition(".")
+        if path == "fc":
+            # Logits of a few units: softmax turns their absolute errors into relative ones.
+            state["fc.weight"] = rng.standard_normal(shape[::-1], np.float32) / 100
+            state["fc.bias"] = rng.standard_normal(shape[1:], np.float32)
+        elif kind == "weight":
+            state[f"{path}.conv.weight"] = _kernel(rng, shape)
+            out = shape[-1:]
+            state[f"{path}.bn.weight"] = rng.uniform(0.5, 1.5, out).astype(np.float32)
+            state[f"{path}.bn.bias"] = 0.3 * rng.standard_normal(out, np.float32)
+            state[f"{path}.bn.running_mean"] = 0.3 * rng.standard_normal(
+                out, np.float32
+            )
+            state[f"{path}.bn.running_var"] = rng.uniform(0.5, 2, out).astype(
+                np.float32
+            )
+            state[f"{path}.bn.num_batches_tracked"] = np.asarray(7)
+    return state
+
+
+def torchscript_state(state):
+    """The same network in the layout of NVIDIA's TorchScript, which has no gamma."""
+    kinds = {"bias": "beta", "running_mean": "mean", "running_var": "var"}
+    script = {"output.weight": state["fc.weight"], "output.bias": state["fc.bias"]}
+    for path, theirs in inception.torchscript_names().items():
+        script[f"{theirs}.weight"] = state[f"{path}.conv.weight"]
+        for name, kind in kinds.items():
+            script[f"{theirs}.{kind}"] = state[f"{path}.bn.{name}"]
+    return script
+
+
+def lpips_state(seed=0):
+    """torchvision's VGG16 with its classifier, and the heads of the lpips package."""
+    rng = np.random.default_rng(seed)
+    state = {"classifier.0.bias": np.zeros(4096, np.float32)}
+    for name, shape in lpips.shapes().items():
+        if name.endswith(".weight"):
+            state[name] = _kernel(rng, shape)
+        elif name.endswith(".bias"):
+            state[name] = 0.3 * rng.standard_normal(shape, np.float32)
+        else:
+            head = rng.uniform(0.0, 1.0, (1, *shape, 1, 1)).astype(np.float32)
+            state[f"{name}.model.1.weight"] = head
+    return state
+
+
+def images(seed, *shape):
+    """Half noise, half a ramp, so that positions and colours differ."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, shape)
+    rows, columns, channels = (
+        np.arange(n).reshape(-1, *(1,) * i) for n, i in zip(shape[1:], (2, 1, 0))
+    )
+    ramp = 255 * (rows + 2 * columns) / (shape[1] + 2 * shape[2]) * (1 - channels / 4)
+    return (noise // 2 + ramp / 2).astype(np.uint8)
+
+
+def excerpt(values):
+    """Some numbers of an output, spread over it."""
+    return np.asarray(values).reshape(-1)[:: max(1, values.size // 24)]

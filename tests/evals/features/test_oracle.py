@@ -1,0 +1,167 @@
+"""The networks against PyTorch's, with the same random weights: `make oracle`."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.evals.features import oracle, states
+from ul.evals.features import inception, lpips, resize
+
+pytestmark = [
+    pytest.mark.oracle,
+    pytest.mark.filterwarnings("ignore::UserWarning:torchvision.*"),
+]
+GOLDENS = Path(__file__).parent / "goldens.json"
+IMAGES = {"inception": (1, 24, 17, 3), "lpips": (1, 17, 21, 3)}
+
+
+def close(ours, theirs, limit=1e-4):
+    """The largest difference, in units of the values' root mean square."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    error = np.abs(ours - theirs).max() / np.sqrt(np.mean(np.square(theirs)))
+    assert error < limit, f"{error:.2e}"
+    return error
+
+
+def golden(name, theirs):
+    """What PyTorch gives is what the default suite compares with."""
+    few = {k: [float(f"{v:.7g}") for v in states.excerpt(a)] for k, a in theirs.items()}
+    goldens = json.loads(GOLDENS.read_text()) if GOLDENS.exists() else {}
+    if os.environ.get("UPDATE_GOLDENS"):
+        goldens[name] = {"images": IMAGES[name]} | few
+        GOLDENS.write_text(json.dumps(goldens, indent=1) + "\n")
+    for key, values in few.items():
+        close(values, goldens[name][key], 1e-5)
+
+
+def nchw(torch, image):
+    return torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+
+
+@pytest.fixture(scope="module")
+def their_inception(tmp_path_factory):
+    """torch-fidelity's extractor with random weights, and a dict that its layers fill."""
+    name = "torch_fidelity.feature_extractor_inceptionv3"
+    module, torch = oracle.package(name), oracle.package("torch")
+    path = tmp_path_factory.mktemp("torch") / "random.pth"
+    state = {k: torch.from_numpy(v) for k, v in states.inception_state().items()}
+    torch.save(state, path)
+    wanted = ["2048", "logits_unbiased"]
+    net = module.FeatureExtractorInceptionV3(
+        "x", wanted, feature_extractor_weights_path=str(path)
+    )
+    seen = {}
+    for layer, child in net.named_modules():
+        child.register_forward_hook(
+            lambda _, __, out, layer=layer: seen.__setitem__(layer, out)
+        )
+    return torch, net, seen
+
+
+def test_inception_layer_by_layer(their_inception):
+    torch, net, seen = their_inception
+    image = states.images(0, *IMAGES["inception"])
+    pool, logits = net(nchw(torch, image))
+    params = inception.from_torch(states.inception_state())
+    x = (resize.bilinear_tf1(jax.numpy.asarray(image), 299, 299) - 128) / 128
+    errors = {}
+    for block, outputs in inception.blocks(params, x):
+        theirs = seen[block or "MaxPool_2"].numpy().transpose(0, 2, 3, 1)
+        errors[block] = close(np.concatenate(outputs, -1), theirs)
+    ours = jax.jit(inception.features)(params, image)
+    spatial = seen["Mixed_6d.branch1x1"][:, :7].permute(0, 2, 3, 1).flatten(1)
+    theirs = {
+        "pool": pool.numpy(),
+        "spatial": spatial.numpy(),
+        "probs": torch.softmax(logits, 1).numpy(),
+    }
+    assert ours["spatial"].shape == (1, 2023)
+    errors |= {k: close(ours[k], theirs[k]) for k in theirs}
+    golden("inception", theirs)
+    print({k: f"{v:.1e}" for k, v in errors.items()})
+
+
+@pytest.mark.parametrize("size", [(299, 299), (301, 298), (512, 400), (1, 1)])
+def test_inception_at_other_sizes(their_inception, size):
+    torch, net, _ = their_inception
+    image = states.images(1, 1, *size, 3)
+    pool, _ = net(nchw(torch, image))
+    params = inception.from_torch(states.inception_state())
+    close(jax.jit(inception.features)(params, image)["pool"], pool.numpy())
+
+
+def test_inception_reads_torchscript(their_inception, tmp_path):
+    """NVIDIA's names and its missing gamma; the real file has not been seen."""
+    state = states.inception_state()
+    for name in state:
+        if name.endswith("bn.weight"):
+            state[name] = np.ones_like(state[name])
+    script = inception.from_torch(states.torchscript_state(state))
+    ours = inception.from_torch(state)
+    for name in ours:
+        np.testing.assert_array_equal(script[name], ours[name])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (299, 299), (512, 384), (37, 300)])
+def test_resize(size):
+    torch = oracle.package("torch")
+    module = oracle.package("torch_fidelity.interpolate_compat_tensorflow")
+    image = states.images(2, 1, *size, 3)
+    x = nchw(torch, image).float()
+    theirs = module.interpolate_bilinear_2d_like_tensorflow1x(
+        x, size=(299, 299), align_corners=False
+    )
+    ours = resize.bilinear_tf1(jax.numpy.asarray(image), 299, 299)
+    # Of 255 levels: one rounding of float32.
+    np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), atol=4e-5)
+
+
+@pytest.fixture(scope="module")
+def their_lpips():
+    module, torch = oracle.package("lpips"), oracle.package("torch")
+    net = module.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
+    state = {k: torch.from_numpy(v) for k, v in states.lpips_state().items()}
+    names = {}
+    for stage in range(1, 6):
+        for index, _ in getattr(net.net, f"slice{stage}").named_children():
+            names[f"features.{index}"] = f"net.slice{stage}.{index}"
+    renamed = {}
+    for key, value in state.items():
+        layer, _, kind = key.rpartition(".")
+        if key.startswith("lin"):
+            renamed[key] = renamed[f"lins.{key[3:]}"] = value
+        elif layer in names:
+            renamed[f"{names[layer]}.{kind}"] = value
+    missing, unexpected = net.load_state_dict(renamed, strict=False)
+    assert not unexpected and set(missing) == {
+        "scaling_layer.shift",
+        "scaling_layer.scale",
+    }
+    return torch, net
+
+
+@pytest.mark.parametrize("size", [IMAGES["lpips"][1:3], (16, 16), (64, 48), (224, 200)])
+def test_lpips(their_lpips, size):
+    torch, net = their_lpips
+    image, other = (states.images(s, 1, *size, 3) for s in (3, 4))
+    params = lpips.from_torch(states.lpips_state())
+    x = [nchw(torch, i).float() / 127.5 - 1.0 for i in (image, other)]
+    with torch.no_grad():
+        theirs, stages = net(*x, retPerLayer=True)
+        scaled = net.scaling_layer(x[0])
+        activations = net.net(scaled)
+    ours = lpips.stages(params, scaled.numpy().transpose(0, 2, 3, 1))
+    errors = [
+        close(a, b.numpy().transpose(0, 2, 3, 1))
+        for a, b in zip(ours, activations, strict=True)
+    ]
+    distance = jax.jit(lpips.distance)(params, image, other)
+    errors.append(close(distance, theirs.numpy().reshape(-1)))
+    if size == IMAGES["lpips"][1:3]:
+        golden("lpips", {"distance": theirs.numpy().reshape(-1)})
+    print([f"{e:.1e}" for e in errors])

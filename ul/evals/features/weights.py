@@ -1,0 +1,199 @@
+"""Weights of the pretrained networks: safetensors files and a manifest of their digests.
+
+`python -m launch.convert` writes both. A network is a module of this package with `FILE`,
+`shapes()` and `from_torch()`. Pickles are refused unread.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from ul.core.errors import DataError, StorageError
+
+MANIFEST = "manifest.json"
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin")
+_NAMED = 3  # of the differences from what is expected
+
+
+class Missing(DataError):
+    """The network's file is not there: what needs it can be left out, by name."""
+
+
+class Network(Protocol):
+    """What a module of a feature network offers."""
+
+    __name__: str
+    FILE: str
+
+    def shapes(self) -> dict[str, tuple[int, ...]]: ...
+    def from_torch(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+
+def _command(weights_dir: Any, module: Network) -> str:
+    name = module.__name__.rpartition(".")[2]
+    return (
+        f"python -m launch.convert {name} --source <public file> "
+        f"--weights_dir {weights_dir} --licence <its licence> --url <its address>"
+    )
+
+
+def _is_safetensors(content: bytes) -> bool:
+    """Whether the file begins with the length of a JSON object, and one."""
+    length = int.from_bytes(content[:8], "little")
+    return content[8:9] == b"{" and length <= len(content) - 8
+
+
+def _is_pickle(content: bytes) -> bool:
+    """Whether it begins as a pickle of protocol 2 to 5, or as the zip file of one."""
+    return content[:4] == b"PK\x03\x04" or (content[:1] == b"\x80" and content[1] < 6)
+
+
+def parse(path: epath.Path, content: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file.
+
+    Raises:
+      DataError: it is no such file, or damaged.
+    """
+    if not _is_safetensors(content):
+        kind = "a pickle, which is not read" if _is_pickle(content) else "damaged"
+        raise DataError(f"{path} is not a safetensors file but {kind}")
+    try:
+        return safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as e:
+        raise DataError(f"{path} cannot be read: {e}") from e
+
+
+def check(what: Any, arrays: Mapping[str, np.ndarray], module: Network) -> None:
+    """Raises DataError where names, shapes or types are not the network's, or values are
+    not finite; the first few are named."""
+    expected = module.shapes()
+    wrong = [f"lacks {k}" for k in expected if k not in arrays]
+    wrong += [f"has {k}, which is unknown" for k in arrays if k not in expected]
+    for name in expected.keys() & arrays.keys():
+        found = arrays[name]
+        if found.shape != expected[name]:
+            wrong.append(f"{name} is {found.shape}, not {expected[name]}")
+        elif found.dtype != np.float32:
+            wrong.append(f"{name} is {found.dtype}, not float32")
+        elif not np.isfinite(found).all():
+            wrong.append(f"{name} is not finite")
+    if wrong:
+        few = "; ".join(sorted(wrong)[:_NAMED])
+        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise DataError(f"{what} does not fit {module.__name__}: {few}{more}")
+
+
+def manifest(weights_dir: epath.PathLike) -> dict[str, dict[str, str]]:
+    """Of each converted file: sha256, licence, source. Empty without a manifest.
+
+    Raises:
+      DataError: it is not what `save` wrote.
+    """
+    path = epath.Path(weights_dir) / MANIFEST
+    try:
+        entries = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path} cannot be read: {e}") from e
+    if not isinstance(entries, dict) or not all(
+        isinstance(e, dict) and isinstance(e.get("sha256"), str)
+        for e in entries.values()
+    ):
+        raise DataError(f"{path} does not give every file a sha256; convert them again")
+    return entries
+
+
+def _read(weights_dir: epath.PathLike, module: Network) -> bytes:
+    path = epath.Path(weights_dir) / module.FILE
+    for suffix in PICKLES:
+        if not path.exists() and (pickle := path.with_suffix(suffix)).exists():
+            command = _command(weights_dir, module)
+            raise DataError(f"{pickle} is a pickle and not read; convert it: {command}")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as e:
+        command = _command(weights_dir, module)
+        raise Missing(f"{path} is missing; make it with {command}") from e
+    except OSError as e:
+        raise DataError(f"{path} cannot be read: {e}") from e
+
+
+def load(weights_dir: epath.PathLike, module: Network) -> dict[str, np.ndarray]:
+    """The network's tensors, as on the day of their conversion.
+
+    Raises:
+      Missing: there is no such file.
+      DataError: it is a pickle, is not in the manifest, has another digest than there, is
+        damaged, or does not fit the network.
+    """
+    path, content = epath.Path(weights_dir) / module.FILE, _read(weights_dir, module)
+    command = _command(weights_dir, module)
+    if _is_pickle(content) and not _is_safetensors(content):
+        raise DataError(f"{path} is a pickle and not read; convert it: {command}")
+    entry = manifest(weights_dir).get(module.FILE)
+    if entry is None:
+        where = epath.Path(weights_dir) / MANIFEST
+        raise DataError(f"{path} is not in {where}; make both with {command}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != entry["sha256"]:
+        raise DataError(
+            f"{path} has SHA-256 {digest[:12]}..., not {entry['sha256'][:12]}... as in "
+            f"{MANIFEST}: it was damaged or exchanged; make it again with {command}"
+        )
+    arrays = parse(path, content)
+    check(path, arrays, module)
+    return arrays
+
+
+def _write(path: epath.Path, content: bytes) -> None:
+    """The whole file or none of it."""
+    part = path.parent / f".{path.name}.part"
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as e:
+        raise StorageError(f"{path} cannot be written: {e}") from e
+
+
+def save(
+    weights_dir: epath.PathLike,
+    module: Network,
+    arrays: dict[str, np.ndarray],
+    *,
+    licence: str,
+    source: str,
+) -> str:
+    """Writes the network's file and its entry in the manifest; the file's SHA-256.
+
+    Raises:
+      DataError: the tensors do not fit the network.
+      StorageError: a file cannot be written.
+    """
+    path = epath.Path(weights_dir) / module.FILE
+    check(source, arrays, module)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StorageError(f"{path.parent} cannot be made: {e}") from e
+    entries = manifest(weights_dir)
+    # safetensors writes a transposed view's memory as it lies, under the view's shape.
+    content = safetensors.numpy.save(
+        {k: np.ascontiguousarray(v) for k, v in arrays.items()}
+    )
+    entry = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "licence": licence,
+        "source": source,
+    }
+    _write(path, content)
+    # Last: without its entry a file is refused.
+    text = json.dumps(entries | {module.FILE: entry}, indent=2, sort_keys=True) + "\n"
+    _write(path.parent / MANIFEST, text.encode())
+    return entry["sha256"]
