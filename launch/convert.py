@@ -10,7 +10,6 @@ Needs PyTorch (the extra `convert`) unless every source is a safetensors file.
 
 import functools
 import zipfile
-from collections.abc import Mapping
 
 import numpy as np
 from absl import flags
@@ -30,45 +29,43 @@ _URL = flags.DEFINE_string("url", None, "Where the source came from; kept as wel
 NETWORKS = {"inception": inception, "lpips": lpips}
 
 
-def _torch_state(path: epath.Path) -> Mapping:
+def _torch_state(path: epath.Path) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch file; nothing in it but tensors is unpickled."""
     try:
         import torch
     except ImportError as e:
-        raise ConfigError("PyTorch is missing: pip install '.[convert]'") from e
-    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
-    if any(name.endswith("/constants.pkl") for name in names):  # TorchScript
-        state = torch.jit.load(path, map_location="cpu").state_dict()
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    return {k: v.detach().numpy() for k, v in state.items()}
-
-
-def _read(path: epath.Path) -> Mapping[str, np.ndarray]:
-    if not path.exists():
-        raise DataError(f"{path} is missing")
-    if path.suffix == ".safetensors":
-        return weights.parse(path, path.read_bytes())
+        raise ConfigError(f"{path} needs PyTorch: pip install '.[convert]'") from e
     try:
-        return _torch_state(path)
-    except (ConfigError, DataError):
-        raise
+        names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+        if any(name.endswith("/constants.pkl") for name in names):  # TorchScript
+            state = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        return {k: v.detach().numpy() for k, v in state.items()}
     except Exception as e:  # torch raises many kinds for what it cannot read
         reason = str(e).strip().splitlines() or [type(e).__name__]
         raise DataError(f"{path} holds no tensors by name: {reason[0]}") from e
 
 
+def _read(path: epath.Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"{path} is missing")
+    if path.suffix == ".safetensors":
+        return weights.parse(path, path.read_bytes())
+    return _torch_state(path)
+
+
 def main(network: str) -> None:
     folder, licence, url = (cli.required(f) for f in (_WEIGHTS_DIR, _LICENCE, _URL))
-    module, state = NETWORKS[network], {}
+    module = NETWORKS[network]
+    state: dict[str, np.ndarray] = {}
     for source in cli.required(_SOURCE):
         state |= _read(epath.Path(source))
     try:
         arrays = module.from_torch(state)
     except KeyError as e:
-        raise DataError(
-            f"{','.join(_SOURCE.value)} lacks {e.args[0]}, which {network} needs"
-        ) from e
+        sources = ",".join(_SOURCE.value)
+        raise DataError(f"{sources} lacks {e.args[0]}, which {network} needs") from e
     digest = weights.save(folder, module, arrays, licence=licence, source=url)
     size = sum(a.size for a in arrays.values())
     print(f"{epath.Path(folder) / module.FILE}: {size:,} numbers, SHA-256 {digest}")

@@ -67,9 +67,7 @@ def images(seed, *shape):
     """Half noise, half a ramp, so that positions and colours differ."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, shape)
-    rows, columns, channels = (
-        np.arange(n).reshape(-1, *(1,) * i) for n, i in zip(shape[1:], (2, 1, 0))
-    )
+    rows, columns, channels = np.ogrid[tuple(slice(n) for n in shape[1:])]
     ramp = 255 * (rows + 2 * columns) / (shape[1] + 2 * shape[2]) * (1 - channels / 4)
     return (noise // 2 + ramp / 2).astype(np.uint8)
 

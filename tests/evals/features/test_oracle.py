@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.evals.features import oracle, states
-from ul.evals.features import inception, lpips, resize
+from ul.evals.features import inception, lpips, resize, weights
 
 pytestmark = [
     pytest.mark.oracle,
@@ -95,18 +96,6 @@ def test_inception_at_other_sizes(their_inception, size):
     close(jax.jit(inception.features)(params, image)["pool"], pool.numpy())
 
 
-def test_inception_reads_torchscript(their_inception, tmp_path):
-    """NVIDIA's names and its missing gamma; the real file has not been seen."""
-    state = states.inception_state()
-    for name in state:
-        if name.endswith("bn.weight"):
-            state[name] = np.ones_like(state[name])
-    script = inception.from_torch(states.torchscript_state(state))
-    ours = inception.from_torch(state)
-    for name in ours:
-        np.testing.assert_array_equal(script[name], ours[name])
-
-
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (299, 299), (512, 384), (37, 300)])
 def test_resize(size):
     torch = oracle.package("torch")
@@ -165,3 +154,89 @@ def test_lpips(their_lpips, size):
     if size == IMAGES["lpips"][1:3]:
         golden("lpips", {"distance": theirs.numpy().reshape(-1)})
     print([f"{e:.1e}" for e in errors])
+
+
+class Nested:
+    """A TorchScript file whose state has these names."""
+
+    @staticmethod
+    def save(torch, state, path):
+        root = torch.nn.Identity()
+        for name, value in state.items():
+            *parents, leaf = name.split(".")
+            module = root
+            for parent in parents:
+                if not hasattr(module, parent):
+                    module.add_module(parent, torch.nn.Identity())
+                module = getattr(module, parent)
+            module.register_buffer(leaf, torch.from_numpy(value))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.save(torch.jit.script(root), path)
+
+
+def convert(command, folder, network, *sources, code=0):
+    return command(
+        "convert",
+        network,
+        f"--source={','.join(map(str, sources))}",
+        f"--weights_dir={folder / 'w'}",
+        "--licence=Apache-2.0",
+        "--url=https://x.org",
+        code=code,
+    )
+
+
+def test_convert_from_pytorch_and_torchscript(command, tmp_path):
+    """Names as in NVIDIA's file by what others wrote of it: the file was not at hand."""
+    torch, state = oracle.package("torch"), states.inception_state()
+    for name in state:
+        if name.endswith("bn.weight"):  # which that file does not have
+            state[name] = np.ones_like(state[name])
+    ours = inception.from_torch(state)
+    plain, script = tmp_path / "plain.pth", tmp_path / "script.pt"
+    torch.save({k: torch.from_numpy(v) for k, v in state.items()}, plain)
+    Nested.save(torch, states.torchscript_state(state), script)
+    for source in (plain, script):
+        convert(command, tmp_path, "inception", source)
+        loaded = weights.load(tmp_path / "w", inception)
+        for name in ours:
+            np.testing.assert_array_equal(loaded[name], ours[name])
+
+
+def test_convert_the_real_heads(command, tmp_path):
+    """The lpips package has its trained heads with it."""
+    torch, package = oracle.package("torch"), oracle.package("lpips")
+    heads = Path(package.__file__).parent / "weights/v0.1/vgg.pth"
+    state = states.lpips_state()
+    rest = {k: torch.from_numpy(v) for k, v in state.items() if not k.startswith("lin")}
+    torch.save(rest, tmp_path / "vgg16.pth")
+    out = convert(command, tmp_path, "lpips", heads, code=65)
+    assert "lacks features.0.weight, which lpips needs" in out
+    convert(command, tmp_path, "lpips", tmp_path / "vgg16.pth", heads)
+    loaded = weights.load(tmp_path / "w", lpips)
+    theirs = torch.load(heads, map_location="cpu", weights_only=True)
+    for stage in range(5):
+        expected = theirs[f"lin{stage}.model.1.weight"].reshape(-1)
+        np.testing.assert_array_equal(loaded[f"lin{stage}"], expected)
+
+
+class Code:
+    """Runs when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_convert_runs_nothing_from_a_pickle(command, tmp_path):
+    torch = oracle.package("torch")
+    torch.save({"fc.weight": Code(tmp_path / "ran")}, tmp_path / "bad.pth")
+    out = convert(command, tmp_path, "inception", tmp_path / "bad.pth", code=65)
+    assert "bad.pth holds no tensors by name: " in out
+    torch.save({"fc.weight": 3}, tmp_path / "other.pth")
+    out = convert(command, tmp_path, "inception", tmp_path / "other.pth", code=65)
+    assert "other.pth holds no tensors by name: " in out
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "w").exists()

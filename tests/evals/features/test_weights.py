@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 from tests.evals.features import states
+from tests.running import ROOT
 from ul.core.errors import DataError, StorageError
 from ul.evals.features import lpips, weights
 
@@ -182,19 +183,34 @@ def test_transposed_views_are_saved_as_they_read(tmp_path):
 
 
 def test_convert_from_safetensors(command, tmp_path):
-    """The whole command, and what it says where a tensor is not there. No PyTorch."""
+    """The whole command, without PyTorch."""
     state = states.lpips_state()
     heads = {k: v for k, v in state.items() if k.startswith("lin")}
     rest = {k: v for k, v in state.items() if k not in heads}
-    for name, part in (("heads", heads), ("rest", rest)):
-        safetensors.numpy.save_file(part, tmp_path / f"{name}.safetensors")
-    a, b = (tmp_path / f"{name}.safetensors" for name in ("heads", "rest"))
-    folder = f"--weights_dir={tmp_path / 'w'}"
-    about = ("lpips", folder, "--licence=BSD-2-Clause", "--url=https://x.org/v")
-    out = command("convert", *about, f"--source={a}", code=65)
-    assert "lacks features.0.weight, which lpips needs" in out
-    out = command("convert", *about, f"--source={a},{b}")
+    sources = tmp_path / "heads.safetensors", tmp_path / "rest.safetensors"
+    for path, part in zip(sources, (heads, rest), strict=True):
+        safetensors.numpy.save_file(part, path)
+    about = (f"--weights_dir={tmp_path / 'w'}", "--licence=MIT", "--url=https://x.org")
+    both = ",".join(map(str, sources))
+    out = command("convert", "lpips", *about, f"--source={both}")
     assert "lpips_vgg.safetensors: 14,716,160 numbers, SHA-256" in out
     loaded = weights.load(tmp_path / "w", lpips)
     for name, array in lpips.from_torch(state).items():
         np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_convert_without_pytorch_says_what_to_install(command, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError")
+    (tmp_path / "x.pth").write_bytes(b"PK")
+    out = command(
+        "convert",
+        "inception",
+        f"--source={tmp_path / 'x.pth'}",
+        f"--weights_dir={tmp_path / 'w'}",
+        "--licence=MIT",
+        "--url=https://x.org",
+        code=64,
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
+    assert "x.pth needs PyTorch: pip install '.[convert]'" in out
+    assert not (tmp_path / "w").exists()
