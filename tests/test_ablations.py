@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ul import build, config, evaluation, session
-from ul.evals import paper, report
+from ul.evals import networks, paper, report
 from ul.train import checkpoint
 
 KINDS = importlib.import_module("experiments.ablations").KINDS
@@ -47,7 +47,6 @@ def trained(where, file, variant, **changes):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS + SINGLE)
 def test_trains_resumes_and_is_evaluated(name, tmp_path):
-    how = dict(step=None, weights="ema", seed=0)
     file = "ablations" if name in KINDS else "single_stage"
     trained(tmp_path / name, file, name)
     last = tmp_path / name
@@ -55,10 +54,13 @@ def test_trains_resumes_and_is_evaluated(name, tmp_path):
         below = dict(workdir=str(last), step=None, weights="ema")
         last = tmp_path / f"{name}_base"
         trained(last, file, f"{name}_base", stage1=below)
+    shared = evaluation.Shared(networks.Networks(None))
     if "autoencoder" in evaluation.kinds_of(tmp_path / name):
-        evaluation.autoencoder(tmp_path / name, num_examples=8, **how)
+        few = evaluation.Request(workdir=str(tmp_path / name), num_examples=8)
+        evaluation.autoencoder(few, shared)
     assert "generator" in evaluation.kinds_of(last)
-    evaluation.generator(last, num_examples=16, guidance=1.0, **how)
+    few = evaluation.Request(workdir=str(last), num_examples=16)
+    evaluation.generator(few, evaluation.Shared(networks.Networks(None)))
     found = report.merged(tmp_path, name)
     assert found["frechet"] > 0
     if name != "pixels":

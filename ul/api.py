@@ -121,13 +121,20 @@ class Autoencoder:
         )
 
     def decode(
-        self, z, *, noisy: bool = False, seed: int = 0, progress: bool = False
+        self,
+        z,
+        *,
+        noisy: bool = False,
+        seed: int = 0,
+        first: int = 0,
+        progress: bool = False,
     ) -> np.ndarray:
         """Latents [N, h, w, c] to uint8 [N, H, W, C]: the whole decoder sampler.
 
         noisy=False: z is z_clean, and the encoder's noise (logsnr 5) is added first.
         noisy=True: z already is z_0, as a generator hands it on; nothing is added.
-        Image i depends on z[i], `seed` and i alone.
+        Image i depends on z[i], `seed` and first + i alone: a part that starts at
+        number `first` is what the whole would hold there.
         """
         z = _checked(z, self.latent_shape, np.float32, "latents")
         key = seed_key(seed)
@@ -136,19 +143,22 @@ class Autoencoder:
             z_0 = z if noisy else self.codec.add_noise(z, row, key)
             return self.codec.decode(self.params, z_0, row, key)
 
-        return self._map("decode" if progress else "", decode, z=z, row=_rows(z))
+        return self._map("decode" if progress else "", decode, z=z, row=_rows(z, first))
 
     def reconstruct(
-        self, images, *, seed: int = 0, progress: bool = False
+        self, images, *, seed: int = 0, first: int = 0, progress: bool = False
     ) -> np.ndarray:
-        """Encode, add the encoder's noise, sample the decoder: uint8 to uint8."""
+        """Encode, add the encoder's noise, sample the decoder: uint8 to uint8.
+
+        `first`: the number of the first image, as in `decode`.
+        """
         images = _checked(images, self.image_shape, np.uint8, "images")
         key = seed_key(seed)
         return self._map(
             "reconstruct" if progress else "",
             lambda image, row: self.codec.reconstruct(self.params, image, row, key),
             image=images,
-            row=_rows(images),
+            row=_rows(images, first),
         )
 
     def _map(self, title: str, fn, **batch) -> np.ndarray:
@@ -179,6 +189,7 @@ class Generator:
         *,
         guidance: float = 1.0,
         seed: int = 0,
+        first: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
         """Labels [N] to noisy z_0 [N, h, w, c], ready for `decode(z, noisy=True)`."""
@@ -204,7 +215,7 @@ class Generator:
                 self.params, label, row, key, float(guidance)
             ),
             label=label,
-            row=_rows(label),
+            row=_rows(label, first),
         )
 
     def sample(
@@ -213,16 +224,17 @@ class Generator:
         *,
         guidance: float = 1.0,
         seed: int = 0,
+        first: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
         """Labels [N] to uint8 images [N, H, W, C]. guidance 1 is none.
 
-        Image i depends on labels[i], `seed` and i alone.
+        Image i depends on labels[i], `seed` and first + i alone, so 50,000 samples can
+        be drawn in parts.
         """
-        z_0 = self.sample_latents(
-            labels, guidance=guidance, seed=seed, progress=progress
-        )
-        return self.autoencoder.decode(z_0, noisy=True, seed=seed, progress=progress)
+        how: dict[str, Any] = dict(seed=seed, first=first, progress=progress)
+        z_0 = self.sample_latents(labels, guidance=guidance, **how)
+        return self.autoencoder.decode(z_0, noisy=True, **how)
 
 
 def load_autoencoder(
@@ -338,8 +350,8 @@ def seed_key(seed: int):
     return jax.random.key(seed)
 
 
-def _rows(values) -> np.ndarray:
-    return np.arange(len(values), dtype=np.int32)
+def _rows(values, first: int) -> np.ndarray:
+    return np.arange(first, first + len(values), dtype=np.int32)
 
 
 def _checked(values, shape: tuple[int, ...], dtype, what: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A config's run: data, mesh and everything else the loop needs, for either stage."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +47,35 @@ def collect(
     """
     one_pass = dataset(config, "eval") if split == "eval" else plain_train(config)
     return read(one_pass, range(min(limit, len(one_pass))), progress_title)
+
+
+def spread(total: int, limit: int) -> np.ndarray:
+    """Positions of at most `limit` of `total` examples, ascending: all, or a random
+    choice that never changes. A folder lies in the order of its classes: the first ones
+    would be of few."""
+    if total <= limit:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(0).choice(total, limit, replace=False))
+
+
+def parts(
+    config: Common, examples, indices, title: str
+) -> Iterator[dict[str, np.ndarray]]:
+    """Images and labels of these examples in order, under a bar: a few hundred MiB at a
+    time, and whole batches of the config's `eval.batch_size`."""
+    size = rows_at_once(config.data.image_shape, config.eval.batch_size)
+    bar = tqdm(total=len(indices), unit="image", desc=title, dynamic_ncols=True)
+    with bar:
+        for part in pipeline.in_order(examples, indices, size, config.data.threads):
+            yield part
+            bar.update(len(part["label"]))
+
+
+def rows_at_once(shape: Sequence[int], batch_size: int) -> int:
+    """How many images of that shape an evaluation holds: whole batches, about 1,024
+    images and not much more than 256 MiB."""
+    rows = max(1, min(1024, 2**28 // int(np.prod(shape))))
+    return -(-rows // batch_size) * batch_size
 
 
 def read(

@@ -25,7 +25,9 @@ def test_psnr_of_a_known_error():
     assert np.isfinite(r.psnr_db(a, a))
 
 
-@pytest.mark.parametrize(("side", "window"), [(64, 7), (8, 7), (6, 5), (5, 5)])
+@pytest.mark.parametrize(
+    ("side", "window"), [(64, 11), (11, 11), (10, 7), (6, 5), (5, 5)]
+)
 def test_ssim_window_fits(side, window):
     assert r.ssim_window((side, side)) == window
 

@@ -6,6 +6,7 @@ and after any resume. Grain shuffles each epoch anew and reads ahead.
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterator
 
 import grain
@@ -73,6 +74,24 @@ def eval_batches(
     for first in range(0, total, batch_size):
         rows = np.arange(first, min(first + batch_size, total))
         yield assemble(dataset, rows, rows, total)
+
+
+def in_order(
+    dataset: grain.MapDataset, indices, size: int, threads: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Images and labels of these examples in order, `size` at a time; few are held."""
+
+    def example(j: int):
+        return dataset[int(indices[j])]
+
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16 * threads)
+    found = grain.MapDataset.range(len(indices)).map(example).to_iter_dataset(ahead)
+    rest = iter(found)
+    while part := list(itertools.islice(rest, size)):
+        yield {
+            "image": np.stack([f["image"] for f in part]),
+            "label": np.asarray([f["label"] for f in part], np.int32),
+        }
 
 
 def fingerprint(dataset: grain.MapDataset, batch_size: int, probes: int = 8) -> str:

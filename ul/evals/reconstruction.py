@@ -1,5 +1,7 @@
 """How near reconstructions are: PSNR and SSIM per image."""
 
+from typing import Any
+
 import numpy as np
 from skimage import metrics
 
@@ -8,38 +10,62 @@ from ul.diffusion import waterfilling
 PEAK = 255.0
 
 
-def psnr_db(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """10 log10(255^2 / MSE) of each pair of uint8 images [N, H, W, C]; [N].
-
-    A pair without any error is given the error of rounding, 1/12 of a level squared.
-    """
+def mse(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Mean squared error of each pair of uint8 images [N, H, W, C]; [N], levels squared."""
     error = image.astype(np.float64) - other.astype(np.float64)
-    mse = np.mean(np.square(error), axis=(1, 2, 3))
-    return 10.0 * np.log10(PEAK**2 / np.maximum(mse, 1.0 / 12.0))
+    return np.mean(np.square(error), axis=(1, 2, 3))
+
+
+def decibel(error):
+    """10 log10(255^2 / error); no error is given that of rounding, 1/12 of a level
+    squared."""
+    return 10.0 * np.log10(PEAK**2 / np.maximum(error, 1.0 / 12.0))
+
+
+def psnr_db(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """PSNR of each pair of uint8 images [N, H, W, C]; [N]."""
+    return decibel(mse(image, other))
 
 
 def pooled_psnr_db(image: np.ndarray, other: np.ndarray) -> float:
-    """10 log10(255^2 / MSE) of all images together: what a distortion in closed form
-    compares with (the mean of each image's PSNR is higher)."""
-    error = image.astype(np.float64) - other.astype(np.float64)
-    mse = max(float(np.mean(np.square(error))), 1.0 / 12.0)
-    return float(10.0 * np.log10(PEAK**2 / mse))
+    """PSNR of all images together: what a distortion in closed form compares with (the
+    mean of each image's PSNR is higher)."""
+    return float(decibel(np.mean(mse(image, other))))
+
+
+GAUSSIAN_WINDOW = 11
 
 
 def ssim_window(shape: tuple[int, ...]) -> int:
-    """7, or the largest odd window that fits."""
-    side = min(shape[0], shape[1], 7)
+    """11 (Gaussian) where it fits; else flat, 7 or the largest odd one that fits."""
+    side = min(shape[0], shape[1])
+    if side >= GAUSSIAN_WINDOW:
+        return GAUSSIAN_WINDOW
+    side = min(side, 7)
     return side - 1 + side % 2
 
 
+def ssim_name(shape: tuple[int, ...]) -> str:
+    """What `ssim` computes for images of this shape."""
+    window = ssim_window(shape)
+    if window == GAUSSIAN_WINDOW:
+        return f"scikit-image, Gaussian window {window}, sigma 1.5, range 255"
+    return f"scikit-image, flat window {window} (images below {GAUSSIAN_WINDOW} wide)"
+
+
 def ssim(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """scikit-image's structural similarity of each pair, flat window; [N]."""
+    """scikit-image's structural similarity of each pair; [N].
+
+    The Gaussian window and the population's covariance of Wang et al. 2004; images that
+    it does not fit (8x8 digits) get a flat window, whose values are another measure.
+    """
     window = ssim_window(image.shape[1:])
+    how: dict[str, Any] = {"win_size": window, "channel_axis": -1, "data_range": PEAK}
+    if window == GAUSSIAN_WINDOW:
+        how |= {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return np.asarray(
         [
-            metrics.structural_similarity(
-                a, b, win_size=window, channel_axis=-1, data_range=PEAK
-            )
+            metrics.structural_similarity(a, b, **how)
             for a, b in zip(image, other, strict=True)
         ]
     )

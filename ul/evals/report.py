@@ -16,12 +16,21 @@ COLUMNS = (
     ("optimum PSNR dB", "optimum_psnr_db", "{:.2f}"),
     ("Gaussian PSNR dB", "gaussian_psnr_db", "{:.2f}"),
     ("SSIM", "ssim", "{:.3f}"),
+    ("LPIPS", "lpips", "{:.4f}"),
     ("bound bits/dim", "bound_bpd", "{:.3f}"),
+    ("rFID", "rfid", "{:.3f}"),
     ("rec. Frechet (pixels_8x8)", "reconstruction_frechet", "{:.3f}"),
     ("base rate bpp", "base_rate_bpp", "{:.3f}"),
     ("guidance", "guidance", "{:g}"),
     ("class accuracy", "class_accuracy", "{:.3f}"),
     ("real", "class_accuracy_real", "{:.3f}"),
+    ("FID", "fid", "{:.3f}"),
+    ("sFID", "sfid", "{:.3f}"),
+    ("IS", "inception_score", "{:.3f}"),
+    ("precision", "precision", "{:.3f}"),
+    ("recall", "recall", "{:.3f}"),
+    ("FD-DINOv2", "fd_dinov2", "{:.3f}"),
+    ("FVD", "fvd", "{:.3f}"),
     ("Frechet (pixels_8x8)", "frechet", "{:.3f}"),
     ("real vs real", "frechet_real", "{:.3f}"),
     ("n", "num_examples", "{}"),
@@ -32,16 +41,37 @@ COLUMNS = (
 )
 
 
+def _title(record: dict, title: str, key: str) -> str:
+    """A column's title for this record: "FID@500" where the record says so."""
+    return record.get("printed", {}).get(key, title)
+
+
+def _name(record: dict) -> str:
+    """The evaluation, with its guidance if it has one."""
+    if record["evaluation"] == "generation":
+        return f"generation-guidance{record['guidance']:g}"
+    return record["evaluation"]
+
+
 def table(records: list[dict]) -> str:
-    """Evaluations as a Markdown table; a column nobody has is left out."""
-    columns = [c for c in COLUMNS if any(r.get(c[1]) is not None for r in records)]
-    rows = [["evaluation", *(title for title, _, _ in columns)]]
+    """Evaluations as a Markdown table; a column nobody has is left out.
+
+    Numbers of unlike sample counts have columns of their own: they do not compare.
+    """
+    columns = []
+    for title, key, form in COLUMNS:
+        have = [r for r in records if r.get(key) is not None]
+        titles = dict.fromkeys(_title(r, title, key) for r in have)
+        columns += [(shown, title, key, form) for shown in titles]
+    rows = [["evaluation", *(shown for shown, _, _, _ in columns)]]
     for record in records:
         cells = [
-            "" if record.get(key) is None else form.format(record[key])
-            for _, key, form in columns
+            form.format(record[key])
+            if record.get(key) is not None and _title(record, title, key) == shown
+            else ""
+            for shown, title, key, form in columns
         ]
-        rows.append([record["evaluation"], *cells])
+        rows.append([_name(record), *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
@@ -49,6 +79,26 @@ def table(records: list[dict]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines)
+
+
+def protocols(records: list[dict]) -> str:
+    """What the numbers of a table are of, each protocol once, with what was skipped."""
+    said: dict[str, list[str]] = {}
+    for record in records:
+        lines = [f"  {k}: {_flat(v)}" for k, v in record["protocol"].items()]
+        skipped = record.get("skipped", {})
+        lines += [f"  skipped {name}: {reason}" for name, reason in skipped.items()]
+        name = f"{_name(record)} step {record['step']} {record['weights']}"
+        said.setdefault("\n".join(lines), []).append(name)
+    return "\n".join(f"{', '.join(names)}\n{text}" for text, names in said.items())
+
+
+def _flat(value) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_flat, value))
+    return str(value)
 
 
 def records(folder) -> list[dict]:

@@ -1,15 +1,18 @@
 """Evaluations of restored runs: one dict of numbers, with the protocol they come from."""
 
-from ul import api, config
 from ul.evaluation.autoencoder import autoencoder
+from ul.evaluation.every import every, kinds_of
 from ul.evaluation.generator import generator
+from ul.evaluation.make_reference import make_reference
+from ul.evaluation.request import Request
+from ul.evaluation.shared import Shared
 
-__all__ = ["autoencoder", "generator", "kinds_of"]
-
-
-def kinds_of(workdir) -> tuple[str, ...]:
-    """Which evaluations a run has: "autoencoder", "generator"; a single stage has both."""
-    parsed = api.load_config_of(workdir, config.Common)
-    found = ("autoencoder",) if isinstance(parsed, config.Autoencoder) else ()
-    samples = ("generator",) if isinstance(parsed, config.Generators) else ()
-    return found + samples
+__all__ = [
+    "Request",
+    "Shared",
+    "autoencoder",
+    "every",
+    "generator",
+    "kinds_of",
+    "make_reference",
+]

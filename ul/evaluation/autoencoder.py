@@ -1,7 +1,9 @@
 """What an autoencoder costs and gives back: rate, where its bits go, reconstructions."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from ul import api, build, runs
@@ -13,13 +15,26 @@ from ul.evals import (
     bit_pictures,
     bits,
     chunks,
-    frechet,
     likelihood,
+    measures,
     rate,
     reconstruction,
 )
-from ul.evals.features import pixels
-from ul.evaluation.records import PICTURES, check_count, folder, write, zoom
+from ul.evals.features import lpips, pixels
+from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
+from ul.evals.networks import Missing
+from ul.evaluation import request as requests
+from ul.evaluation.records import (
+    PICTURES,
+    Record,
+    check_count,
+    folder,
+    say_skipped,
+    write,
+    zoom,
+)
+from ul.evaluation.request import Request
+from ul.evaluation.shared import Shared, data_digest, needs_of
 from ul.train.writer import grid
 
 # Fewer examples than this for each dimension and a covariance says little.
@@ -30,56 +45,203 @@ MAPS = 16
 DRAWS_OF_A_MAP = 64
 
 
-def autoencoder(
-    workdir, *, step, weights: str, seed: int, num_examples: int | None
-) -> dict:
+def autoencoder(request: Request, shared: Shared) -> dict:
     """Held-out rate with its standard error, where the bits go, a likelihood bound;
-    PSNR, SSIM and Frechet distance of reconstructions.
+    PSNR, SSIM, LPIPS and Frechet distances of reconstructions to their originals.
 
     Raises:
-      ConfigError, CheckpointError, DataError: as the loaders.
+      ConfigError, CheckpointError, DataError: as the loaders; damaged weights.
     """
     ae = api.restore_stage1(
-        workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
+        request.workdir,
+        ("encoder", "prior", "decoder"),
+        step=request.step,
+        weights=request.weights,
     )
-    where, count = folder(workdir), num_examples or ae.config.eval.examples
     assert isinstance(ae.config, Autoencoder)
-    made = build.stage1(ae.config)
-    images = runs.collect(ae.config, "eval", count)["image"]
-    check_count(images)
-    result = _rate(ae, made, count, seed)
-    drawings: dict[str, bytes] = {}
-    if made.diffusions is not None:
-        found, drawings = _bits(ae, made.diffusions, images, seed)
-        result |= found | _bound(ae, made.diffusions, images, seed)
-    again = ae.reconstruct(images, seed=seed, progress=True)
-    area = int(np.prod(ae.image_shape[:2]))
-    result["psnr_db"] = float(reconstruction.psnr_db(images, again).mean())
-    result["pooled_psnr_db"] = reconstruction.pooled_psnr_db(images, again)
-    result["ssim"] = float(reconstruction.ssim(images, again).mean())
-    if pixels.fits(ae.image_shape):
-        seen, real = (frechet.statistics(pixels.features(i)) for i in (again, images))
-        result["reconstruction_frechet"] = frechet.distance(seen, real)
-    result["decoder"] = "sampled" if made.codec.sampled else "one call"
-    bits_of = result["rate_bpp"] * area
-    result["gaussian_psnr_db"] = _gaussian_bound(ae.config, bits_of, made.codec.sampled)
-    result |= _optimum(ae.config)
-    result["num_examples"] = len(images)
+    where, made = folder(request.workdir), build.stage1(ae.config)
+    examples = runs.dataset(ae.config, "eval")
+    count = min(request.num_examples or ae.config.eval.examples, len(examples))
+    check_count(count)
+    metrics, skipped = _plan(request, shared, ae, made, count)
+    say_skipped(skipped)
+    result: dict[str, Any] = {}
+    if {"rate", "gaussian_psnr"} & set(metrics):
+        result = _rate(ae, made, count, request.seed)
+    look = _Pass(request, shared, ae, made, metrics, count)
+    for part in runs.parts(ae.config, examples, range(count), "reconstruct"):
+        look.add(part["image"])
+    found, drawings = look.result()
+    result |= found | {"decoder": "sampled" if made.codec.sampled else "one call"}
+    if "gaussian_psnr" in metrics:
+        whole = result["rate_bpp"] * int(np.prod(ae.image_shape[:2]))
+        bound = _gaussian_bound(ae.config, whole, made.codec.sampled)
+        result["gaussian_psnr_db"] = bound
+    result |= _optimum(ae.config) if "rate" in metrics else {}
+    result["num_examples"] = count
+    record = Record(
+        evaluation="reconstruction",
+        stem="reconstruction",
+        loaded=ae,
+        request=request,
+        result=result,
+        skipped=skipped,
+        protocol=_protocol(request, shared, ae, made, metrics, count)
+        | {"data_digest": data_digest(examples)},
+    )
+    return write(where, record, look.picture(), drawings)
+
+
+def _plan(
+    request: Request, shared: Shared, ae: api.Autoencoder, made: Stage1, count: int
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What can be measured, and why the rest cannot."""
+    skipped: dict[str, str] = {}
+    names = requests.wanted(request.metrics, requests.RECONSTRUCTION, ae.image_shape)
+    for name in names:
+        reason = None
+        if name in METRICS:
+            reason = measures.obstacle(name, ae.image_shape, count, shared.networks)
+        elif name == "lpips":
+            reason = _no_lpips(shared, ae.image_shape)
+        elif name in ("bits", "bound") and made.diffusions is None:
+            reason = "the prior and the decoder are not both diffusions"
+        if reason is not None:
+            skipped[name] = reason
+    measured = tuple(name for name in names if name not in skipped)
+    if request.metrics is None and made.diffusions is None:
+        del skipped["bits"], skipped["bound"]  # such a run has none to miss
+    return measured, skipped
+
+
+def _no_lpips(shared: Shared, shape: tuple[int, ...]) -> str | None:
+    """Why there is no LPIPS; None if there is."""
+    if min(shape[:2]) < lpips.MIN_SIDE:
+        return f"needs images at least {lpips.MIN_SIDE} wide and high"
+    try:
+        shared.networks.get("lpips")
+    except Missing as e:
+        return str(e)
+    return None
+
+
+class _Pass:
+    """One pass over held-out images, a part at a time; figures and pictures at its end."""
+
+    def __init__(
+        self,
+        request: Request,
+        shared: Shared,
+        ae: api.Autoencoder,
+        made: Stage1,
+        metrics: tuple[str, ...],
+        count: int,
+    ):
+        self._ae, self._made, self._count = ae, made, count
+        self._metrics, self._seed, self._first = metrics, request.seed, 0
+        needs = needs_of(metrics)
+        self._extract = Extractor(needs, shared.networks, ae.mesh)
+        self._real, self._again = Statistics(needs), Statistics(needs)
+        self._values: dict[str, list[np.ndarray]] = {}
+        self._bits: list[bits.Bits] = []
+        self._shown: tuple[np.ndarray, np.ndarray] | None = None
+        self._lpips = None
+        if "lpips" in metrics:
+            self._lpips = shared.networks.get("lpips").on(ae.mesh)
+
+    def add(self, image: np.ndarray) -> None:
+        """The next images, uint8 [N, H, W, C]."""
+        ae, first = self._ae, self._first
+        again = ae.reconstruct(image, seed=self._seed, first=first)
+        self._keep("mse", reconstruction.mse(image, again))
+        if "ssim" in self._metrics:
+            self._keep("ssim", reconstruction.ssim(image, again))
+        if self._lpips is not None:
+            self._keep("lpips", self._lpips(image=image, other=again))
+        self._real.add(self._extract(image))
+        self._again.add(self._extract(again))
+        both, rows = self._made.diffusions, _rows(image, first, self._count)
+        if both is not None and "bits" in self._metrics:
+            self._bits.append(_split(ae, both, rows, self._seed, title=""))
+        if both is not None and "bound" in self._metrics:
+            self._keep("bound", _bound_nats(ae, both, rows, self._seed))
+        if self._shown is None:
+            self._shown = image[: max(PICTURES, MAPS)], again[:PICTURES]
+        self._first += len(image)
+
+    def _keep(self, name: str, values: np.ndarray) -> None:
+        self._values.setdefault(name, []).append(np.asarray(values))
+
+    def result(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Numbers, and drawings by suffix."""
+        of = {name: np.concatenate(parts) for name, parts in self._values.items()}
+        found: dict[str, Any] = {}
+        drawings: dict[str, bytes] = {}
+        both, shape = self._made.diffusions, self._ae.image_shape
+        if both is not None and self._bits:
+            whole = jax.tree.map(lambda *parts: np.concatenate(parts), *self._bits)
+            area = int(np.prod(shape[:2]))
+            shares = bits.shares(whole, both.prior_schedule, area)
+            found |= _numbers(shares)
+            drawings = self._drawings(shares)
+        if "bound" in of:
+            mean, sem = likelihood.bits_per_dimension(of["bound"], int(np.prod(shape)))
+            found |= {"bound_bpd": mean, "bound_bpd_sem": sem}
+        if "psnr" in self._metrics:
+            found["psnr_db"] = float(reconstruction.decibel(of["mse"]).mean())
+            found["pooled_psnr_db"] = float(reconstruction.decibel(of["mse"].mean()))
+        found |= {k: float(of[k].mean()) for k in ("ssim", "lpips") if k in of}
+        gaussians = {need: self._real.gaussian(need) for need in self._real.needs}
+        against = Comparison(self._again, Reference(gaussians, None, {}))
+        for name in self._metrics:
+            if name in METRICS:
+                found[name] = METRICS[name].value(against)
+        return found, drawings
+
+    def _drawings(self, shares: bits.Shares) -> dict[str, bytes]:
+        assert self._shown is not None
+        maps = bit_pictures.maps(self._shown[0][:MAPS], shares.place[:MAPS])
+        return {"bits": bit_pictures.curves(shares), "bit-maps": maps}
+
+    def picture(self) -> np.ndarray:
+        """Originals above, reconstructions below."""
+        assert self._shown is not None
+        image, again = self._shown
+        pairs = np.concatenate([image[:PICTURES], again])
+        return grid(pairs, PICTURES, zoom(image))
+
+
+def _protocol(
+    request: Request,
+    shared: Shared,
+    ae: api.Autoencoder,
+    made: Stage1,
+    metrics: tuple[str, ...],
+    count: int,
+) -> dict[str, Any]:
     own = "" if made.codec.exact else "draw from the encoder's variance, "
-    protocol = {
+    same: Mapping[str, Reference] = {}
+    protocol: dict[str, Any] = {
         "split": "eval",
+        "count": count,
+        "seed": request.seed,
         "reconstruction": f"encode, {own}add logsnr-{made.codec.latent_logsnr:g} noise, decode",
-        "psnr": "per image, peak 255, then the mean; pooled: of the mean squared error",
-        "ssim": f"scikit-image, flat window {reconstruction.ssim_window(images.shape[1:])}",
-        "rate": f"{ae.config.stage}: mean of {ae.config.eval.draws} draws an example",
-        "bound": likelihood.NAME if made.diffusions else None,
-        "reconstruction_frechet": f"{pixels.NAME}: not FID; against the same images",
         "sampler": vars(ae.config.sampling) if made.codec.sampled else None,
     }
-    picture = grid(
-        np.concatenate([images[:PICTURES], again[:PICTURES]]), PICTURES, zoom(images)
-    )
-    return write(where, "reconstruction", ae, seed, result, protocol, picture, drawings)
+    said = {
+        "psnr": "per image, peak 255, then the mean; pooled: of the mean squared error",
+        "ssim": reconstruction.ssim_name(ae.image_shape),
+        "rate": f"{ae.config.stage}: mean of {ae.config.eval.draws} draws an example",
+        "bound": likelihood.NAME,
+        "reconstruction_frechet": f"{pixels.NAME}: not FID; against the same images",
+        "rfid": "against the same images",
+    }
+    protocol |= {name: text for name, text in said.items() if name in metrics}
+    protocol |= measures.protocol(metrics, same, shared.networks)
+    if "lpips" in metrics:
+        network = shared.networks.get("lpips").protocol()
+        protocol["networks"] = protocol["networks"] | {"lpips": network}
+    return protocol
 
 
 def _rate(ae: api.Autoencoder, made: Stage1, count: int, seed: int) -> dict[str, Any]:
@@ -100,17 +262,17 @@ def _rate(ae: api.Autoencoder, made: Stage1, count: int, seed: int) -> dict[str,
     return result
 
 
-def _rows(images) -> dict[str, np.ndarray]:
-    row = np.arange(len(images), dtype=np.int32)
-    stratum = (row / len(images)).astype(np.float32)
+def _rows(images, first: int, total: int) -> dict[str, np.ndarray]:
+    row = np.arange(first, first + len(images), dtype=np.int32)
+    stratum = (row / total).astype(np.float32)
     return {"image": images, "row": row, "stratum": stratum}
 
 
-def where_bits_go(
-    ae: api.Autoencoder, both: Diffusions, images, seed: int
-) -> bits.Shares:
-    """The rate of uint8 images [N, H, W, C], split; under a bar."""
-    found = chunks.map_rows(
+def _split(
+    ae: api.Autoencoder, both: Diffusions, rows: dict, seed: int, title: str
+) -> bits.Bits:
+    """The rate of some rows, split; with a `title`, under a bar."""
+    return chunks.map_rows(
         lambda image, row, stratum: bits.split(
             both.networks,
             both.prior_schedule,
@@ -121,18 +283,25 @@ def where_bits_go(
             api.seed_key(seed),
             draws=max(ae.config.eval.draws, DRAWS_OF_A_MAP),
         ),
-        _rows(images),
+        rows,
         batch_size=ae.config.eval.batch_size,
         on=ae.mesh,
-        title="where the bits go",
+        title=title,
     )
+
+
+def where_bits_go(
+    ae: api.Autoencoder, both: Diffusions, images, seed: int
+) -> bits.Shares:
+    """The rate of uint8 images [N, H, W, C], split; under a bar."""
+    rows = _rows(images, 0, len(images))
+    found = _split(ae, both, rows, seed, title="where the bits go")
     return bits.shares(found, both.prior_schedule, int(np.prod(ae.image_shape[:2])))
 
 
-def _bits(ae, both: Diffusions, images, seed: int) -> tuple[dict, dict]:
-    """Where the bits go, as numbers and as pictures."""
-    shares = where_bits_go(ae, both, images, seed)
-    numbers = {
+def _numbers(shares: bits.Shares) -> dict[str, Any]:
+    """Where the bits go, as a record keeps it."""
+    return {
         "bits_by_logsnr": {
             "logsnr": shares.logsnr.tolist(),
             "bpp_per_unit": shares.level.tolist(),
@@ -143,16 +312,11 @@ def _bits(ae, both: Diffusions, images, seed: int) -> tuple[dict, dict]:
             "sem": shares.channel_sem.tolist(),
         },
     }
-    drawings = {
-        "bits": bit_pictures.curves(shares),
-        "bit-maps": bit_pictures.maps(images[:MAPS], shares.place[:MAPS]),
-    }
-    return numbers, drawings
 
 
-def _bound(ae, both: Diffusions, images, seed: int) -> dict[str, Any]:
-    """The likelihood bound, in bits per dimension."""
-    nats = chunks.map_rows(
+def _bound_nats(ae, both: Diffusions, rows: dict, seed: int) -> np.ndarray:
+    """The likelihood bound of some rows, nats [N]."""
+    return chunks.map_rows(
         lambda image, row, stratum: likelihood.bound_nats(
             both.networks,
             both.prior_schedule,
@@ -164,14 +328,10 @@ def _bound(ae, both: Diffusions, images, seed: int) -> dict[str, Any]:
             api.seed_key(seed),
             draws=ae.config.eval.draws,
         ),
-        _rows(images),
+        rows,
         batch_size=ae.config.eval.batch_size,
         on=ae.mesh,
-        title="likelihood bound",
     )
-    dimensions = int(np.prod(ae.image_shape))
-    bpd, sem = likelihood.bits_per_dimension(nats, dimensions)
-    return {"bound_bpd": bpd, "bound_bpd_sem": sem}
 
 
 def _optimum(parsed) -> dict[str, float]:

@@ -1,81 +1,229 @@
 """Samples against real images, and what the latents cost under the base model."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ul import api, build, runs
 from ul.config import Base
-from ul.evals import frechet, rate
+from ul.evals import archive, measures, rate
 from ul.evals.classifier import Classifier
 from ul.evals.features import pixels
-from ul.evaluation.records import PICTURES, check_count, folder, write, zoom
+from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
+from ul.evaluation import request as requests
+from ul.evaluation.records import PICTURES, Record, folder, say_skipped, write, zoom
+from ul.evaluation.request import Request
+from ul.evaluation.shared import Shared, needs_of
 from ul.train.writer import grid
 
 # Sources whose classes a simple classifier of real images can tell apart.
 CLASSIFIED = {"digits"}
 
 
-def generator(
-    workdir,
-    *,
-    step,
-    weights: str,
-    seed: int,
-    num_examples: int,
-    guidance: float,
-    stage1=None,
-) -> dict:
-    """Frechet distance of samples to the training images; class accuracy on digits.
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is measured, why the rest is not, and the references by metric."""
 
-    Labels go round the classes. The distance of held-out real images to the training
-    images stands beside it.
+    metrics: tuple[str, ...]
+    skipped: Mapping[str, str]
+    references: Mapping[str, Reference]
+
+
+def generator(request: Request, shared: Shared) -> dict:
+    """The field's metrics of samples, and class accuracy on digits.
+
+    The pixel distance of held-out real images to the reference stands beside that of
+    the samples.
 
     Raises:
-      ConfigError, CheckpointError, DataError: as the loaders.
+      ConfigError, CheckpointError, DataError: as the loaders; a reference of another
+        protocol, damaged weights.
     """
-    gen = api.load_generator(workdir, step=step, weights=weights, stage1_workdir=stage1)
-    pixels.check(gen.autoencoder.image_shape)
-    where = folder(workdir)
-    label = np.arange(num_examples, dtype=np.int32) % gen.num_classes
-    images = gen.sample(label, guidance=guidance, seed=seed, progress=True)
-    train = runs.collect(gen.config, "train", 50_000)
-    real = runs.collect(gen.config, "eval", 50_000)
-    check_count(real["image"])
-    reference = frechet.statistics(pixels.features(train["image"]))
+    gen = api.load_generator(
+        request.workdir,
+        step=request.step,
+        weights=request.weights,
+        stage1_workdir=request.stage1,
+    )
+    where = folder(request.workdir)
+    count = request.num_examples or requests.SAMPLES
+    label = requests.label_of(request, count, gen.num_classes)
+    plan = _plan(request, shared, gen, count)
+    say_skipped(plan.skipped)
+    seen, shown, found = _see(request, shared, gen, plan, label)
+    result: dict[str, Any] = {"guidance": request.guidance, "num_examples": count}
+    result |= _values(plan, seen)
+    if "frechet" in plan.metrics:
+        result["frechet_real"] = _real(shared, gen, plan.references["frechet"])
+        result["frechet_features"] = pixels.NAME
+    if "base_rate" in plan.metrics:
+        result["base_rate_bpp"], result["base_rate_bpp_sem"] = _base_rate(gen)
+    record = Record(
+        evaluation="generation",
+        stem=f"generation-guidance{request.guidance:g}",
+        loaded=gen,
+        request=request,
+        result=result | found,
+        skipped=plan.skipped,
+        protocol=_protocol(request, shared, gen, plan),
+    )
+    columns = min(gen.num_classes, PICTURES)
+    return write(where, record, grid(shown, columns, zoom(shown)))
 
-    def distance(image):
-        return frechet.distance(frechet.statistics(pixels.features(image)), reference)
 
-    result: dict[str, Any] = {
-        "frechet": distance(images),
-        "frechet_real": distance(real["image"]),
-        "frechet_features": pixels.NAME,
-        "guidance": guidance,
-        "num_examples": num_examples,
-    }
-    protocol = {
-        "frechet": f"{pixels.NAME}: not FID, no pretrained network; reference: "
-        f"{len(train['image'])} training images; real: {len(real['image'])} held-out ones",
-        "labels": "i mod num_classes",
+def _applies(name: str, gen: api.Generator) -> bool:
+    """Of the two metrics that some runs have not."""
+    if name == "base_rate":
+        # An encoder's own variance would have to be taken off again: no figure there.
+        return isinstance(gen.config, Base) and gen.autoencoder.codec.exact
+    if name == "class_accuracy":
+        return gen.config.data.source["kind"] in CLASSIFIED
+    return True
+
+
+def _plan(request: Request, shared: Shared, gen: api.Generator, count: int) -> _Plan:
+    """Before anything is sampled: what can be measured, and against what."""
+    shape, on = gen.autoencoder.image_shape, gen.autoencoder.mesh
+    skipped: dict[str, str] = {}
+    names = requests.wanted(request.metrics, requests.GENERATION, shape)
+    for name in names:
+        if name in METRICS:
+            reason = measures.obstacle(name, shape, count, shared.networks)
+        else:
+            reason = None if _applies(name, gen) else "not for a run of this kind"
+        if reason is not None:
+            skipped[name] = reason
+    against = [
+        name
+        for name in names
+        if name in METRICS and METRICS[name].referenced and name not in skipped
+    ]
+    references: dict[str, Reference] = {}
+    if request.reference is not None:
+        given = shared.given(request.reference, shape, on)
+        for name in against:
+            if given.has(METRICS[name].need):
+                references[name] = given
+            elif name != "frechet":
+                missing = f"{request.reference} has no {METRICS[name].need} features"
+                skipped[name] = missing
+    own = [name for name in against if name not in references | skipped]
+    if own:
+        training = shared.training(gen.config, needs_of(own), on)
+        references |= dict.fromkeys(own, training)
+    measured = tuple(name for name in names if name not in skipped)
+    if request.metrics is None:  # what a run of this kind has not is not missed
+        skipped = {n: r for n, r in skipped.items() if _applies(n, gen)}
+    return _Plan(measured, skipped, references)
+
+
+def sampled(
+    gen: api.Generator, label: np.ndarray, *, guidance: float, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels in parts, split over all devices; sample i has its own seed."""
+    size = runs.rows_at_once(gen.autoencoder.image_shape, gen.config.eval.batch_size)
+    several = len(label) > size
+    bar = tqdm(
+        total=len(label),
+        unit="image",
+        desc="samples",
+        disable=not several,  # one part has bars of its own
+        dynamic_ncols=True,
+    )
+    with bar:
+        for first in range(0, len(label), size):
+            part = label[first : first + size]
+            image = gen.sample(
+                part, guidance=guidance, seed=seed, first=first, progress=not several
+            )
+            yield image, part
+            bar.update(len(part))
+
+
+def _see(
+    request: Request, shared: Shared, gen: api.Generator, plan: _Plan, label: np.ndarray
+) -> tuple[Statistics, np.ndarray, dict[str, float]]:
+    """Every sample once: its features, the archive, the classifier; some to show."""
+    needs = needs_of(plan.metrics)
+    extract = Extractor(needs, shared.networks, gen.autoencoder.mesh)
+    seen, right = Statistics(needs), 0.0
+    shown: list[np.ndarray] = []
+    found: dict[str, float] = {}
+    most = min(PICTURES * gen.num_classes, PICTURES**2)
+    judge = None
+    if "class_accuracy" in plan.metrics:
+        train = runs.collect(gen.config, "train", measures.FULL)
+        real = runs.collect(gen.config, "eval", measures.FULL)
+        judge = Classifier(train["image"], train["label"])
+        found["class_accuracy_real"] = judge.accuracy(real["image"], real["label"])
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if request.npz is not None:
+            shape = gen.autoencoder.image_shape
+            kept = stack.enter_context(archive.writing(request.npz, len(label), shape))
+        for image, part in sampled(
+            gen, label, guidance=request.guidance, seed=request.seed
+        ):
+            seen.add(extract(image))
+            if kept is not None:
+                kept.add(image, part)
+            if judge is not None:
+                right += judge.accuracy(image, part) * len(part)
+            if (rest := most - sum(len(s) for s in shown)) > 0:
+                shown.append(image[:rest])
+    if judge is not None:
+        found["class_accuracy"] = right / len(label)
+    return seen, np.concatenate(shown), found
+
+
+def _values(plan: _Plan, seen: Statistics) -> dict[str, float]:
+    """Each metric against its reference."""
+    found: dict[str, float] = {}
+    by_reference: dict[int, Comparison] = {}  # precision and recall are one computation
+    for name in plan.metrics:
+        if name in METRICS:
+            reference = plan.references.get(name)
+            comparison = by_reference.setdefault(
+                id(reference), Comparison(seen, reference)
+            )
+            found[name] = METRICS[name].value(comparison)
+    return found
+
+
+def _real(shared: Shared, gen: api.Generator, reference: Reference) -> float:
+    """The pixel distance of held-out images to the reference."""
+    held_out = shared.statistics(
+        gen.config, "eval", (pixels.NAME,), gen.autoencoder.mesh
+    )
+    return Comparison(held_out, reference).frechet(pixels.NAME)
+
+
+def _protocol(
+    request: Request, shared: Shared, gen: api.Generator, plan: _Plan
+) -> dict[str, Any]:
+    interval = gen.sampler.interval
+    protocol: dict[str, Any] = {
+        "count": request.num_examples or requests.SAMPLES,
+        "seed": request.seed,
+        "labels": requests.label_protocol(request),
         "sampler": vars(gen.config.sampling),
         "decoder_sampler": vars(gen.autoencoder.config.sampling),
-        "guidance_interval": [gen.sampler.interval[0], gen.sampler.interval[1]],
+        "guidance": request.guidance,
+        "guidance_interval": [interval[0], interval[1]],
         "stage1_step": gen.autoencoder.step,
     }
-    # An encoder's own variance would have to be taken off again: no figure there.
-    if isinstance(gen.config, Base) and gen.autoencoder.codec.exact:
-        result["base_rate_bpp"], result["base_rate_bpp_sem"] = _base_rate(gen)
+    protocol |= measures.protocol(plan.metrics, plan.references, shared.networks)
+    if "frechet" in plan.metrics:
+        protocol["frechet"] = f"{pixels.NAME}: not FID, no pretrained network"
+    if "base_rate" in plan.metrics:
         protocol["base_rate"] = "unweighted bound on held-out latents, labels given"
-    if gen.config.data.source["kind"] in CLASSIFIED:
-        judge = Classifier(train["image"], train["label"])
-        result["class_accuracy"] = judge.accuracy(images, label)
-        result["class_accuracy_real"] = judge.accuracy(real["image"], real["label"])
-        protocol["classifier"] = f"{judge.name}, trained on the real training split"
-    shown = images[: PICTURES * gen.num_classes][: PICTURES**2]
-    name = f"generation-guidance{guidance:g}"
-    picture = grid(shown, min(gen.num_classes, PICTURES), zoom(images))
-    return write(where, name, gen, seed, result, protocol, picture)
+    if "class_accuracy" in plan.metrics:
+        protocol["classifier"] = f"{Classifier.name}, trained on the training split"
+    return protocol
 
 
 def _base_rate(gen: api.Generator) -> tuple[float, float]:

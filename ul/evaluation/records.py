@@ -1,22 +1,29 @@
 """Where an evaluation lands: a JSON record with its protocol, pictures beside it."""
 
+import collections
+import dataclasses
 import datetime
+import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
 from ul.core.errors import DataError, StorageError
+from ul.evals import measures
+from ul.evaluation.request import Request
 from ul.train.workdir import code_version, write_atomic
 from ul.train.writer import save_bytes, save_png
 
 PICTURES = 10
 
 
-def check_count(images: np.ndarray) -> None:
+def check_count(count: int) -> None:
     """Raises DataError for fewer than two held-out images."""
-    if len(images) < 2:
+    if count < 2:
         raise DataError("the data hold out one image; an evaluation needs two or more")
 
 
@@ -38,34 +45,81 @@ def folder(workdir) -> epath.Path:
     return where
 
 
+def say_skipped(skipped: Mapping[str, str]) -> None:
+    """A line for each reason, with the metrics that it keeps from being measured."""
+    names = collections.defaultdict(list)
+    for name, reason in skipped.items():
+        names[reason].append(name)
+    for reason, these in names.items():
+        print(f"skipped: {', '.join(these)}: {reason}", flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What an evaluation of `loaded` (api's Autoencoder or Generator) found."""
+
+    evaluation: str
+    stem: str
+    loaded: Any
+    request: Request
+    result: Mapping[str, Any]
+    skipped: Mapping[str, str]
+    protocol: Mapping[str, Any]
+
+    def name(self) -> str:
+        """<stem>-<step>-<weights>-seed<seed>-n<count>, and what was not the usual: other
+        metrics, labels, a reference."""
+        weights = self.loaded.weights.replace(":", "")
+        name = f"{self.stem}-{self.loaded.step}-{weights}"
+        name += f"-seed{self.request.seed}-n{self.result['num_examples']}"
+        unusual = {
+            "metrics": self.request.metrics,
+            "labels": None if self.request.labels == "cyclic" else self.request.labels,
+            "reference": self.request.reference,
+        }
+        if any(unusual.values()):
+            text = json.dumps(unusual)
+            name += f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return name
+
+    def content(self, workdir) -> dict[str, Any]:
+        """The JSON, but for when it was written."""
+        count = self.result["num_examples"]
+        titles = {name: measures.printed(name, count) for name in self.result}
+        return {
+            "evaluation": self.evaluation,
+            "step": self.loaded.step,
+            "weights": self.loaded.weights,
+            "seed": self.request.seed,
+            **self.result,
+            "printed": {name: title for name, title in titles.items() if title},
+            "skipped": dict(self.skipped),
+            "command": self.request.command(
+                generation=self.evaluation == "generation",
+                step=self.loaded.step,
+                num_examples=count,
+            ),
+            "protocol": dict(self.protocol),
+            "workdir": str(workdir),
+            "code": code_version(),
+            "jax": jax.__version__,
+            "device": jax.devices()[0].device_kind,
+            "devices": jax.device_count(),
+        }
+
+
 def write(
-    folder, name: str, loaded, seed: int, result, protocol, picture, drawings=None
+    folder, record: Record, picture, drawings: Mapping[str, bytes] | None = None
 ) -> dict:
-    """evals/<name>-<step>-<weights>-seed<seed>-n<count>.json, a picture beside it, and
-    `drawings` (suffix: PNG bytes).
+    """evals/<name>.json, a picture beside it, and `drawings` (suffix: PNG bytes).
 
     Raises:
       StorageError: the disk refuses.
     """
-    stem = (
-        f"{name}-{loaded.step}-{loaded.weights.replace(':', '')}"
-        f"-seed{seed}-n{result['num_examples']}"
-    )
-    record = {
-        "evaluation": name,
-        "step": loaded.step,
-        "weights": loaded.weights,
-        "seed": seed,
-        **result,
-        "protocol": protocol,
-        "workdir": str(folder.parent),
-        "code": code_version(),
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    save_png(folder / f"{stem}.png", picture)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    content = record.content(folder.parent) | {"written": now}
+    save_png(folder / f"{record.name()}.png", picture)
     for suffix, png in (drawings or {}).items():
-        save_bytes(folder / f"{stem}-{suffix}.png", png)
-    write_atomic(folder / f"{stem}.json", json.dumps(record, indent=2))
-    return record
+        save_bytes(folder / f"{record.name()}-{suffix}.png", png)
+    write_atomic(folder / f"{record.name()}.json", json.dumps(content, indent=2))
+    return content

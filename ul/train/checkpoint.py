@@ -294,7 +294,10 @@ def restore_part(workdir, step: int, abstract) -> Any:
       CheckpointError: unreadable, damaged, or of other shapes, naming the leaves.
     """
     workdir = epath.Path(workdir).resolve()
-    record = json.loads((workdir / "verified" / f"{step}.json").read_text())
+    try:
+        record = json.loads((workdir / "verified" / f"{step}.json").read_text())
+    except (OSError, ValueError) as e:  # a running trainer may have deleted the step
+        raise CheckpointError(f"{workdir} step {step} is gone: {short(e)}") from e
     wanted = trees.paths(abstract)
     missing = [path for path in wanted if path not in record["digests"]]
     if missing:

@@ -7,7 +7,7 @@ from ul.core.errors import DataError
 NAME = "pixels_8x8"
 
 
-def fits(shape: tuple[int, int, int]) -> bool:
+def fits(shape: tuple[int, ...]) -> bool:
     """Whether images [H, W, C] have 8x8 even areas."""
     return shape[0] % 8 == 0 and shape[1] % 8 == 0
 
