@@ -38,6 +38,23 @@ def test_ssim():
     assert got.shape == (3,) and np.all((got > 0.5) & (got < 1))
 
 
+def test_ssim_is_that_of_wang_et_al_from_eleven_pixels_on():
+    how = dict(channel_axis=-1, data_range=255, gaussian_weights=True, sigma=1.5)
+    want = [
+        metrics.structural_similarity(a, b, use_sample_covariance=False, **how)
+        for a, b in zip(IMAGE, OTHER, strict=True)
+    ]
+    np.testing.assert_allclose(r.ssim(IMAGE, OTHER), want, rtol=1e-12)
+    assert "Gaussian window 11" in r.ssim_name((16, 16, 3))
+    small, other = IMAGE[:, :8, :8], OTHER[:, :8, :8]
+    flat = [
+        metrics.structural_similarity(a, b, win_size=7, channel_axis=-1, data_range=255)
+        for a, b in zip(small, other, strict=True)
+    ]
+    np.testing.assert_allclose(r.ssim(small, other), flat, rtol=1e-12)
+    assert "flat window 7" in r.ssim_name((8, 8, 1))
+
+
 def test_the_gaussian_bound_by_hand():
     """Two directions of variance 1, one bit each: distortion 1/4 of each, doubled."""
     np.testing.assert_allclose(

@@ -1,0 +1,47 @@
+"""Feature networks of random weights, with the interface of the real ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ul.evals.networks import Missing, Network
+
+WIDTH = 6
+
+
+def _flat(image):
+    return image.reshape(len(image), -1).astype(jnp.float32) / 255.0
+
+
+def inception(params, image):
+    x = jnp.matmul(_flat(image), params["w"], precision="highest")
+    probs = jax.nn.softmax(3.0 * x[:, :5])
+    return {"pool": x[:, :WIDTH], "spatial": x[:, WIDTH:], "probs": probs}
+
+
+def dinov2(params, image):
+    return jnp.matmul(_flat(image), params["w"], precision="highest")[:, :3]
+
+
+def lpips(params, image, other):
+    return jnp.mean(jnp.abs(_flat(image) - _flat(other)), axis=1)
+
+
+class Fakes:
+    """Networks for images [H, W, C] of `shape`; `only`: names that are not missing."""
+
+    def __init__(self, shape, only=("inception", "dinov2", "lpips"), digest="d1"):
+        size = shape[0] * shape[1] * 3
+        w = np.random.default_rng(0).normal(size=(size, 2 * WIDTH)) / np.sqrt(size)
+        self._params, self._only, self._digest = (
+            {"w": w.astype(np.float32)},
+            only,
+            digest,
+        )
+
+    def get(self, name):
+        if name not in self._only:
+            raise Missing(f"{name}.safetensors is missing")
+        fn = {"inception": inception, "dinov2": dinov2, "lpips": lpips}[name]
+        file = f"{name}.safetensors"
+        return Network(fn, self._params, file, self._digest, "none")

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from ul.evals.inception_score import InceptionScore
+
+RNG = np.random.default_rng(0)
+
+
+def score(probs, split=5000, parts=1):
+    made = InceptionScore(split)
+    for part in np.array_split(probs, parts):
+        made.add(part)
+    return made.value()
+
+
+def test_one_hot_predictions_give_the_number_of_classes():
+    np.testing.assert_allclose(score(np.tile(np.eye(10), (50, 1))), 10.0, rtol=1e-12)
+
+
+def test_predictions_that_are_all_alike_give_one():
+    np.testing.assert_allclose(score(np.full((70, 10), 0.1)), 1.0, rtol=1e-12)
+
+
+def test_two_predictions_by_hand():
+    p, q = np.asarray([0.9, 0.1]), np.asarray([0.3, 0.7])
+    m = (p + q) / 2
+    kl = (np.sum(p * np.log(p / m)) + np.sum(q * np.log(q / m))) / 2
+    np.testing.assert_allclose(score(np.stack([p, q])), np.exp(kl), rtol=1e-12)
+
+
+def test_the_score_is_the_mean_over_splits():
+    """Five classes in the first split, one in the second, two in what is left over."""
+    probs = np.concatenate(
+        [np.tile(np.eye(5), (10, 1)), np.tile(np.eye(5)[:1], (50, 1)), np.eye(5)[:2]]
+    )
+    np.testing.assert_allclose(score(probs, split=50), (5 + 1 + 2) / 3, rtol=1e-12)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 100])
+def test_parts_change_nothing(parts):
+    probs = RNG.dirichlet(np.full(7, 0.3), 230)
+    np.testing.assert_allclose(
+        score(probs, split=50, parts=parts), score(probs, split=50), rtol=1e-12
+    )
