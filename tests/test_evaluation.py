@@ -1,6 +1,10 @@
-"""What evaluations stand on: noise, labels, latents and pictures, without training."""
+"""What evaluations stand on: noise, labels, latents and pictures, without training.
+
+Those of whole runs are in tests/evals/test_runs.py.
+"""
 
 import importlib
+import shlex
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +13,10 @@ import pytest
 from PIL import Image
 
 from ul import build, config, runs
-from ul.core.errors import DataError
-from ul.evals import paper, reconstruction
-from ul.evaluation import picture
+from ul.core.errors import ConfigError, DataError
+from ul.evals import paper, reconstruction, report
+from ul.evaluation import Request, picture
+from ul.evaluation.request import GENERATION, label_of, wanted
 from ul.objectives.single import Fixed, TruncatedLogistic
 
 
@@ -81,6 +86,91 @@ def test_tables_mark_the_psnr_of_a_mean():
     one = dict(psnr_db=20.0, decoder="one call")
     assert "20.00 (mean)" in paper.tables({"mse_decoder": one})
     assert "(mean) |" not in paper.tables({"ul": one | {"decoder": "sampled"}})
+
+
+def request(**changes):
+    return Request(**({"workdir": "runs/my run"} | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_examples": 1}, "--num_examples is 1; it must be at least 2"),
+        ({"metrics": ("fid", "fidd")}, "unknown 'fidd'; known are rate, bits"),
+        ({"labels": "odd"}, "--labels 'odd' is unknown; known are cyclic, random"),
+        ({"guidance": float("nan")}, "not a finite number"),
+    ],
+)
+def test_what_no_run_has_is_refused_at_once(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        request(**changes)
+
+
+def test_the_command_says_everything_that_decides_a_number():
+    made = request(seed=3, guidance=1.5, metrics=("fid", "recall"), weights_dir="w")
+    got = shlex.split(made.command(generation=True, step=8, num_examples=500))
+    assert got == [
+        "python", "-m", "launch.evaluate", "--workdir=runs/my run", "--step=8",
+        "--weights=ema", "--seed=3", "--num_examples=500", "--guidance=1.5",
+        "--labels=cyclic", "--metrics=fid,recall", "--weights_dir=w",
+    ]  # fmt: skip
+    assert "guidance" not in made.command(generation=False, step=8, num_examples=500)
+
+
+def test_labels_go_round_or_are_drawn_by_row():
+    np.testing.assert_array_equal(label_of(request(), 5, 3), [0, 1, 2, 0, 1])
+    drawn = label_of(request(labels="random"), 3000, 3)
+    np.testing.assert_array_equal(label_of(request(labels="random"), 7, 3), drawn[:7])
+    assert np.any(label_of(request(labels="random", seed=1), 3000, 3) != drawn)
+    # 1000 of each, within four standard errors.
+    assert np.all(np.abs(np.bincount(drawn) - 1000) < 4 * np.sqrt(3000 * 2 / 9))
+
+
+def test_metrics_of_videos_are_refused_for_images_by_name():
+    shapes = {"image": (64, 64, 3), "video": (16, 64, 64, 3)}
+    assert "fvd" not in wanted(None, GENERATION, shapes["image"])
+    assert "fvd" in wanted(None, GENERATION, shapes["video"])
+    assert "fid" not in wanted(None, GENERATION, shapes["video"])
+    with pytest.raises(ConfigError, match=r"fvd needs videos .*\[64, 64, 3\]"):
+        wanted(("fvd",), GENERATION, shapes["image"])
+
+
+def test_a_folder_is_sampled_from_all_its_classes():
+    np.testing.assert_array_equal(runs.spread(5, 9), np.arange(5))
+    chosen = runs.spread(10_000, 1000)
+    assert len(set(chosen)) == 1000 and np.all(np.diff(chosen) > 0)
+    # Of a hypergeometric count in each tenth, within four standard errors.
+    counts = np.bincount(chosen // 1000)
+    assert np.all(np.abs(counts - 100) < 4 * np.sqrt(1000 * 0.1 * 0.9 * 0.9))
+
+
+def test_parts_are_whole_batches_and_never_all():
+    assert runs.rows_at_once((8, 8, 1), 256) == 1024
+    assert runs.rows_at_once((8, 8, 1), 360) == 1080
+    assert runs.rows_at_once((512, 512, 3), 64) == 384
+
+
+def test_unlike_counts_never_share_a_column():
+    one = dict(evaluation="generation", guidance=1.0, fid=9.0, step=1, weights="ema")
+    few = one | {"num_examples": 500, "printed": {"fid": "FID@500"}, "protocol": {}}
+    full = one | {"num_examples": 50_000, "printed": {"fid": "FID"}, "protocol": {}}
+    head, _, *rows = report.table([few, full]).splitlines()
+    titles = [cell.strip() for cell in head.strip("|").split("|")]
+    at, other = titles.index("FID@500"), titles.index("FID")
+    cells = [[c.strip() for c in row.strip("|").split("|")] for row in rows]
+    assert [row[at] for row in cells] == ["9.000", ""]
+    assert [row[other] for row in cells] == ["", "9.000"]
+
+
+def test_every_number_has_its_protocol_said():
+    one = dict(evaluation="generation", guidance=1.5, step=1, weights="ema")
+    one |= {"protocol": {"labels": "i mod 3"}, "skipped": {"fid": "no file"}}
+    said = report.protocols([one, one | {"step": 2}])
+    assert said.splitlines() == [
+        "generation-guidance1.5 step 1 ema, generation-guidance1.5 step 2 ema",
+        "  labels: i mod 3",
+        "  skipped fid: no file",
+    ]
 
 
 def test_tiles_of_a_picture_go_back_to_their_places():

@@ -1,0 +1,34 @@
+"""Runs as training leaves them, without the training: random weights, verified steps."""
+
+import dataclasses
+import importlib
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from ul import build, config, session
+from ul.train import state, workdir
+
+
+def parsed(file, variant, **changes):
+    made = importlib.import_module(f"experiments.{file}").get_config(variant).unlock()
+    made.update(changes)
+    return config.parse(build.plain(made))
+
+
+def leave(where, parsed, steps=(2, 4)):
+    """config.json and verified checkpoints, every step with other weights, EMA and raw."""
+    run, facts = session.build_run(parsed, {})
+    path = epath.Path(where)
+    path.mkdir(parents=True)
+    plain = dataclasses.asdict(parsed)
+    workdir.claim(path, plain, facts | session.about(run), allow=False)
+    checkpoints = session.open_checkpoints(path, parsed.checkpoint)
+    first = state.initialise(run.init, run.tx, run.decays, run.mesh)
+    for step in steps:
+        scaled = jax.tree.map(lambda p, s=step: p * (1.0 + 0.05 * s), first.params)
+        now = first.replace(step=jnp.asarray(step, jnp.int32), params=scaled)
+        checkpoints.save(step, now)
+    checkpoints.close()
+    return str(where)
