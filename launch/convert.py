@@ -43,8 +43,11 @@ def _torch_state(path: epath.Path) -> dict[str, np.ndarray]:
             state = torch.load(path, map_location="cpu", weights_only=True)
         return {k: v.detach().numpy() for k, v in state.items()}
     except Exception as e:  # torch raises many kinds for what it cannot read
-        reason = str(e).strip().splitlines() or [type(e).__name__]
-        raise DataError(f"{path} holds no tensors by name: {reason[0]}") from e
+        # Not its words: they advise to unpickle the file all the same.
+        raise DataError(
+            f"{path} is damaged or holds other things than named tensors, and is not "
+            f"read ({type(e).__name__}; --trace shows more)"
+        ) from e
 
 
 def _read(path: epath.Path) -> dict[str, np.ndarray]:

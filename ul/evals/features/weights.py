@@ -51,7 +51,7 @@ def _is_safetensors(content: bytes) -> bool:
 
 def _is_pickle(content: bytes) -> bool:
     """Whether it begins as a pickle of protocol 2 to 5, or as the zip file of one."""
-    return content[:4] == b"PK\x03\x04" or (content[:1] == b"\x80" and content[1] < 6)
+    return content[:4] == b"PK\x03\x04" or b"\x80\x02" <= content[:2] < b"\x80\x06"
 
 
 def parse(path: epath.Path, content: bytes) -> dict[str, np.ndarray]:
