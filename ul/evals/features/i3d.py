@@ -5,8 +5,9 @@ Network: Carreira and Zisserman, "Quo Vadis, Action Recognition?", 2017
 Unterthiner et al., 2018 (arXiv:1812.01717).
 
 Weights: the TF-Hub module deepmind/i3d-kinetics-400 in PyTorch form,
-`i3d_pretrained_400.pt` of VideoGPT and TATS. The original network and its weights
-(google-deepmind/kinetics-i3d) are under Apache-2.0, VideoGPT and TATS under MIT.
+`i3d_pretrained_400.pt` of VideoGPT and TATS (github.com/songweige/TATS, tats/fvd). The
+original (github.com/google-deepmind/kinetics-i3d) is under Apache-2.0, VideoGPT under
+MIT; record the licence of the file that was fetched.
 """
 
 from collections.abc import Iterator, Mapping
@@ -139,10 +140,10 @@ def preprocessed(
 ) -> Float[Array, "N T 224 224 3"]:
     """Each frame to 224x224, values to -1..1.
 
-    Bilinear with half-pixel centres and without antialiasing: what the PyTorch FVD codes
-    do (VideoGPT, TATS, StyleGAN-V: `interpolate(mode="bilinear", align_corners=False)`).
-    The first code of the metric resizes with TensorFlow 1's bilinear, whose
-    grid is shifted by up to half a pixel: its figures are reached with 224x224 input only.
+    Bilinear with half-pixel centres and without antialiasing, as the PyTorch codes of the
+    metric have it (VideoGPT, TATS, cd-fvd: `interpolate(mode="bilinear")`). The first
+    code used TensorFlow 1's bilinear, without half-pixel centres: features equal its own
+    for input of 224x224, and differ a little for other sizes.
     """
     n, frames = video.shape[:2]
     x = video.astype(jnp.float32)
