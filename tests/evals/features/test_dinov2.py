@@ -1,5 +1,7 @@
 """DINOv2's parts without weights, and against two PyTorch implementations (oracle)."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,10 @@ from PIL import Image
 
 from ul.core.errors import DataError
 from ul.evals.features import dinov2
+
+# Of PyTorch, for the default suite; an oracle test keeps them.
+GOLDEN = [-0.116966, 0.174079, 1.77269, -1.19743, -0.97499, -0.0715874]
+GOLDEN_POSITIONS = [4.27465, 21.5403, 29.964, 36.5719]
 
 TINY = dinov2.Size(width=32, depth=3, heads=4, side=56)
 
@@ -96,12 +102,22 @@ def test_features_are_per_image_and_see_everything():
     for name, value in params.items():
         changed = f({**params, name: value + 0.1 * np.sign(value)}, image)
         moved = float(jnp.max(jnp.abs(changed - got)))
-        # The keys' bias alone does not matter to a softmax; the others' third does.
         assert moved > 1e-3, f"{name} moves the features by {moved} only"
+
+
+def test_features_are_those_of_pytorch():
+    image = jnp.asarray(images(1, 40, 56, 3))
+    got = dinov2.features(parameters(TINY), image, TINY)
+    np.testing.assert_allclose(got[0, :6], GOLDEN, rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_scaled_by_zero_leave_the_class_token():
     params = parameters(TINY)
+    # So small that the norm's epsilon counts.
+    params["cls"], params["positions"] = (
+        0.01 * params["cls"],
+        0.01 * params["positions"],
+    )
     for name in ("blocks.scale1", "blocks.scale2"):
         params[name] = np.zeros_like(params[name])
     got = dinov2.features(params, jnp.asarray(images(1, 56, 56, 3)), TINY)
@@ -130,13 +146,23 @@ def test_both_public_layouts_are_read(layout):
         np.testing.assert_array_equal(got[name], params[name], err_msg=name)
 
 
-def test_other_networks_are_refused():
+def test_registers_and_missing_tensors_are_refused():
     state = public(parameters(TINY), 1)
     with pytest.raises(DataError, match="register tokens"):
         dinov2.from_torch({**state, "register_tokens": np.zeros((1, 4, 32))}, TINY)
-    with pytest.raises(DataError, match="3 blocks: no tensor 'blocks.2.ls1.gamma'"):
-        del state["blocks.2.ls1.gamma"]
+    del state["blocks.2.ls1.gamma"]
+    with pytest.raises(KeyError, match="blocks.2.ls1.gamma"):
         dinov2.from_torch(state, TINY)
+
+
+def ramp():
+    """Positions [1 + 37^2, 1] that grow unevenly."""
+    return np.sqrt(np.arange(1 + 37**2, dtype=np.float32))[:, None]
+
+
+def test_positions_are_resized_as_pytorch_does():
+    got = dinov2.resized_positions(ramp(), 16)[1:].reshape(16, 16)
+    np.testing.assert_allclose(np.diagonal(got)[::5], GOLDEN_POSITIONS, rtol=1e-5)
 
 
 def test_positions_keep_the_class_and_constants():
@@ -150,25 +176,6 @@ def test_positions_keep_the_class_and_constants():
 
 
 # Against PyTorch.
-
-
-def randomise(model, seed=0):
-    """Weights as `parameters` draws them: layer scales and norms far from 0 and 1."""
-    import torch
-
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            value.normal_()
-            if name.endswith(("lambda1", "gamma", "norm1.weight", "norm2.weight")):
-                value.mul_(0.3).add_(1)
-            elif name in ("norm.weight", "layernorm.weight"):
-                value.mul_(0.3).add_(1)
-            elif value.dim() > 1 and "token" not in name and "pos" not in name:
-                value.mul_(value[0].numel() ** -0.5)
-            else:
-                value.mul_(0.3)
-    return model.eval()
 
 
 def torch_input(image, side):
@@ -209,58 +216,58 @@ def test_the_original_implementation():
     """The PyPI package dinov2 (facebookresearch's code), positions resized from 7x7."""
     torch = pytest.importorskip("torch")
     vits = pytest.importorskip("dinov2.models.vision_transformer")
-    model = randomise(
-        vits.DinoVisionTransformer(
-            img_size=98,
-            patch_size=14,
-            embed_dim=64,
-            depth=3,
-            num_heads=4,
-            init_values=1.0,
-            block_chunks=0,
-        )
+    model = vits.DinoVisionTransformer(
+        img_size=98,
+        patch_size=14,
+        embed_dim=TINY.width,
+        depth=TINY.depth,
+        num_heads=TINY.heads,
+        init_values=1.0,
+        block_chunks=0,
     )
-    size = dinov2.Size(width=64, depth=3, heads=4, side=56)
-    state = {name: value.numpy() for name, value in model.state_dict().items()}
+    state = public(parameters(dataclasses.replace(TINY, side=98)), 1)
+    lacks = model.load_state_dict(
+        {name: torch.from_numpy(value.copy()) for name, value in state.items()},
+        strict=False,
+    )
+    assert lacks.missing_keys == ["mask_token"] and not lacks.unexpected_keys
     image = images(4, 70, 45, 3)
     with torch.no_grad():
-        want = model(torch_input(image, 56))
-    got = dinov2.features(dinov2.from_torch(state, size), jnp.asarray(image), size)
+        want = model.eval()(torch_input(image, TINY.side))
+    got = dinov2.features(dinov2.from_torch(state, TINY), jnp.asarray(image), TINY)
     assert difference(got, want) < 1e-4
 
 
-@pytest.mark.oracle
-@pytest.mark.parametrize(
-    "size, old",
-    [(dinov2.Size(width=64, depth=3, heads=4, side=56), 4), (dinov2.VIT_L, 37)],
-    ids=["small", "vit_l"],
-)
-def test_hugging_faces_implementation(size, old, tmp_path):
-    """transformers' Dinov2Model, through a file as it saves it (the public layout).
-
-    Its positions are exchanged for those at `size.side`: it resizes them in another way
-    than the original, see `resized_positions`.
-    """
-    torch = pytest.importorskip("torch")
+def hugging_face(folder, params, size):
+    """transformers' Dinov2Model, loaded from `params` in a file of the public layout."""
     transformers = pytest.importorskip("transformers")
-    from safetensors.numpy import load_file
+    from safetensors.numpy import save_file
 
-    model = randomise(
-        transformers.Dinov2Model(
-            transformers.Dinov2Config(
-                hidden_size=size.width,
-                num_hidden_layers=size.depth,
-                num_attention_heads=size.heads,
-                image_size=old * size.patch,
-                patch_size=size.patch,
-                layer_norm_eps=1e-6,
-            )
-        )
-    )
-    model.save_pretrained(tmp_path)
-    file = tmp_path / "model.safetensors"
-    params = dinov2.from_torch(load_file(file), size)
-    file.unlink()
+    state = {k: np.ascontiguousarray(v) for k, v in public(params, 0).items()}
+    state["embeddings.mask_token"] = np.zeros((1, size.width), np.float32)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    transformers.Dinov2Config(
+        hidden_size=size.width,
+        num_hidden_layers=size.depth,
+        num_attention_heads=size.heads,
+        image_size=size.side,
+        patch_size=size.patch,
+        layer_norm_eps=1e-6,
+    ).save_pretrained(folder)
+    model = transformers.Dinov2Model.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    return model.eval(), state
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("size, side", [(TINY, 56), (dinov2.VIT_L, 518)], ids=str)
+def test_hugging_faces_implementation(size, side, tmp_path):
+    """Its positions are exchanged for those at `size.side`: it resizes them in another way
+    than the original, see `resized_positions`."""
+    torch = pytest.importorskip("torch")
+    public_size = dataclasses.replace(size, side=side)
+    model, state = hugging_face(tmp_path, parameters(public_size), public_size)
+    params = dinov2.from_torch(state, size)
     assert {k: v.shape for k, v in params.items()} == dinov2.shapes(size)
 
     model.embeddings.position_embeddings = torch.nn.Parameter(
@@ -271,3 +278,19 @@ def test_hugging_faces_implementation(size, old, tmp_path):
         want = model(torch_input(image, size.side)).pooler_output
     got = dinov2.features(params, jnp.asarray(image), size)
     assert difference(got, want) < 1e-4
+
+
+@pytest.mark.oracle
+def test_the_default_suite_compares_with_their_values(tmp_path):
+    torch = pytest.importorskip("torch")
+    model, _ = hugging_face(tmp_path, parameters(TINY), TINY)
+    with torch.no_grad():
+        want = model(torch_input(images(1, 40, 56, 3), TINY.side)).pooler_output[0, :6]
+    print([float(f"{v:.6g}") for v in want])
+    np.testing.assert_allclose(want, GOLDEN, rtol=1e-4)
+    positions = torch.from_numpy(ramp()[1:]).reshape(1, 1, 37, 37)
+    want = torch.nn.functional.interpolate(
+        positions, scale_factor=(16.1 / 37, 16.1 / 37), mode="bicubic"
+    )[0, 0]
+    print([float(f"{v:.6g}") for v in want.diagonal()[::5]])
+    np.testing.assert_allclose(want.diagonal()[::5], GOLDEN_POSITIONS, rtol=1e-5)

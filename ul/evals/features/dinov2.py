@@ -148,8 +148,11 @@ def from_torch(
     """The file's tensors from a public state dict of either layout.
 
     Position embeddings are brought to `size.side` here, once, so that the network only
-    adds them. The mask token is left out: it serves training alone. DataError if
-    the state dict is another network's.
+    adds them. The mask token is left out: it serves training alone.
+
+    Raises:
+      KeyError: the state lacks a tensor.
+      DataError: it is of the variant with registers.
     """
     if any("register_tokens" in name for name in state):
         raise DataError(
@@ -163,19 +166,12 @@ def from_torch(
         whole = np.concatenate(parts)
         return whole.T if name.endswith("kernel") else whole
 
-    try:
-        out = {name: tensor(name, names[layout]) for name, names in _OUTSIDE.items()}
-        for name, names in _BLOCK.items():
-            out[f"blocks.{name}"] = np.stack(
-                [
-                    tensor(name, names[layout], _PREFIX[layout].format(i))
-                    for i in range(size.depth)
-                ]
-            )
-    except KeyError as missing:
-        raise DataError(
-            f"not a DINOv2 state dict of {size.depth} blocks: no tensor {missing}"
-        ) from None
+    out = {name: tensor(name, names[layout]) for name, names in _OUTSIDE.items()}
+    for name, names in _BLOCK.items():
+        prefixes = [_PREFIX[layout].format(i) for i in range(size.depth)]
+        out[f"blocks.{name}"] = np.stack(
+            [tensor(name, names[layout], prefix) for prefix in prefixes]
+        )
     out["cls"] = out["cls"].reshape(-1)
     out["positions"] = resized_positions(out["positions"][0], size.grid)
     # The transposed [w, h, c, out] of [out, c, h, w].
@@ -195,11 +191,9 @@ def preprocessed(
     return (x - MEAN.reshape(1, 1, 1, 3)) / STD.reshape(1, 1, 1, 3)
 
 
-def _norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    return (
-        jax.nn.standardize(x, axis=-1, epsilon=1e-6) * scale[None, None]
-        + bias[None, None]
-    )
+def _norm(x: jax.Array, p: Params, name: str) -> jax.Array:
+    x = jax.nn.standardize(x, axis=-1, epsilon=1e-6)
+    return x * p[f"{name}.scale"][None, None] + p[f"{name}.bias"][None, None]
 
 
 def _block(x: jax.Array, p: Params, *, heads: int) -> jax.Array:
@@ -209,13 +203,13 @@ def _block(x: jax.Array, p: Params, *, heads: int) -> jax.Array:
         return x @ p[f"{name}.kernel"] + p[f"{name}.bias"][None, None]
 
     n, length, width = x.shape
-    h = linear(_norm(x, p["norm1.scale"], p["norm1.bias"]), "qkv")
+    h = linear(_norm(x, p, "norm1"), "qkv")
     q, k, v = jnp.moveaxis(h.reshape(n, length, 3, heads, width // heads), 2, 0)
     logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) / (width // heads) ** 0.5
     h = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(logits), v)
     x += linear(h.reshape(n, length, width), "proj") * p["scale1"][None, None]
 
-    h = linear(_norm(x, p["norm2.scale"], p["norm2.bias"]), "fc1")
+    h = linear(_norm(x, p, "norm2"), "fc1")
     h = linear(jax.nn.gelu(h, approximate=False), "fc2")
     return x + h * p["scale2"][None, None]
 
@@ -240,4 +234,4 @@ def features(
         x, _ = jax.lax.scan(
             lambda x, p: (_block(x, p, heads=size.heads), None), x, blocks
         )
-        return _norm(x[:, :1], params["norm.scale"], params["norm.bias"])[:, 0]
+        return _norm(x[:, :1], params, "norm")[:, 0]

