@@ -27,6 +27,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.3",
         "pillow>=11",
+        "safetensors>=0.5",
         "scikit-image>=0.25",
         "scikit-learn>=1.6",
         "scipy>=1.14",

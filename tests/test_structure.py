@@ -27,6 +27,7 @@ FLOORS = {
     "evaluation": 9,
     "planning": 9,
     "pods": 9,
+    "external": 9,
     "session": 9,
     "trials": 9,
 }
@@ -48,6 +49,7 @@ OWNERS = {
     "flax.linen": ("ul/models/",),
     "tensorboardX": ("ul/train/writer.py",),
     "wandb": ("ul/train/writer.py",),
+    "safetensors": ("ul/external.py",),
     "matplotlib": (
         "ul/train/curves.py",
         "ul/evals/bit_pictures.py",

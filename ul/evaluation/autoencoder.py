@@ -1,12 +1,13 @@
 """What an autoencoder costs and gives back: rate, where its bits go, reconstructions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ul import api, build, runs
-from ul.build import Diffusions, Stage1
-from ul.config import Autoencoder, Joint
+from ul.build import Diffusions
+from ul.config import Autoencoder, Joint, Trained
 from ul.data import sources
 from ul.diffusion import waterfilling
 from ul.evals import (
@@ -26,6 +27,8 @@ from ul.train.writer import grid
 EXAMPLES_PER_DIMENSION = 10
 MOST_DIMENSIONS = 4096
 MAPS = 16
+# Of what is imported: nothing bounds what its latents hold.
+NO_RATE = "latents without noise have no rate; a stage 2 on them gives base_rate_bpp"
 # A map is of one example: it needs more noise levels than a mean over many.
 DRAWS_OF_A_MAP = 64
 
@@ -47,7 +50,9 @@ def autoencoder(
     made = build.stage1(ae.config)
     images = runs.collect(ae.config, "eval", count)["image"]
     check_count(images)
-    result = _rate(ae, made, count, seed)
+    result: dict[str, Any] = {"skipped": {"rate_bpp": NO_RATE}}
+    if made.objective is not None:
+        result = _rate(ae, made.objective, count, seed)
     drawings: dict[str, bytes] = {}
     if made.diffusions is not None:
         found, drawings = _bits(ae, made.diffusions, images, seed)
@@ -61,8 +66,9 @@ def autoencoder(
         seen, real = (frechet.statistics(pixels.features(i)) for i in (again, images))
         result["reconstruction_frechet"] = frechet.distance(seen, real)
     result["decoder"] = "sampled" if made.codec.sampled else "one call"
-    bits_of = result["rate_bpp"] * area
-    result["gaussian_psnr_db"] = _gaussian_bound(ae.config, bits_of, made.codec.sampled)
+    if "rate_bpp" in result:
+        bits_of, sampled = result["rate_bpp"] * area, made.codec.sampled
+        result["gaussian_psnr_db"] = _gaussian_bound(ae.config, bits_of, sampled)
     result |= _optimum(ae.config)
     result["num_examples"] = len(images)
     own = "" if made.codec.exact else "draw from the encoder's variance, "
@@ -71,10 +77,14 @@ def autoencoder(
         "reconstruction": f"encode, {own}add logsnr-{made.codec.latent_logsnr:g} noise, decode",
         "psnr": "per image, peak 255, then the mean; pooled: of the mean squared error",
         "ssim": f"scikit-image, flat window {reconstruction.ssim_window(images.shape[1:])}",
-        "rate": f"{ae.config.stage}: mean of {ae.config.eval.draws} draws an example",
+        "rate": f"{ae.config.stage}: mean of {ae.config.eval.draws} draws an example"
+        if made.objective
+        else None,
         "bound": likelihood.NAME if made.diffusions else None,
         "reconstruction_frechet": f"{pixels.NAME}: not FID; against the same images",
-        "sampler": vars(ae.config.sampling) if made.codec.sampled else None,
+        "sampler": vars(ae.config.sampling)
+        if made.codec.sampled and isinstance(ae.config, Trained)
+        else None,
     }
     picture = grid(
         np.concatenate([images[:PICTURES], again[:PICTURES]]), PICTURES, zoom(images)
@@ -82,9 +92,11 @@ def autoencoder(
     return write(where, "reconstruction", ae, seed, result, protocol, picture, drawings)
 
 
-def _rate(ae: api.Autoencoder, made: Stage1, count: int, seed: int) -> dict[str, Any]:
+def _rate(
+    ae: api.Autoencoder, objective: Callable, count: int, seed: int
+) -> dict[str, Any]:
     """Every term of the objective on held-out images, in bits per pixel."""
-    moments = rate.HeldOut(made.objective, draws=ae.config.eval.draws)(
+    moments = rate.HeldOut(objective, draws=ae.config.eval.draws)(
         ae.params,
         runs.eval_batches(ae.config, runs.dataset(ae.config, "eval"), count),
         api.seed_key(seed),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ul import api, build, runs
-from ul.config import Base
+from ul.config import Base, Common
 from ul.evals import frechet, rate
 from ul.evals.classifier import Classifier
 from ul.evals.features import pixels
@@ -54,12 +54,13 @@ def generator(
         "guidance": guidance,
         "num_examples": num_examples,
     }
+    below = gen.autoencoder.config
     protocol = {
         "frechet": f"{pixels.NAME}: not FID, no pretrained network; reference: "
         f"{len(train['image'])} training images; real: {len(real['image'])} held-out ones",
         "labels": "i mod num_classes",
         "sampler": vars(gen.config.sampling),
-        "decoder_sampler": vars(gen.autoencoder.config.sampling),
+        "decoder_sampler": vars(below.sampling) if isinstance(below, Common) else None,
         "guidance_interval": [gen.sampler.interval[0], gen.sampler.interval[1]],
         "stage1_step": gen.autoencoder.step,
     }
