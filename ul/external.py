@@ -78,15 +78,14 @@ def settled(parsed: config.External, path: str) -> config.External:
       ConfigError: its images have other channels, or a value is of the wrong type.
     """
     try:
-        found = json.loads(Path(path).read_text())
-        assert isinstance(found, dict)
-    except (OSError, ValueError, AssertionError) as e:
-        raise DataError(f"{path} cannot be read as an autoencoder's config.json") from e
+        found = dict(json.loads(Path(path).read_text()))
+    except (OSError, TypeError, ValueError) as e:
+        raise DataError(f"{path} cannot be read as a config.json: {e}") from e
     for key, known in FIXED.items():
         if found.get(key, known[0]) not in known:
             raise DataError(f"{path}: {key} is {found[key]!r}; known is {known[0]!r}")
     for key, block in BLOCKS.items():
-        other = set(found.get(key, [])) - {block}
+        other = set(map(str, found.get(key) or ())) - {block}
         if other:
             raise DataError(f"{path}: {key} has {sorted(other)}; known is {block!r}")
     channels = parsed.data.image_shape[2]
@@ -112,10 +111,12 @@ def read(path: str) -> dict[str, np.ndarray]:
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(4)
+            head = file.read(9)
     except OSError as e:
         raise DataError(f"{path} cannot be read: {e.strerror}") from e
-    if path.endswith(PICKLE_NAMES) or head.startswith(PICKLES):
+    # A safetensors file begins with a length, any eight bytes, and then with JSON.
+    pickled = head.startswith(PICKLES) and head[8:] != b"{"
+    if pickled or path.endswith(PICKLE_NAMES):
         raise DataError(
             f"{path} is a pickle, which can run code when it is read; give the weights "
             "as safetensors"
@@ -162,8 +163,7 @@ def fill(tensors: Mapping[str, np.ndarray], shapes, levels: int) -> Any:
         if name in found
     }
     wrong += [
-        f"{name} is {list(found[name].shape)}, of our layout {list(value.shape)}, "
-        f"wanted {list(wanted[name].shape)}"
+        f"{name} is {list(found[name].shape)}, wanted {_theirs(wanted[name].shape)}"
         for name, value in made.items()
         if value.shape != wanted[name].shape
     ]
@@ -189,6 +189,11 @@ def _public(path: str) -> str:
     path = re.sub(r"_(\d+)(?=/)", r".\1", path).replace("/", ".")
     path = re.sub(r"^\w+\.(?=(post_)?quant_conv)", "", path)
     return re.sub(r"\.(kernel|scale)$", ".weight", path)
+
+
+def _theirs(shape: tuple[int, ...]) -> list[int]:
+    """A parameter's shape in PyTorch: [out, in, H, W], [out, in] or [out]."""
+    return [*shape[:-3:-1], *shape[:-2]]
 
 
 def _laid_out(tensor: np.ndarray, leaf) -> np.ndarray:

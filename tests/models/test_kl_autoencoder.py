@@ -87,8 +87,7 @@ def test_it_agrees_with_diffusers(theirs, sizes, shape):
         reference = reference.numpy().transpose(0, 2, 3, 1)
         assert ours.shape == reference.shape and reference.std() > 0.01
         error = np.abs(ours - reference).max() / np.abs(reference).max()
-        print(sizes.channels, ours.shape, reference.std(), error)
-        assert error < 1e-4
+        assert error < 1e-5  # 2e-6 was seen
 
 
 @pytest.mark.parametrize("sizes", [SMALL[0], PLAIN[0]])

@@ -7,7 +7,7 @@ import numpy as np
 
 from ul import api, build, runs
 from ul.build import Diffusions
-from ul.config import Autoencoder, Joint, Trained
+from ul.config import Autoencoder, Joint
 from ul.data import sources
 from ul.diffusion import waterfilling
 from ul.evals import (
@@ -20,7 +20,7 @@ from ul.evals import (
     reconstruction,
 )
 from ul.evals.features import pixels
-from ul.evaluation.records import PICTURES, check_count, folder, write, zoom
+from ul.evaluation.records import PICTURES, check_count, folder, sampler, write, zoom
 from ul.train.writer import grid
 
 # Fewer examples than this for each dimension and a covariance says little.
@@ -82,9 +82,7 @@ def autoencoder(
         else None,
         "bound": likelihood.NAME if made.diffusions else None,
         "reconstruction_frechet": f"{pixels.NAME}: not FID; against the same images",
-        "sampler": vars(ae.config.sampling)
-        if made.codec.sampled and isinstance(ae.config, Trained)
-        else None,
+        "sampler": sampler(ae.config) if made.codec.sampled else None,
     }
     picture = grid(
         np.concatenate([images[:PICTURES], again[:PICTURES]]), PICTURES, zoom(images)

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from ul import api, build, runs
-from ul.config import Base, Common
+from ul.config import Base
 from ul.evals import frechet, rate
 from ul.evals.classifier import Classifier
 from ul.evals.features import pixels
-from ul.evaluation.records import PICTURES, check_count, folder, write, zoom
+from ul.evaluation.records import PICTURES, check_count, folder, sampler, write, zoom
 from ul.train.writer import grid
 
 # Sources whose classes a simple classifier of real images can tell apart.
@@ -54,13 +54,12 @@ def generator(
         "guidance": guidance,
         "num_examples": num_examples,
     }
-    below = gen.autoencoder.config
     protocol = {
         "frechet": f"{pixels.NAME}: not FID, no pretrained network; reference: "
         f"{len(train['image'])} training images; real: {len(real['image'])} held-out ones",
         "labels": "i mod num_classes",
         "sampler": vars(gen.config.sampling),
-        "decoder_sampler": vars(below.sampling) if isinstance(below, Common) else None,
+        "decoder_sampler": sampler(gen.autoencoder.config),
         "guidance_interval": [gen.sampler.interval[0], gen.sampler.interval[1]],
         "stage1_step": gen.autoencoder.step,
     }
