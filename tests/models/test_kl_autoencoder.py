@@ -105,6 +105,16 @@ def test_shapes_and_types_in_bfloat16(sizes):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {F32}
 
 
+def test_the_latents_are_the_mean():
+    """The first half of the channels, the second is the log variance."""
+    encoder, x = KlEncoder(PLAIN[0], F32), jnp.ones((1, 8, 8, 3))
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), x)
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+    params["params"]["conv_out"]["bias"] = jnp.arange(8.0)
+    found = jax.jit(encoder.apply)(params, x)
+    np.testing.assert_array_equal(found[0, 2, 3], [0.0, 1.0, 2.0, 3.0])
+
+
 def test_down_it_pads_at_the_end_alone():
     """By the impulse's way through a convolution of known weights, as diffusers has it."""
     made = Resampler(up=False, dtype=F32)
