@@ -4,6 +4,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -16,8 +17,8 @@ from ul.core.errors import ConfigError, UserError
 _TRACE = flags.DEFINE_bool("trace", False, "Show the whole trace of an error.")
 
 
-def define_config() -> Callable[[], config.Common]:
-    """Defines --config; the result reads, resolves and validates it."""
+def define_config(kind: type[config.Settings] = config.Common) -> Callable[[], Any]:
+    """Defines --config; the result reads, resolves and validates it, one of a `kind`."""
     holder = config_flags.DEFINE_config_file("config", None, "experiments/x.py:variant")
 
     def read():
@@ -29,7 +30,7 @@ def define_config() -> Callable[[], config.Common]:
             chosen = build.plain(holder.value)  # a file that failed says so only here
         except OSError as e:
             raise ConfigError(f"--config cannot be read: {_line(e)}") from e
-        return config.parse(chosen)
+        return config.parse(chosen, kind)
 
     return read
 

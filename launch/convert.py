@@ -17,7 +17,7 @@ from etils import epath
 
 from launch import cli
 from ul.core.errors import ConfigError, DataError
-from ul.evals.features import inception, lpips, weights
+from ul.evals.features import dinov2, i3d, inception, lpips, weights
 
 _SOURCE = flags.DEFINE_list("source", [], "The public file; several are merged.")
 _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Where evaluations look.")
@@ -26,7 +26,7 @@ _LICENCE = flags.DEFINE_string(
 )
 _URL = flags.DEFINE_string("url", None, "Where the source came from; kept as well.")
 
-NETWORKS = {"inception": inception, "lpips": lpips}
+NETWORKS = {"dinov2": dinov2, "i3d": i3d, "inception": inception, "lpips": lpips}
 
 
 def _torch_state(path: epath.Path) -> dict[str, np.ndarray]:

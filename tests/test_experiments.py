@@ -22,6 +22,7 @@ VARIANTS = [
         "ablations",
         "single_stage",
         "imagenet512",
+        "external",
     )
     for variant in importlib.import_module(f"experiments.{name}").VARIANTS
 ]
@@ -35,7 +36,7 @@ def plain(name, variant):
 
 
 def parsed(name, variant):
-    return config.parse(plain(name, variant))
+    return config.parse(plain(name, variant), config.Settings)
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
@@ -43,13 +44,18 @@ def test_parses_locks_and_survives_json(name, variant):
     assert importlib.import_module(f"experiments.{name}").get_config(variant).is_locked
     resolved = plain(name, variant)
     again = build.plain(json.loads(json.dumps(resolved)))
-    assert config.parse(again) == config.parse(resolved)
+    kind = config.Settings
+    assert config.parse(again, kind) == config.parse(resolved, kind)
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_one_step_traces(name, variant):
     """Shapes only: no experiment is too large for this."""
     c = build.portable(parsed(name, variant))
+    if isinstance(c, config.External):
+        made = build.stage1(c).modules
+        jax.eval_shape(lambda: made.init(jax.random.key(0), c.data.image_shape))
+        return
     run = runs.update(c, runs.mesh(c))
     batch = runs.abstract_batch(c, run.mesh)
     abstract = state.abstract(run.init, run.tx, run.decays, run.mesh)

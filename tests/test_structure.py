@@ -27,6 +27,7 @@ FLOORS = {
     "evaluation": 9,
     "planning": 9,
     "pods": 9,
+    "external": 9,
     "session": 9,
     "trials": 9,
 }
@@ -50,6 +51,7 @@ OWNERS = {
     "torch": ("launch/convert.py",),
     "tensorboardX": ("ul/train/writer.py",),
     "wandb": ("ul/train/writer.py",),
+    "safetensors": ("ul/external.py",),
     "matplotlib": (
         "ul/train/curves.py",
         "ul/evals/bit_pictures.py",

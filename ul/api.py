@@ -26,7 +26,8 @@ def load_config_of(workdir, kind) -> Any:
     Raises:
       ConfigError: no run there, or of another kind.
     """
-    parsed = config.parse(build.plain(load_config(workdir)["config"]))
+    plain = build.plain(load_config(workdir)["config"])
+    parsed = config.parse(plain, config.Settings)
     if not isinstance(parsed, kind):
         raise ConfigError(
             f"{workdir} holds a run of stage {parsed.stage!r}; wanted is one of "
@@ -37,14 +38,17 @@ def load_config_of(workdir, kind) -> Any:
     return parsed if on_gpu or not build.uses_cudnn(parsed) else build.portable(parsed)
 
 
-def weights_path(parsed: config.Common, weights: str) -> tuple[str, ...]:
+def weights_path(parsed: config.Settings, weights: str) -> tuple[str, ...]:
     """Where in the state the weights lie: "ema" (the first), "ema:<decay>" or "raw".
+
+    Of what was imported there is one set, which "ema" means as well.
 
     Raises:
       ConfigError: naming what there is.
     """
-    names = [str(decay) for decay in parsed.ema]
-    if weights == "raw":
+    decays = parsed.ema if isinstance(parsed, config.Common) else ()
+    names = [str(decay) for decay in decays]
+    if weights == "raw" or weights == "ema" and not names:
         return ("params",)
     if weights == "ema":
         return ("ema", names[0])

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ul import build
-from ul.config import Autoencoder, Base, Common, Pixels
+from ul.config import Base, Common, Pixels, Settings, Trained
 from ul.core import mesh as meshes
 from ul.core import rng
 from ul.core.errors import ConfigError, DataError
@@ -21,7 +21,7 @@ from ul.train.loop import Run, Update
 from ul.train.writer import grid
 
 
-def dataset(config: Common, split: str):
+def dataset(config: Settings, split: str):
     """Examples of one split by global index; eval ones never flip and never change."""
     training = split == "train"
     return _examples(
@@ -33,13 +33,13 @@ def dataset(config: Common, split: str):
     )
 
 
-def plain_train(config: Common):
+def plain_train(config: Settings):
     """The training examples once, in order, without augmentation: a reference."""
     return _examples(config, "train", flip=False, seed=0, shuffle=False)
 
 
 def collect(
-    config: Common, split: str, limit: int, progress_title: str = ""
+    config: Settings, split: str, limit: int, progress_title: str = ""
 ) -> dict[str, np.ndarray]:
     """The first images and labels of a split in order, without augmentation.
 
@@ -59,7 +59,7 @@ def spread(total: int, limit: int) -> np.ndarray:
 
 
 def parts(
-    config: Common, examples, indices, title: str
+    config: Settings, examples, indices, title: str
 ) -> Iterator[dict[str, np.ndarray]]:
     """Images and labels of these examples in order, under a bar: a few hundred MiB at a
     time, and whole batches of the config's `eval.batch_size`."""
@@ -96,7 +96,7 @@ def read(
     }
 
 
-def _examples(config: Common, split: str, **how):
+def _examples(config: Settings, split: str, **how):
     data = config.data
     source = build.of_kind(
         "data.source",
@@ -113,7 +113,7 @@ def _examples(config: Common, split: str, **how):
     return pipeline.examples(source, shape=data.image_shape, **how)
 
 
-def eval_batches(config: Common, examples, count: int):
+def eval_batches(config: Settings, examples, count: int):
     """The first `count` held-out `examples` as batches, in order."""
     return pipeline.eval_batches(
         examples, batch_size=config.eval.batch_size, num_examples=count
@@ -147,8 +147,9 @@ def update(config: Common, on: jax.sharding.Mesh) -> Update:
     lr = optim.learning_rate(
         lr=o.lr, warmup=o.warmup, steps=config.steps, final_fraction=o.final_fraction
     )
-    if isinstance(config, Autoencoder):
+    if isinstance(config, Trained):
         made = build.stage1(config, training=True)
+        assert made.objective is not None  # only what is not trained has none
         key, shape = rng.stream(root, "init"), config.data.image_shape
         init, objective = (
             functools.partial(made.modules.init, key, shape),
@@ -181,7 +182,7 @@ def abstract_batch(config: Common, on: jax.sharding.Mesh) -> dict:
         "row": (rows, np.int32),
         "stratum": (rows, np.float32),
     }
-    if isinstance(config, Autoencoder):
+    if isinstance(config, Trained):
         batch["image"] = (*rows, *config.data.image_shape), np.uint8
     else:
         assert isinstance(config, Base | Pixels)
@@ -243,7 +244,7 @@ def _held_out(config, objective, examples, on, prepare):
     return scalars
 
 
-def stage1_run(config: Autoencoder) -> Run:
+def stage1_run(config: Trained) -> Run:
     """Stage 1 of any kind, ready for the loop."""
     made, on = build.stage1(config), mesh(config)
     examples = dataset(config, "eval")

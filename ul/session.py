@@ -27,7 +27,7 @@ def build_run(parsed: config.Common, facts: dict) -> tuple[loop.Run, dict]:
     Raises:
       ConfigError, CheckpointError: no stage 1 there, or one that does not fit.
     """
-    if isinstance(parsed, config.Autoencoder):
+    if isinstance(parsed, config.Trained):
         return runs.stage1_run(parsed), {}
     if isinstance(parsed, config.Pixels):
         return runs.base_run(parsed, build.pixel_codec(parsed), {}), {}

@@ -1,11 +1,11 @@
 """What the stages' builders share: kinds, schedules, samplers, checked networks."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
-from ul.config import Common, construct
+from ul.config import Settings, construct
 from ul.core.errors import ConfigError
 from ul.diffusion import samplers, schedules
 from ul.evals.codec import Sampling
@@ -15,6 +15,7 @@ from ul.models.vit import ViT
 
 SCHEDULES = {"linear": schedules.Linear, "cosine": schedules.Cosine}
 ATTENTION = ("xla", "cudnn")
+Kind = TypeVar("Kind", bound=Settings)
 
 
 def plain(config) -> dict:
@@ -88,18 +89,18 @@ def network(where: str, module, section: dict, dtype: str, **given):
     return made
 
 
-def _transformers(config: Common) -> list[str]:
+def _transformers(config: Settings) -> list[str]:
     """The config's sections that have transformer blocks."""
     return [n for n in ("prior", "decoder", "base") if hasattr(config, n)]
 
 
-def uses_cudnn(config: Common) -> bool:
+def uses_cudnn(config: Settings) -> bool:
     """Some network asks for attention that only a GPU has."""
     sections = (getattr(config, name) for name in _transformers(config))
     return any(section.get("attention") == "cudnn" for section in sections)
 
 
-def portable(config: Common) -> Common:
+def portable(config: Kind) -> Kind:
     """The same networks with attention that runs on every device."""
     return dataclasses.replace(
         config,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from ul import config as configs
-from ul.builders import parts
+from ul.builders import external, parts
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import predictions, schedules, weightings
@@ -71,16 +71,16 @@ class Diffusions:
 class Stage1:
     """A stage 1, ready to train and to evaluate.
 
-    objective(params, batch, key, step) -> Terms.
+    objective(params, batch, key, step) -> Terms; None of what is not trained here.
     """
 
-    modules: Modules
+    modules: Modules | external.Modules
     codec: codec.Codec
-    objective: Callable
+    objective: Callable | None
     diffusions: Diffusions | None = None
 
 
-def modules(config: configs.Autoencoder) -> Modules:
+def modules(config: configs.Trained) -> Modules:
     """The networks of stage 1.
 
     Raises:
@@ -242,10 +242,8 @@ def _joint(config: configs.Joint, made: Modules, nets: Networks) -> Stage1:
         ramp_steps=config.loss.ramp_steps,
         **_weighted(config),
     )
-    logsnr, decoder = (
-        both.prior_schedule.logsnr_max,
-        _sampled(config, nets.denoise_image),
-    )
+    logsnr = both.prior_schedule.logsnr_max
+    decoder = _sampled(config, nets.denoise_image)
     autoencoder = _codec(config, made, logsnr, nets.encode, decoder)
     return Stage1(made, autoencoder, objective, both)
 
@@ -259,10 +257,8 @@ def _detached_prior(config: configs.DetachedPrior, made, nets) -> Stage1:
         kl_weight=config.loss.kl_weight,
         **_weighted(config),
     )
-    logsnr, decoder = (
-        both.prior_schedule.logsnr_max,
-        _sampled(config, nets.denoise_image),
-    )
+    logsnr = both.prior_schedule.logsnr_max
+    decoder = _sampled(config, nets.denoise_image)
     autoencoder = _codec(config, made, logsnr, nets.encode, decoder)
     return Stage1(made, autoencoder, objective, both)
 
@@ -396,5 +392,9 @@ def stage1(config: configs.Autoencoder, *, training: bool = False) -> Stage1:
     Raises:
       ConfigError: settings that do not fit each other.
     """
+    if isinstance(config, configs.External):
+        networks = external.modules(config)
+        return Stage1(networks, external.codec(config, networks), objective=None)
+    assert isinstance(config, configs.Trained)
     made = modules(config)
     return BUILDERS[type(config)](config, made, Networks(made, training))

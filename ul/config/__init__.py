@@ -11,6 +11,7 @@ from ul.config.stages import (
     Base,
     Common,
     DetachedPrior,
+    External,
     Generators,
     Joint,
     KlAutoencoder,
@@ -18,7 +19,9 @@ from ul.config.stages import (
     MseDecoder,
     NormalPrior,
     Pixels,
+    Settings,
     Single,
+    Trained,
 )
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "Base",
     "Common",
     "DetachedPrior",
+    "External",
     "Generators",
     "Joint",
     "KlAutoencoder",
@@ -34,7 +38,9 @@ __all__ = [
     "MseDecoder",
     "NormalPrior",
     "Pixels",
+    "Settings",
     "Single",
+    "Trained",
     "construct",
     "parse",
 ]

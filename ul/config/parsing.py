@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from ul.config.stages import STAGES, Common
+from ul.config.stages import STAGES, Common, Settings
 from ul.core.errors import ConfigError
 
 # (key, test, what the value must be). A key of another stage is passed over.
@@ -55,11 +55,12 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("loss.kl_weight", lambda v: v > 0, "positive"),
     ("loss.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
     ("latent_shape", lambda v: min(v) >= 1, "positive"),
+    ("scale", lambda v: v > 0, "positive"),
 )
 
 
-def parse(config: dict) -> Common:
-    """A resolved config (nested dicts) to a frozen object.
+def parse(config: dict, kind: type[Settings] = Common) -> Any:
+    """A resolved config (nested dicts) to a frozen object of a `kind` of stage.
 
     Raises:
       ConfigError: unknown or missing key, wrong type, value out of range, settings
@@ -68,6 +69,9 @@ def parse(config: dict) -> Common:
     stage = config.get("stage")
     if stage not in STAGES:
         raise ConfigError(f"stage is {stage!r}; it must be one of {sorted(STAGES)}")
+    if not issubclass(STAGES[stage], kind):
+        known = sorted(name for name, made in STAGES.items() if issubclass(made, kind))
+        raise ConfigError(f"stage is {stage!r}; this command is for {', '.join(known)}")
     parsed = construct("", STAGES[stage], config)
     for key, test, must in RULES:
         try:
@@ -76,7 +80,7 @@ def parse(config: dict) -> Common:
             continue
         if not test(value):
             raise ConfigError(f"{key} is {value!r}; it must be {must}")
-    if parsed.batch_size % parsed.accumulate:
+    if isinstance(parsed, Common) and parsed.batch_size % parsed.accumulate:
         raise ConfigError(
             f"batch_size {parsed.batch_size} is not divisible by accumulate "
             f"{parsed.accumulate}"

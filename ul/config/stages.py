@@ -26,14 +26,23 @@ from ul.config.sections import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Common:
+class Settings:
+    """Of everything that has a workdir: what an evaluation reads."""
+
     stage: str
     seed: int
+    dtype: str
+    data: Data
+    eval: Eval
+
+
+@dataclasses.dataclass(frozen=True)
+class Common(Settings):
+    """Of everything that is trained."""
+
     steps: int
     batch_size: int
     accumulate: int
-    dtype: str
-    data: Data
     optimizer: Optimizer
     ema: tuple[float, ...]
     mesh: MeshAxes
@@ -42,12 +51,29 @@ class Common:
     checkpoint: Checkpoint
     watchdog: Watchdog
     sampling: Sampling
-    eval: Eval
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoencoder(Common):
-    """Any stage 1. Networks and schedules stay dicts: their constructors check them."""
+class Autoencoder(Settings):
+    """Any stage 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class External(Autoencoder):
+    """Another's KL autoencoder: imported, not trained (ul/external.py).
+
+    Its latents are scale (mean - shift); `latent_logsnr` is what a base model stops at.
+    """
+
+    networks: dict
+    scale: float
+    shift: float
+    latent_logsnr: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained(Autoencoder, Common):
+    """A stage 1 of ours. Networks and schedules stay dicts: their constructors check them."""
 
     encoder: dict
     decoder: dict
@@ -55,7 +81,7 @@ class Autoencoder(Common):
 
 
 @dataclasses.dataclass(frozen=True)
-class Joint(Autoencoder):
+class Joint(Trained):
     """Unified Latents' stage 1 (objectives/joint.py)."""
 
     prior: dict
@@ -65,7 +91,7 @@ class Joint(Autoencoder):
 
 
 @dataclasses.dataclass(frozen=True)
-class NormalPrior(Autoencoder):
+class NormalPrior(Trained):
     """No prior network; the latents' noise is of log-SNR `latent_logsnr`."""
 
     latent_logsnr: float
@@ -74,7 +100,7 @@ class NormalPrior(Autoencoder):
 
 
 @dataclasses.dataclass(frozen=True)
-class MseDecoder(Autoencoder):
+class MseDecoder(Trained):
     """The decoder's UViT in one call."""
 
     prior: dict
@@ -88,7 +114,7 @@ class LearnedVariance(Joint):
 
 
 @dataclasses.dataclass(frozen=True)
-class DetachedPrior(Autoencoder):
+class DetachedPrior(Trained):
     """The prior never reaches the encoder; a discounted KL does."""
 
     prior: dict
@@ -98,7 +124,7 @@ class DetachedPrior(Autoencoder):
 
 
 @dataclasses.dataclass(frozen=True)
-class KlAutoencoder(Autoencoder):
+class KlAutoencoder(Trained):
     """Latent diffusion's autoencoder; `latent_logsnr` is what a base model stops at."""
 
     latent_logsnr: float
@@ -136,9 +162,10 @@ class Pixels(Common):
     guidance: Guidance
 
 
-STAGES: dict[str, type] = {
+STAGES: dict[str, type[Settings]] = {
     "joint": Joint,
     "base": Base,
+    "external": External,
     "normal_prior": NormalPrior,
     "mse_decoder": MseDecoder,
     "learned_variance": LearnedVariance,

@@ -1,6 +1,6 @@
 """What an autoencoder costs and gives back: rate, where its bits go, reconstructions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from ul.evaluation.records import (
     Record,
     check_count,
     folder,
+    sampler,
     say_skipped,
     write,
     zoom,
@@ -41,6 +42,8 @@ from ul.train.writer import grid
 EXAMPLES_PER_DIMENSION = 10
 MOST_DIMENSIONS = 4096
 MAPS = 16
+# Of what is imported: nothing bounds what its latents hold.
+NO_RATE = "latents without noise have no rate; a stage 2 on them gives base_rate_bpp"
 # A map is of one example: it needs more noise levels than a mean over many.
 DRAWS_OF_A_MAP = 64
 
@@ -66,8 +69,8 @@ def autoencoder(request: Request, shared: Shared) -> dict:
     metrics, skipped = _plan(request, shared, ae, made, count)
     say_skipped(skipped)
     result: dict[str, Any] = {}
-    if {"rate", "gaussian_psnr"} & set(metrics):
-        result = _rate(ae, made, count, request.seed)
+    if made.objective is not None and {"rate", "gaussian_psnr"} & set(metrics):
+        result = _rate(ae, made.objective, count, request.seed)
     look = _Pass(request, shared, ae, made, metrics, count)
     for part in runs.parts(ae.config, examples, range(count), "reconstruct"):
         look.add(part["image"])
@@ -104,6 +107,8 @@ def _plan(
             reason = measures.obstacle(name, ae.image_shape, count, shared.networks)
         elif name == "lpips":
             reason = _no_lpips(shared, ae.image_shape)
+        elif name in ("rate", "gaussian_psnr") and made.objective is None:
+            reason = NO_RATE
         elif name in ("bits", "bound") and made.diffusions is None:
             reason = "the prior and the decoder are not both diffusions"
         if reason is not None:
@@ -226,7 +231,7 @@ def _protocol(
         "count": count,
         "seed": request.seed,
         "reconstruction": f"encode, {own}add logsnr-{made.codec.latent_logsnr:g} noise, decode",
-        "sampler": vars(ae.config.sampling) if made.codec.sampled else None,
+        "sampler": sampler(ae.config) if made.codec.sampled else None,
     }
     said = {
         "psnr": "per image, peak 255, then the mean; pooled: of the mean squared error",
@@ -244,9 +249,11 @@ def _protocol(
     return protocol
 
 
-def _rate(ae: api.Autoencoder, made: Stage1, count: int, seed: int) -> dict[str, Any]:
+def _rate(
+    ae: api.Autoencoder, objective: Callable, count: int, seed: int
+) -> dict[str, Any]:
     """Every term of the objective on held-out images, in bits per pixel."""
-    moments = rate.HeldOut(made.objective, draws=ae.config.eval.draws)(
+    moments = rate.HeldOut(objective, draws=ae.config.eval.draws)(
         ae.params,
         runs.eval_batches(ae.config, runs.dataset(ae.config, "eval"), count),
         api.seed_key(seed),

@@ -15,7 +15,15 @@ from ul.evals.classifier import Classifier
 from ul.evals.features import pixels
 from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
 from ul.evaluation import request as requests
-from ul.evaluation.records import PICTURES, Record, folder, say_skipped, write, zoom
+from ul.evaluation.records import (
+    PICTURES,
+    Record,
+    folder,
+    sampler,
+    say_skipped,
+    write,
+    zoom,
+)
 from ul.evaluation.request import Request
 from ul.evaluation.shared import Shared, needs_of
 from ul.train.writer import grid
@@ -211,7 +219,7 @@ def _protocol(
         "seed": request.seed,
         "labels": requests.label_protocol(request),
         "sampler": vars(gen.config.sampling),
-        "decoder_sampler": vars(gen.autoencoder.config.sampling),
+        "decoder_sampler": sampler(gen.autoencoder.config),
         "guidance": request.guidance,
         "guidance_interval": [interval[0], interval[1]],
         "stage1_step": gen.autoencoder.step,

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from ul.config import Common, Settings
 from ul.core.errors import DataError, StorageError
 from ul.evals import measures
 from ul.evaluation.request import Request
@@ -29,6 +30,11 @@ def check_count(count: int) -> None:
 
 def zoom(images: np.ndarray) -> int:
     return max(1, 48 // images.shape[1])
+
+
+def sampler(parsed: Settings) -> dict | None:
+    """How a stage samples, for a protocol; None of what is imported: it does not."""
+    return vars(parsed.sampling) if isinstance(parsed, Common) else None
 
 
 def folder(workdir) -> epath.Path:

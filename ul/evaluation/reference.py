@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from ul import runs
-from ul.config import Common
+from ul.config import Settings
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError, StorageError
 from ul.evals import measures, references
@@ -26,7 +26,7 @@ SPLITS = ("train", "eval")
 
 
 def make_reference(
-    config: Common,
+    config: Settings,
     out: str,
     *,
     split: str,
@@ -81,7 +81,7 @@ def make_reference(
     return protocol
 
 
-def _protocol(config: Common, split: str, examples, extract: Extractor) -> dict:
+def _protocol(config: Settings, split: str, examples, extract: Extractor) -> dict:
     """What the numbers depend on, as JSON has it."""
     stated = {
         "schema": references.SCHEMA,

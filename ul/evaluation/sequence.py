@@ -22,7 +22,7 @@ TRIES = 5
 
 def kinds_of(workdir) -> tuple[str, ...]:
     """Which evaluations a run has: "autoencoder", "generator"; a single stage has both."""
-    parsed = api.load_config_of(workdir, config.Common)
+    parsed = api.load_config_of(workdir, config.Settings)
     found = ("autoencoder",) if isinstance(parsed, config.Autoencoder) else ()
     samples = ("generator",) if isinstance(parsed, config.Generators) else ()
     return found + samples

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ul import runs
-from ul.config import Common
+from ul.config import Settings
 from ul.core.errors import DataError
 from ul.data import pipeline
 from ul.evals import references
@@ -33,7 +33,7 @@ def data_digest(examples) -> str:
     return pipeline.fingerprint(examples, max(1, len(examples) // PROBES), PROBES)
 
 
-def examples_of(config: Common, split: str):
+def examples_of(config: Settings, split: str):
     """A split once, in order, without augmentation."""
     return runs.plain_train(config) if split == "train" else runs.dataset(config, split)
 
@@ -52,7 +52,11 @@ class Shared:
         self._given: dict[Any, Reference] = {}
 
     def statistics(
-        self, config: Common, split: str, needs: Collection[str], on: jax.sharding.Mesh
+        self,
+        config: Settings,
+        split: str,
+        needs: Collection[str],
+        on: jax.sharding.Mesh,
     ) -> Statistics:
         """Of up to 50,000 images of a split.
 
@@ -76,7 +80,7 @@ class Shared:
         return self._seen[at]
 
     def training(
-        self, config: Common, needs: Collection[str], on: jax.sharding.Mesh
+        self, config: Settings, needs: Collection[str], on: jax.sharding.Mesh
     ) -> Reference:
         """The run's own training images as a reference."""
         seen = self.statistics(config, "train", needs, on)

@@ -6,7 +6,7 @@ import jax
 
 from ul import build, runs
 from ul.builders.stage2 import base_module
-from ul.config import Autoencoder, Common, DetachedPrior
+from ul.config import Common, DetachedPrior, Trained
 from ul.core import mesh as meshes
 from ul.models.vit import ViT
 from ul.pods import closed_form, flops
@@ -52,7 +52,7 @@ def model(config: Common) -> int:
 
 def closed(config: Common) -> Count:
     """One image's FLOPs from the settings alone."""
-    if isinstance(config, Autoencoder):
+    if isinstance(config, Trained):
         made = build.modules(config)
         total = closed_form.encoder(made.encoder, config.data.image_shape)
         if made.prior is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ul.config import Autoencoder
+from ul.config import Trained
 from ul.pods import chips, collectives, count
 from ul.pods.dry import GIB, Plan
 
@@ -33,7 +33,7 @@ def _size(plan: Plan) -> list[list[str]]:
     mesh, batch = plan.config.mesh, plan.config.batch_size
     chip = plan.topology.chip.name if plan.topology.chip else "virtual CPU device"
     step = "a step"
-    if not isinstance(plan.config, Autoencoder):
+    if not isinstance(plan.config, Trained):
         step = "a step on latents; encoding them is not in it"
     if plan.topology.options:  # a GPU's
         step += "; XLA's attention, which holds what cuDNN's does not"

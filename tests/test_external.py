@@ -1,0 +1,423 @@
+"""Another's autoencoder: its weights read, committed, and used as any stage 1."""
+
+import importlib
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import ul
+from ul import api, build, config, external, session
+from ul.core import trees
+from ul.core.errors import CheckpointError, ConfigError, DataError
+from ul.evals import report
+from ul.evaluation import autoencoder
+from ul.train import checkpoint
+
+CONFIG = "experiments/external.py"
+
+
+def plain(variant="tiny"):
+    return build.plain(
+        importlib.import_module("experiments.external").get_config(variant)
+    )
+
+
+def parsed(**changes):
+    return config.parse(plain() | changes, config.External)
+
+
+TINY = parsed()
+
+
+def shapes(c=TINY):
+    made = build.stage1(c).modules
+    return jax.eval_shape(lambda: made.init(jax.random.key(0), c.data.image_shape))
+
+
+SHAPES = shapes()
+
+
+def published(seed=0):
+    """Random weights by AutoencoderKL's names, in PyTorch's layouts."""
+    rng, found = np.random.default_rng(seed), {}
+    for path, leaf in trees.paths(SHAPES).items():
+        name, shape = external._public(path), external._theirs(leaf.shape)
+        spread = 1 / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.1
+        value = rng.normal(0.0, spread, shape) + path.endswith("scale")
+        found[name] = value.astype(np.float32)
+    return found
+
+
+def compvis(name, levels=3):
+    """An AutoencoderKL's name as latent diffusion's own code has it."""
+    for pattern, new in (
+        (r"up_blocks\.(\d+)", lambda m: f"up.{levels - 1 - int(m[1])}"),
+        (r"down_blocks\.(\d+)", r"down.\1"),
+        (r"mid_block\.resnets\.0", "mid.block_1"),
+        (r"mid_block\.resnets\.1", "mid.block_2"),
+        (r"resnets", "block"),
+        (r"(down|up)samplers\.0", r"\1sample"),
+        (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
+        (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
+        (r"mid_block\.attentions\.0\.to_", "mid.attn_1."),
+        (r"conv_shortcut", "nin_shortcut"),
+        (r"conv_norm_out", "norm_out"),
+    ):
+        name = re.sub(pattern, new, name)
+    return f"first_stage_model.{name}"
+
+
+def older(name):
+    for new, old in (
+        ("to_q", "query"),
+        ("to_k", "key"),
+        ("to_v", "value"),
+        ("to_out.0", "proj_attn"),
+    ):
+        name = name.replace(f".{new}.", f".{old}.")
+    return name
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "vae.safetensors"
+    save_file(published(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory, weights):
+    workdir = tmp_path_factory.mktemp("imported")
+    external.create(parsed(), str(weights), str(workdir))
+    return workdir
+
+
+def test_names_are_those_of_the_published_weights():
+    full = trees.paths(shapes(parsed(networks=plain("autoencoder")["networks"])))
+    names = {external._public(p): external._theirs(v.shape) for p, v in full.items()}
+    for name, shape in (
+        ("encoder.down_blocks.0.downsamplers.0.conv.weight", [128, 128, 3, 3]),
+        ("decoder.up_blocks.2.resnets.0.conv_shortcut.weight", [256, 512, 1, 1]),
+        ("decoder.mid_block.attentions.0.to_q.weight", [512, 512]),
+        ("decoder.mid_block.attentions.0.to_out.0.bias", [512]),
+        ("quant_conv.weight", [8, 8, 1, 1]),
+        ("post_quant_conv.bias", [4]),
+    ):
+        assert names[name] == shape
+    # Of Stable Diffusion 1's.
+    assert (len(names), sum(v.size for v in full.values())) == (248, 83_653_863)
+
+
+@pytest.mark.parametrize("rename", [older, compvis])
+def test_other_names_for_the_same_weights(tmp_path, weights, rename):
+    """The linear layers of attention as 1x1 convolutions, as CompVis has them."""
+    tensors = {
+        rename(name): value[:, :, None, None]
+        if ".to_" in name and value.ndim == 2
+        else value
+        for name, value in published().items()
+    }
+    if rename is compvis:
+        tensors["model.diffusion_model.out.weight"] = np.zeros(3, np.float32)
+    save_file(tensors, tmp_path / "other.safetensors")
+    wanted = external.fill(external.read(str(weights)), SHAPES, 3)
+    found = external.fill(external.read(str(tmp_path / "other.safetensors")), SHAPES, 3)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_half_precision_is_read(tmp_path):
+    halves = {
+        name: np.asarray(jnp.asarray(value, kind))
+        for kind in (jnp.bfloat16, jnp.float16)
+        for name, value in list(published().items())[
+            :: 1 if kind == jnp.bfloat16 else 2
+        ]
+    }
+    assert len({v.dtype for v in halves.values()}) == 2
+    save_file(halves, tmp_path / "half.safetensors")
+    read = external.read(str(tmp_path / "half.safetensors"))
+    for name, value in halves.items():
+        np.testing.assert_array_equal(read[name], value.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.pop("encoder.conv_in.bias"),
+            "1 tensors: encoder.conv_in.bias is missing",
+        ),
+        (lambda t: t.update(more=np.ones(3)), "more is not known"),
+        (
+            lambda t: t.update({"decoder.conv_in.weight": np.ones((32, 8, 3, 3))}),
+            r"decoder.conv_in.weight is \[32, 8, 3, 3\]",
+        ),
+        (
+            lambda t: t.update({"decoder.mid.block_1.conv1.bias": np.ones(32)}),
+            "decoder.mid.block_1.conv1.bias is there twice",
+        ),
+        (
+            lambda t: [t.pop(n) for n in list(t) if "conv1" in n],
+            "26 tensors: .*; .*; .*; give their --vae_config",
+        ),
+    ],
+)
+def test_every_tensor_is_used_and_every_parameter_filled(change, message):
+    tensors = published()
+    change(tensors)
+    with pytest.raises(DataError, match=message):
+        external.fill(tensors, SHAPES, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("a.bin", lambda p: p.write_bytes(b"any"), "is a pickle"),
+        ("a.safetensors", lambda p: p.write_bytes(b"PK\x03\x04 zipped"), "is a pickle"),
+        ("a.safetensors", lambda p: p.write_bytes(b"\x80\x02}q\x00."), "is a pickle"),
+        ("a.safetensors", lambda p: None, "No such file"),
+        ("a.safetensors", lambda p: p.write_bytes(b""), "as safetensors"),
+        (
+            "a.safetensors",
+            lambda p: p.write_bytes(b"any text at all"),
+            "as safetensors",
+        ),
+        (
+            "a.safetensors",
+            lambda p: save_file({"a": np.asarray([1.0, np.nan])}, p),
+            "a has float64 that are not finite",
+        ),
+        ("a.safetensors", lambda p: save_file({"a": np.arange(3)}, p), "a has int64"),
+    ],
+)
+def test_files_that_cannot_be_used_leave_nothing(tmp_path, name, make, message):
+    make(tmp_path / name)
+    with pytest.raises(DataError, match=message) as e:
+        external.create(parsed(), str(tmp_path / name), str(tmp_path / "w"))
+    assert "\n" not in str(e.value) and not (tmp_path / "w").exists()
+
+
+def test_a_header_as_long_as_a_pickle_begins_is_none(tmp_path):
+    path = tmp_path / "a.safetensors"
+    for n in range(600, 700):  # padded to whole words of eight bytes
+        save_file({"a": np.ones(3, np.float32)}, path, {"note": "x" * n})
+        if path.read_bytes().startswith(b"\x80\x02"):
+            break
+    assert path.read_bytes().startswith(b"\x80\x02")
+    np.testing.assert_array_equal(external.read(str(path))["a"], np.ones(3))
+
+
+def test_a_cut_file_is_refused(tmp_path, weights):
+    (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(DataError, match="cannot be read as safetensors"):
+        external.read(str(tmp_path / "cut.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data": {"image_shape": (30, 32, 3)}},
+            "30x32 is not divisible .* downsampling 4",
+        ),
+        ({"networks": {"groups": 7}}, "16 is not divisible by networks.groups 7"),
+        ({"networks": {"blocks": 0}}, "at least 1"),
+        ({"networks": {"channels": ()}}, "at least 1"),
+        ({"networks": {"block": 1}}, "did you mean networks.blocks"),
+        ({"scale": 0.0}, "scale is 0.0; it must be positive"),
+    ],
+)
+def test_settings_that_do_not_fit(changes, message):
+    changed = plain()
+    for key, value in changes.items():
+        changed[key] = changed[key] | value if isinstance(value, dict) else value
+    with pytest.raises(ConfigError, match=message):
+        build.stage1(config.parse(changed, config.External))
+
+
+def vae_config(path, **changes):
+    """As Stable Diffusion 3's, of the sizes of `tiny`."""
+    found = {
+        "_class_name": "AutoencoderKL",
+        "_diffusers_version": "0.30.0",
+        "act_fn": "silu",
+        "block_out_channels": [16, 16, 32],
+        "down_block_types": ["DownEncoderBlock2D"] * 3,
+        "up_block_types": ["UpDecoderBlock2D"] * 3,
+        "force_upcast": True,
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "latents_mean": None,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "scaling_factor": 1.5305,
+        "shift_factor": 0.0609,
+        "use_post_quant_conv": False,
+        "use_quant_conv": False,
+    }
+    path.write_text(json.dumps(found | changes))
+    return str(path)
+
+
+def test_sizes_scale_and_shift_come_from_its_config(tmp_path):
+    found = external.settled(
+        parsed(networks=plain("autoencoder")["networks"]), vae_config(tmp_path / "c")
+    )
+    assert found.networks == plain()["networks"]
+    assert (found.scale, found.shift, found.latent_logsnr) == (1.5305, 0.0609, 10.0)
+    (tmp_path / "old").write_text(json.dumps({"block_out_channels": [32, 64]}))
+    found = external.settled(parsed(), str(tmp_path / "old"))
+    assert (found.scale, found.shift) == (0.18215, 0.0)
+    assert found.networks["quant_conv"] and found.networks["groups"] == 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"_class_name": "VQModel"}, DataError, "_class_name is 'VQModel'"),
+        ({"act_fn": "relu"}, DataError, "act_fn is 'relu'; known is 'silu'"),
+        ({"latents_std": [1.0]}, DataError, "latents_std is"),
+        ({"up_block_types": ["Attn"]}, DataError, r"up_block_types has \['Attn'\]"),
+        (
+            {"in_channels": 4},
+            ConfigError,
+            "in_channels is 4, but data.image_shape has 3",
+        ),
+        ({"block_out_channels": "wide"}, ConfigError, "networks.channels is 'wide'"),
+        ({"scaling_factor": "big"}, ConfigError, "scale is 'big'"),
+    ],
+)
+def test_configs_of_other_networks_are_refused(tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        build.stage1(external.settled(parsed(), vae_config(tmp_path / "c", **changes)))
+
+
+@pytest.mark.parametrize("text", ["[1", "[1]", '"text"', "3"])
+def test_a_config_that_is_no_json_object(tmp_path, text):
+    (tmp_path / "c").write_text(text)
+    with pytest.raises(DataError, match="cannot be read as a config.json"):
+        external.settled(parsed(), str(tmp_path / "c"))
+
+
+def test_latents_are_the_scaled_mean_and_decoding_undoes_it(imported):
+    """By the networks themselves, called without the codec."""
+    ae = api.load_autoencoder(imported)
+    made = build.stage1(parsed()).modules
+    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    x = image.astype(np.float32) / 127.5 - 1.0
+    apply = jax.jit(made.encoder.apply)
+    mean = apply({"params": ae.params["encoder"]}, jnp.asarray(x))
+    z = ae.encode(image)
+    np.testing.assert_allclose(z, 0.18215 * (mean - 0.1), atol=1e-5)
+    alpha = np.sqrt(1 / (1 + np.exp(-10.0)))
+    again = jax.jit(made.decoder.apply)({"params": ae.params["decoder"]}, mean)
+    wanted = np.clip(np.round((again + 1) * 127.5), 0, 255)
+    found = ae.decode(np.float32(alpha) * z, noisy=True)
+    assert np.abs(found - wanted).max() <= 1  # rounding
+    assert found.std() > 1 and z.std() > 0.01
+
+
+def test_what_an_import_leaves_and_that_again_changes_nothing(
+    tmp_path, weights, imported
+):
+    assert checkpoint.verified_steps(imported) == [0]
+    record = json.loads((imported / "config.json").read_text())
+    assert config.parse(build.plain(record["config"]), config.External) == parsed()
+    assert record["facts"]["weights"]["file"] == str(weights)
+    before = json.loads((imported / "verified" / "0.json").read_text())["digests"]
+    external.create(parsed(), str(weights), str(imported))
+    assert (
+        json.loads((imported / "verified" / "0.json").read_text())["digests"] == before
+    )
+    save_file(published(seed=1), tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match="vae.safetensors; choose another --workdir"):
+        external.create(parsed(), str(tmp_path / "other.safetensors"), str(imported))
+    with pytest.raises(ConfigError, match="scale: 0.18215 -> 2.0"):
+        external.create(parsed(scale=2.0), str(weights), str(imported))
+
+
+def test_an_import_that_was_cut_off_is_finished(tmp_path, weights, imported):
+    external.create(parsed(), str(weights), str(tmp_path))
+    (tmp_path / "verified" / "0.json").unlink()
+    with pytest.raises(CheckpointError, match="no verified checkpoint"):
+        api.load_autoencoder(tmp_path)
+    external.create(parsed(), str(weights), str(tmp_path))
+    one, other = (w / "verified" / "0.json" for w in (tmp_path, imported))
+    assert one.read_text() == other.read_text()
+
+
+def test_it_is_evaluated_without_a_rate(imported):
+    found = autoencoder(imported, step=None, weights="ema", seed=0, num_examples=4)
+    assert found["psnr_db"] > 0 and found["ssim"] <= 1 and found["step"] == 0
+    assert "rate_bpp" not in found and "rate_bpp" in found["skipped"]
+    assert found["decoder"] == "one call" and found["protocol"]["rate"] is None
+    assert "reconstruction" in report.table([found])
+
+
+def test_a_base_model_stands_on_it(imported):
+    c = plain("smoke2")
+    c["stage1"]["workdir"] = str(imported)
+    run, facts = session.build_run(config.parse(c), {})
+    assert facts["stage1"]["step"] == 0
+    batch = {"image": jnp.full((4, 32, 32, 3), 99, jnp.uint8), "row": jnp.arange(4)}
+    z = run.prepare(batch, 3)["z_clean"]
+    wanted = api.load_autoencoder(imported).encode(
+        np.full((4, 32, 32, 3), 99, np.uint8)
+    )
+    np.testing.assert_allclose(z, wanted, atol=1e-5)
+    for key, value, message in (
+        (
+            "latent_shape",
+            (8, 8, 8),
+            r"latent_shape is \(8, 8, 8\) but .* gives \(8, 8, 4\)",
+        ),
+        (
+            "schedule",
+            c["schedule"] | {"logsnr_max": 5.0},
+            "logsnr_max is 5.0 .* gives 10.0",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            session.build_run(config.parse(c | {key: value}), {})
+
+
+def test_it_is_not_trained(imported):
+    with pytest.raises(
+        ConfigError, match="stage is 'external'; this command is for base"
+    ):
+        config.parse(plain())
+    with pytest.raises(
+        ConfigError, match="weights 'ema:0.9' are not in the checkpoint"
+    ):
+        api.load_autoencoder(imported, weights="ema:0.9")
+
+
+@pytest.mark.slow
+def test_by_the_commands(tmp_path, command, weights):
+    """Import, stage 2, both evaluations, samples; and what is refused, in one line."""
+    one, two = tmp_path / "vae", tmp_path / "base"
+    how = (f"--config={CONFIG}:tiny", f"--workdir={one}")
+    sizes = f"--vae_config={vae_config(tmp_path / 'config.json')}"
+    out = command("import_autoencoder", *how, f"--weights={weights}", sizes)
+    assert "latents 8x8x4 with scale 1.5305, shift 0.0609" in out
+    command(
+        "train",
+        f"--config={CONFIG}:smoke2",
+        f"--workdir={two}",
+        f"--config.stage1.workdir={one}",
+        "--config.log.tensorboard=false",
+    )
+    command("evaluate", f"--workdir={two}", "--num_examples=4")
+    (written,) = (two / "evals").glob("*.json")
+    assert json.loads(written.read_text())["base_rate_bpp"] > 0
+    command("sample", f"--workdir={two}", "--num=2", f"--out={tmp_path / 'drawn'}")
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+    assert ul.load_generator(two).sample([1]).shape == (1, 32, 32, 3)
+    out = command("import_autoencoder", *how, f"--weights={tmp_path}/a.ckpt", code=65)
+    assert out.strip().count("\n") == 0 and "Traceback" not in out
