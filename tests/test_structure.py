@@ -47,11 +47,10 @@ OWNERS = {
     "grain": ("ul/data/",),
     "tensorflow_datasets": ("ul/data/",),
     "flax.linen": ("ul/models/",),
-    "safetensors": ("ul/evals/features/weights.py",),
+    "safetensors": ("ul/evals/features/weights.py", "ul/external.py"),
     "torch": ("launch/convert.py",),
     "tensorboardX": ("ul/train/writer.py",),
     "wandb": ("ul/train/writer.py",),
-    "safetensors": ("ul/external.py",),
     "matplotlib": (
         "ul/train/curves.py",
         "ul/evals/bit_pictures.py",
