@@ -12,6 +12,7 @@ from etils import epath
 
 from experiments.sweeps import ablations
 from launch import cli, trials
+from ul import sweeps
 from ul.core.errors import ConfigError
 from ul.evals import paper, report
 from ul.train.workdir import write_atomic
@@ -36,7 +37,8 @@ def main() -> None:
     # What --set says need not fit the others.
     chosen = [t for t in described if not _ONLY.value or t["name"] in _ONLY.value]
     made = trials.expand(chosen, _SET.value)
-    failed = trials.run(out, FILE, made, at_once=_JOBS.value, some=bool(_ONLY.value))
+    sweeps.begin(out, FILE, made, some=bool(_ONLY.value))
+    failed = trials.run(out, made, at_once=_JOBS.value)
     found = {t["name"]: _numbers(epath.Path(out), t) for t in described}
     text = paper.tables(found)
     write_atomic(epath.Path(out) / "tables.md", text + "\n")

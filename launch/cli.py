@@ -68,7 +68,9 @@ def run(main: Callable | Mapping[str, Callable], operand: str = "") -> None:
             raise ConfigError(f"say what to do; known are {', '.join(main)}")
         main = main[rest.pop(0)] if isinstance(main, Mapping) else main
         if len(rest) != bool(operand):
-            raise ConfigError(f"unexpected {rest[-1]!r}" if rest else f"give {operand}")
+            raise ConfigError(
+                f"unexpected argument {rest[-1]!r}" if rest else f"give {operand}"
+            )
         main(*rest)
     except Exception as e:
         code = e.code if isinstance(e, UserError) else 1

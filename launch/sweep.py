@@ -10,7 +10,6 @@ Run it again and it goes on; see launch/README.md.
 import sys
 
 from absl import flags
-from etils import epath
 
 from launch import cli, cluster, files, places, sweep_jobs, trials
 from ul import sweeps
@@ -19,7 +18,7 @@ _OUT = flags.DEFINE_string("out", None, "Where the runs go.")
 _PLACE = flags.DEFINE_enum("place", "local", ["local", *sweep_jobs.KINDS], "Where.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Trials at a time, here.", lower_bound=1)
 _RETRIES = flags.DEFINE_integer(
-    "retries", 0, "Run a trial again so often, after an exit code that allows it.", 0
+    "retries", None, "Run a trial again so often, if its exit code allows it.", 0
 )
 _TRIAL = flags.DEFINE_list("trial", [], "These alone; their output comes here.")
 _SET = flags.DEFINE_multi_string("set", [], "key=value of every stage; stage2:key=...")
@@ -33,47 +32,45 @@ flags.DEFINE_alias("dry-run", "dry_run")
 places.define(*sweep_jobs.KINDS)
 
 
-def _here(out: str, file: str, chosen: list[sweeps.Trial]) -> None:
-    options = [f"--max_attempts={_ATTEMPTS.value or 0}", *cluster.given()]
-    if _DRY_RUN.value:
-        return print("\n".join(sweeps.lines(out, chosen, options)))
-    failed = trials.run(
-        out,
-        file,
-        chosen,
-        at_once=_JOBS.value,
-        retries=_RETRIES.value,
-        options=options,
-        alone=bool(_TRIAL.value),
-    )
+def _here(out: str, chosen: list[sweeps.Trial]) -> None:
+    how = dict(at_once=_JOBS.value, retries=_RETRIES.value or 0, options=_options(0))
+    failed = trials.run(out, chosen, alone=bool(_TRIAL.value), **how)
     trials.report(out, failed)
 
 
-def _there(out: str, file: str, chosen: list[sweeps.Trial]) -> None:
-    names = [t.name for t in chosen if not sweeps.finished(epath.Path(out), t)]
-    if not names:
-        return print("all trials are done")
-    options = [*cluster.given(), f"--max_attempts={_ATTEMPTS.value or 5}"]
-    sweep = sweep_jobs.Sweep(
+def _options(attempts: int) -> list[str]:
+    return [*cluster.given(), f"--max_attempts={_ATTEMPTS.value or attempts}"]
+
+
+def _there(out: str, file: str, chosen: list[sweeps.Trial]) -> sweep_jobs.Sweep:
+    """What is left to do; what lies in a bucket is seen there alone."""
+    left = [t.name for t in chosen if "://" in out or not sweeps.finished(out, t)]
+    return sweep_jobs.Sweep(
         name=sweep_jobs.plain(_NAME.value or sweep_jobs.name_of(file)),
         config=file,
         workdir=out,
         overrides=tuple(f"--set={pair}" for pair in _SET.value),
-        options=tuple(options),
+        options=tuple(_options(5)),
         max_attempts=_ATTEMPTS.value or 5,
         python=_PYTHON.value or places.PLACES[_PLACE.value].PYTHON,
-        trials=tuple(names),
+        trials=tuple(left),
     )
-    sys.exit(sweep_jobs.submit(_PLACE.value, sweep, dry_run=_DRY_RUN.value))
 
 
 def main(file: str) -> None:
-    out = cli.required(_OUT)
-    described = files.call("a sweep's file", file, "get_sweep")
-    chosen = trials.choose(
-        "--trial", trials.expand(described, _SET.value), _TRIAL.value
-    )
-    (_here if _PLACE.value == "local" else _there)(out, file, chosen)
+    out, local = cli.required(_OUT), _PLACE.value == "local"
+    made = trials.expand(files.call("a sweep's file", file, "get_sweep"), _SET.value)
+    chosen = trials.choose("--trial", made, _TRIAL.value)
+    if local and _DRY_RUN.value:
+        return print("\n".join(sweeps.lines(out, chosen, _options(0))))
+    if not _DRY_RUN.value and (local or "://" not in out):
+        sweeps.begin(out, file, made)
+    if local:
+        return _here(out, chosen)
+    job = _there(out, file, chosen)
+    if not job.trials:
+        return print("all trials are done")
+    sys.exit(sweep_jobs.submit(_PLACE.value, job, dry_run=_DRY_RUN.value))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from etils import epath
-
 from launch import cluster, files, jobs
 from ul import build, sweeps
 from ul.core.errors import ConfigError, Preempted, UserError
@@ -36,22 +34,18 @@ def choose(flag: str, trials: list[sweeps.Trial], names: list[str]):
 
 def run(
     out: str,
-    sweep: str,
     trials: list[sweeps.Trial],
     *,
     at_once: int,
     retries: int = 0,
     options: Sequence[str] = (),
     alone: bool = False,
-    some: bool = False,
 ) -> dict[str, int]:
     """Exit codes of those that failed. `alone`: no table, output comes here.
 
     Raises:
-      ConfigError, StorageError: before any begins, as sweeps.begin.
       Preempted: a signal stopped them.
     """
-    sweeps.begin(epath.Path(out), sweep, trials, some=alone or some)
     runner = sweeps.Runner(
         out,
         trials,

@@ -59,7 +59,7 @@ def test_trains_resumes_and_is_evaluated(name, tmp_path):
         evaluation.autoencoder(tmp_path / name, num_examples=8, **how)
     assert "generator" in evaluation.kinds_of(last)
     evaluation.generator(last, num_examples=16, guidance=1.0, **how)
-    found = report.merged(tmp_path, name)
+    found = report.merged(tmp_path / name, tmp_path / f"{name}_base")
     assert found["frechet"] > 0
     if name != "pixels":
         assert found["rate_bpp"] > 0 and found["psnr_db"] > 0

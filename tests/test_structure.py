@@ -28,7 +28,7 @@ FLOORS = {
     "planning": 9,
     "pods": 9,
     "session": 9,
-    "trials": 9,
+    "sweeps": 9,
 }
 # Beyond "lower floors": objectives compute, and know neither networks nor data.
 MAY_IMPORT = {

@@ -87,7 +87,7 @@ def _alone(out: epath.Path) -> Iterator[None]:
         os.close(handle)
 
 
-def begin(out: epath.Path, sweep: str, trials: list[Trial], *, some=False) -> None:
+def begin(where: epath.Path | str, sweep: str, trials: list[Trial], *, some=False):
     """Write sweep.json, or check the one there; it may grow by trials.
 
     `some`: `trials` are some of the sweep's; those that are saved besides stay.
@@ -96,7 +96,8 @@ def begin(out: epath.Path, sweep: str, trials: list[Trial], *, some=False) -> No
       ConfigError: it was begun with other settings; with the first of them.
       StorageError: the directory cannot be written.
     """
-    path, wanted = out / "sweep.json", plain(sweep, trials)
+    out, wanted = epath.Path(where), plain(sweep, trials)
+    path = out / "sweep.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
@@ -151,9 +152,9 @@ def stage_done(out: epath.Path, stage: Stage) -> bool:
     return record is not None and record.get("digest") == stage.digest
 
 
-def finished(out: epath.Path, trial: Trial) -> bool:
+def finished(out: epath.Path | str, trial: Trial) -> bool:
     """All stages of the trial were, and it says so."""
-    record = _done(out / trial.name)
+    record = _done(epath.Path(out) / trial.name)
     digests = [stage.digest for stage in trial.stages]
     return record is not None and record.get("digests") == digests
 

@@ -7,7 +7,6 @@ next one waits for what is still running, and never starts a second beside it.
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import functools
 import os
 import shlex
@@ -21,7 +20,7 @@ from pathlib import Path
 from etils import epath
 
 from ul.core.errors import CheckpointError, Preempted, StorageError, WorkdirInUse
-from ul.sweeps import records
+from ul.sweeps import claims, records
 from ul.sweeps.expand import Stage, Trial
 from ul.sweeps.table import Table
 from ul.train.checkpoint import verified_steps
@@ -39,10 +38,13 @@ class Until:
     """What the processes of a trial that do not evaluate wait for."""
 
     def __init__(self, over: Callable[[], bool]):
-        self._over, self._code = over, 0
+        self._over, self._code, self._due = over, 0, 0.0
 
     def poll(self) -> int | None:
-        return self._code or (0 if self._over() else None)
+        if self._code or time.monotonic() < self._due:
+            return self._code or None
+        self._due = time.monotonic() + IN_USE_SECONDS
+        return 0 if self._over() else None
 
     def send_signal(self, number: int) -> None:
         self._code = 128 + number
@@ -253,10 +255,14 @@ class Runner:
         if stage.workdir in self._held:
             yield None
             return
-        handles = self._lock(stage)
-        if handles is None:
-            yield None
-            return
+        handles: tuple[int, ...] = ()
+        # Object stores have no locks; one process of several holds it for all.
+        if "://" not in self._out and self._first:
+            handle = claims.take(Path(self._out, f"{stage.workdir}.lock"))
+            if handle is None:
+                yield None
+                return
+            handles = (handle,)
         self._held.add(stage.workdir)
         try:
             yield handles
@@ -264,23 +270,6 @@ class Runner:
             self._held.remove(stage.workdir)
             for handle in handles:
                 os.close(handle)
-
-    def _lock(self, stage: Stage) -> tuple[int, ...] | None:
-        # Object stores have no locks; one process of several holds it for all.
-        if "://" in self._out or not self._first:
-            return ()
-        path = Path(self._out, f"{stage.workdir}.lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as e:
-            raise StorageError(f"{path} cannot be written: {e}") from e
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            return None
-        return (handle,)
 
     def _start(
         self, work: Work, state: str, command: list[str], held: tuple[int, ...]
