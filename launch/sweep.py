@@ -2,12 +2,12 @@
 
     python -m launch.sweep experiments/sweeps/bitrate.py --out runs/bitrate --jobs 2
     python -m launch.sweep FILE --out OUT --place slurm --time 8:00:00 --dry-run
-    python -m launch.sweep FILE --out OUT --trial NAME     # what such a job runs
 
-Run it again and it goes on; see launch/README.md.
+Run it again and it goes on: launch/README.md.
 """
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
@@ -20,7 +20,9 @@ _JOBS = flags.DEFINE_integer("jobs", 1, "Trials at a time, here.", lower_bound=1
 _RETRIES = flags.DEFINE_integer(
     "retries", None, "Run a trial again so often, if its exit code allows it.", 0
 )
-_TRIAL = flags.DEFINE_list("trial", [], "These alone; their output comes here.")
+_TRIAL = flags.DEFINE_list(
+    "trial", [], "These alone, as a job runs one; output comes here."
+)
 _SET = flags.DEFINE_multi_string("set", [], "key=value of every stage; stage2:key=...")
 _ATTEMPTS = flags.DEFINE_integer(
     "max_attempts", None, "A stage stops after so many starts that saved nothing.", 0
@@ -32,45 +34,36 @@ flags.DEFINE_alias("dry-run", "dry_run")
 places.define(*sweep_jobs.KINDS)
 
 
-def _here(out: str, chosen: list[sweeps.Trial]) -> None:
-    how = dict(at_once=_JOBS.value, retries=_RETRIES.value or 0, options=_options(0))
-    failed = trials.run(out, chosen, alone=bool(_TRIAL.value), **how)
-    trials.report(out, failed)
-
-
 def _options(attempts: int) -> list[str]:
     return [*cluster.given(), f"--max_attempts={_ATTEMPTS.value or attempts}"]
 
 
-def _there(out: str, file: str, chosen: list[sweeps.Trial]) -> sweep_jobs.Sweep:
-    """What is left to do; what lies in a bucket is seen there alone."""
-    left = [t.name for t in chosen if "://" in out or not sweeps.finished(out, t)]
+def _there(out: str, file: str, left: list[sweeps.Trial]) -> sweep_jobs.Sweep:
     return sweep_jobs.Sweep(
-        name=sweep_jobs.plain(_NAME.value or sweep_jobs.name_of(file)),
+        name=sweep_jobs.plain(_NAME.value or Path(file.replace(".py", "")).name),
         config=file,
         workdir=out,
         overrides=tuple(f"--set={pair}" for pair in _SET.value),
         options=tuple(_options(5)),
         max_attempts=_ATTEMPTS.value or 5,
         python=_PYTHON.value or places.PLACES[_PLACE.value].PYTHON,
-        trials=tuple(left),
+        trials=tuple(trial.name for trial in left),
     )
 
 
 def main(file: str) -> None:
-    out, local = cli.required(_OUT), _PLACE.value == "local"
+    out, place = cli.required(_OUT), _PLACE.value
     made = trials.expand(files.call("a sweep's file", file, "get_sweep"), _SET.value)
     chosen = trials.choose("--trial", made, _TRIAL.value)
-    if local and _DRY_RUN.value:
+    if place == "local" and _DRY_RUN.value:
         return print("\n".join(sweeps.lines(out, chosen, _options(0))))
-    if not _DRY_RUN.value and (local or "://" not in out):
+    if not _DRY_RUN.value and (place == "local" or "://" not in out):
         sweeps.begin(out, file, made)
-    if local:
-        return _here(out, chosen)
-    job = _there(out, file, chosen)
-    if not job.trials:
-        return print("all trials are done")
-    sys.exit(sweep_jobs.submit(_PLACE.value, job, dry_run=_DRY_RUN.value))
+    if place != "local":
+        job = _there(out, file, sweeps.left(out, chosen))
+        sys.exit(sweep_jobs.submit(place, job, dry_run=_DRY_RUN.value))
+    how = (_JOBS.value, _RETRIES.value or 0, _options(0))
+    trials.report(out, trials.run(out, chosen, *how, alone=bool(_TRIAL.value)))
 
 
 if __name__ == "__main__":

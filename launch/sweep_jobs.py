@@ -5,7 +5,6 @@ import hashlib
 import re
 import shlex
 import sys
-from pathlib import Path
 
 from launch import gke, places
 from launch.gke.slices import hosts_and_chips
@@ -59,6 +58,9 @@ def jobs(kind: str, sweep: Sweep, place) -> list[Sweep]:
 def submit(kind: str, sweep: Sweep, *, dry_run: bool) -> int:
     """Submits the trials, or prints exactly what would be: an exit code."""
     place, module = places.read(kind), places.PLACES[kind]
+    if not sweep.trials:
+        print("all trials are done")
+        return 0
     for i, job in enumerate(jobs(kind, sweep, place)):
         if dry_run:
             (text,) = place.render(job).values()
@@ -72,8 +74,3 @@ def submit(kind: str, sweep: Sweep, *, dry_run: bool) -> int:
     if dry_run:
         print(f"would run: {shlex.join(module.COMMAND)}", file=sys.stderr)
     return 0
-
-
-def name_of(file: str) -> str:
-    """bitrate-imagenet512, of experiments/sweeps/bitrate.py:imagenet512."""
-    return plain(Path(file.replace(".py", "")).name)

@@ -35,10 +35,10 @@ def choose(flag: str, trials: list[sweeps.Trial], names: list[str]):
 def run(
     out: str,
     trials: list[sweeps.Trial],
-    *,
     at_once: int,
     retries: int = 0,
     options: Sequence[str] = (),
+    *,
     alone: bool = False,
 ) -> dict[str, int]:
     """Exit codes of those that failed. `alone`: no table, output comes here.

@@ -11,31 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from experiments import common
-
 Point = dict[str, Any]
-
-# What the ready sweeps run on: `launch.sweep experiments/sweeps/bitrate.py:imagenet512`.
-# The photographs' are short runs of one core; the ramp keeps its part of them.
-_DATA = {
-    "photos": dict(
-        stage1="experiments/photos.py:stage1_16",
-        stage2="experiments/photos.py:stage2_16",
-        fixed={"steps": 1000, "loss.ramp_steps": 600, "stage2:steps": 500},
-    ),
-    "imagenet512": dict(
-        stage1="experiments/imagenet512.py:stage1",
-        stage2="experiments/imagenet512.py:stage2",
-    ),
-}
-DATA = tuple(_DATA)
-
-
-def data(arg: str) -> dict:
-    """The configs of a sweep: arguments of `trials`."""
-    if arg not in _DATA:
-        raise common.unknown(arg, DATA)
-    return _DATA[arg]
 
 
 def grid(key: str, values: Iterable) -> list[Point]:

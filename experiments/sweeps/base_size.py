@@ -6,7 +6,7 @@ The sizes of one loss factor stand on one stage 1, trained once.
 """
 
 from experiments import sweeps
-from experiments.sweeps import grid, product, zipped
+from experiments.sweeps import bases, grid, product, zipped
 
 _SIZES = {
     "photos": (((64, 64), (2, 4)), ((64, 128), (4, 6)), ((128, 256), (4, 6))),
@@ -15,7 +15,7 @@ _SIZES = {
 
 
 def get_sweep(arg: str = "photos") -> list[dict]:
-    configs = sweeps.data(arg)
+    configs = bases.configs(arg)
     widths, depths = zip(*_SIZES[arg], strict=True)
     sizes = zipped(
         grid("stage2:base.widths", widths), grid("stage2:base.depths", depths)

@@ -7,11 +7,11 @@ Eight trials of 1,000 and 500 steps, on one core each; `launch.plan bitrate` pre
 """
 
 from experiments import sweeps
-from experiments.sweeps import grid, product
+from experiments.sweeps import bases, grid, product
 
 
 def get_sweep(arg: str = "photos") -> list[dict]:
     biases = (2.0, 3.0) if arg == "photos" else (0.0, 1.0)
     factors = (1.5, 1.7, 2.0, 2.5) if arg == "photos" else (1.3, 1.5, 1.7, 1.9)
     points = product(grid("loss.bias", biases), grid("loss.factor", factors))
-    return sweeps.trials(points, **sweeps.data(arg))
+    return sweeps.trials(points, **bases.configs(arg))

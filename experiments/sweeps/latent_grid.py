@@ -7,7 +7,7 @@ and 16x16; of photographs of 16x16 they are 8x8, 4x4 and 2x2.
 """
 
 from experiments import sweeps
-from experiments.sweeps import grid, zipped
+from experiments.sweeps import bases, grid, zipped
 
 # Grid: channels and blocks of the encoder, channels of the decoder.
 _STAGES = {
@@ -25,7 +25,7 @@ _STAGES = {
 
 
 def get_sweep(arg: str = "photos") -> list[dict]:
-    configs = sweeps.data(arg)
+    configs = bases.configs(arg)
     encoder, blocks, decoder = zip(*_STAGES[arg].values(), strict=True)
     points = zipped(
         grid("encoder.channels", encoder),

@@ -4,8 +4,9 @@ python -m launch.sweep experiments/sweeps/loss_factor.py --out runs/loss_factor 
 """
 
 from experiments import sweeps
+from experiments.sweeps import bases
 
 
 def get_sweep(arg: str = "photos") -> list[dict]:
     points = sweeps.grid("loss.factor", (1.3, 1.5, 1.7, 1.9, 2.1))
-    return sweeps.trials(points, **sweeps.data(arg))
+    return sweeps.trials(points, **bases.configs(arg))

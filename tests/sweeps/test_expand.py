@@ -6,7 +6,7 @@ import json
 import pytest
 
 from experiments import sweeps as language
-from experiments.sweeps import chain, grid, product, zipped
+from experiments.sweeps import bases, chain, grid, product, zipped
 from launch import sweep_jobs, trials
 from ul.core.errors import ConfigError
 from ul.sweeps.runner import lines
@@ -126,7 +126,7 @@ def test_a_stage_1_is_shared_by_name_and_is_the_same(expand):
         expand(*sizes, share_stage1=True, follow=seed)
 
 
-@pytest.mark.parametrize("arg", language.DATA)
+@pytest.mark.parametrize("arg", bases.NAMES)
 @pytest.mark.parametrize("file", READY)
 def test_the_ready_sweeps_expand(file, arg):
     described = importlib.import_module(f"experiments.sweeps.{file}").get_sweep(arg)
@@ -167,4 +167,3 @@ def test_names_for_kubernetes():
     assert sweep_jobs.plain("bitrate-bias2-factor1.5") == "bitrate-bias2-factor1-5"
     long = [sweep_jobs.plain("a" * 60 + end) for end in ("x", "y")]
     assert long[0] != long[1] and [len(name) for name in long] == [40, 40]
-    assert sweep_jobs.name_of("experiments/sweeps/grid.py:x_y") == "grid-x-y"

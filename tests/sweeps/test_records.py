@@ -110,6 +110,16 @@ def test_done_is_done_with_this_config_alone(expand, tmp_path):
     assert not sweeps.finished(out, trial)
 
 
+def test_what_is_left_and_what_a_bucket_cannot_lock(expand, tmp_path):
+    out, (done, other) = epath.Path(tmp_path), expand(*points(1.5, 2.0))
+    records.close_trial(out, done)
+    assert sweeps.left(str(out), [done, other]) == [other]
+    assert sweeps.left("gs://b/o", [done, other]) == [done, other]
+    shared = expand(*({"stage2:seed": n} for n in (1, 2)), share_stage1=True)
+    with pytest.raises(ConfigError, match="seed1 and seed2 share a stage 1"):
+        sweeps.left("gs://b/o", shared)
+
+
 def test_directories_that_cannot_be(expand, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be written"):

@@ -7,7 +7,7 @@ table.py    where they stand, read from what the runs write
 """
 
 from ul.sweeps.expand import Stage, Trial, expand
-from ul.sweeps.records import begin, finished
+from ul.sweeps.records import begin, finished, left
 from ul.sweeps.runner import Runner, lines
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "begin",
     "expand",
     "finished",
+    "left",
     "lines",
 ]

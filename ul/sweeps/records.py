@@ -159,6 +159,25 @@ def finished(out: epath.Path | str, trial: Trial) -> bool:
     return record is not None and record.get("digests") == digests
 
 
+def left(out: str, trials: list[Trial]) -> list[Trial]:
+    """What a cluster still has to do; what lies in a bucket is seen there alone.
+
+    Raises:
+      ConfigError: trials of one stage 1 where nothing can be locked.
+    """
+    if "://" not in out:
+        return [trial for trial in trials if not finished(out, trial)]
+    owners: dict[str, str] = {}
+    for trial in trials:
+        first = owners.setdefault(trial.stages[0].workdir, trial.name)
+        if first != trial.name:
+            raise ConfigError(
+                f"{first} and {trial.name} share a stage 1, and {out} has no locks; "
+                "send one of them, with --trial, once the other is done"
+            )
+    return trials
+
+
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
