@@ -106,6 +106,12 @@ def test_two_trials_of_one_name(expand):
         expand(*points)
 
 
+@pytest.mark.parametrize("described", [[], [{"loss.factor": 2}], [3]])
+def test_what_are_no_trials(described):
+    with pytest.raises(ConfigError, match="no trials|must return"):
+        trials.expand(described, [])
+
+
 @pytest.mark.parametrize("name", ["A", "a/b", "", "-a", "a b", "shared", "a" * 101])
 def test_names_that_are_no_files(expand, name):
     with pytest.raises(ConfigError, match="trial name"):

@@ -59,6 +59,11 @@ def expand(
     """
     if not described:
         raise ConfigError("the sweep has no trials")
+    parts = {"name", "overrides", "stages", "more"}
+    if not all(isinstance(t, dict) and t.keys() == parts for t in described):
+        raise ConfigError(
+            "get_sweep() must return what experiments.sweeps.trials makes"
+        )
     found: dict[str, dict] = {}
     for trial in described:
         name = trial["name"]

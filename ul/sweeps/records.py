@@ -87,7 +87,9 @@ def _alone(out: epath.Path) -> Iterator[None]:
         os.close(handle)
 
 
-def begin(where: epath.Path | str, sweep: str, trials: list[Trial], *, some=False):
+def begin(
+    where: epath.Path | str, sweep: str, trials: list[Trial], *, some: bool = False
+) -> None:
     """Write sweep.json, or check the one there; it may grow by trials.
 
     `some`: `trials` are some of the sweep's; those that are saved besides stay.
