@@ -52,7 +52,7 @@ processes: $(VENV)/.done
 slurm: $(VENV)/.done
 	$(BIN)/python -m pytest tests/slurm -rs
 
-# Rewrites what launch.submit --dry-run should print; review the difference.
+# Rewrites what launch.submit and launch.sweep --dry-run should print; review the difference.
 goldens: $(VENV)/.done
 	UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/launchers/test_goldens.py
 

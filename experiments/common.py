@@ -94,7 +94,7 @@ def images_stage1(size: int, data: dict) -> ConfigDict:
 def images_stage2(size: int, data: dict) -> ConfigDict:
     """Its stage 2."""
     c = run("base")
-    c.steps, c.batch_size = (2000, 32) if size == 32 else (20_000, 128)
+    c.steps, c.batch_size = (2000, 32) if size < 64 else (20_000, 128)
     c.data = data
     c.stage1 = stage1()
     c.latent_shape = (size // 4, size // 4, 8)

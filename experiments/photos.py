@@ -1,9 +1,9 @@
 """Crops of real photographs that ship in scikit-learn and scikit-image, 32x32 or 64x64.
 
 Eight photographs train, two are held out; before cropping each is halved, so that a
-crop shows more than texture. Variants: stage1, stage2 (32x32), stage1_16 (16x16, for
-sweeps on a laptop), stage1_64, stage2_64 (bfloat16, cuDNN attention: these two want a GPU
-and were not trained yet), smoke, smoke2.
+crop shows more than texture. Variants: stage1, stage2 (32x32), stage1_16, stage2_16
+(16x16, for sweeps on a laptop), stage1_64, stage2_64 (bfloat16, cuDNN attention: these two
+want a GPU and were not trained yet), smoke, smoke2.
 
     python -m launch.train --config experiments/photos.py:stage1 --workdir runs/p1
     python -m launch.train --config experiments/photos.py:stage2 --workdir runs/p2 \\
@@ -28,6 +28,7 @@ VARIANTS = (
     "stage1",
     "stage2",
     "stage1_16",
+    "stage2_16",
     "stage1_64",
     "stage2_64",
     "smoke",
@@ -49,7 +50,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     if size == 16:
         # Averaged further, so that a crop shows as much: the sweeps' size.
         c.data.source.reduce = 4
-        c.steps, c.optimizer.lr = 2000, 2e-3
+        c.steps, c.optimizer.lr = 2000, 2e-3 if first else 1e-3
         # Over 600 steps factor 2, bias 4 ended at 0.42 bits/pixel, over 1,200 at 0.55:
         # the prior seems to win before the decoder knows what more bits are worth.
         if first:

@@ -57,9 +57,8 @@ def _parse(argv: list[str]) -> list[str]:
         raise ConfigError(_line(e)) from e
 
 
-def run(main: Callable[[], None] | Mapping[str, Callable[[], None]]) -> None:
-    """Run `main`, or the one of several that is named; exit with its error's code."""
-    # Some import has set up logging before.
+def run(main: Callable | Mapping[str, Callable], operand: str = "") -> None:
+    """Run `main` (which takes `operand`), or the one that is named; exit with its code."""
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(format=form, level=logging.WARNING, force=True)
     logging.getLogger("ul").setLevel(logging.INFO)
@@ -69,9 +68,11 @@ def run(main: Callable[[], None] | Mapping[str, Callable[[], None]]) -> None:
         if isinstance(main, Mapping) and (not rest or rest[0] not in main):
             raise ConfigError(f"say what to do; known are {', '.join(main)}")
         main = main[rest.pop(0)] if isinstance(main, Mapping) else main
-        if rest:
-            raise ConfigError(f"unexpected argument {rest[0]!r}")
-        main()
+        if len(rest) != bool(operand):
+            raise ConfigError(
+                f"unexpected argument {rest[-1]!r}" if rest else f"give {operand}"
+            )
+        main(*rest)
     except Exception as e:
         code = e.code if isinstance(e, UserError) else 1
         if code == 1 or flags.FLAGS.is_parsed() and _TRACE.value:

@@ -1,6 +1,7 @@
 """Flags of a main that many processes run together."""
 
 import logging
+import os
 
 from absl import flags
 
@@ -47,3 +48,15 @@ def join() -> None:
         logging.getLogger("ul").setLevel(logging.WARNING)
     if _DEVICES.value:
         processes.check_devices(_DEVICES.value)
+
+
+def given() -> list[str]:
+    """What of these flags this command got, for commands that it starts."""
+    ours = (_MODE, _COORDINATOR, _COUNT, _INDEX, _DEVICES, _START, _PEER)
+    return [f"--{flag.name}={flag.value}" for flag in ours if flag.present]
+
+
+def index() -> int:
+    """Which process this is, before any has met another: as told, or as SLURM says."""
+    told = _INDEX.value
+    return int(os.environ.get("SLURM_PROCID", "0")) if told is None else told

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """`overrides` are as typed; `check` raises ConfigError for some that training would
-    refuse."""
+    """`overrides` are as typed; `trials` are those of a sweep, by name."""
 
     name: str
     config: str
@@ -25,13 +23,12 @@ class Job:
     options: tuple[str, ...]
     max_attempts: int
     python: str
-    check: Callable[[Sequence[str]], None]
+    trials: tuple[str, ...] = ()
 
-    def train(self, *place: str, workdir: bool = True) -> list[str]:
+    def train(self, *place: str) -> list[str]:
         """The train command: the same everywhere, but for what a place must add."""
-        where = ["--workdir", self.workdir] if workdir else []
-        head = [self.python, "-m", "launch.train", "--config", self.config, *where]
-        return [*head, *self.overrides, *self.options, *place]
+        head = ["launch.train", "--config", self.config, "--workdir", self.workdir]
+        return [self.python, "-m", *head, *self.overrides, *self.options, *place]
 
     def logs(self) -> Path:
         """Of a launcher on this machine: in the workdir, unless that is a bucket."""

@@ -37,10 +37,12 @@ def _owners(flag: str) -> list[str]:
     return [name for name, fields in _FIELDS.items() if flag in fields]
 
 
-def define() -> None:
-    """The flags; places that have a field of one name share its flag."""
-    for flag in dict.fromkeys(f for fields in _FIELDS.values() for f in fields):
-        fields = {name: _FIELDS[name][flag] for name in _owners(flag)}
+def define(*places: str) -> None:
+    """The flags of these places, or of all; those of one name share a flag."""
+    chosen = places or tuple(PLACES)
+    for flag in dict.fromkeys(f for name in chosen for f in _FIELDS[name]):
+        owners = [name for name in _owners(flag) if name in chosen]
+        fields = {name: _FIELDS[name][flag] for name in owners}
         text = " ".join(f"{n}: {f.metadata['help']}" for n, f in fields.items())
         _DEFINE[next(iter(fields.values())).type](flag, None, text)
 
@@ -53,7 +55,7 @@ def read(name: str) -> Any:
     """
     given = {}
     for flag in set().union(*_FIELDS.values()):
-        value = flags.FLAGS[flag].value
+        value = flags.FLAGS[flag].value if flag in flags.FLAGS else None
         if value is None:
             continue
         if flag not in _FIELDS[name]:

@@ -16,10 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from absl import flags
-from etils import epath
 
 from launch import cli, jobs, places
-from ul import trials
 from ul.core.errors import ConfigError
 
 _CONFIG = cli.define_config()
@@ -51,7 +49,6 @@ def _job(module: ModuleType) -> jobs.Job:
         options=(*options, f"--max_attempts={_ATTEMPTS.value}"),
         max_attempts=_ATTEMPTS.value,
         python=_PYTHON.value or module.PYTHON,
-        check=trials.Stage(config, flags.FLAGS["config"].value, epath.Path("")).check,
     )
 
 

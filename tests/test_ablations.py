@@ -60,8 +60,8 @@ def test_trains_resumes_and_is_evaluated(name, tmp_path):
         evaluation.autoencoder(few, shared)
     assert "generator" in evaluation.kinds_of(last)
     few = evaluation.Request(workdir=str(last), num_examples=16)
-    evaluation.generator(few, evaluation.Shared(networks.Networks(None)))
-    found = report.merged(tmp_path, name)
+    evaluation.generator(few, shared)
+    found = report.merged(tmp_path / name, tmp_path / f"{name}_base")
     assert found["frechet"] > 0
     if name != "pixels":
         assert found["rate_bpp"] > 0 and found["psnr_db"] > 0

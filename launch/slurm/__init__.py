@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from launch.jobs import Job, field
-from launch.slurm.sweep import read
 from launch.templates import fill, quoted
 from ul.core.errors import ConfigError
 
@@ -28,8 +27,7 @@ class Place:
     partition: str = field("", "Partition.")
     account: str = field("", "Account.")
     sbatch: tuple[str, ...] = field((), "Any other option of sbatch, as --qos=high.")
-    trials: str = field("", "A file of trials, one a line: a name, then overrides.")
-    at_once: int = field(0, "Trials that run at the same time; all of them if 0.")
+    at_once: int = field(0, "Trials of a sweep at the same time; all of them if 0.")
 
     def __post_init__(self) -> None:
         n = self.tasks_per_node
@@ -40,10 +38,9 @@ class Place:
             )
 
     def render(self, job: Job) -> dict[str, str]:
-        sweep = read(self.trials, job.check) if self.trials else {}
         limit = f"%{self.at_once}" if self.at_once else ""
         more = {
-            "array": f"0-{len(sweep) - 1}{limit}" if sweep else "",
+            "array": f"0-{len(job.trials) - 1}{limit}" if job.trials else "",
             "time": self.time,
             "gpus-per-node": self.gpus_per_node,
             "cpus-per-task": self.cpus_per_task,
@@ -52,19 +49,21 @@ class Place:
         }
         options = [f"--{name}={value}" for name, value in more.items() if value]
         cases = [
-            f"  {i}) trial=({shlex.join(['--workdir', f'{job.workdir}/{name}', *rest])}) ;;"
-            for i, (name, rest) in enumerate(sweep.items())
+            f"  {i}) trial=({shlex.join([f'--trial={name}'])}) ;;"
+            for i, name in enumerate(job.trials)
         ]
         values = dataclasses.asdict(self) | dict(
             name=job.name,
             max_attempts=job.max_attempts,
             cwd=shlex.quote(str(Path.cwd())),
             logs=shlex.quote(str(job.logs())),
-            id="%A_%a" if sweep else "%j",
+            id="%A_%a" if job.trials else "%j",
             sbatch=[f"#SBATCH {option}" for option in [*options, *self.sbatch]],
-            array=[ONE_TASK] if sweep else [],
-            trials=["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"] if sweep else [],
-            train=quoted(job.train(workdir=not sweep)),
+            array=[ONE_TASK] if job.trials else [],
+            trials=["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"]
+            if job.trials
+            else [],
+            train=quoted(job.train()),
         )
         return {"job.sh": fill(Path(__file__).with_name("job.sh"), **values)}
 

@@ -18,7 +18,6 @@ def job():
             options=(),
             max_attempts=3,
             python="train",
-            check=lambda overrides: None,
         )
         return Job(**fields | changes)
 

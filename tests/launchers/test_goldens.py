@@ -35,7 +35,6 @@ CASES = {
         *("--cpus_per_task=12", "--time=2-00:00:00", "--devices=gpu:32"),
     ],
     "slurm-nodes.sh": [*SLURM, "--nodes=4", "--gpus_per_node=8", "--sbatch=--qos=high"],
-    "slurm-array.sh": [*SLURM, f"--trials={GOLDEN}/trials.txt", "--at_once=2"],
     "gke-tpu.yaml": [*GKE, "--accelerator=tpu-v5p-slice", "--topology=4x4x4"],
     "gke-gpu.yaml": [
         *(*GKE, "--accelerator=nvidia-h100-80gb", "--nodes=4", "--gpus_per_node=8"),
@@ -47,11 +46,23 @@ CASES = {
         "--devices=tpu:64",
     ],
 }
+SWEEP = ["experiments/sweeps/loss_factor.py", "--python=python", "--dry-run"]
+SWEEPS = {
+    "sweep-slurm.sh": [
+        *("--place=slurm", "--out=/shared/sweep", "--partition=gpu", "--at_once=2"),
+        *("--gpus_per_node=1", "--devices=gpu:1", "--set=seed=1"),
+    ],
+    "sweep-gke.yaml": [
+        *("--place=gke", "--out=gs://bucket/sweep", "--image=registry/ul:1", "--spot"),
+        *("--accelerator=nvidia-h100-80gb", "--gpus_per_node=8", "--queue=team"),
+        "--trial=factor1.3,factor2.1",
+    ],
+}
 
 
-def dry_run(place, *args):
+def dry_run(*words):
     done = subprocess.run(
-        [sys.executable, "-m", "launch.submit", place, *args, *COMMON],
+        [sys.executable, "-m", *words],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -61,9 +72,12 @@ def dry_run(place, *args):
     return done.stdout.replace(str(ROOT), "/repo")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *SWEEPS])
 def test_the_dry_run_is_the_golden_file(name):
-    printed = dry_run(*CASES[name])
+    if name in CASES:
+        printed = dry_run("launch.submit", *CASES[name], *COMMON)
+    else:
+        printed = dry_run("launch.sweep", *SWEEP, *SWEEPS[name])
     if os.environ.get("UPDATE_GOLDENS"):
         (GOLDEN / name).write_text(printed)
     assert printed == (GOLDEN / name).read_text()
@@ -91,11 +105,30 @@ def test_the_same_train_command_stands_everywhere(name):
     assert commands
     for command in commands:
         assert command[:5] == ["python", "-m", "launch.train", "--config", config]
-        workdirs = [] if "array" in name else command[5:7]
+        workdirs = command[5:7]
         assert [w for w in command if w.startswith("--config.")] == typed
         asked = [a for a in CASES[name] if a.startswith("--devices=")]
         rest = command[5 + len(workdirs) + len(typed) :]
         assert rest[: len(asked) + 1] == [*asked, "--max_attempts=5"]
-        if workdirs:
-            where = next(a for a in CASES[name] if a.startswith("--workdir="))
-            assert "=".join(workdirs) == where
+        where = next(a for a in CASES[name] if a.startswith("--workdir="))
+        assert "=".join(workdirs) == where
+
+
+def test_every_trial_of_a_sweep_is_the_same_command():
+    head = ["python", "-m", "launch.sweep", SWEEP[0], "--out"]
+    (array,) = train_commands("sweep-slurm.sh")
+    assert array[:5] == head
+    assert array[5:] == [
+        "/shared/sweep",
+        "--set=seed=1",
+        "--devices=gpu:1",
+        "--max_attempts=5",
+    ]
+    text = (GOLDEN / "sweep-slurm.sh").read_text()
+    names = [f"factor{f}" for f in (1.3, 1.5, 1.7, 1.9, 2.1)]
+    assert re.findall(r"trial=\(--trial=(.*)\)", text) == names
+    text = (GOLDEN / "sweep-gke.yaml").read_text()
+    found = re.findall(r"command:\n(( +- .*\n)+)", text)
+    sets = [re.findall(r'- "(.*)"', listed) for listed, _ in found]
+    ends = [["--max_attempts=5", f"--trial={n}"] for n in (names[0], names[-1])]
+    assert sets == [[*head, "gs://bucket/sweep", *end] for end in ends]

@@ -38,6 +38,11 @@ def load(name):
     return yaml.safe_load((GOLDEN / name).read_text())
 
 
+def trials():
+    """Of a sweep: one JobSet each."""
+    return list(yaml.safe_load_all((GOLDEN / "sweep-gke.yaml").read_text()))
+
+
 def model_in(annotation):
     """The model inside Optional and List, if there is one; free-form maps have none."""
     if typing.get_origin(annotation) is dict:
@@ -81,6 +86,13 @@ def test_the_jobset_is_valid(name):
         "JobSet",
     )
     validate(jobset)
+
+
+def test_a_sweeps_jobsets_are_valid_and_have_names_of_their_own():
+    for jobset in trials():
+        validate(jobset)
+    names = [jobset["metadata"]["name"] for jobset in trials()]
+    assert names == ["loss-factor-factor1-3", "loss-factor-factor2-1"]
 
 
 def places_of(value, path=()):

@@ -114,8 +114,8 @@ def test_a_task_of_an_array_requeues_itself_alone(stand_in, job, tmp_path):
     """The last task has the array's id as its job id, which stands for all of it."""
     stand_in("srun", "exit 75")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
-    trials = GOLDEN / "trials.txt"
-    script = slurm.Place(trials=str(trials)).render(job(tmp_path))["job.sh"]
+    sweep = job(tmp_path, trials=("low", "middle", "high"))
+    script = slurm.Place().render(sweep)["job.sh"]
     ids = dict(SLURM_JOB_ID="7", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="2")
     subprocess.run(["bash", "-c", script], env=stand_in.env | ids)
     assert calls() == ["show job -o 7_2", "requeue 7_2"]

@@ -10,7 +10,6 @@ from absl import flags
 
 from launch import gke, jobs, slurm, tpu_vm
 from launch.gke.slices import hosts_and_chips
-from launch.slurm.sweep import read
 from launch.templates import fill
 from ul.core.errors import ConfigError
 
@@ -94,29 +93,6 @@ def test_overrides_are_kept_as_typed(words, kept, monkeypatch):
     flags.DEFINE_bool("config.bool", False, "", flag_values=values)
     monkeypatch.setattr(jobs.flags, "FLAGS", values)
     assert jobs.overrides(words.split()) == tuple(kept)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("a --config.x=1\na --config.x=2", "two trials 'a'"),
-        ("a x=1", "'x=1' is not --config.key=value"),
-        ("# none", "has no trials"),
-        ("a 'b", "cannot be read"),
-    ],
-)
-def test_trials_are_refused(tmp_path, text, says):
-    (tmp_path / "trials").write_text(text)
-    with pytest.raises(ConfigError, match=says):
-        read(str(tmp_path / "trials"), lambda overrides: None)
-
-
-def test_the_config_checks_every_trial(tmp_path, submit):
-    (tmp_path / "trials").write_text("a --config.seed=1\nb --config.loss.factr=2\n")
-    args = ["slurm", STAGE1, "--workdir=w", f"--trials={tmp_path}/trials"]
-    code, err, calls = submit(*args)
-    assert (code, calls) == (64, [])
-    assert "loss.factr" in err
 
 
 @pytest.mark.parametrize(

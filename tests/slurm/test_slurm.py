@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture
-def submit(slurm, tmp_path_factory):
-    """Submits a stage-1 run of seconds: the job's id."""
+def run(slurm, tmp_path_factory):
+    """Runs a main where the cluster is: what it printed."""
     cache = tmp_path_factory.getbasetemp() / "jax_cache"
     env = slurm.env | {
         # The nodes' names are of this cluster alone: no resolver knows them.
@@ -30,21 +30,27 @@ def submit(slurm, tmp_path_factory):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
 
-    def submit(workdir, *args):
-        command = [
-            "--config=experiments/digits.py:smoke",
-            f"--workdir={workdir}",
-            *QUIET,
-        ]
-        said = subprocess.run(
-            [sys.executable, "-m", "launch.submit", "slurm", *command, *args],
+    def run(module, *words):
+        return subprocess.run(
+            [sys.executable, "-m", module, *words],
             cwd=ROOT,
             env=env,
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-        return int(said.split()[-1])  # Submitted batch job 7
+
+    return run
+
+
+@pytest.fixture
+def submit(run):
+    """Submits a stage-1 run of seconds: the job's id."""
+
+    def submit(workdir, *args):
+        config = "--config=experiments/digits.py:smoke"
+        words = ["slurm", config, f"--workdir={workdir}", *QUIET, *args]
+        return int(run("launch.submit", *words).split()[-1])  # Submitted batch job 7
 
     return submit
 
@@ -98,19 +104,35 @@ def test_a_preempted_job_is_requeued_and_ends_as_the_uninterrupted_one(
     assert digests(cut, STEPS) == digests(whole, STEPS)
 
 
-def test_an_array_of_three_trials(slurm, submit, tmp_path):
-    trials = tmp_path / "trials"
-    trials.write_text(
-        "low --config.loss.factor=1.5\n"
-        "middle --config.loss.factor=2\n"
-        "high --config.loss.factor=2.5 --config.seed=1\n"
+SWEEP = """
+from experiments import sweeps
+
+def get_sweep():
+    return sweeps.trials(
+        sweeps.grid("loss.factor", (1.5, 2.0, 2.5)),
+        stage1="experiments/digits.py:smoke",
+        stage2="experiments/digits.py:smoke2",
+        fixed={"both:log.tensorboard": False, "both:look.every": 1000},
     )
-    job = submit(tmp_path / "sweep", f"--trials={trials}", "--at_once=1")
-    assert end_of(slurm, job) == ["COMPLETED"] * 3, logs(tmp_path / "sweep")
-    for name, factor in (("low", 1.5), ("middle", 2.0), ("high", 2.5)):
-        found = json.loads((tmp_path / "sweep" / name / "config.json").read_text())
+"""
+
+
+def test_an_array_of_three_trials(slurm, run, tmp_path):
+    """Each trains and evaluates both of its stages; what is done is not sent again."""
+    file, out = tmp_path / "three.py", tmp_path / "sweep"
+    file.write_text(SWEEP)
+    words = [str(file), f"--out={out}", "--place=slurm", "--at_once=2"]
+    job = int(run("launch.sweep", *words).split()[-1])
+    names = [f"factor{factor}" for factor in (1.5, 2, 2.5)]
+    assert end_of(slurm, job) == ["COMPLETED"] * 3, logs(out)
+    for name, factor in zip(names, (1.5, 2.0, 2.5), strict=True):
+        found = json.loads((out / name / "stage1" / "config.json").read_text())
         assert found["config"]["loss"]["factor"] == factor
-        assert digests(tmp_path / "sweep" / name, 8)
+        for stage in ("stage1", "stage2"):
+            assert digests(out / name / stage, 8)
+            assert list((out / name / stage / "evals").glob("*.json"))
+        assert (out / name / "DONE.json").exists()
+    assert run("launch.sweep", *words) == "all trials are done\n"
 
 
 def test_a_cancelled_job_stays_cancelled(slurm, submit, tmp_path):

@@ -108,12 +108,12 @@ def records(folder) -> list[dict]:
     return sorted(found, key=lambda record: record["written"])
 
 
-def merged(out, name: str) -> dict:
+def merged(*folders) -> dict:
     """The numbers of a trial, its stages' evaluations in one: later ones win.
 
     Only what `launch.evaluate` does unasked: EMA weights, seed 0, no guidance.
     """
-    both = records(epath.Path(out) / name) + records(epath.Path(out) / f"{name}_base")
+    both = [record for folder in folders for record in records(folder)]
     usual = [r for r in both if r["weights"] == "ema" and r["seed"] == 0]
     plain = [r for r in usual if r.get("guidance", 1.0) == 1.0]
     return {key: value for record in plain for key, value in record.items()}

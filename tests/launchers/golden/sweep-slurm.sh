@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-#SBATCH --job-name=digits-stage1
+#SBATCH --job-name=loss-factor
 #SBATCH --chdir=/repo
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
-#SBATCH --output=/shared/s1/logs/slurm-%A_%a.log
+#SBATCH --output=/shared/sweep/logs/slurm-%A_%a.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@300
-#SBATCH --array=0-2%2
+#SBATCH --array=0-4%2
+#SBATCH --gpus-per-node=1
 #SBATCH --partition=gpu
-#SBATCH --account=lab
 set -uo pipefail
 
 # Of an array, this task alone: the array's id may be this job's own.
@@ -17,24 +17,27 @@ job=$SLURM_JOB_ID
 job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 trial=()
 case $SLURM_ARRAY_TASK_ID in
-  0) trial=(--workdir /shared/s1/low --config.loss.factor=1.5) ;;
-  1) trial=(--workdir /shared/s1/high --config.loss.factor=2.5 --config.loss.bias=3) ;;
-  2) trial=(--workdir '/shared/s1/two words' '--config.ema=(0.9, 0.99)') ;;
+  0) trial=(--trial=factor1.3) ;;
+  1) trial=(--trial=factor1.5) ;;
+  2) trial=(--trial=factor1.7) ;;
+  3) trial=(--trial=factor1.9) ;;
+  4) trial=(--trial=factor2.1) ;;
 esac
 train=(
   python
   -m
-  launch.train
-  --config
-  experiments/digits.py:stage1
-  --config.seed=1
-  '--config.ema=(0.9, 0.99)'
+  launch.sweep
+  experiments/sweeps/loss_factor.py
+  --out
+  /shared/sweep
+  --set=seed=1
+  --devices=gpu:1
   --max_attempts=5
 )
 # The signal ahead of the time limit comes to this shell alone; srun, given it, would kill
 # the processes rather than pass it on.
 trap 'signalled=1; scancel --signal=TERM "$job"' TERM
-srun --output=/shared/s1/logs/slurm-%A_%a-process-%t.log --open-mode=append \
+srun --output=/shared/sweep/logs/slurm-%A_%a-process-%t.log --open-mode=append \
   --kill-on-bad-exit=0 --wait=120 "${train[@]}" "${trial[@]}" &
 step=$!
 signalled=1

@@ -1,0 +1,24 @@
+"""Sizes of stage 2 at two bitrates (the last columns of the paper's table 2).
+
+    python -m launch.sweep experiments/sweeps/base_size.py --out runs/base_size --jobs 2
+
+The sizes of one loss factor stand on one stage 1, trained once.
+"""
+
+from experiments import sweeps
+from experiments.sweeps import bases, grid, product, zipped
+
+_SIZES = {
+    "photos": (((64, 64), (2, 4)), ((64, 128), (4, 6)), ((128, 256), (4, 6))),
+    "imagenet512": (((512, 1024), (6, 16)), ((640, 1280), (6, 16))),
+}
+
+
+def get_sweep(arg: str = "photos") -> list[dict]:
+    configs = bases.configs(arg)
+    widths, depths = zip(*_SIZES[arg], strict=True)
+    sizes = zipped(
+        grid("stage2:base.widths", widths), grid("stage2:base.depths", depths)
+    )
+    points = product(grid("loss.factor", (1.5, 2.0)), sizes)
+    return sweeps.trials(points, share_stage1=True, **configs)

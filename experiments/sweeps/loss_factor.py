@@ -1,0 +1,12 @@
+"""The paper's table 2: five loss factors, bits/pixel against reconstruction and samples.
+
+python -m launch.sweep experiments/sweeps/loss_factor.py --out runs/loss_factor --jobs 2
+"""
+
+from experiments import sweeps
+from experiments.sweeps import bases
+
+
+def get_sweep(arg: str = "photos") -> list[dict]:
+    points = sweeps.grid("loss.factor", (1.3, 1.5, 1.7, 1.9, 2.1))
+    return sweeps.trials(points, **bases.configs(arg))

@@ -1,0 +1,175 @@
+"""What sweep files say, and what is refused before anything begins."""
+
+import importlib
+import json
+
+import pytest
+
+from experiments import sweeps as language
+from experiments.sweeps import bases, chain, grid, product, zipped
+from launch import sweep_jobs, trials
+from ul.core.errors import ConfigError
+from ul.sweeps.runner import lines
+
+READY = (
+    "bitrate", "loss_factor", "bias_factor", "channels", "latent_grid", "base_size",
+)  # fmt: skip
+
+
+def test_products_zips_and_chains():
+    a, b = grid("a", (1, 2)), grid("b", (3, 4))
+    assert product(a, b) == [
+        dict(a=1, b=3), dict(a=1, b=4), dict(a=2, b=3), dict(a=2, b=4),
+    ]  # fmt: skip
+    assert zipped(a, b) == [dict(a=1, b=3), dict(a=2, b=4)]
+    assert chain(a, b) == [dict(a=1), dict(a=2), dict(b=3), dict(b=4)]
+    with pytest.raises(ValueError):
+        zipped(a, grid("b", (3,)))
+
+
+@pytest.mark.parametrize(
+    ("point", "name"),
+    [
+        ({"loss.factor": 1.5, "loss.bias": 3.0}, "factor1.5-bias3"),
+        ({"encoder.latent_channels": 4}, "latent-channels4"),
+        ({"loss.bias": -1.0, "seed": 0}, "biasm1-seed0"),
+        ({"loss.bias": 1.0, "stage2:loss.bias": 2.0}, "loss-bias1-stage2-loss-bias2"),
+        ({"stage2:base.widths": (64, 128)}, "widths64x128"),
+        ({"optimizer.lr": 1e-5, "both:mesh.x": True}, "lr1e-05-xtrue"),
+        ({"decoder.channels": ()}, "channels"),
+        ({"data.source.path": "/a b/C"}, "patha-b-c"),
+    ],
+)
+def test_names_are_made_of_keys_and_values(point, name):
+    (trial,) = language.trials([point], stage1="c")
+    assert trial["name"] == name
+
+
+def test_keys_go_to_their_stages_and_stage_2_follows(expand):
+    point = {"encoder.latent_channels": 3, "both:seed": 5, "stage2:loss.bias": 0.5}
+    (trial,) = expand(point, fixed={"stage2:steps": 4}, sets=["log.every=1"])
+    first, second = trial.stages
+    assert first.overrides == {"encoder.latent_channels": 3, "seed": 5, "log.every": 1}
+    wanted = {"seed": 5, "loss.bias": 0.5, "steps": 4, "log.every": 1}
+    assert second.overrides == wanted | {"latent_shape": [4, 4, 3]}
+    assert (second.resolved["latent_shape"], second.steps) == ([4, 4, 3], 4)
+    assert (first.below, second.below) == (None, first.workdir)
+    train = [line for line in lines("/o", [trial], []) if "launch.train" in line]
+    assert f"--config.stage1.workdir=/o/{first.workdir}" in train[1]
+    assert "'--config.latent_shape=(4, 4, 3)'" in train[1]
+
+
+def test_overrides_may_follow_from_a_point(expand):
+    made = expand(
+        *grid("loss.factor", (1.5, 2.0)),
+        follow=lambda point: {"stage2:loss.bias": point["loss.factor"] / 2},
+    )
+    assert [t.stages[1].resolved["loss"]["bias"] for t in made] == [0.75, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        (
+            {"loss.factr": 2},
+            "trial factr2, .*smoke: unknown key loss.factr; .*loss.factor",
+        ),
+        ({"stage2:loss.factor": 2}, "smoke2: unknown key loss.factor"),
+        ({"loss.factor": 0.5}, "loss.factor is 0.5; it must be above 1"),
+        ({"steps": 2.5}, "steps is 2.5; it must be of type int"),
+        ({"encoder.channels": (16,)}, "must have the same length"),
+        ({"encoder.patch": 2}, "the encoder downsamples 4x"),
+        ({"prior_schedule.logsnr_max": 6.0}, "smoke2: schedule.logsnr_max is 5.0"),
+        ({"stage2:latent_shape": (4, 4, 7)}, "gives .4, 4, 4"),
+        ({"stage3:seed": 1}, "known are stage1, stage2, both"),
+        ({"loss": {"factor": 2}}, "a sweep changes single settings"),
+    ],
+)
+def test_what_training_would_refuse_is_refused_at_once(expand, point, message):
+    name = (lambda p: "t") if "loss" in point else None
+    with pytest.raises(ConfigError, match=message) as e:
+        expand(point, name=name)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("pair", ["steps", "=2", "stpes=2"])
+def test_settings_that_are_none(expand, pair):
+    with pytest.raises(ConfigError, match=pair.split("=")[0] or "--set"):
+        expand({}, name=lambda p: "t", sets=[pair])
+
+
+def test_two_trials_of_one_name(expand):
+    points = [{"loss.factor": 2.0}, {"loss.factor": 2}]
+    with pytest.raises(
+        ConfigError, match="two trials are named 'factor2': .*2.0.* and "
+    ):
+        expand(*points)
+
+
+@pytest.mark.parametrize("described", [[], [{"loss.factor": 2}], [3]])
+def test_what_are_no_trials(described):
+    with pytest.raises(ConfigError, match="no trials|must return"):
+        trials.expand(described, [])
+
+
+@pytest.mark.parametrize("name", ["A", "a/b", "", "-a", "a b", "shared", "a" * 101])
+def test_names_that_are_no_files(expand, name):
+    with pytest.raises(ConfigError, match="trial name"):
+        expand({}, name=lambda point: name)
+
+
+def test_a_stage_1_is_shared_by_name_and_is_the_same(expand):
+    sizes = grid("stage2:base.depths", ((1,), (2,)))
+    made = expand(*product(grid("loss.factor", (1.5, 2.0)), sizes), share_stage1=True)
+    below = [t.stages[0].workdir for t in made]
+    assert below == ["shared/factor1.5/stage1"] * 2 + ["shared/factor2/stage1"] * 2
+    assert len({t.stages[1].workdir for t in made}) == 4
+
+    def seed(point):
+        return {"seed": point["stage2:base.depths"][0]}
+
+    with pytest.raises(ConfigError, match="depths1 and depths2 share shared/stage1"):
+        expand(*sizes, share_stage1=True, follow=seed)
+
+
+@pytest.mark.parametrize("arg", bases.NAMES)
+@pytest.mark.parametrize("file", READY)
+def test_the_ready_sweeps_expand(file, arg):
+    described = importlib.import_module(f"experiments.sweeps.{file}").get_sweep(arg)
+    made = trials.expand(described, [])
+    assert len(made) >= 3 and all(len(t.stages) == 2 for t in made)
+    plain = {sweep_jobs.plain(f"{file}-{t.name}") for t in made}
+    assert len(plain) == len(made) and max(map(len, plain)) <= 40
+    json.dumps([t.overrides for t in made])
+
+
+def test_the_ablations_are_a_sweep():
+    ablations = importlib.import_module("experiments.sweeps.ablations")
+    made = trials.expand(ablations.get_sweep(), ["seed=1"])
+    assert [len(t.stages) for t in made] == [2] * 7 + [1] * 3
+    assert all(s.resolved["seed"] == 1 for t in made for s in t.stages)
+    (one,) = ablations.get_sweep("ul")
+    assert one["stages"][1]["config"] == "experiments/ablations.py:ul_base"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("none.py", None, "there is no file"),
+        ("a.py", "def get_swep(): pass", "no attribute 'get_sweep'"),
+        ("a.py", "import nothing_of_that_name", "No module named .*a.py:1"),
+        ("a.py", "def get_sweep(", "SyntaxError"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, file, text, message):
+    if text is not None:
+        (tmp_path / file).write_text(text)
+    with pytest.raises(ConfigError, match=message) as e:
+        trials.files.call("a sweep's file", str(tmp_path / file), "get_sweep")
+    assert "\n" not in str(e.value)
+
+
+def test_names_for_kubernetes():
+    assert sweep_jobs.plain("bitrate-bias2-factor1.5") == "bitrate-bias2-factor1-5"
+    long = [sweep_jobs.plain("a" * 60 + end) for end in ("x", "y")]
+    assert long[0] != long[1] and [len(name) for name in long] == [40, 40]
