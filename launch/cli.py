@@ -56,8 +56,13 @@ def _parse(argv: list[str]) -> list[str]:
         raise ConfigError(_line(e)) from e
 
 
-def run(main: Callable[[], None] | Mapping[str, Callable[[], None]]) -> None:
-    """Run `main`, or the one of several that is named; exit with its error's code."""
+def run(
+    main: Callable[..., None] | Mapping[str, Callable[[], None]], argument: str = ""
+) -> None:
+    """Run `main`, or the one of several that is named; exit with its error's code.
+
+    `argument`: what the one positional argument is that `main` takes.
+    """
     # Some import has set up logging before.
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(format=form, level=logging.WARNING, force=True)
@@ -68,9 +73,12 @@ def run(main: Callable[[], None] | Mapping[str, Callable[[], None]]) -> None:
         if isinstance(main, Mapping) and (not rest or rest[0] not in main):
             raise ConfigError(f"say what to do; known are {', '.join(main)}")
         main = main[rest.pop(0)] if isinstance(main, Mapping) else main
+        if argument and not rest:
+            raise ConfigError(f"give {argument} as an argument")
+        given = [rest.pop(0)] if argument else []
         if rest:
             raise ConfigError(f"unexpected argument {rest[0]!r}")
-        main()
+        main(*given)
     except Exception as e:
         code = e.code if isinstance(e, UserError) else 1
         if code == 1 or flags.FLAGS.is_parsed() and _TRACE.value:

@@ -29,6 +29,7 @@ FLOORS = {
     "pods": 9,
     "session": 9,
     "trials": 9,
+    "reporting": 10,
 }
 # Beyond "lower floors": objectives compute, and know neither networks nor data.
 MAY_IMPORT = {
@@ -52,6 +53,7 @@ OWNERS = {
         "ul/train/curves.py",
         "ul/evals/bit_pictures.py",
         "ul/evals/plots.py",
+        "ul/reporting/drawing.py",
     ),
 }
 NEVER = ("tensorflow", "torch", "pickle", "utils")
