@@ -35,7 +35,7 @@ def define_config() -> Callable[[], config.Common]:
 
 
 def required(holder: flags.FlagHolder) -> str:
-    """The value of a flag that must be given; ConfigError names it where it is not."""
+    """The value of a flag that must be given; ConfigError where it is not."""
     if not holder.value:
         raise ConfigError(f"--{holder.name} is missing")
     return holder.value
@@ -56,13 +56,9 @@ def _parse(argv: list[str]) -> list[str]:
         raise ConfigError(_line(e)) from e
 
 
-def run(
-    main: Callable[..., None] | Mapping[str, Callable[[], None]], argument: str = ""
-) -> None:
+def run(main: Callable | Mapping[str, Callable], operand: str = "") -> None:
     """Run `main`, or the one of several that is named; exit with its error's code.
-
-    `argument`: what the one positional argument is that `main` takes.
-    """
+    `operand`: what the command line must have beside flags, and `main` takes."""
     # Some import has set up logging before.
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(format=form, level=logging.WARNING, force=True)
@@ -73,12 +69,12 @@ def run(
         if isinstance(main, Mapping) and (not rest or rest[0] not in main):
             raise ConfigError(f"say what to do; known are {', '.join(main)}")
         main = main[rest.pop(0)] if isinstance(main, Mapping) else main
-        if argument and not rest:
-            raise ConfigError(f"give {argument} as an argument")
-        given = [rest.pop(0)] if argument else []
-        if rest:
-            raise ConfigError(f"unexpected argument {rest[0]!r}")
-        main(*given)
+        if len(rest) != bool(operand):
+            what = (
+                f"unexpected argument {rest[-1]!r}" if rest else f"{operand} is missing"
+            )
+            raise ConfigError(what)
+        main(*rest)
     except Exception as e:
         code = e.code if isinstance(e, UserError) else 1
         if code == 1 or flags.FLAGS.is_parsed() and _TRACE.value:

@@ -31,4 +31,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "the folder of a sweep")
+    cli.run(main, "the folder of a sweep or of runs")

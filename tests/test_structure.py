@@ -53,7 +53,7 @@ OWNERS = {
         "ul/train/curves.py",
         "ul/evals/bit_pictures.py",
         "ul/evals/plots.py",
-        "ul/reporting/drawing.py",
+        "ul/reporting/plots/",
     ),
 }
 NEVER = ("tensorflow", "torch", "pickle", "utils")

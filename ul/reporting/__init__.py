@@ -7,7 +7,7 @@ from collections.abc import Callable
 from etils import epath
 
 from ul.core.errors import StorageError
-from ul.reporting import drawing, gather, page, spreadsheet
+from ul.reporting import gather, page, plots, spreadsheet
 from ul.train.workdir import write_atomic
 from ul.train.writer import save_bytes
 
@@ -28,7 +28,7 @@ def write(
     """
     report = gather.report(path, predict=predict, progress=progress)
     progress(f"drawing {len(report.rows)} trials")
-    figures = drawing.all_figures(report)
+    figures = plots.all_figures(report)
     where = epath.Path(path) / "report"
     try:
         where.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,8 @@ CONVENTION = (
 def training(trial: Trial, record: Record | None = None) -> Cost:
     """Up to each stage's newest step, but of the stage that has this record up to the
     record's; None where a stage is not there or unreadable."""
-    one, two = [], []
+    one: list[float | None] = []
+    two: list[float | None] = []
     for stage in trial.stages:
         evaluated = record is not None and record in stage.records
         steps = record.numbers["step"] if record and evaluated else stage.trained

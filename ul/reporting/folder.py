@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,11 @@ from ul.train import checkpoint, workdir
 DEPTH = 2
 # What every evaluation has, of which type.
 NEEDED = {"evaluation": str, "step": int, "weights": str, "seed": int}
+# How a command that gave up ends its log; one that was interrupted did not fail.
+ERROR = re.compile(
+    r"(\w+Error|OutOfMemory|UnreadableStep|NoProgress|Stalled|PeerLost): "
+)
+LOG_END, LOG_LINES, MOST_SAID = 4096, 4, 200
 
 
 def read(path: str) -> Sweep:
@@ -40,11 +46,7 @@ def read(path: str) -> Sweep:
         raise ConfigError(f"{path} is no folder; give the one of a sweep or of runs")
     listed = (root / "sweep.json").exists()
     name = root.resolve().name if "://" not in path else root.name
-    title, code, trials = name, "", []
-    if listed:
-        title, code, trials = _listed(root)
-    else:
-        trials = _found(root, name)
+    title, code, trials = _listed(root) if listed else (name, "", _found(root, name))
     if all(t.state == MISSING for t in trials):
         what = "none of its trials has begun" if trials else "no run's config.json"
         raise DataError(
@@ -84,21 +86,33 @@ def _listed(root: epath.Path) -> tuple[str, str, list[Trial]]:
 
 def _trial(root, name, overrides, places) -> Trial:
     stages = tuple(_stage(root, *place) for place in places)
-    return _judged(Trial(name, overrides, stages))
+    return _judged(root, Trial(name, overrides, stages))
 
 
-def _judged(trial: Trial) -> Trial:
-    """The trial with its state, and why it is not done."""
-    reasons: list[str] = []
-    for stage in trial.stages:
-        reasons += [f"{stage.workdir}: {what}" for what in _lacks(stage)]
-    if all(s.config is None and not s.broken for s in trial.stages):
+def _judged(root: epath.Path, trial: Trial) -> Trial:
+    """The trial with its state, and why it is not done: what its runs lack, and the
+    error that its log ends with."""
+    reasons = [f"{s.workdir}: {what}" for s in trial.stages for what in _lacks(s)]
+    ended = _error(root / f"{trial.name}.log") if reasons else None
+    if ended or any(s.broken for s in trial.stages):
+        state, reasons = FAILED, [*([ended] if ended else []), *reasons]
+    elif all(s.config is None for s in trial.stages):
         state = MISSING
-    elif any(s.broken for s in trial.stages):
-        state = FAILED
     else:
         state = PARTIAL if reasons else DONE
     return dataclasses.replace(trial, state=state, reasons=tuple(reasons))
+
+
+def _error(log: epath.Path) -> str | None:
+    """The error that the trial's last command ended with, as launch/cli.py says it."""
+    try:
+        with log.open("rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - LOG_END))
+            end = f.read().decode(errors="replace")
+    except OSError:
+        return None
+    lines = [line for line in re.split(r"[\r\n]+", end) if line.strip()]
+    return next((x[:MOST_SAID] for x in lines[-LOG_LINES:] if ERROR.match(x)), None)
 
 
 def _lacks(stage: Stage) -> Iterator[str]:
@@ -187,7 +201,7 @@ def _below(place: str, rest: str) -> str:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:MOST_SAID]
 
 
 def _run_dirs(root: epath.Path, prefix: str = "", depth: int = 0) -> Iterator[str]:
@@ -211,17 +225,22 @@ def _found(root: epath.Path, name: str) -> list[Trial]:
         if isinstance(stage.parsed, config.Base):
             one = _stage1_of(root, place, stage, stages)
             below |= {place: one} if one else {}
-    trials = []
-    for place, stage in stages.items():
-        if place in below.values():
-            continue
-        chain = (below[place], place) if place in below else (place,)
-        shown = _common(*chain) if len(chain) > 1 else place
-        trial = Trial(
-            name if place == "." else shown, {}, tuple(stages[p] for p in chain)
+    chains = [
+        (below[place], place) if place in below else (place,)
+        for place in stages
+        if place not in below.values()
+    ]
+    return [
+        _judged(
+            root,
+            Trial(
+                name if chain == (".",) else _shown(chain, stages),
+                {},
+                tuple(stages[place] for place in chain),
+            ),
         )
-        trials.append(_judged(trial))
-    return trials
+        for chain in chains
+    ]
 
 
 def _stage1_of(root, place: str, stage: Stage, stages) -> str | None:
@@ -237,7 +256,9 @@ def _stage1_of(root, place: str, stage: Stage, stages) -> str | None:
     return found[0] if found else None
 
 
-def _common(one: str, two: str) -> str:
-    """The folder that both stages lie in, else the second's."""
-    parent = os.path.dirname(one)
-    return parent if parent and parent == os.path.dirname(two) else two
+def _shown(chain: tuple[str, ...], stages) -> str:
+    """What a trial of a folder is called: its own folder if no other run lies in it,
+    else its last run's."""
+    parent = os.path.dirname(chain[-1])
+    inside = {place for place in stages if os.path.dirname(place) == parent}
+    return parent if parent and inside == set(chain) else chain[-1]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from etils import epath
 
 from ul.reporting import costs, folder, numbers, predictions, swept
-from ul.reporting.rows import GENERATION, Column, Picture, Report, Row, Trial, Value
+from ul.reporting.rows import GENERATION, Column, Picture, Report, Row, Value
 
 
 def report(
@@ -38,7 +38,9 @@ def report(
             )
         )
     absent = [f"{title}: {why}" for title, why in numbers.absent(rows).items()]
-    missing = [f"{trial.name}: {why}" for trial in sweep.trials for why in trial.reasons]
+    missing = [
+        f"{trial.name}: {why}" for trial in sweep.trials for why in trial.reasons
+    ]
     return Report(
         sweep=sweep,
         rows=tuple(rows),

@@ -15,8 +15,6 @@ from ul.reporting.rows import (
 )
 
 
-
-
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """A key of the evaluations. `shown`: in the page's table, not in the CSV alone;
@@ -102,7 +100,9 @@ def _chosen(records: Iterable[Record]) -> list[Record]:
             count, seed = r.numbers.get("num_examples"), r.numbers["seed"]
             seeds[count] = min(seed, seeds.get(count, seed))
         kept += [
-            r for r in group if r.numbers["seed"] == seeds[r.numbers.get("num_examples")]
+            r
+            for r in group
+            if r.numbers["seed"] == seeds[r.numbers.get("num_examples")]
         ]
     return kept
 

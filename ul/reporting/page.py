@@ -16,6 +16,8 @@ from ul.reporting.skeleton import PAGE
 NONE = '<td class="none">–</td>'
 # A cell is cut beyond; the whole is in config.json.
 LONGEST = 60
+# More notes than this are folded.
+MOST_OPEN = 12
 
 
 def esc(value: Any) -> str:
@@ -31,8 +33,8 @@ def render(report: Report, figures: Sequence[Figure], made: str, command: str) -
     """`made`: when; `command`: what makes the page again."""
     parts = [
         _head(report, made),
-        _notes(report.notes),
         _table(report),
+        _notes(report.notes),
         _plots(figures, "rate", "Bitrate and quality"),
         _plots(figures, "cost", "Quality and training cost"),
         _published(),
@@ -60,7 +62,7 @@ def _head(report: Report, made: str) -> str:
         for r in records
     )
     mesh = _several(
-        f"{s.facts.get('devices', '?')} device(s), {s.facts.get('processes', '?')} process(es)"
+        f"{s.facts.get('devices', 'unknown devices')}, mesh {s.facts.get('mesh', 'unknown')}"
         for s in stages
     )
     facts = {
@@ -93,7 +95,11 @@ def _notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
     items = "".join(f"<li>{esc(note)}</li>" for note in notes)
-    return f'<h2>Missing</h2><ul class="notes" id="notes">{items}</ul>'
+    shown = " open" if len(notes) <= MOST_OPEN else ""
+    return (
+        f"<details{shown}><summary>Missing: {len(notes)}</summary>"
+        f'<ul class="notes" id="notes">{items}</ul></details>'
+    )
 
 
 def _table(report: Report) -> str:
@@ -163,7 +169,9 @@ def _measured(column: Column, value: Value) -> str:
     shown = form.format(value.value)
     sem = f"<small>± {form.format(value.sem)}</small>" if value.sem is not None else ""
     r = value.record.numbers
-    said = f"step {r['step']}, {r['weights']} weights, seed {r['seed']}: {value.value!r}"
+    said = (
+        f"step {r['step']}, {r['weights']} weights, seed {r['seed']}: {value.value!r}"
+    )
     other = "" if r["weights"] == "ema" else f"<small>{esc(r['weights'])}</small>"
     return (
         f'<td data-value="{value.value!r}"><a href="{esc(link(value.record.source))}" '
@@ -177,8 +185,13 @@ def _plots(figures: Sequence[Figure], group: str, title: str) -> str:
     chosen = [f for f in figures if f.name.startswith(groups.get(group, (group,)))]
     if not chosen:
         return f"<h2>{esc(title)}</h2>{_gone('no numbers to draw')}"
+    sizes = {"losses": " wide", "published": " double", "cost-fid": " double"}
+
+    def size(name: str) -> str:
+        return next((v for k, v in sizes.items() if name.startswith(k)), "")
+
     drawn = "".join(
-        f'<figure class="card plot{" wide" if group == "losses" else ""}">'
+        f'<figure class="card plot{size(f.name)}">'
         f'<a href="{esc(f.name)}.png"><img alt="{esc(f.title)}" '
         f'src="{pictures.of_png(f.png)}"></a>'
         f"<figcaption>{esc(f.caption)}</figcaption></figure>"
@@ -189,7 +202,7 @@ def _plots(figures: Sequence[Figure], group: str, title: str) -> str:
 
 def _published() -> str:
     rows = "".join(
-        f'<tr><td>{esc(p.name)}</td><td>{"yes" if p.guided else "no"}</td>'
+        f"<tr><td>{esc(p.name)}</td><td>{'yes' if p.guided else 'no'}</td>"
         f"<td>{p.fid:g}</td>"
         + (f"<td>{p.training_flops:.2e}</td>" if p.training_flops else NONE)
         + f'<td class="left">{esc(p.source)}</td></tr>'

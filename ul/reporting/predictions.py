@@ -39,7 +39,9 @@ def predict(
         try:
             plan = planning.prepare(first, [first.loss.factor], [first.loss.bias])
             rows = {
-                name: planning.row(plan.spectrum, plan.pixels, c.loss.factor, c.loss.bias)
+                name: planning.row(
+                    plan.spectrum, plan.pixels, c.loss.factor, c.loss.bias
+                )
                 for name, c in members
             }
         except (UserError, OSError) as e:

@@ -21,7 +21,7 @@ main { max-width: 1500px; margin: 0 auto; padding: 28px 32px 60px }
 h1 { margin: 0 0 4px; font-size: 26px }
 h2 { margin: 40px 0 10px; font-size: 19px }
 h3 { margin: 0 0 6px; font-size: 15px }
-p { margin: 6px 0; max-width: 100ch }
+p { margin: 6px 0; max-width: 150ch }
 a { color: var(--link); text-decoration: none }
 a:hover { text-decoration: underline }
 .soft { color: var(--soft); font-size: 13px }
@@ -48,24 +48,27 @@ td.none { color: #9aa5b1 }
 .partial { background: #fdf0cc; color: #83590a }
 .failed { background: #fbdcdc; color: #96231f }
 .missing { background: #e4e7eb; color: #52606d }
-.plots { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(430px, 1fr)) }
+.plots { display: grid; gap: 16px;
+  grid-template-columns: repeat(auto-fill, minmax(430px, 1fr)) }
 figure { margin: 0; padding: 12px }
 figure.wide { grid-column: 1 / -1 }
 figure img { display: block; width: 100%; height: auto }
-figure.wide img { max-width: 1280px; margin: 0 auto }
+figure.wide img { width: auto; max-width: 100% }
+figure.double { grid-column: span 2 }
 figcaption { color: var(--soft); font-size: 12.5px; margin-top: 6px }
-.pictures { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(620px, 1fr)) }
+.pictures { display: grid; gap: 12px; grid-template-columns: minmax(0, 1fr) }
 .trial { padding: 14px }
 .pair { display: flex; gap: 14px; align-items: flex-start; flex-wrap: wrap }
-.pair figure { padding: 0; flex: 1 1 180px; min-width: 0 }
-.pair img { width: auto; max-width: 100%; max-height: 460px; image-rendering: pixelated;
+.pair figure { padding: 0; flex: 0 1 auto; min-width: 0 }
+.pair img { width: auto; max-width: 100%; max-height: 300px; image-rendering: pixelated;
   border: 1px solid var(--line) }
 .gone { color: var(--soft); border: 1px dashed #cbd2d9; border-radius: 6px; padding: 10px;
   font-size: 13px; overflow-wrap: anywhere }
 ul.notes { margin: 6px 0; padding-left: 20px; font-size: 13.5px }
 details summary { cursor: pointer; color: var(--soft); font-size: 13.5px; margin: 8px 0 }
 @media (max-width: 700px) { main { padding: 16px }
-  .plots, .pictures { grid-template-columns: minmax(0, 1fr) } }
+  figure.double { grid-column: auto }
+  .plots { grid-template-columns: minmax(0, 1fr) } }
 </style>
 </head>
 <body>

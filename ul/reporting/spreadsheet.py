@@ -10,7 +10,7 @@ from ul.reporting.rows import Report, Row
 
 def trials(report: Report) -> str:
     """Name, state, overrides, steps, FLOPs, prediction, then each column of the report
-    with its standard error and the evaluation it comes from."""
+    with its standard error; last the evaluations they come from."""
     keys = swept.table(report.sweep.trials, report.differences)
     rows = [_row(report, row, keys) for row in report.rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -39,7 +39,8 @@ def _row(report: Report, row: Row, keys) -> dict[str, Any]:
         key = column.key
         cells[key] = value.value if value else None
         cells[f"{key} sem"] = value.sem if value else None
-        cells[f"{key} from"] = value.record.source if value else None
+    sources = dict.fromkeys(v.record.source for v in row.values.values())
+    cells["evaluations"] = " ".join(sources)
     empty = {f"{c.key} sem" for c in report.columns if _never(report, c)}
     return {k: v for k, v in cells.items() if k not in empty}
 
