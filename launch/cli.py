@@ -35,7 +35,7 @@ def define_config() -> Callable[[], config.Common]:
 
 
 def required(holder: flags.FlagHolder) -> str:
-    """The value of a flag that must be given; ConfigError where it is not."""
+    """The value of a flag that must be given; ConfigError names it where it is not."""
     if not holder.value:
         raise ConfigError(f"--{holder.name} is missing")
     return holder.value
@@ -57,9 +57,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def run(main: Callable | Mapping[str, Callable], operand: str = "") -> None:
-    """Run `main`, or the one of several that is named; exit with its error's code.
-    `operand`: what the command line must have beside flags, and `main` takes."""
-    # Some import has set up logging before.
+    """Run `main` (which takes `operand`), or the one that is named; exit with its code."""
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(format=form, level=logging.WARNING, force=True)
     logging.getLogger("ul").setLevel(logging.INFO)
@@ -70,10 +68,9 @@ def run(main: Callable | Mapping[str, Callable], operand: str = "") -> None:
             raise ConfigError(f"say what to do; known are {', '.join(main)}")
         main = main[rest.pop(0)] if isinstance(main, Mapping) else main
         if len(rest) != bool(operand):
-            what = (
-                f"unexpected argument {rest[-1]!r}" if rest else f"{operand} is missing"
+            raise ConfigError(
+                f"unexpected argument {rest[-1]!r}" if rest else f"give {operand}"
             )
-            raise ConfigError(what)
         main(*rest)
     except Exception as e:
         code = e.code if isinstance(e, UserError) else 1

@@ -1,6 +1,6 @@
 """Folders as sweeps leave them, made by hand in no time: for the report's tests.
 
-    python -m tests.sweep_folder runs/made
+python -m tests.sweep_folder runs/made
 """
 
 import json

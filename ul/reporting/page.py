@@ -62,7 +62,7 @@ def _head(report: Report, made: str) -> str:
         for r in records
     )
     mesh = _several(
-        f"{s.facts.get('devices', 'unknown devices')}, mesh {s.facts.get('mesh', 'unknown')}"
+        f"{s.facts.get('devices', 'unknown devices')}, mesh {_axes(s.facts.get('mesh'))}"
         for s in stages
     )
     facts = {
@@ -78,6 +78,10 @@ def _head(report: Report, made: str) -> str:
     }
     items = "".join(f"<dt>{esc(k)}</dt><dd>{esc(v)}</dd>" for k, v in facts.items())
     return f'<h1>{esc(report.sweep.title)}</h1><dl class="facts">{items}</dl>'
+
+
+def _axes(mesh: Any) -> str:
+    return "x".join(map(str, mesh.values())) if isinstance(mesh, dict) else "unknown"
 
 
 def _several(values: Iterable[Any]) -> str:
@@ -138,7 +142,8 @@ def _th(title: str, below: str) -> str:
 
 
 def _under(column: Column) -> str:
-    parts = [] if column.examples is None else [f"n = {column.examples:,}"]
+    named = column.examples is None or "@" in column.title
+    parts = [] if named else [f"n = {column.examples:,}"]
     if column.guidance is not None:
         parts.append(f"guidance {column.guidance:g}")
     return ", ".join(parts)
@@ -185,10 +190,10 @@ def _plots(figures: Sequence[Figure], group: str, title: str) -> str:
     chosen = [f for f in figures if f.name.startswith(groups.get(group, (group,)))]
     if not chosen:
         return f"<h2>{esc(title)}</h2>{_gone('no numbers to draw')}"
-    sizes = {"losses": " wide", "published": " double", "cost-fid": " double"}
 
     def size(name: str) -> str:
-        return next((v for k, v in sizes.items() if name.startswith(k)), "")
+        double = " double" if name.endswith("published") else ""
+        return " wide" if group == "losses" else double
 
     drawn = "".join(
         f'<figure class="card plot{size(f.name)}">'

@@ -1,7 +1,7 @@
 """What differs between trials: settings, and which of them make the lines of a plot."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ul.reporting.rows import Difference, Stage, Trial
@@ -66,7 +66,7 @@ def table(
         if len(values) < len(trials) or len({text(v) for v in values.values()}) > 1
     }
     if varied or any(chosen.values()):
-        return dict(varied)
+        return {_short(key, varied): values for key, values in varied.items()}
     both: dict[str, Mapping[str, Any]] = {}
     for d in found:
         if both.get(d.key, d.values) == d.values:
@@ -74,6 +74,12 @@ def table(
         else:
             both[f"{d.stage}: {d.key}"] = d.values
     return both
+
+
+def _short(key: str, keys: Iterable[str]) -> str:
+    """Without the stage that it is for ("stage1:loss.bias"), if no other is so called."""
+    short = key.rpartition(":")[2]
+    return short if sum(k.rpartition(":")[2] == short for k in keys) == 1 else key
 
 
 def along(keys: Mapping[str, Any]) -> str:

@@ -4,53 +4,60 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from ul.reporting import costs, published
-from ul.reporting.plots.style import SIZE, heading, plain, png, series, slug
+from ul.reporting.plots.style import (
+    SIZE,
+    heading,
+    note,
+    plain,
+    png,
+    series,
+    slug,
+)
 from ul.reporting.rows import Column, Figure, Report
 
 FAMILIES = {"EDM2": "#6b7280", "DiT": "#b08968", "SiD2": "#7c9a6d", "UL": "#8e7cc3"}
 
 
 def against_flops(report: Report) -> list[Figure]:
-    """FID, or the pixel Frechet distance, against training FLOPs."""
-    figures = [
-        figure
-        for column in report.columns
-        if column.metric in ("fid", "frechet")
-        for figure in _cost_figure(report, column)
-    ]
-    if not any(c.metric == "fid" for c in report.columns):
-        figures.append(_published_alone())
-    return figures
+    """FID against training FLOPs, by itself and among the published; without any FID
+    the pixel Frechet distance by itself, and the published alone."""
+    fids = [c for c in report.columns if c.metric == "fid"]
+    if fids:
+        pairs = [(c, beside) for c in fids for beside in (False, True)]
+        return [f for pair in pairs for f in _figure(report, *pair)]
+    frechets = [c for c in report.columns if c.metric == "frechet"]
+    return [*(f for c in frechets for f in _figure(report, c, False)), _alone()]
 
 
-def _cost_figure(report: Report, column: Column) -> list[Figure]:
+def _figure(report: Report, column: Column, among: bool) -> list[Figure]:
+    """`among`: the published points; none if no trial has the number and its cost."""
     points = []
     for row in report.rows:
         if column in row.values:
-            value = row.values[column]
-            cost = costs.training(row.trial, value.record)
-            if cost.together:
-                points.append((row, cost, value.value))
+            cost = costs.training(row.trial, row.values[column].record)
+            both = cost.together
+            if both is not None:
+                alone = both if cost.stage2 is None else cost.stage2
+                points.append((row, alone, both, row.values[column].value))
     if not points:
         return []
-    real = column.metric == "fid"
-    if real:
+    if among:
         figure, (axis, beside) = _two_panels()
         _references(axis, beside)
     else:
         figure, axis = plt.subplots(figsize=SIZE)
-    for row, cost, y in points:
-        colour, marker = series(report.rows)[row.series]
-        alone = cost.stage2 or cost.together
-        axis.plot([alone, cost.together], [y, y], ":", color=colour, linewidth=0.9)
-        axis.scatter(cost.together, y, 34, "white", marker, edgecolors=colour, zorder=3)
-        axis.scatter(alone, y, 34, colour, marker, zorder=4)
-        axis.annotate(
-            plain(row.label), (alone, y), xytext=(5, 4), textcoords="offset points",
-            fontsize=7.5, color="#4b5563",
-        )  # fmt: skip
-    for name, (colour, marker) in series(report.rows).items():
-        axis.scatter([], [], 34, colour, marker, label=plain(name) or "this sweep")
+    styles = series(report.rows)
+    for row, alone, both, y in points:
+        colour, marker = styles[row.series]
+        axis.plot([alone, both], [y, y], ":", color=colour, linewidth=0.9)
+        axis.scatter(both, y, 34, "white", marker=marker, edgecolors=colour, zorder=3)
+        axis.scatter(alone, y, 34, colour, marker=marker, zorder=4)
+        if not among:
+            note(axis, row.label, (alone, y))
+    for name, (colour, marker) in styles.items():
+        axis.scatter(
+            [], [], 34, colour, marker=marker, label=plain(name) or "this sweep"
+        )
     axis.set(
         xscale="log",
         xlabel="training FLOPs (1 MAC = 2 FLOP)",
@@ -59,16 +66,24 @@ def _cost_figure(report: Report, column: Column) -> list[Figure]:
     )
     _a_decade(axis)
     axis.legend(loc="best")
-    caption = "Filled: stage 2 alone; hollow: both stages together."
-    if real:
-        caption += (
-            f" Grey and brown: published on {published.DATA}, FID of 50,000 samples; they "
-            "do not compare with a FID on other data or of fewer samples."
-        )
-    else:
-        caption += " Not FID: no published figure compares with it."
+    name = f"cost-{slug(column.key)}" + ("-published" if among else "")
     title = f"{heading(column)} against training FLOPs"
-    return [Figure(f"cost-{slug(column.key)}", title, caption, png(figure))]
+    return [Figure(name, title, _caption(column, among), png(figure))]
+
+
+def _caption(column: Column, among: bool) -> str:
+    said = "Filled: stage 2 alone; hollow: both stages together."
+    if among:
+        return (
+            f"{said} Hollow and filled small points, and the panel on the right: published "
+            f"on {published.DATA}, FID of 50,000 samples; they do not compare with a FID on "
+            "other data, at another size or of fewer samples."
+        )
+    if column.metric == "frechet":
+        said += (
+            " Pixel Frechet distance: not FID, no published figure compares with it."
+        )
+    return said
 
 
 def _a_decade(axis) -> None:
@@ -121,7 +136,7 @@ def _references(axis, beside) -> None:
     axis.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _published_alone() -> Figure:
+def _alone() -> Figure:
     figure, (axis, beside) = _two_panels()
     _references(axis, beside)
     axis.set(

@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from ul.reporting import numbers, swept
-from ul.reporting.plots.style import GREY, SIZE, heading, plain, png, series, slug
+from ul.reporting.plots.style import GREY, SIZE, heading, note, plain, png, series, slug
 from ul.reporting.rows import Column, Curve, Figure, Report, Row, Value
 
 # A rate range wider than this is drawn on a log axis.
@@ -137,14 +137,7 @@ def _mark(axis, points) -> None:
     """Small numbers beside the points, unless they are too many to read."""
     if len(points) <= MOST_LABELS:
         for row, (rate, _), y in points:
-            axis.annotate(
-                plain(row.label),
-                (rate, y),
-                xytext=(5, 4),
-                textcoords="offset points",
-                fontsize=7.5,
-                color="#4b5563",
-            )
+            note(axis, row.label, (rate, y))
 
 
 def _gaussian(axis, known: Sequence[Curve]) -> None:
@@ -182,10 +175,7 @@ def predicted(report: Report) -> list[Figure]:
         axis.errorbar(
             x, rate.value, yerr=rate.sem, color=colour, marker=marker, capsize=2.5
         )
-        axis.annotate(
-            plain(row.label), (x, rate.value), xytext=(5, 4), textcoords="offset points",
-            fontsize=7.5, color="#4b5563",
-        )  # fmt: skip
+        note(axis, row.label, (x, rate.value))
     ends = [0.0, 1.08 * max(max(x, rate.value) for _, x, rate in points)]
     axis.plot(ends, ends, color=GREY, linewidth=1, label="as predicted", zorder=0)
     axis.set(

@@ -58,6 +58,18 @@ def heading(column: Column) -> str:
     return title
 
 
+def note(axis, text: str, at: tuple[float, float]) -> None:
+    """A small text beside a point."""
+    axis.annotate(
+        plain(text),
+        at,
+        xytext=(5, 4),
+        textcoords="offset points",
+        fontsize=7.5,
+        color="#4b5563",
+    )
+
+
 def png(figure) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=DPI)

@@ -1,0 +1,129 @@
+"""The report in a real browser, without a network: nothing fails, every plot is drawn.
+
+make browser
+"""
+
+import io
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import sweep_folder
+from tests.running import DIGITS
+from ul import reporting
+
+pytestmark = pytest.mark.browser
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium if there is one, else Playwright's."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    system = next(filter(None, map(shutil.which, NAMES)), None)
+    # Chromium has no sandbox for root, as in containers.
+    args = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_api.sync_playwright() as p:
+        try:
+            found = p.chromium.launch(executable_path=system, args=args)
+        except sync_api.Error as e:
+            pytest.skip(f"no Chromium to be had: {str(e).splitlines()[0]}")
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Six trials made by hand, with FIDs."""
+    out = sweep_folder.sweep(tmp_path_factory.mktemp("made"), fid=True)
+    return reporting.write(str(out), predict=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cache):
+    """Two trials trained and evaluated for real, in seconds; a third was cut short."""
+    from tests.running import Commands
+
+    out, run = tmp_path_factory.mktemp("trained"), Commands(cache)
+    for factor in (1.5, 2.5, 3.5):
+        one, two = (out / f"factor{factor}" / s for s in ("stage1", "stage2"))
+        quiet = "--config.log.tensorboard=false"
+        changed = (f"--config.loss.factor={factor}", quiet)
+        run("train", f"--config={DIGITS}:smoke", f"--workdir={one}", *changed)
+        if factor == 3.5:
+            continue
+        run("evaluate", f"--workdir={one}")
+        below = f"--config.stage1.workdir={one}"
+        run("train", f"--config={DIGITS}:smoke2", f"--workdir={two}", below, quiet)
+        run("evaluate", f"--workdir={two}", "--num_examples=40", "--guidance=1,1.5")
+    return run("report", out).splitlines()[-1]
+
+
+@pytest.fixture
+def opened(browser):
+    """A page as a user sees it, and what went wrong in it."""
+    context = browser.new_context(offline=True, viewport={"width": 1400, "height": 900})
+    page, wrong = context.new_page(), []
+    page.on("console", lambda m: wrong.append(f"{m.type}: {m.text}"))
+    page.on("pageerror", lambda e: wrong.append(f"uncaught: {e}"))
+    page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url[:100]}"))
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url))
+    yield page, wrong, asked
+    context.close()
+
+
+def picture(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("which", ["made", "trained"])
+def test_every_plot_is_drawn_and_nothing_fails(opened, which, request, tmp_path):
+    path = request.getfixturevalue(which)
+    page, wrong, asked = opened
+    page.goto(f"file://{path}")
+    page.wait_for_load_state("load")
+    images = page.locator("img")
+    sizes = images.evaluate_all("all => all.map(i => [i.complete, i.naturalWidth])")
+    assert len(sizes) >= 10 and all(done and width > 0 for done, width in sizes), sizes
+    plots = page.locator("figure.plot img")
+    assert plots.count() >= 8
+    for i in range(plots.count()):
+        pixels = picture(plots.nth(i).screenshot())
+        colours, counts = np.unique(pixels, axis=0, return_counts=True)
+        blank = counts.max() / counts.sum()
+        assert len(colours) > 100 and blank < 0.99, plots.nth(i).get_attribute("alt")
+    page.screenshot(path=tmp_path / f"{which}.png", full_page=True)
+    assert (
+        len(np.unique(picture((tmp_path / f"{which}.png").read_bytes()), axis=0)) > 500
+    )
+    assert not wrong, wrong
+    assert [url for url in asked if not url.startswith("data:")] == [f"file://{path}"]
+
+
+def test_the_table_sorts_by_a_click_on_its_head(opened, made):
+    page, wrong, _ = opened
+    page.goto(f"file://{made}")
+    head = page.locator("#trials th", has_text="PSNR")
+    at = head.evaluate("h => h.cellIndex")
+
+    def column():
+        cells = page.locator(f"#trials tbody td:nth-child({at + 1})")
+        return [float(t) for t in cells.all_inner_texts()]
+
+    head.click()
+    assert column() == sorted(column(), reverse=True)
+    head.click()
+    assert column() == sorted(column())
+    assert len(column()) == 6 and not wrong
+
+
+def test_a_narrow_window_scrolls_no_page_sideways(opened, made):
+    page, _, _ = opened
+    page.set_viewport_size({"width": 420, "height": 800})
+    page.goto(f"file://{made}")
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 420
