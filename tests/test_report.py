@@ -284,6 +284,10 @@ def test_partial_failed_and_missing_trials_are_said_to_be(tmp_path):
     ):
         assert said in text, said
     assert trials_csv(tmp_path)["half"]["stage 1 steps"] == "700"
+    # Without any FID the published ones stand alone, on no axis of ours.
+    names = {p.name for p in (tmp_path / "report").glob("*.png")}
+    assert "published.png" in names and not any("cost-fid" in n for n in names)
+    assert "cost-frechet-n-500-guidance-1.png" in names
 
 
 def test_a_picture_that_is_not_there_is_named(tmp_path):
@@ -357,14 +361,6 @@ def test_one_run_by_itself_has_a_page(tmp_path):
     found = written(tmp_path / "s1")
     assert all((tmp_path / "s1/report" / link).exists() for link in found.links())
     assert found.row("s1")[1] == DONE
-
-
-def test_of_a_sweep_without_fid_the_published_stand_alone(tmp_path):
-    sweep_folder.trial(tmp_path, 2.0, 3.0)
-    written(tmp_path)
-    names = {p.name for p in (tmp_path / "report").glob("*.png")}
-    assert "published.png" in names and not any("cost-fid" in n for n in names)
-    assert "cost-frechet-n-500-guidance-1.png" in names
 
 
 def test_published_costs_are_those_of_the_papers_in_flop():
