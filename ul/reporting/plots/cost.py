@@ -145,7 +145,7 @@ def _alone() -> Figure:
         ylabel=f"FID@50k, {published.DATA}",
         title=f"Published: FID against training FLOPs, {published.DATA}",
     )
-    axis.legend(loc="upper right")
+    axis.legend(loc="upper left")
     caption = (
         "No trial of this sweep has a FID, so these stand alone: they are of other data, "
         "other sizes and another metric than anything measured here. Autoencoders' "
