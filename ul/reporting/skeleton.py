@@ -22,6 +22,7 @@ h1 { margin: 0 0 4px; font-size: 26px }
 h2 { margin: 40px 0 10px; font-size: 19px }
 h3 { margin: 0 0 6px; font-size: 15px }
 p { margin: 6px 0; max-width: 150ch }
+h1, h3, code, figcaption, li { overflow-wrap: anywhere }
 a { color: var(--link); text-decoration: none }
 a:hover { text-decoration: underline }
 .soft { color: var(--soft); font-size: 13px }
@@ -91,7 +92,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
       const x = Number(of(a) || NaN), y = Number(of(b) || NaN);
       if (Number.isNaN(x) && Number.isNaN(y)) return down ? order : -order;
       if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
-      return down ? x - y : y - x;
+      return down ? y - x : x - y;
     });
     body.append(...rows);
   });
