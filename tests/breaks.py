@@ -736,6 +736,55 @@ BREAKS = (
         "",
         "tests/test_external.py::test_a_header_as_long_as_a_pickle_begins_is_none",
     ),
+    Break(
+        "a report mixes counts of examples",
+        "ul/reporting/numbers.py",
+        'count = numbers.get("num_examples")',
+        "count = None",
+        "tests/test_report.py::test_counts_and_guidances_never_share_a_column",
+    ),
+    Break(
+        "a report escapes nothing",
+        "ul/reporting/page.py",
+        "return html.escape(str(value))",
+        "return str(value)",
+        "tests/test_report.py::test_all_text_is_escaped",
+    ),
+    Break(
+        "a report takes the oldest step",
+        "ul/reporting/numbers.py",
+        'newest = max(r.numbers["step"]',
+        'newest = min(r.numbers["step"]',
+        "tests/test_report.py::test_the_newest_step_of_ema_weights_and_the_lowest_seed_is_taken",
+    ),
+    Break(
+        "a report counts the forward pass alone",
+        "ul/reporting/costs.py",
+        "count.closed(stage.parsed).training",
+        "count.closed(stage.parsed).forward",
+        "tests/test_report.py::test_flops_are_three_forward_passes_of_all_steps",
+    ),
+    Break(
+        "published MACs pass for FLOPs",
+        "ul/reporting/published.py",
+        "return 6.0 *",
+        "return 3.0 *",
+        "tests/test_report.py::test_published_costs_are_those_of_the_papers_in_flop",
+    ),
+    Break(
+        "a report's links do not leave its folder",
+        "ul/reporting/page.py",
+        'urllib.parse.quote(f"../{source}")',
+        "urllib.parse.quote(source)",
+        "tests/test_report.py::test_every_link_leads_to_a_file",
+    ),
+    Break(
+        "a failed trial is partial",
+        "ul/reporting/folder.py",
+        "for x in lines[-LOG_LINES:] if ERROR",
+        "for x in lines[:0] if ERROR",
+        "tests/test_report.py::test_partial_failed_and_missing_trials_are_said_to_be",
+    ),
 )
 
 

@@ -142,7 +142,7 @@ def _stage(
         if below:
             first = config.parse(below.resolved)
             resolved["stage1"]["workdir"] = below.workdir
-            assert isinstance(first, config.Autoencoder)
+            assert isinstance(first, config.Trained)
             shape = build.modules(first).latent_shape
             if "latent_shape" not in overrides and resolved["latent_shape"] != shape:
                 overrides = overrides | {"latent_shape": list(shape)}
@@ -150,9 +150,9 @@ def _stage(
         parsed = config.parse(build.plain(resolved))
         if below:
             assert isinstance(parsed, config.Base)
-            assert isinstance(first, config.Autoencoder)
+            assert isinstance(first, config.Trained)
             build.check_stage1(parsed, first)
-        elif isinstance(parsed, config.Autoencoder):
+        elif isinstance(parsed, config.Trained):
             build.stage1(parsed)
         if isinstance(parsed, config.Generators):
             build.latent_sampler(parsed)
