@@ -204,7 +204,7 @@ def test_files_that_cannot_be_used_leave_nothing(tmp_path, name, make, message):
 
 def test_a_header_as_long_as_a_pickle_begins_is_none(tmp_path):
     path = tmp_path / "a.safetensors"
-    for n in range(600, 700):  # padded to whole words of eight bytes
+    for n in range(500, 600):  # padded to whole words of eight bytes
         save_file({"a": np.ones(3, np.float32)}, path, {"note": "x" * n})
         if path.read_bytes().startswith(b"\x80\x02"):
             break
