@@ -113,14 +113,29 @@ def lines(workdir):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def wait_for_step(process, workdir, step, timeout=300):
-    """Until the run has logged `step`."""
+def _poll(process, what, found, timeout):
     end = time.monotonic() + timeout
     while time.monotonic() < end and process.poll() is None:
         try:
-            if any(line["step"] >= step for line in lines(workdir)):
+            if found():
                 return
         except (OSError, ValueError):
             pass
         time.sleep(0.02)
-    raise AssertionError(f"step {step} never came; exit code {process.poll()}")
+    raise AssertionError(f"{what} never came; exit code {process.poll()}")
+
+
+def wait_for_step(process, workdir, step, timeout=300):
+    """Until the run has logged `step`."""
+    _poll(
+        process,
+        f"step {step}",
+        lambda: any(line["step"] >= step for line in lines(workdir)),
+        timeout,
+    )
+
+
+def wait_for_checkpoint(process, workdir, step, timeout=300):
+    """Until the checkpoint of `step` is verified: what a kill leaves to resume from."""
+    path = workdir / "verified" / f"{step}.json"
+    _poll(process, f"checkpoint {step}", path.exists, timeout)

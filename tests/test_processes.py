@@ -22,6 +22,7 @@ from tests.running import (
     lines,
     stage1,
     wait_for,
+    wait_for_checkpoint,
     wait_for_step,
 )
 from ul.train import checkpoint
@@ -143,7 +144,8 @@ def test_a_process_that_is_killed_ends_the_others_and_the_rerun_resumes(
     alone, together, tmp_path
 ):
     made = together(2, tmp_path / "w", *TWENTY, "--peer_timeout=10")
-    wait_for_step(made.processes[0], tmp_path / "w", 12)
+    # Logging step 12 is not enough: the save of step 10 may still be under way.
+    wait_for_checkpoint(made.processes[0], tmp_path / "w", 10)
     made.processes[1].kill()
     began = time.monotonic()
     code = made.processes[0].wait(timeout=120)
