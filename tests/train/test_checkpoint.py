@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from ul.core import mesh
-from ul.core.errors import CheckpointError, NonFiniteError
+from ul.core import mesh, processes
+from ul.core.errors import CheckpointError, NonFiniteError, PeerLost, StorageError
 from ul.train import checkpoint, state
 
 TX = optax.adam(1e-3)
@@ -192,6 +192,31 @@ def part(width=256):
             }
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "count", "raised"),
+    [
+        ("UNKNOWN: Gloo AllGather failed: Connection reset by peer", 2, PeerLost),
+        ("FAILED_PRECONDITION: No space left on device", 2, StorageError),
+        ("UNKNOWN: Gloo AllGather failed: Connection reset by peer", 1, StorageError),
+    ],
+)
+def test_a_lost_process_is_not_taken_for_a_full_disk(
+    tmp_path, monkeypatch, said, count, raised
+):
+    kept = checkpoint.Checkpoints(tmp_path, keep=3)
+
+    def fails(*args, **how):
+        raise ValueError(said)  # as Orbax hands on what JAX and TensorStore raise
+
+    monkeypatch.setattr(kept._manager, "save", fails)
+    monkeypatch.setattr(processes, "count", lambda: count)
+    monkeypatch.setattr(processes, "LEAVE_SECONDS", 0)
+    with pytest.raises(raised):
+        kept.save(1, make(1))
+    monkeypatch.undo()
+    kept.close()
 
 
 def test_a_part_can_be_read_alone(saved):

@@ -38,6 +38,8 @@ T = TypeVar("T")
 # Leaving waits so long for the others, who may still be reading why; or, where all stop
 # together, may still be at the end of a save.
 LEAVE_SECONDS = 5
+# How messages of collectives and barriers that failed name what failed.
+COLLECTIVE = ("gloo", "nccl", "collective", "coordination", "barrier", "heartbeat")
 TOGETHER_SECONDS = 60
 _uses: collections.Counter[str] = collections.Counter()
 
@@ -293,6 +295,21 @@ def end(code: int, reason: str) -> NoReturn:
     sys.exit(code)
 
 
+def of_a_peer(error: Exception) -> bool:
+    """Whether a collective or a barrier failed, whatever kind of error it came as: a
+    value read from a device brings ValueError, as full disks do."""
+    text = str(error).lower()
+    return count() > 1 and any(word in text for word in COLLECTIVE)
+
+
+def peer_lost(error: Exception) -> PeerLost:
+    """What to raise where a collective failed."""
+    time.sleep(LEAVE_SECONDS)  # if it left with a reason, the guard ends this one
+    return PeerLost(
+        f"another process is gone ({_first(error)}); run the same command again"
+    )
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """What JAX raises for a device that is full or a process that is gone, in one line.
@@ -310,7 +327,4 @@ def plain_errors() -> Iterator[None]:
             ) from e
         if count() == 1:
             raise
-        time.sleep(LEAVE_SECONDS)  # if it left with a reason, the guard ends this one
-        raise PeerLost(
-            f"another process is gone ({_first(e)}); run the same command again"
-        ) from e
+        raise peer_lost(e) from e

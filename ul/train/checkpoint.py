@@ -25,6 +25,7 @@ from ul.core.errors import (
     NonFiniteError,
     StorageError,
     UnreadableStep,
+    UserError,
 )
 from ul.train.workdir import write_atomic
 
@@ -40,6 +41,13 @@ def short(error: Exception) -> str:
     """The part of a storage library's message that a person reads."""
     line = str(error).split(" [tensorstore_spec")[0].split("\n")[0]
     return line if len(line) <= 300 else line[:300] + "..."
+
+
+def _failed(what: str, error: Exception) -> UserError:
+    """Of the storage or, where a collective of the save failed, of another process."""
+    if processes.of_a_peer(error):
+        return processes.peer_lost(error)
+    return StorageError(f"{what}: {short(error)}")
 
 
 def describe(leaf) -> list:
@@ -118,6 +126,7 @@ class Checkpoints:
         Raises:
           NonFiniteError: some leaf is not finite; nothing is saved.
           StorageError: this save or the one before failed.
+          PeerLost: another process went away meanwhile.
         """
         self.wait()
         digests, broken = measure(state)
@@ -133,9 +142,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=items, force=True)
         except (OSError, ValueError) as e:
-            raise StorageError(
-                f"checkpoint {step} cannot be written: {short(e)}"
-            ) from e
+            raise _failed(f"checkpoint {step} cannot be written", e) from e
         self._pending = (step, meta)
 
     def poll(self) -> None:
@@ -154,6 +161,7 @@ class Checkpoints:
 
         Raises:
           StorageError: it failed; the steps before it are as they were.
+          PeerLost: another process went away meanwhile.
         """
         if not self._pending:
             return
@@ -163,7 +171,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except Exception as e:  # Whatever the storage layers raise.
-            raise StorageError(f"checkpoint {step} was not written: {short(e)}") from e
+            raise _failed(f"checkpoint {step} was not written", e) from e
         if not self._committed(step):
             raise StorageError(f"checkpoint {step} was written but never committed")
         self._mark(step, meta)
