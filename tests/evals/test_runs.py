@@ -111,6 +111,7 @@ def test_reconstructions_are_compared_with_their_originals(made, monkeypatch):
     assert "rate_bpp" not in record and "bound_bpd" not in record
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_skipped_by_name_and_never_a_number(made, capsys):
     request = Request(workdir=str(made / "s2"), num_examples=20)
     record = evaluation.generator(request, shared(only=("inception",)))
@@ -129,6 +130,7 @@ def make(out, split="train", metrics=("fid", "precision", "fd_dinov2"), **how):
     )
 
 
+@pytest.mark.slow
 def test_a_reference_file_gives_what_the_training_images_give(made, tmp_path, capsys):
     make(tmp_path / "ref.npz")
     common = dict(workdir=str(made / "s2"), num_examples=20)
@@ -141,11 +143,9 @@ def test_a_reference_file_gives_what_the_training_images_give(made, tmp_path, ca
     for name in ("fid", "precision", "recall", "fd_dinov2", "frechet"):
         np.testing.assert_allclose(record[name], own[name], rtol=1e-9)
     assert "has no spatial" in record["skipped"]["sfid"] and "sfid" not in record
-    files = [r["file"] for r in record["protocol"]["references"]]
-    assert files == [None, str(tmp_path / "ref.npz")] or files[::-1] == [
-        None,
-        str(tmp_path / "ref.npz"),
-    ]
+    used = {r["file"]: r["metrics"] for r in record["protocol"]["references"]}
+    assert used.keys() == {None, str(tmp_path / "ref.npz")}
+    assert used[None] == ["frechet"]  # of which the file says nothing
     other = shared(digest="d2")
     with pytest.raises(ConfigError, match="another protocol: dinov2 sha256 d1 there"):
         evaluation.generator(request, other)
@@ -206,7 +206,8 @@ def test_a_beginning_of_another_protocol_is_refused(tmp_path):
 
 @pytest.fixture
 def copy(made, tmp_path):
-    shutil.copytree(made / "s1", tmp_path / "s1")
+    fresh = shutil.ignore_patterns("evals")
+    shutil.copytree(made / "s1", tmp_path / "s1", ignore=fresh)
     return tmp_path / "s1"
 
 
@@ -229,6 +230,7 @@ def deleted(monkeypatch, workdir, at):
     monkeypatch.setattr(checkpoint, "read", read)
 
 
+@pytest.mark.slow
 def test_all_steps_with_both_weights(copy):
     both = ["ema", "raw"]
     want = [(2, "ema"), (2, "raw"), (4, "ema"), (4, "raw")]
@@ -289,10 +291,9 @@ def test_both_weights_of_a_run_without_an_average(copy):
         steps(copy, "latest", ["ema", "raw"])
 
 
-def test_the_recorded_command_gives_the_same_numbers_bit_for_bit(
-    command, made, monkeypatch
-):
-    """On a device fewer than seven that the checkpoint was written with."""
+@pytest.mark.slow
+def test_the_recorded_command_gives_the_same_numbers_bit_for_bit(command, made):
+    """On one device, of a checkpoint that eight wrote."""
     where, weights = str(made / "s2"), str(made / "no weights")
     out = command(
         "evaluate", f"--workdir={where}", "--num_examples=20", "--guidance=1.5",
@@ -301,8 +302,8 @@ def test_the_recorded_command_gives_the_same_numbers_bit_for_bit(
     )  # fmt: skip
     assert "labels: uniformly random" in out and "skipped fid:" in out
     first = read(where, "generation-guidance1.5-4-raw-seed5-n20")
-    assert f"--weights_dir='{weights}'" in first["command"].replace("'--", "--'")
     words = shlex.split(first["command"])
+    assert f"--weights_dir={weights}" in words
     assert words[:3] == ["python", "-m", "launch.evaluate"] and "--step=4" in words
     for file in (made / "s2" / "evals").glob("generation-guidance1.5-4-raw*"):
         file.unlink()
@@ -312,6 +313,7 @@ def test_the_recorded_command_gives_the_same_numbers_bit_for_bit(
     assert first == again and first["frechet"] > 0
 
 
+@pytest.mark.slow
 def test_references_have_a_command_of_their_own(command, tmp_path):
     common = ("--config=experiments/digits.py:smoke", "--metrics=frechet")
     out = tmp_path / "eval.npz"

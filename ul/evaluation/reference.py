@@ -85,9 +85,9 @@ def _protocol(config: Settings, split: str, examples, extract: Extractor) -> dic
     """What the numbers depend on, as JSON has it."""
     stated = {
         "schema": references.SCHEMA,
+        "split": split,
         "image_shape": config.data.image_shape,
         "num_images": len(examples),
-        "split": split,
         "augmentation": "none",
         "source": config.data.source,
         "data_digest": data_digest(examples),
