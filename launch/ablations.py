@@ -14,8 +14,8 @@ from experiments import ablations, single_stage
 from launch import cli
 from ul import trials
 from ul.core.errors import ConfigError, Preempted, UserError
+from ul.core.files import write_atomic
 from ul.evals import paper, report
-from ul.train.workdir import write_atomic
 from ul.trials import Stage
 
 _OUT = flags.DEFINE_string("out", None, "Where the runs go.")

@@ -29,6 +29,7 @@ FLOORS = {
     "pods": 9,
     "session": 9,
     "trials": 9,
+    "encoding": 10,
 }
 # Beyond "lower floors": objectives compute, and know neither networks nor data.
 MAY_IMPORT = {
@@ -44,6 +45,7 @@ OWNERS = {
     "clu": ("ul/core/metrics.py", "ul/train/writer.py"),
     "orbax": ("ul/train/checkpoint.py",),
     "grain": ("ul/data/",),
+    "array_record": ("ul/data/",),
     "tensorflow_datasets": ("ul/data/",),
     "flax.linen": ("ul/models/",),
     "tensorboardX": ("ul/train/writer.py",),

@@ -1,6 +1,8 @@
 """A config's run: data, mesh and everything else the loop needs, for either stage."""
 
+import dataclasses
 import functools
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +13,9 @@ from tqdm import tqdm
 from ul import build
 from ul.config import Autoencoder, Base, Common, Pixels
 from ul.core import mesh as meshes
-from ul.core import rng
+from ul.core import processes, rng
 from ul.core.errors import ConfigError, DataError
-from ul.data import pipeline, sources
+from ul.data import latents, pipeline, sources
 from ul.evals import chunks, rate
 from ul.evals.codec import Codec
 from ul.train import optim
@@ -24,6 +26,8 @@ from ul.train.writer import grid
 def dataset(config: Common, split: str):
     """Examples of one split by global index; eval ones never flip and never change."""
     training = split == "train"
+    if training and config.data.augment == "example":
+        return pipeline.endless(fixed(config, split), config.seed)
     return _examples(
         config,
         split,
@@ -36,6 +40,17 @@ def dataset(config: Common, split: str):
 def plain_train(config: Common):
     """The training examples once, in order, without augmentation: a reference."""
     return _examples(config, "train", flip=False, seed=0, shuffle=False)
+
+
+def fixed(config: Common, split: str):
+    """Examples that are the same whenever they come, in order: what a cache holds.
+
+    One crop of an image; with data.flip a training image comes both ways.
+    """
+    if split == "eval":
+        return dataset(config, "eval")
+    once = plain_train(config)
+    return pipeline.both_ways(once) if config.data.flip else once
 
 
 def collect(
@@ -68,6 +83,11 @@ def read(
 
 
 def _examples(config: Common, split: str, **how):
+    source = _source(config, split)
+    return pipeline.examples(source, shape=config.data.image_shape, **how)
+
+
+def _source(config: Common, split: str):
     data = config.data
     source = build.of_kind(
         "data.source",
@@ -81,7 +101,7 @@ def _examples(config: Common, split: str, **how):
             f"the data have {source.num_classes} classes, but data.num_classes is "
             f"{data.num_classes}; set it to {source.num_classes}"
         )
-    return pipeline.examples(source, shape=data.image_shape, **how)
+    return source
 
 
 def eval_batches(config: Common, examples, count: int):
@@ -107,6 +127,77 @@ def mesh(config: Common, devices: Any = None) -> jax.sharding.Mesh:
             f"accumulate {config.accumulate} = {rows}"
         )
     return made
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Cached latents of both splits, as examples. `facts`: what a workdir remembers."""
+
+    train: Any
+    held_out: Any
+    facts: dict[str, Any]
+
+
+def cache_identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
+    """What makes a cache this config's, given its stage 1 (`Autoencoder.identity`).
+
+    Raises:
+      ConfigError: no cache can hold what this config trains on.
+    """
+    data = config.data
+    if not codec.exact:
+        raise ConfigError(
+            "stage 1's encoder has a variance of its own and stage 2 learns its draws, "
+            "new ones in every epoch: they cannot be cached"
+        )
+    if data.augment == "stream":
+        image = _source(config, "train")[0]["image"]
+        if data.flip or image.shape != data.image_shape:
+            raise ConfigError(
+                "data.augment is 'stream': every epoch crops and flips anew, which no "
+                "cache can hold; give --config.data.augment=example to launch.encode "
+                "and to training"
+            )
+    ways = {"train": 2 if data.flip else 1, "eval": 1}
+    examples = {split: fixed(config, split) for split in ways}
+    kept = {k: v for k, v in dataclasses.asdict(data).items() if k != "threads"}
+    return {
+        "encoder": encoder,
+        "data": json.loads(json.dumps(kept)),
+        "latent_shape": list(config.latent_shape),
+        "splits": {
+            split: {
+                "count": len(examples[split]),
+                "orientations": ways[split],
+                "fingerprint": pipeline.fixed_fingerprint(examples[split]),
+            }
+            for split in ways
+        },
+    }
+
+
+def open_cache(config: Base, identity: dict, known: dict) -> Cache:
+    """The cache at config.latents. `known`: the facts of a run that used it before.
+
+    Digests of all shards are compared when a run begins; when it goes on, sizes: each
+    record that is read has a checksum besides.
+
+    Raises:
+      DataError: there is none, or it is damaged. ConfigError: it is of another encoder
+        or of other examples.
+    """
+    assert config.latents is not None
+    manifest, name = latents.load(config.latents)
+    latents.check(config.latents, manifest, identity)
+    begun = known.get("manifest") == name
+    part = None if begun else (processes.index(), processes.count())
+    latents.verify(config.latents, manifest, part=part)
+    train, held_out = (
+        latents.Latents(config.latents, manifest, split) for split in ("train", "eval")
+    )
+    facts = {"path": config.latents, "manifest": name, "dtype": manifest["dtype"]}
+    order = pipeline.in_turn(held_out)
+    return Cache(pipeline.endless(train, config.seed), order, facts)
 
 
 def update(config: Common, on: jax.sharding.Mesh) -> Update:
@@ -161,9 +252,8 @@ def abstract_batch(config: Common, on: jax.sharding.Mesh) -> dict:
     return {k: jax.ShapeDtypeStruct(*v, sharding=lies) for k, v in batch.items()}
 
 
-def _run(config: Common, on: jax.sharding.Mesh, **parts) -> Run:
+def _run(config: Common, on: jax.sharding.Mesh, train, **parts) -> Run:
     """What both stages share."""
-    train = dataset(config, "train")
 
     def batches(start, stop):
         return pipeline.train_batches(
@@ -237,16 +327,20 @@ def stage1_run(config: Autoencoder) -> Run:
     return _run(
         config,
         on,
+        dataset(config, "train"),
         prepare=lambda batch, step: batch,
         look=look,
         rate_floor_bpp=config.loss.rate_floor_bpp,
     )
 
 
-def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
+def base_run(
+    config: Base | Pixels, encoder: Codec, frozen: Any, cache: Cache | None = None
+) -> Run:
     """Stage 2, ready for the loop, on the latents of a frozen stage 1.
 
-    `frozen`: parameters of stage 1's encoder and decoder.
+    `frozen`: parameters of stage 1's encoder and decoder. `cache`: latents of both
+    splits that the encoder gave before.
     """
     made, on = build.latent_sampler(config), mesh(config)
     key = jax.random.key(0)
@@ -256,13 +350,15 @@ def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
     root = jax.random.key(config.seed)
 
     def prepare(batch, step):
+        if cache is not None:
+            return batch | {"z_clean": batch["z_clean"].astype(np.float32)}
         image, own = batch.pop("image"), rng.stream(root, "latents", step)
         return batch | {"z_clean": encoder.latents(frozen, image, batch["row"], own)}
 
     scalars = _held_out(
         config,
         build.base_objective(config, made, label_dropout=0.0),
-        dataset(config, "eval"),
+        dataset(config, "eval") if cache is None else cache.held_out,
         on,
         lambda batch: prepare(batch, 0),
     )
@@ -285,6 +381,7 @@ def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
     return _run(
         config,
         on,
+        dataset(config, "train") if cache is None else cache.train,
         prepare=prepare,
         look=look,
         rate_floor_bpp=0.0,

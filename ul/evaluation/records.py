@@ -8,7 +8,8 @@ import numpy as np
 from etils import epath
 
 from ul.core.errors import DataError, StorageError
-from ul.train.workdir import code_version, write_atomic
+from ul.core.files import write_atomic
+from ul.train.workdir import code_version
 from ul.train.writer import save_bytes, save_png
 
 PICTURES = 10

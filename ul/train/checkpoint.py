@@ -26,7 +26,7 @@ from ul.core.errors import (
     StorageError,
     UnreadableStep,
 )
-from ul.train.workdir import write_atomic
+from ul.core.files import write_atomic
 
 log = logging.getLogger("ul")
 
