@@ -259,12 +259,10 @@ def _unlike(there: dict, here: dict) -> list[str]:
     if any(a != b for _, a, b in examples):
         data = there["data"]
         examples += [(f"data.{k}", data.get(k), v) for k, v in here["data"].items()]
-    encoders = [e["encoder"]["encoder"] for e in (there, here)]
-    if encoders[0] != encoders[1]:
+    a, b = there["encoder"], here["encoder"]
+    if a["encoder"] != b["encoder"]:
         named = "{encoder} ({workdir} step {step}, {weights})"
-        pairs.append(
-            ("encoder", *(named.format(**e["encoder"]) for e in (there, here)))
-        )
+        pairs.append(("encoder", named.format(**a), named.format(**b)))
     return [f"{k}: {a} there, {b} here" for k, a, b in pairs + examples if a != b]
 
 
