@@ -18,7 +18,7 @@ import jax
 from etils import epath
 
 from experiments import photos
-from ul import build, config, runs
+from ul import build, caches, config, runs
 from ul.core import mesh as meshes
 from ul.data import latents, pipeline
 from ul.train import loop
@@ -49,9 +49,9 @@ def both(widths: tuple[int, ...] | None, out: epath.Path) -> dict[str, loop.Run]
     }
 
 
-def cache(stage2, codec, params, out: epath.Path) -> runs.Cache:
+def cache(stage2, codec, params, out: epath.Path) -> latents.Cache:
     nowhere = {"workdir": "", "step": 0, "weights": "raw", "encoder": ""}
-    identity = runs.cache_identity(stage2, codec, nowhere)
+    identity = caches.identity(stage2, codec, nowhere)
     identity |= {"dtype": "float16", "shard_examples": 4096}
     records = []
     for shard in latents.shards(identity):
@@ -65,9 +65,7 @@ def cache(stage2, codec, params, out: epath.Path) -> runs.Cache:
         records.append(latents.write(out, shard, batches, "float16"))
     latents.finish(out, identity, records)
     known = {"manifest": latents.load(str(out))[1]}
-    return runs.open_cache(
-        dataclasses.replace(stage2, latents=str(out)), identity, known
-    )
+    return caches.opened(dataclasses.replace(stage2, latents=str(out)), identity, known)
 
 
 def steps(run: loop.Run, state, compiled, first: int, count: int):

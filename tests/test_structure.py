@@ -24,6 +24,7 @@ FLOORS = {
     "build": 6,
     "runs": 7,
     "api": 8,
+    "caches": 8,
     "evaluation": 9,
     "planning": 9,
     "pods": 9,

@@ -11,7 +11,7 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
-from ul import api, config, runs
+from ul import api, caches, config, runs
 from ul.core import mesh as meshes
 from ul.core import processes
 from ul.core.errors import ConfigError
@@ -48,7 +48,8 @@ def encode(
         identity |= {"dtype": dtype, "shard_examples": shard_examples}
         check_alike(dataclasses.asdict(parsed), json.dumps(identity["splits"]), seconds)
         processes.from_first("begin", lambda: latents.begin(out, identity), seconds)
-        records = _shards(parsed, ae, out, identity)
+        with processes.plain_errors():
+            records = _shards(parsed, ae, out, identity)
         return processes.from_first(
             "manifest", lambda: latents.finish(out, identity, records), seconds
         )
@@ -61,7 +62,7 @@ def _encoder(parsed: config.Base) -> tuple[api.Autoencoder, dict]:
     params = meshes.to_host(ae.mesh, ae.params)
     params = jax.device_put(params, meshes.replicated(local))
     ae = dataclasses.replace(ae, params=params, mesh=local)
-    return ae, runs.cache_identity(parsed, ae.codec, below)
+    return ae, caches.identity(parsed, ae.codec, below)
 
 
 def _shards(parsed: config.Base, ae, out: epath.Path, identity: dict) -> list[dict]:
@@ -71,6 +72,7 @@ def _shards(parsed: config.Base, ae, out: epath.Path, identity: dict) -> list[di
     found = {shard: latents.finished(out, shard) for shard in own}
     missing = [shard for shard in own if found[shard] is None]
     log.info("%d of %d shards are there", len(own) - len(missing), len(own))
+    examples = {split: runs.fixed(parsed, split) for split in identity["splits"]}
     seconds = parsed.watchdog.evaluation
     most = max(map(int, processes.gather("missing", str(len(missing)), seconds)))
     with _bar(missing) as bar:
@@ -79,7 +81,8 @@ def _shards(parsed: config.Base, ae, out: epath.Path, identity: dict) -> list[di
 
             def write(mine=missing[i : i + 1]):
                 for shard in mine:
-                    found[shard] = _write(parsed, ae, out, identity, shard, bar)
+                    batches = _encoded(parsed, ae, examples[shard.split], shard, bar)
+                    found[shard] = latents.write(out, shard, batches, identity["dtype"])
 
             processes.agree("shard", write, seconds)
     texts = processes.gather("records", json.dumps([found[s] for s in own]), seconds)
@@ -87,22 +90,18 @@ def _shards(parsed: config.Base, ae, out: epath.Path, identity: dict) -> list[di
     return [parts[i % len(parts)][i // len(parts)] for i in range(len(every))]
 
 
-def _write(parsed, ae, out: epath.Path, identity: dict, shard: latents.Shard, bar):
-    """Encode one shard."""
-
-    def batches():
-        for batch in pipeline.in_order(
-            runs.fixed(parsed, shard.split),
-            shard.first,
-            shard.first + shard.count,
-            batch_size=ae.config.eval.batch_size,
-            threads=parsed.data.threads,
-        ):
-            image = batch.pop("image")
-            yield batch | {"z_clean": ae.encode(image)}
-            bar.update(len(image))
-
-    return latents.write(out, shard, batches(), identity["dtype"])
+def _encoded(parsed, ae: api.Autoencoder, examples, shard: latents.Shard, bar):
+    """Batches of a shard, their images encoded."""
+    for batch in pipeline.in_order(
+        examples,
+        shard.first,
+        shard.first + shard.count,
+        batch_size=ae.config.eval.batch_size,
+        threads=parsed.data.threads,
+    ):
+        image = batch.pop("image")
+        yield batch | {"z_clean": ae.encode(image)}
+        bar.update(len(image))
 
 
 def _bar(missing: list[latents.Shard]) -> tqdm:

@@ -1,8 +1,6 @@
 """A config's run: data, mesh and everything else the loop needs, for either stage."""
 
-import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +11,10 @@ from tqdm import tqdm
 from ul import build
 from ul.config import Autoencoder, Base, Common, Pixels
 from ul.core import mesh as meshes
-from ul.core import processes, rng
+from ul.core import rng
 from ul.core.errors import ConfigError, DataError
-from ul.data import latents, pipeline, sources
+from ul.data import pipeline, sources
+from ul.data.latents import Cache
 from ul.evals import chunks, rate
 from ul.evals.codec import Codec
 from ul.train import optim
@@ -83,25 +82,30 @@ def read(
 
 
 def _examples(config: Common, split: str, **how):
-    source = _source(config, split)
-    return pipeline.examples(source, shape=config.data.image_shape, **how)
+    made = source(config, split)
+    return pipeline.examples(made, shape=config.data.image_shape, **how)
 
 
-def _source(config: Common, split: str):
+def source(config: Common, split: str):
+    """Images of a split as they lie there, often larger than wanted.
+
+    Raises:
+      DataError: more classes than the config says.
+    """
     data = config.data
-    source = build.of_kind(
+    found = build.of_kind(
         "data.source",
         sources.SOURCES,
         data.source,
         split=split,
         shape=data.image_shape,
     )
-    if source.num_classes > data.num_classes:
+    if found.num_classes > data.num_classes:
         raise DataError(
-            f"the data have {source.num_classes} classes, but data.num_classes is "
-            f"{data.num_classes}; set it to {source.num_classes}"
+            f"the data have {found.num_classes} classes, but data.num_classes is "
+            f"{data.num_classes}; set it to {found.num_classes}"
         )
-    return source
+    return found
 
 
 def eval_batches(config: Common, examples, count: int):
@@ -127,77 +131,6 @@ def mesh(config: Common, devices: Any = None) -> jax.sharding.Mesh:
             f"accumulate {config.accumulate} = {rows}"
         )
     return made
-
-
-@dataclasses.dataclass(frozen=True)
-class Cache:
-    """Cached latents of both splits, as examples. `facts`: what a workdir remembers."""
-
-    train: Any
-    held_out: Any
-    facts: dict[str, Any]
-
-
-def cache_identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
-    """What makes a cache this config's, given its stage 1 (`Autoencoder.identity`).
-
-    Raises:
-      ConfigError: no cache can hold what this config trains on.
-    """
-    data = config.data
-    if not codec.exact:
-        raise ConfigError(
-            "stage 1's encoder has a variance of its own and stage 2 learns its draws, "
-            "new ones in every epoch: they cannot be cached"
-        )
-    if data.augment == "stream":
-        image = _source(config, "train")[0]["image"]
-        if data.flip or image.shape != data.image_shape:
-            raise ConfigError(
-                "data.augment is 'stream': every epoch crops and flips anew, which no "
-                "cache can hold; give --config.data.augment=example to launch.encode "
-                "and to training"
-            )
-    ways = {"train": 2 if data.flip else 1, "eval": 1}
-    examples = {split: fixed(config, split) for split in ways}
-    kept = {k: v for k, v in dataclasses.asdict(data).items() if k != "threads"}
-    return {
-        "encoder": encoder,
-        "data": json.loads(json.dumps(kept)),
-        "latent_shape": list(config.latent_shape),
-        "splits": {
-            split: {
-                "count": len(examples[split]),
-                "orientations": ways[split],
-                "fingerprint": pipeline.fixed_fingerprint(examples[split]),
-            }
-            for split in ways
-        },
-    }
-
-
-def open_cache(config: Base, identity: dict, known: dict) -> Cache:
-    """The cache at config.latents. `known`: the facts of a run that used it before.
-
-    Digests of all shards are compared when a run begins; when it goes on, sizes: each
-    record that is read has a checksum besides.
-
-    Raises:
-      DataError: there is none, or it is damaged. ConfigError: it is of another encoder
-        or of other examples.
-    """
-    assert config.latents is not None
-    manifest, name = latents.load(config.latents)
-    latents.check(config.latents, manifest, identity)
-    begun = known.get("manifest") == name
-    part = None if begun else (processes.index(), processes.count())
-    latents.verify(config.latents, manifest, part=part)
-    train, held_out = (
-        latents.Latents(config.latents, manifest, split) for split in ("train", "eval")
-    )
-    facts = {"path": config.latents, "manifest": name, "dtype": manifest["dtype"]}
-    order = pipeline.in_turn(held_out)
-    return Cache(pipeline.endless(train, config.seed), order, facts)
 
 
 def update(config: Common, on: jax.sharding.Mesh) -> Update:

@@ -7,7 +7,7 @@ import logging
 
 from etils import epath
 
-from ul import api, build, config, runs
+from ul import api, build, caches, config, runs
 from ul.core import processes
 from ul.core.errors import ConfigError
 from ul.train import curves, loop, workdir
@@ -40,8 +40,8 @@ def build_run(parsed: config.Common, facts: dict) -> tuple[loop.Run, dict]:
     )
     if parsed.latents is None:
         return runs.base_run(parsed, ae.codec, ae.params), {"stage1": below}
-    identity = runs.cache_identity(parsed, ae.codec, below)
-    cache = runs.open_cache(parsed, identity, facts.get("latents", {}))
+    wanted = caches.identity(parsed, ae.codec, below)
+    cache = caches.opened(parsed, wanted, facts.get("latents", {}))
     log.info("latents: %s, %s", parsed.latents, cache.facts["dtype"])
     frozen = {"decoder": ae.params["decoder"]}  # the encoder has done its part
     run = runs.base_run(parsed, ae.codec, frozen, cache)

@@ -9,6 +9,7 @@ Record i of a split is i (int64), its label (int32) and z_clean, little-endian. 
 shard lies does not depend on who writes it: any number of processes gives the same bytes.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -104,29 +105,27 @@ def write(
       NonFiniteError: the encoder gave NaN or infinity. ConfigError: `dtype` cannot hold
         its latents. StorageError: `out` cannot be written.
     """
-    sums = _Sums()
+    sums, end = _Sums(), out / f"{shard.name}{SHARD}"
     with tempfile.TemporaryDirectory() as scratch:
-        # ArrayRecord writes without a word on what it could not: it gets a local disk.
         local = "://" not in str(out)
         part = out / f".{shard.name}.part" if local else epath.Path(scratch) / "part"
-        end = out / f"{shard.name}{SHARD}"
-        try:
+        with _storing(end):
             # Latents hardly compress; a group of one record is read alone.
             writer = array_record_module.ArrayRecordWriter(
                 str(part), "group_size:1,uncompressed"
             )
-            for batch in batches:
-                z = stored(batch["z_clean"], dtype)
-                sums.add(z)
+        for batch in batches:
+            z = stored(batch["z_clean"], dtype)
+            sums.add(z)
+            with _storing(end):
                 for row, label, one in zip(
                     batch["row"], batch["label"], z, strict=True
                 ):
                     writer.write(HEAD.pack(int(row), int(label)) + one.tobytes())
+        with _storing(end):
             writer.close()
             digest, size = sha256(part), part.stat().length
             part.replace(end) if local else part.copy(end, overwrite=True)
-        except (OSError, RuntimeError) as e:
-            raise StorageError(f"{end} cannot be written: {_line(e)}") from e
     if sums.count != shard.count:
         raise DataError(
             f"{shard.name}: {sums.count} examples came, not {shard.count}; the data "
@@ -141,6 +140,15 @@ def write(
     }
     write_atomic(out / f"{shard.name}.json", json.dumps(record))
     return record
+
+
+@contextlib.contextmanager
+def _storing(path: epath.Path) -> Iterator[None]:
+    """What a disk refuses, in one line; ArrayRecord raises RuntimeError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as e:
+        raise StorageError(f"{path} cannot be written: {_line(e)}") from e
 
 
 def stored(z: np.ndarray, dtype: str) -> np.ndarray:
@@ -365,3 +373,12 @@ class Latents:
             raise DataError(f"{file}: record {i} is another; {AGAIN}, it mends it")
         z = np.frombuffer(record, self._dtype, offset=HEAD.size)
         return {"z_clean": z.reshape(self._shape), "label": label}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Cached latents of both splits, as examples. `facts`: what a workdir remembers."""
+
+    train: Any
+    held_out: Any
+    facts: dict[str, Any]
