@@ -4,8 +4,9 @@
     python -m tests.bench_cache --widths=32,64
 
 experiments/photos.py:stage2_fixed with its stage 1's encoder, untrained: time does not ask
-for weights. Both ways take turns in one process, so that other work on the machine slows
-both alike; a step is reading, to the device, the encoder where there is one, the update.
+for weights. Both ways take turns in one process. Seconds are by the clock and of CPU time, all
+threads: on a machine that others share only the second means something, and on a CPU alone.
+A step is reading, to the device, the encoder where there is one, the update.
 """
 
 import argparse
@@ -69,13 +70,14 @@ def cache(stage2, codec, params, out: epath.Path) -> latents.Cache:
 
 
 def steps(run: loop.Run, state, compiled, first: int, count: int):
-    """Seconds of `count` steps, and the state after them."""
-    began = time.perf_counter()
+    """Seconds of `count` steps, by the clock and of CPU; and the state after them."""
+    began = time.perf_counter(), time.process_time()
     for step, batch in enumerate(run.batches(first, first + count), first + 1):
         whole = meshes.to_global(run.mesh, batch, run.batch_size)
         state, _ = compiled(state, run.prepare(whole, step))
     jax.block_until_ready(state)
-    return time.perf_counter() - began, state
+    spent = time.perf_counter() - began[0], time.process_time() - began[1]
+    return spent, state
 
 
 def main() -> None:
@@ -103,13 +105,18 @@ def main() -> None:
                     seconds[name], state = steps(
                         each, state, compiled, i * told.steps, told.steps
                     )
-                ratios.append(seconds["on the fly"] / seconds["cached"])
-                per_step = {k: f"{v / told.steps:.4f}" for k, v in seconds.items()}
-                print(f"round {i + 1}: {per_step} s a step, ratio {ratios[-1]:.3f}")
-    print(
-        f"median ratio {statistics.median(ratios):.3f}, of {told.rounds} rounds "
-        f"{min(ratios):.3f} to {max(ratios):.3f}"
-    )
+                images, cached = seconds["on the fly"], seconds["cached"]
+                ratios.append([a / b for a, b in zip(images, cached, strict=True)])
+                each_step = {
+                    k: [round(1000 * s / told.steps, 1) for s in v]
+                    for k, v in seconds.items()
+                }
+                print(f"round {i + 1}: ms a step [clock, CPU] {each_step}", flush=True)
+    for name, found in zip(("clock", "CPU"), zip(*ratios, strict=True), strict=True):
+        print(
+            f"{name}: on the fly / cached, median {statistics.median(found):.3f} of "
+            f"{told.rounds} rounds, {min(found):.3f} to {max(found):.3f}"
+        )
 
 
 if __name__ == "__main__":
