@@ -23,6 +23,7 @@ setup(
         "jaxtyping>=0.3.2",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
+        "ml_dtypes>=0.5",
         "numpy>=2",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.3",

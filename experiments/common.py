@@ -40,6 +40,11 @@ def stage1() -> ConfigDict:
     )
 
 
+def latents():
+    """A cache written by launch.encode, from the command line; none: encode on the way."""
+    return config_dict.placeholder(str)
+
+
 def transformer(head_dim: int) -> dict:
     """How transformer blocks are computed, apart from their size."""
     return dict(
@@ -97,6 +102,7 @@ def images_stage2(size: int, data: dict) -> ConfigDict:
     c.steps, c.batch_size = (2000, 32) if size < 64 else (20_000, 128)
     c.data = data
     c.stage1 = stage1()
+    c.latents = latents()
     c.latent_shape = (size // 4, size // 4, 8)
     c.base = dict(widths=(64, 128), depths=(4, 6)) | transformer(64)
     c.base.update(dropout=0.1)

@@ -30,7 +30,12 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
         max_bad_fraction=0.01,
     )
     data = dict(
-        source=source, image_shape=(size, size, 3), num_classes=1, flip=True, threads=2
+        source=source,
+        image_shape=(size, size, 3),
+        num_classes=1,
+        flip=True,
+        threads=2,
+        augment="stream",
     )
     first = arg.startswith("stage1")
     make = common.images_stage1 if first else common.images_stage2

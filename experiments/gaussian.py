@@ -27,6 +27,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
         num_classes=1,
         flip=False,
         threads=2,
+        augment="stream",
     )
     # One token: every network is a perceptron on all pixels or latents at once.
     c.encoder = dict(

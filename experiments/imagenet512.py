@@ -55,6 +55,7 @@ def _common(stage: str) -> ml_collections.ConfigDict:
         num_classes=1000,
         flip=True,
         threads=16,
+        augment="stream",
     )
     c.optimizer = common.optimizer(lr=1e-4, warmup=10_000)
     c.optimizer.update(final_fraction=1.0, weight_decay=0.0)
@@ -101,6 +102,7 @@ def _stage2() -> ml_collections.ConfigDict:
     c = _common("base")
     c.steps, c.batch_size = 500_000, 2048
     c.stage1 = common.stage1()
+    c.latents = common.latents()
     c.latent_shape = (32, 32, 32)
     c.base = dict(widths=(512, 1024), depths=(6, 16)) | _transformer(0.1, "dots")
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)

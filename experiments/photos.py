@@ -1,9 +1,10 @@
 """Crops of real photographs that ship in scikit-learn and scikit-image, 32x32 or 64x64.
 
 Eight photographs train, two are held out; before cropping each is halved, so that a
-crop shows more than texture. Variants: stage1, stage2 (32x32), stage1_16, stage2_16
-(16x16, for sweeps on a laptop), stage1_64, stage2_64 (bfloat16, cuDNN attention: these two
-want a GPU and were not trained yet), smoke, smoke2.
+crop shows more than texture. Variants: stage1, stage2 (32x32), stage2_fixed (one crop
+an image, both ways: its latents can be cached), stage1_16, stage2_16 (16x16, for sweeps on
+a laptop), stage1_64, stage2_64 (bfloat16, cuDNN attention: these two want a GPU and were
+not trained yet), smoke, smoke2.
 
     python -m launch.train --config experiments/photos.py:stage1 --workdir runs/p1
     python -m launch.train --config experiments/photos.py:stage2 --workdir runs/p2 \\
@@ -27,6 +28,7 @@ from experiments import common
 VARIANTS = (
     "stage1",
     "stage2",
+    "stage2_fixed",
     "stage1_16",
     "stage2_16",
     "stage1_64",
@@ -43,6 +45,8 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     first = arg.startswith("stage1") or arg == "smoke"
     make = common.images_stage1 if first else common.images_stage2
     c = make(size, _data(size))
+    if arg == "stage2_fixed":
+        c.data.augment = "example"
     if size == 64:
         c.dtype = "bfloat16"
         for name in ("prior", "decoder") if first else ("base",):
@@ -67,6 +71,7 @@ def _data(size: int) -> dict:
         num_classes=8,
         flip=True,
         threads=2,
+        augment="stream",
     )
 
 

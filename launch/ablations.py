@@ -14,8 +14,8 @@ from experiments.sweeps import ablations
 from launch import cli, trials
 from ul import sweeps
 from ul.core.errors import ConfigError
+from ul.core.files import write_atomic
 from ul.evals import paper, report
-from ul.train.workdir import write_atomic
 
 _OUT = flags.DEFINE_string("out", None, "Where the runs go.")
 _ONLY = flags.DEFINE_list("only", [], "These trials alone.")

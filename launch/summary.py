@@ -8,8 +8,8 @@ from etils import epath
 
 from launch import cli
 from ul.core.errors import ConfigError
+from ul.core.files import write_atomic
 from ul.evals import report
-from ul.train.workdir import write_atomic
 
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "The runs.")
 _OUT = flags.DEFINE_string("out", None, "Write the table there as well.")

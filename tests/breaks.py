@@ -30,6 +30,62 @@ class Break:
 
 BREAKS = (
     Break(
+        "fixed crops drawn anew in every epoch",
+        "ul/data/pipeline.py",
+        "grain.MapDataset.source(fixed).seed(seed).shuffle()",
+        "fixed.seed(seed).shuffle()",
+        "tests/data/test_pipeline.py",
+    ),
+    Break(
+        "mirrored latents of images that were not",
+        "ul/data/pipeline.py",
+        "dataset.map(transforms.mirror)",
+        "dataset",
+        "tests/data/test_pipeline.py",
+    ),
+    Break(
+        "a cache of any encoder",
+        "ul/data/latents.py",
+        'if a["encoder"] != b["encoder"]:',
+        "if False:",
+        "tests/data/test_latents.py",
+    ),
+    Break(
+        "a cache of any images",
+        "ul/data/latents.py",
+        'for key in ("count", "fingerprint")',
+        'for key in ("count",)',
+        "tests/data/test_latents.py",
+    ),
+    Break(
+        "digests of latents not compared",
+        "ul/data/latents.py",
+        'damaged = sha256(path) != record["sha256"]',
+        'damaged = sha256(path) == ""',
+        "tests/data/test_latents.py",
+    ),
+    Break(
+        "a shard is kept for its name",
+        "ul/data/latents.py",
+        'return record if sha256(out / record["file"]) == record["sha256"] else None',
+        "return record",
+        "tests/data/test_latents.py",
+    ),
+    Break(
+        "a record's place not looked at",
+        "ul/data/latents.py",
+        "if index != i:",
+        "if index < 0:",
+        "tests/data/test_latents.py",
+    ),
+    Break(
+        "latents above float16's largest kept as infinity",
+        "ul/data/latents.py",
+        "if not np.isfinite(kept.astype(np.float32)).all():",
+        "if False:",
+        "tests/data/test_latents.py",
+    ),
+    Break(
         "a mean where a sum belongs",
         "ul/diffusion/gaussian.py",
         "return jnp.sum(x.astype(jnp.float32), axis",

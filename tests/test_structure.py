@@ -25,12 +25,14 @@ FLOORS = {
     "build": 6,
     "runs": 7,
     "api": 8,
+    "caches": 8,
     "evaluation": 9,
     "planning": 9,
     "pods": 9,
     "external": 9,
     "session": 9,
     "sweeps": 9,
+    "encoding": 10,
     "reporting": 10,
 }
 # Beyond "lower floors": objectives compute, and know neither networks nor data.
@@ -47,6 +49,7 @@ OWNERS = {
     "clu": ("ul/core/metrics.py", "ul/train/writer.py"),
     "orbax": ("ul/train/checkpoint.py",),
     "grain": ("ul/data/",),
+    "array_record": ("ul/data/",),
     "tensorflow_datasets": ("ul/data/",),
     "flax.linen": ("ul/models/",),
     "safetensors": ("ul/evals/features/weights.py", "ul/external.py"),

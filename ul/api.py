@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import zlib
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from ul.evals import chunks
 from ul.evals.codec import Codec, LatentSampler
 from ul.train import checkpoint
 from ul.train.workdir import load_config
+
+log = logging.getLogger("ul")
 
 
 def load_config_of(workdir, kind) -> Any:
@@ -275,6 +278,35 @@ def restore_stage1(
     mesh = mesh or meshes.make()
     params = _restore(workdir, step, weights_path(parsed, weights), wanted, mesh)
     return Autoencoder(parsed, made.codec, params, mesh, step, weights)
+
+
+def restore_below(
+    parsed: config.Base,
+    networks: Sequence[str],
+    *,
+    step: int | None,
+    mesh: jax.sharding.Mesh,
+) -> tuple[Autoencoder, dict[str, Any]]:
+    """The stage 1 that a stage-2 config stands on, and its identity.
+
+    `step`: which of its checkpoints where the config does not say.
+
+    Raises:
+      ConfigError, CheckpointError: none there, or one that does not fit.
+    """
+    below = parsed.stage1
+    if not below.workdir:
+        raise ConfigError("--config.stage1.workdir is missing; give stage 1's workdir")
+    build.check_stage1(parsed, load_config_of(below.workdir, config.Autoencoder))
+    ae = restore_stage1(
+        below.workdir,
+        networks,
+        step=below.step or step,
+        weights=below.weights,
+        mesh=mesh,
+    )
+    log.info("stage 1: %s step %d, weights %s", below.workdir, ae.step, ae.weights)
+    return ae, ae.identity(below.workdir)
 
 
 def load_generator(

@@ -14,6 +14,7 @@ from ul.core import mesh as meshes
 from ul.core import rng
 from ul.core.errors import ConfigError, DataError
 from ul.data import pipeline, sources
+from ul.data.latents import Cache
 from ul.evals import chunks, rate
 from ul.evals.codec import Codec
 from ul.train import optim
@@ -24,6 +25,8 @@ from ul.train.writer import grid
 def dataset(config: Settings, split: str):
     """Examples of one split by global index; eval ones never flip and never change."""
     training = split == "train"
+    if training and config.data.augment == "example":
+        return pipeline.endless(fixed(config, split), config.seed)
     return _examples(
         config,
         split,
@@ -36,6 +39,17 @@ def dataset(config: Settings, split: str):
 def plain_train(config: Settings):
     """The training examples once, in order, without augmentation: a reference."""
     return _examples(config, "train", flip=False, seed=0, shuffle=False)
+
+
+def fixed(config: Settings, split: str):
+    """Examples that are the same whenever they come, in order: what a cache holds.
+
+    One crop of an image; with data.flip a training image comes both ways.
+    """
+    if split == "eval":
+        return dataset(config, "eval")
+    once = plain_train(config)
+    return pipeline.both_ways(once) if config.data.flip else once
 
 
 def collect(
@@ -65,8 +79,11 @@ def parts(
     time, and whole batches of the config's `eval.batch_size`."""
     size = rows_at_once(config.data.image_shape, config.eval.batch_size)
     bar = tqdm(total=len(indices), unit="image", desc=title, dynamic_ncols=True)
+    found = pipeline.in_order(
+        examples, indices, batch_size=size, threads=config.data.threads
+    )
     with bar:
-        for part in pipeline.in_order(examples, indices, size, config.data.threads):
+        for part in found:
             yield part
             bar.update(len(part["label"]))
 
@@ -97,20 +114,30 @@ def read(
 
 
 def _examples(config: Settings, split: str, **how):
+    made = source(config, split)
+    return pipeline.examples(made, shape=config.data.image_shape, **how)
+
+
+def source(config: Settings, split: str):
+    """Images of a split as they lie there, often larger than wanted.
+
+    Raises:
+      DataError: more classes than the config says.
+    """
     data = config.data
-    source = build.of_kind(
+    found = build.of_kind(
         "data.source",
         sources.SOURCES,
         data.source,
         split=split,
         shape=data.image_shape,
     )
-    if source.num_classes > data.num_classes:
+    if found.num_classes > data.num_classes:
         raise DataError(
-            f"the data have {source.num_classes} classes, but data.num_classes is "
-            f"{data.num_classes}; set it to {source.num_classes}"
+            f"the data have {found.num_classes} classes, but data.num_classes is "
+            f"{data.num_classes}; set it to {found.num_classes}"
         )
-    return pipeline.examples(source, shape=data.image_shape, **how)
+    return found
 
 
 def eval_batches(config: Settings, examples, count: int):
@@ -191,9 +218,8 @@ def abstract_batch(config: Common, on: jax.sharding.Mesh) -> dict:
     return {k: jax.ShapeDtypeStruct(*v, sharding=lies) for k, v in batch.items()}
 
 
-def _run(config: Common, on: jax.sharding.Mesh, **parts) -> Run:
+def _run(config: Common, on: jax.sharding.Mesh, train, **parts) -> Run:
     """What both stages share."""
-    train = dataset(config, "train")
 
     def batches(start, stop):
         return pipeline.train_batches(
@@ -267,16 +293,20 @@ def stage1_run(config: Trained) -> Run:
     return _run(
         config,
         on,
+        dataset(config, "train"),
         prepare=lambda batch, step: batch,
         look=look,
         rate_floor_bpp=config.loss.rate_floor_bpp,
     )
 
 
-def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
+def base_run(
+    config: Base | Pixels, encoder: Codec, frozen: Any, cache: Cache | None = None
+) -> Run:
     """Stage 2, ready for the loop, on the latents of a frozen stage 1.
 
-    `frozen`: parameters of stage 1's encoder and decoder.
+    `frozen`: parameters of stage 1's encoder and decoder. `cache`: latents of both
+    splits that the encoder gave before.
     """
     made, on = build.latent_sampler(config), mesh(config)
     key = jax.random.key(0)
@@ -286,13 +316,15 @@ def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
     root = jax.random.key(config.seed)
 
     def prepare(batch, step):
+        if cache is not None:
+            return batch | {"z_clean": batch["z_clean"].astype(np.float32)}
         image, own = batch.pop("image"), rng.stream(root, "latents", step)
         return batch | {"z_clean": encoder.latents(frozen, image, batch["row"], own)}
 
     scalars = _held_out(
         config,
         build.base_objective(config, made, label_dropout=0.0),
-        dataset(config, "eval"),
+        dataset(config, "eval") if cache is None else cache.held_out,
         on,
         lambda batch: prepare(batch, 0),
     )
@@ -315,6 +347,7 @@ def base_run(config: Base | Pixels, encoder: Codec, frozen: Any) -> Run:
     return _run(
         config,
         on,
+        dataset(config, "train") if cache is None else cache.train,
         prepare=prepare,
         look=look,
         rate_floor_bpp=0.0,

@@ -7,7 +7,7 @@ import logging
 
 from etils import epath
 
-from ul import api, build, config, runs
+from ul import api, build, caches, config, runs
 from ul.core import processes
 from ul.core.errors import ConfigError
 from ul.train import curves, loop, workdir
@@ -32,20 +32,20 @@ def build_run(parsed: config.Common, facts: dict) -> tuple[loop.Run, dict]:
     if isinstance(parsed, config.Pixels):
         return runs.base_run(parsed, build.pixel_codec(parsed), {}), {}
     assert isinstance(parsed, config.Base)
-    below = parsed.stage1
-    if not below.workdir:
-        raise ConfigError("--config.stage1.workdir is missing; give stage 1's workdir")
-    build.check_stage1(parsed, api.load_config_of(below.workdir, config.Autoencoder))
-    ae = api.restore_stage1(
-        below.workdir,
+    ae, below = api.restore_below(
+        parsed,
         ("encoder", "decoder"),
-        step=below.step or facts.get("stage1", {}).get("step"),
-        weights=below.weights,
+        step=facts.get("stage1", {}).get("step"),
         mesh=runs.mesh(parsed),
     )
-    log.info("stage 1: %s step %d, weights %s", below.workdir, ae.step, ae.weights)
-    facts = {"stage1": ae.identity(below.workdir)}
-    return runs.base_run(parsed, ae.codec, ae.params), facts
+    if parsed.latents is None:
+        return runs.base_run(parsed, ae.codec, ae.params), {"stage1": below}
+    wanted = caches.identity(parsed, ae.codec, below)
+    cache = caches.opened(parsed, wanted, facts.get("latents", {}))
+    log.info("latents: %s, %s", parsed.latents, cache.facts["dtype"])
+    frozen = {"decoder": ae.params["decoder"]}  # the encoder has done its part
+    run = runs.base_run(parsed, ae.codec, frozen, cache)
+    return run, {"stage1": below, "latents": cache.facts}
 
 
 def train(

@@ -129,3 +129,45 @@ def test_the_fingerprint_is_of_what_training_gets():
         ),
     ]
     assert all(pipeline.fingerprint(other, B) != plain for other in others)
+
+
+def fixed(flip=False):
+    once = pipeline.examples(source(), shape=SHAPE, flip=False, seed=0, shuffle=False)
+    return pipeline.both_ways(once) if flip else once
+
+
+def test_examples_that_never_change_are_the_same_in_every_epoch():
+    endless = pipeline.endless(fixed(), 3)
+    for epoch in range(3):
+        found = [endless[epoch * N + i] for i in range(N)]
+        assert sorted(f["label"] for f in found) == list(range(N))
+        for f in found:
+            np.testing.assert_array_equal(f["image"], fixed()[f["label"]]["image"])
+    labels = [[endless[e * N + i]["label"] for i in range(N)] for e in range(2)]
+    assert labels[0] != labels[1]
+
+
+def test_both_ways_is_every_example_and_its_mirror_image():
+    both = fixed(flip=True)
+    assert len(both) == 2 * N
+    for i in range(N):
+        np.testing.assert_array_equal(both[i + N]["image"], both[i]["image"][:, ::-1])
+        assert both[i]["label"] == both[i + N]["label"] == i
+
+
+def test_in_order_is_each_example_once():
+    found = list(pipeline.in_order(fixed(), range(3, 20), batch_size=5, threads=3))
+    assert [len(b["row"]) for b in found] == [5, 5, 5, 2]
+    np.testing.assert_array_equal(
+        np.concatenate([b["row"] for b in found]), range(3, 20)
+    )
+    for b in found:
+        np.testing.assert_array_equal(b["label"], b["row"])
+
+
+def test_the_fingerprint_of_fixed_examples_is_of_all_of_them():
+    plain = pipeline.fixed_fingerprint(fixed())
+    assert plain == pipeline.fixed_fingerprint(fixed())
+    assert plain != pipeline.fixed_fingerprint(fixed(flip=True))
+    shifted = pipeline.in_turn([fixed()[i] for i in range(N - 1)])
+    assert plain != pipeline.fixed_fingerprint(shifted)

@@ -26,6 +26,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "(height, width, 1 or 3 channels)",
     ),
     ("data.num_classes", lambda v: v >= 1, "at least 1"),
+    ("data.augment", lambda v: v in ("stream", "example"), "stream or example"),
     ("data.threads", lambda v: v >= 1, "at least 1"),
     ("optimizer.lr", lambda v: v > 0, "positive"),
     ("optimizer.warmup", lambda v: v >= 0, "0 or more"),

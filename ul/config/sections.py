@@ -7,13 +7,18 @@ Shape = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """source: a kind of data/sources.py and its settings. threads: readers a process."""
+    """source: a kind of data/sources.py and its settings. threads: readers a process.
+
+    augment "stream": every epoch crops and flips anew. "example": an image has one crop,
+    and with flip comes both ways: N images are 2N examples that never change.
+    """
 
     source: dict
     image_shape: Shape
     num_classes: int
     flip: bool
     threads: int
+    augment: str = "stream"  # not in configs from before there was a choice
 
 
 @dataclasses.dataclass(frozen=True)

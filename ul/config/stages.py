@@ -142,7 +142,10 @@ class Single(Joint):
 
 @dataclasses.dataclass(frozen=True)
 class Base(Common):
-    """Stage 2. latent_shape is what the base model takes; stage 1 must give it."""
+    """Stage 2. latent_shape is what the base model takes; stage 1 must give it.
+
+    latents: a cache that launch.encode wrote. None: images are encoded while training.
+    """
 
     stage1: Stage1
     latent_shape: Shape
@@ -150,6 +153,7 @@ class Base(Common):
     schedule: dict
     loss: BaseLoss
     guidance: Guidance
+    latents: str | None = None  # not in configs from before there were caches
 
 
 @dataclasses.dataclass(frozen=True)

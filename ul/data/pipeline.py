@@ -7,7 +7,7 @@ and after any resume. Grain shuffles each epoch anew and reads ahead.
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import grain
 import numpy as np
@@ -32,11 +32,33 @@ def examples(
     return dataset.random_map(transforms.flip) if flip else dataset
 
 
+def both_ways(dataset: grain.MapDataset) -> grain.MapDataset:
+    """N examples, then the N mirrored."""
+    return grain.MapDataset.concatenate([dataset, dataset.map(transforms.mirror)])
+
+
+def in_turn(fixed) -> grain.MapDataset:
+    """Examples that never change, once and in order."""
+    return grain.MapDataset.source(fixed)
+
+
+def endless(fixed, seed: int) -> grain.MapDataset:
+    """Examples that never change, shuffled anew each epoch: as `examples` orders them.
+
+    They are a source of their own: grain would seed their crops by the epoch too.
+    """
+    return grain.MapDataset.source(fixed).seed(seed).shuffle().repeat()
+
+
 def assemble(dataset, indices, rows, total: int) -> dict[str, np.ndarray]:
-    """Rows of a batch; `total` rows are drawn together."""
-    found = [dataset[int(i)] for i in indices]
+    """Rows of a batch, of images or of latents; `total` rows are drawn together."""
+    return _stack([dataset[int(i)] for i in indices], rows, total)
+
+
+def _stack(found: list[dict], rows, total: int) -> dict[str, np.ndarray]:
+    (content,) = found[0].keys() - {"label"}
     return {
-        "image": np.stack([f["image"] for f in found]),
+        content: np.stack([f[content] for f in found]),
         "label": np.asarray([f["label"] for f in found], np.int32),
         "row": np.asarray(rows, np.int32),
         "stratum": np.asarray(rows, np.float32) / np.float32(total),
@@ -77,21 +99,22 @@ def eval_batches(
 
 
 def in_order(
-    dataset: grain.MapDataset, indices, size: int, threads: int
+    dataset: grain.MapDataset, indices, *, batch_size: int, threads: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Images and labels of these examples in order, `size` at a time; few are held."""
+    """Examples at `indices` as batches, in order; `row` is the example's index.
+
+    They are read ahead one by one: large batches are not held twice.
+    """
 
     def example(j: int):
         return dataset[int(indices[j])]
 
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16 * threads)
     found = grain.MapDataset.range(len(indices)).map(example).to_iter_dataset(ahead)
-    rest = iter(found)
-    while part := list(itertools.islice(rest, size)):
-        yield {
-            "image": np.stack([f["image"] for f in part]),
-            "label": np.asarray([f["label"] for f in part], np.int32),
-        }
+    rest, first = iter(found), 0
+    while part := list(itertools.islice(rest, batch_size)):
+        yield _stack(part, indices[first : first + len(part)], len(dataset))
+        first += len(part)
 
 
 def fingerprint(dataset: grain.MapDataset, batch_size: int, probes: int = 8) -> str:
@@ -99,9 +122,21 @@ def fingerprint(dataset: grain.MapDataset, batch_size: int, probes: int = 8) -> 
 
     It differs when the files, their order, the shuffling or the augmentation do.
     """
+    return _digest(dataset, range(0, probes * batch_size, batch_size))
+
+
+def fixed_fingerprint(dataset: grain.MapDataset, probes: int = 32) -> str:
+    """Of examples in order: of their number and of some, at no regular distance."""
+    count = len(dataset)
+    return _digest(dataset, np.random.default_rng(count).integers(count, size=probes))
+
+
+def _digest(dataset: grain.MapDataset, indices: Iterable[int]) -> str:
     digest = hashlib.sha256(str(len(dataset)).encode())
-    for i in range(0, probes * batch_size, batch_size):
-        found = dataset[i]
-        digest.update(np.ascontiguousarray(found["image"]).tobytes())
-        digest.update(str(int(found["label"])).encode())
+    for i in indices:
+        found = dict(dataset[int(i)])
+        label = int(found.pop("label"))
+        (content,) = found.values()
+        digest.update(np.ascontiguousarray(content).tobytes())
+        digest.update(str(label).encode())
     return digest.hexdigest()[:16]

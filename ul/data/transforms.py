@@ -26,7 +26,11 @@ def crop(
     return {**example, "image": image[top : top + height, left : left + width]}
 
 
+def mirror(example: dict) -> dict:
+    """Left to right."""
+    return {**example, "image": example["image"][:, ::-1]}
+
+
 def flip(example: dict, rng: np.random.Generator) -> dict:
-    """Mirrored left to right, half of the time."""
-    image = example["image"]
-    return {**example, "image": image[:, ::-1] if rng.random() < 0.5 else image}
+    """Mirrored, half of the time."""
+    return mirror(example) if rng.random() < 0.5 else example

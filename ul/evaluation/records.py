@@ -14,9 +14,10 @@ from etils import epath
 
 from ul.config import Common, Settings
 from ul.core.errors import DataError, StorageError
+from ul.core.files import write_atomic
 from ul.evals import measures
 from ul.evaluation.request import Request
-from ul.train.workdir import code_version, write_atomic
+from ul.train.workdir import code_version
 from ul.train.writer import save_bytes, save_png
 
 PICTURES = 10

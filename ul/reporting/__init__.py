@@ -7,8 +7,8 @@ from collections.abc import Callable
 from etils import epath
 
 from ul.core.errors import StorageError
+from ul.core.files import write_atomic
 from ul.reporting import gather, page, plots, spreadsheet
-from ul.train.workdir import write_atomic
 from ul.train.writer import save_bytes
 
 __all__ = ["write"]

@@ -16,8 +16,9 @@ from typing import Any
 from etils import epath
 
 from ul.core.errors import ConfigError, StorageError
+from ul.core.files import write_atomic
 from ul.sweeps.expand import Stage, Trial, lasting
-from ul.train.workdir import code_version, unlike, write_atomic
+from ul.train.workdir import code_version, unlike
 
 SAID = 3  # differences in a message
 

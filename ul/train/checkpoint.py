@@ -27,7 +27,7 @@ from ul.core.errors import (
     UnreadableStep,
     UserError,
 )
-from ul.train.workdir import write_atomic
+from ul.core.files import write_atomic
 
 log = logging.getLogger("ul")
 

@@ -15,6 +15,7 @@ from typing import Any
 from etils import epath
 
 from ul.core.errors import ConfigError, NoProgress, StorageError, WorkdirInUse
+from ul.core.files import write_atomic
 
 log = logging.getLogger("ul")
 
@@ -31,8 +32,11 @@ FREE_KEYS = (
     "data.threads",
     "stage1.workdir",  # facts.stage1 says by digest which encoder it was
     "stage1.step",
+    "latents",  # facts.latents says by digest which they were
     "watchdog",
 )
+# What runs did from before there was the key.
+BEFORE_KEYS = {"data.augment": "stream"}
 
 
 @contextlib.contextmanager
@@ -58,7 +62,7 @@ def locked(path: str) -> Iterator[epath.Path]:
     except OSError as e:
         os.close(handle)
         raise WorkdirInUse(
-            f"another process trains in {path}; stop it or choose another --workdir"
+            f"another process writes in {path}; stop it or choose another directory"
         ) from e
     try:
         yield workdir
@@ -80,7 +84,7 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 
 def changed(saved: dict, wanted: dict) -> list[str]:
     """Settings that may not change and did, one phrase each."""
-    a, b = flatten(saved), flatten(wanted)
+    a, b = BEFORE_KEYS | flatten(saved), BEFORE_KEYS | flatten(wanted)
     return [
         f"{key}: {a.get(key)!r} -> {b.get(key)!r}"
         for key in sorted(a.keys() | b.keys())
@@ -103,16 +107,6 @@ def code_version() -> str:
         return out.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def write_atomic(path: epath.Path, text: str) -> None:
-    """The whole file or none of it."""
-    part = path.parent / f".{path.name}.part"
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError as e:
-        raise StorageError(f"{path} cannot be written: {e}") from e
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ul.core import trees
 from ul.core.errors import ConfigError, StorageError
-from ul.train.workdir import write_atomic
+from ul.core.files import write_atomic
 
 log = logging.getLogger("ul")
 

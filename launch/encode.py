@@ -1,0 +1,42 @@
+"""Encode a stage 2's images once; its runs then train on the latents.
+
+    python -m launch.encode --config experiments/photos.py:stage2_fixed \\
+        --config.stage1.workdir=runs/p1 --out runs/latents
+    python -m launch.train --config experiments/photos.py:stage2_fixed --workdir runs/p2 \\
+        --config.stage1.workdir=runs/p1 --config.latents=runs/latents
+
+Run it again after an interruption: finished shards are kept, damaged ones are written
+anew. Many processes may run this same command; the cache is the same.
+"""
+
+from absl import flags
+
+from launch import cli, cluster
+from ul import encoding
+from ul.core import processes
+from ul.data.latents import DTYPES
+
+_CONFIG = cli.define_config()
+_OUT = flags.DEFINE_string("out", None, "The cache's directory.")
+_DTYPE = flags.DEFINE_enum("dtype", "float16", list(DTYPES), "How latents are kept.")
+_SHARD = flags.DEFINE_integer("shard_examples", 4096, "Examples of a file.", 1)
+
+
+def main() -> None:
+    parsed, out = _CONFIG(), cli.required(_OUT)
+    cluster.join()
+    manifest = encoding.encode(
+        parsed, out, dtype=_DTYPE.value, shard_examples=_SHARD.value
+    )
+    if processes.is_first():
+        for split, about in manifest["splits"].items():
+            size = sum(s["bytes"] for s in about["shards"]) / 2**20
+            low, high = (about["statistics"][k] for k in ("min", "max"))
+            print(
+                f"{split}: {about['count']} latents of {manifest['latent_shape']}, "
+                f"{manifest['dtype']}, {low:.2f} to {high:.2f}, {size:.1f} MiB"
+            )
+
+
+if __name__ == "__main__":
+    cli.run(main)
