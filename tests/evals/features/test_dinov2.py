@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.evals.features.oracle import package
 from ul.core.errors import DataError
 from ul.evals.features import dinov2
 
@@ -240,7 +241,7 @@ def test_the_original_implementation():
 
 def hugging_face(folder, params, size):
     """transformers' Dinov2Model, loaded from `params` in a file of the public layout."""
-    transformers = pytest.importorskip("transformers")
+    transformers = package("transformers")
     from safetensors.numpy import save_file
 
     state = {k: np.ascontiguousarray(v) for k, v in public(params, 0).items()}
