@@ -23,9 +23,7 @@ def define_config(kind: type[config.Settings] = config.Common) -> Callable[[], A
 
     def read():
         if holder.value is None:
-            raise ConfigError(
-                "--config is missing; give experiments/<name>.py:<variant>"
-            )
+            raise ConfigError("--config is missing; give experiments/x.py:variant")
         try:
             chosen = build.plain(holder.value)  # a file that failed says so only here
         except OSError as e:

@@ -24,6 +24,7 @@ FLOORS = {
     "builders": 5,
     "build": 6,
     "runs": 7,
+    "stored": 7,
     "api": 8,
     "caches": 8,
     "evaluation": 9,

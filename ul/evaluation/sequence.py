@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from ul import api, config
+from ul import config, stored
 from ul.core.errors import CheckpointError, ConfigError
 from ul.evals.networks import Networks
 from ul.evaluation import request as requests
@@ -22,7 +22,7 @@ TRIES = 5
 
 def kinds_of(workdir) -> tuple[str, ...]:
     """Which evaluations a run has: "autoencoder", "generator"; a single stage has both."""
-    parsed = api.load_config_of(workdir, config.Settings)
+    parsed = stored.load_config_of(workdir, config.Settings)
     found = ("autoencoder",) if isinstance(parsed, config.Autoencoder) else ()
     samples = ("generator",) if isinstance(parsed, config.Generators) else ()
     return found + samples
