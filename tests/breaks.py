@@ -135,13 +135,6 @@ BREAKS = (
         "tests/sweeps/test_runner.py",
     ),
     Break(
-        "a sweep: trials begin after a signal",
-        "ul/sweeps/runner.py",
-        "            return any(work.task for work in self.works)",
-        "            pass",
-        "tests/sweeps/test_runner.py",
-    ),
-    Break(
         "a sweep: the latents' shape does not follow",
         "ul/sweeps/expand.py",
         'resolved["latent_shape"] != shape',
@@ -154,13 +147,6 @@ BREAKS = (
         "        if name in found:",
         "        if False:",
         "tests/sweeps/test_expand.py",
-    ),
-    Break(
-        "a signal passed on twice ends the run unsaved",
-        "ul/train/guard.py",
-        "if now - self._first_signal > SAME_SECONDS:",
-        "if now > self._first_signal:",
-        "tests/test_faults.py::test_the_guard_knows_its_phase_and_what_moved",
     ),
     Break(
         "the other sign of the weight",
