@@ -137,7 +137,7 @@ def check_same(saved: dict, config: dict, facts: dict) -> list[str]:
     if "data" in before and before["data"] != now["data"]:
         found += [
             f"the training examples: {before['data']} -> {now['data']} (other files, "
-            "another order or another pipeline)"
+            "another order, another pipeline, or cached latents in place of images)"
         ]
     return found
 
