@@ -11,11 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 
 import ul
-from ul import api, build, config, external, session
+from ul import api, build, config, evaluation, external, session
 from ul.core import trees
 from ul.core.errors import CheckpointError, ConfigError, DataError
-from ul.evals import report
-from ul.evaluation import autoencoder
+from ul.evals import networks, report
 from ul.train import checkpoint
 
 CONFIG = "experiments/external.py"
@@ -353,10 +352,11 @@ def test_an_import_that_was_cut_off_is_finished(tmp_path, weights, imported):
 
 
 def test_it_is_evaluated_without_a_rate(imported):
-    found = autoencoder(imported, step=None, weights="ema", seed=0, num_examples=4)
+    few = evaluation.Request(workdir=str(imported), num_examples=4)
+    found = evaluation.autoencoder(few, evaluation.Shared(networks.Networks(None)))
     assert found["psnr_db"] > 0 and found["ssim"] <= 1 and found["step"] == 0
-    assert "rate_bpp" not in found and "rate_bpp" in found["skipped"]
-    assert found["decoder"] == "one call" and found["protocol"]["rate"] is None
+    assert "rate_bpp" not in found and "no rate" in found["skipped"]["rate"]
+    assert found["decoder"] == "one call" and "rate" not in found["protocol"]
     assert "reconstruction" in report.table([found])
 
 
