@@ -7,7 +7,7 @@ from ul.core import mesh as meshes
 from ul.core.errors import DataError
 from ul.evals import frechet, measures
 from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
-from ul.evals.networks import Networks, coloured
+from ul.evals.networks import KNOWN, Networks, coloured
 
 RNG = np.random.default_rng(0)
 SHAPE = (8, 8, 1)
@@ -118,6 +118,26 @@ def test_what_cannot_be_measured_says_why():
     assert "divisible by 8" in measures.obstacle("frechet", (9, 9, 3), 9, some)
     none = Networks(None)
     assert "--weights_dir" in measures.obstacle("fid", SHAPE, 9, none)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "want"),
+    [
+        ("inception", (2, 32, 32, 3), {"pool": 2048, "spatial": 2023, "probs": 1008}),
+        ("dinov2", (2, 32, 32, 3), 1024),
+        ("i3d", (2, 10, 32, 32, 3), 400),
+    ],
+)
+def test_the_networks_give_what_the_metrics_read(name, shape, want):
+    """Traced alone, without weights."""
+    fn, module, _ = KNOWN[name]
+    params = {
+        k: jax.ShapeDtypeStruct(s, np.float32) for k, s in module.shapes().items()
+    }
+    found = jax.eval_shape(fn, params, jax.ShapeDtypeStruct(shape, np.uint8))
+    assert jax.tree.map(lambda x: x.shape[1], found) == want
+    parts = {part for network, part in measures.SOURCES.values() if network == name}
+    assert parts == (set(want) if isinstance(want, dict) else {None})
 
 
 def test_missing_files_are_named(tmp_path):

@@ -24,13 +24,11 @@ def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _radii(features: np.ndarray) -> np.ndarray:
     """Squared distance [N] of each row to its third nearest other row."""
-    found = [
+    found = []
+    for rows in _blocks(features, len(features)):
+        square = _squared(features[rows], features)
         # The row itself stands at place 0.
-        np.partition(_squared(features[rows], features), NEIGHBOURS, axis=1)[
-            :, NEIGHBOURS
-        ]
-        for rows in _blocks(features, len(features))
-    ]
+        found.append(np.partition(square, NEIGHBOURS, axis=1)[:, NEIGHBOURS])
     return np.concatenate(found)
 
 
