@@ -1,7 +1,7 @@
 """How much faster a step is on cached latents; run by hand, it prints ratios.
 
     python -m tests.bench_cache --rounds=8 --steps=20
-    python -m tests.bench_cache --widths=32,64
+    python -m tests.bench_cache --depths=2,2
 
 experiments/photos.py:stage2_fixed with its stage 1's encoder, untrained: time does not ask
 for weights. Both ways take turns in one process. Seconds are by the clock and of CPU time, all
@@ -36,10 +36,10 @@ def parsed(variant, **changes):
     return config.parse(plain)
 
 
-def both(widths: tuple[int, ...] | None, out: epath.Path) -> dict[str, loop.Run]:
+def both(depths: tuple[int, ...], out: epath.Path) -> dict[str, loop.Run]:
     """A run on images and one on their latents."""
     made = build.stage1(parsed("stage1"))
-    base = {"base": {"widths": widths}} if widths else {}
+    base = {"base": {"depths": depths}} if depths else {}
     stage2 = parsed("stage2_fixed", **base)
     params = made.modules.init(jax.random.key(0), stage2.data.image_shape)
     return {
@@ -84,11 +84,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--widths", default="", help="of the base model, as 64,128")
+    parser.add_argument("--depths", default="", help="of the base model, as 4,6")
     told = parser.parse_args()
-    widths = tuple(map(int, told.widths.split(","))) if told.widths else None
+    depths = tuple(map(int, told.depths.split(","))) if told.depths else ()
     with tempfile.TemporaryDirectory() as scratch:
-        made = both(widths, epath.Path(scratch))
+        made = both(depths, epath.Path(scratch))
         run = made["cached"]
         with jax.set_mesh(run.mesh):
             state = states.initialise(run.init, run.tx, run.decays, run.mesh)
