@@ -13,7 +13,6 @@ from etils import epath
 from experiments.sweeps import ablations
 from launch import cli, trials
 from ul import sweeps
-from ul.core.errors import ConfigError
 from ul.core.files import write_atomic
 from ul.evals import paper, report
 
@@ -30,12 +29,8 @@ def _numbers(out: epath.Path, trial: dict) -> dict:
 
 def main() -> None:
     out, described = cli.required(_OUT), ablations.get_sweep()
-    known = [trial["name"] for trial in described]
-    unknown = sorted(set(_ONLY.value) - set(known))
-    if unknown:
-        raise ConfigError(f"--only has unknown {unknown}; known are {', '.join(known)}")
-    # What --set says need not fit the others.
-    chosen = [t for t in described if not _ONLY.value or t["name"] in _ONLY.value]
+    # Before they are expanded: what --set says need not fit the others.
+    chosen = trials.choose("--only", described, _ONLY.value, lambda t: t["name"])
     made = trials.expand(chosen, _SET.value)
     sweeps.begin(out, FILE, made, some=bool(_ONLY.value))
     failed = trials.run(out, made, at_once=_JOBS.value)

@@ -54,7 +54,7 @@ def _there(out: str, file: str, left: list[sweeps.Trial]) -> sweep_jobs.Sweep:
 def main(file: str) -> None:
     out, place = cli.required(_OUT), _PLACE.value
     made = trials.expand(files.call("a sweep's file", file, "get_sweep"), _SET.value)
-    chosen = trials.choose("--trial", made, _TRIAL.value)
+    chosen = trials.choose("--trial", made, _TRIAL.value, lambda t: t.name)
     if place == "local" and _DRY_RUN.value:
         return print("\n".join(sweeps.lines(out, chosen, _options(0))))
     if not _DRY_RUN.value and (place == "local" or "://" not in out):

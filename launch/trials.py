@@ -1,6 +1,6 @@
 """Trials on this machine: run, and what failed as the error of the command."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from launch import cluster, files, jobs
 from ul import build, sweeps
@@ -23,13 +23,15 @@ def expand(described: list[dict], sets: Sequence[str]) -> list[sweeps.Trial]:
     return sweeps.expand(described, load, sets)
 
 
-def choose(flag: str, trials: list[sweeps.Trial], names: list[str]):
+def choose(flag: str, trials: Sequence, names: list[str], name_of: Callable) -> list:
     """Those of the names, or all without any; ConfigError for names that are none."""
-    known = [trial.name for trial in trials]
+    known = [name_of(trial) for trial in trials]
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ConfigError(f"{flag} has unknown {unknown}; known are {', '.join(known)}")
-    return [trial for trial in trials if not names or trial.name in names]
+    return [
+        t for t, name in zip(trials, known, strict=True) if name in names or not names
+    ]
 
 
 def run(

@@ -6,7 +6,6 @@ the file of a whole model.
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -17,17 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
+from etils import epath
 
 from ul import build, config
 from ul.core import mesh as meshes
 from ul.core import trees
 from ul.core.errors import ConfigError, DataError
+from ul.core.files import PICKLES, is_pickle, sha256
 from ul.train import state, workdir
 from ul.train.checkpoint import Checkpoints
 
-# How pickles begin: by themselves, and zipped, as PyTorch writes them since 1.6.
-PICKLES = (b"\x80", b"PK\x03\x04")
-PICKLE_NAMES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 # Where a whole model's file has its autoencoder.
 WITHIN = "first_stage_model."
 # Older names and CompVis's to those of AutoencoderKL, in this order.
@@ -114,9 +112,7 @@ def read(path: str) -> dict[str, np.ndarray]:
             head = file.read(9)
     except OSError as e:
         raise DataError(f"{path} cannot be read: {e.strerror}") from e
-    # A safetensors file begins with a length, any eight bytes, and then with JSON.
-    pickled = head.startswith(PICKLES) and head[8:] != b"{"
-    if pickled or path.endswith(PICKLE_NAMES):
+    if is_pickle(head) or path.endswith(PICKLES):
         raise DataError(
             f"{path} is a pickle, which can run code when it is read; give the weights "
             "as safetensors"
@@ -218,8 +214,7 @@ def create(parsed: config.External, weights: str, where: str) -> int:
     shapes = jax.eval_shape(lambda: made.modules.init(jax.random.key(0), shape))
     levels = len(parsed.networks["channels"])
     params = fill(read(weights), shapes, levels)
-    with open(weights, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(epath.Path(weights))
     with workdir.locked(where) as path:
         _check_ours(path, digest)
         facts = {"weights": {"file": str(Path(weights).resolve()), "sha256": digest}}

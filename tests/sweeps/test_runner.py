@@ -11,8 +11,9 @@ import pytest
 
 from launch.jobs import run_again
 from ul import sweeps
+from ul.core import files
 from ul.core.errors import StorageError
-from ul.sweeps import claims, records
+from ul.sweeps import records
 
 BOTH = ["launch.train", "launch.evaluate"] * 2
 
@@ -150,17 +151,17 @@ def test_a_signal_is_passed_on_and_nothing_begins_after_it(
 
 def test_a_command_holds_its_stage_for_as_long_as_it_lives(tmp_path):
     """After a kill -9 of the sweep alone the next one must not train beside it."""
-    handle = claims.take(tmp_path / "a" / "stage1.lock")
+    handle = files.lock(tmp_path / "a" / "stage1.lock")
     child = subprocess.Popen(["sleep", "600"], pass_fds=(handle,))
     os.close(handle)  # as the kernel does at a kill
     try:
-        assert claims.take(tmp_path / "a" / "stage1.lock") is None
+        assert files.lock(tmp_path / "a" / "stage1.lock") is None
     finally:
         child.kill()
         child.wait()
-    os.close(claims.take(tmp_path / "a" / "stage1.lock"))
+    os.close(files.lock(tmp_path / "a" / "stage1.lock"))
     with pytest.raises(StorageError, match="cannot be written"):
-        claims.take(tmp_path / "a" / "stage1.lock" / "b")
+        files.lock(tmp_path / "a" / "stage1.lock" / "b")
 
 
 def test_commands_inherit_the_lock(run, commands, expand, tmp_path, monkeypatch):

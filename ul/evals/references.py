@@ -9,7 +9,6 @@ ADM's files have neither `pool` nor `protocol`, but images `arr_0` [N, H, W, 3].
 """
 
 import functools
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from ul.core.errors import ConfigError, DataError
+from ul.core.files import sha256
 from ul.evals import frechet
 from ul.evals.measures import SOURCES, Reference, Statistics
 from ul.evals.networks import Network
@@ -88,8 +88,7 @@ def read(
     """
     try:
         file = epath.Path(path)
-        with file.open("rb") as f:
-            digest = hashlib.file_digest(f, "sha256").hexdigest()  # type: ignore[arg-type]
+        digest = sha256(file)
         with np.load(file, allow_pickle=False) as data:
             gaussians = {
                 need: _gaussian(path, data, *keys(need))

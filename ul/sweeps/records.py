@@ -7,16 +7,16 @@
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from ul.core.errors import ConfigError, StorageError
-from ul.core.files import write_atomic
+from ul.core.files import lock, write_atomic
 from ul.sweeps.expand import Stage, Trial, lasting
 from ul.train.workdir import code_version, unlike
 
@@ -80,9 +80,9 @@ def _alone(out: epath.Path) -> Iterator[None]:
     if "://" in str(out):
         yield
         return
-    handle = os.open(out / ".sweep.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = lock(Path(out, ".sweep.lock"), wait=True)
+    assert handle is not None  # it waited
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from etils import epath
 
+from ul.core import files
 from ul.core.errors import CheckpointError, Preempted, StorageError, WorkdirInUse
-from ul.sweeps import claims, records
+from ul.sweeps import records
 from ul.sweeps.expand import Stage, Trial
 from ul.sweeps.table import Table
 from ul.train.checkpoint import verified_steps
@@ -258,7 +259,7 @@ class Runner:
         handles: tuple[int, ...] = ()
         # Object stores have no locks; one process of several holds it for all.
         if "://" not in self._out and self._first:
-            handle = claims.take(Path(self._out, f"{stage.workdir}.lock"))
+            handle = files.lock(Path(self._out, f"{stage.workdir}.lock"))
             if handle is None:
                 yield None
                 return

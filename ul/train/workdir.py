@@ -1,7 +1,6 @@
 """A run's directory: who may write in it, and which config it belongs to."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -14,8 +13,8 @@ from typing import Any
 
 from etils import epath
 
-from ul.core.errors import ConfigError, NoProgress, StorageError, WorkdirInUse
-from ul.core.files import write_atomic
+from ul.core.errors import ConfigError, NoProgress, WorkdirInUse
+from ul.core.files import lock, write_atomic
 
 log = logging.getLogger("ul")
 
@@ -51,19 +50,11 @@ def locked(path: str) -> Iterator[epath.Path]:
     if "://" in path:  # object stores have no locks; the directory needs no making
         yield workdir
         return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as e:
-        raise StorageError(f"workdir {path} cannot be written: {e}") from e
-    try:
-        # The kernel drops the lock with the process, also after kill -9.
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        os.close(handle)
+    handle = lock(Path(path, ".lock"))
+    if handle is None:
         raise WorkdirInUse(
             f"another process writes in {path}; stop it or choose another directory"
-        ) from e
+        )
     try:
         yield workdir
     finally:

@@ -15,9 +15,9 @@ import safetensors.numpy
 from etils import epath
 
 from ul.core.errors import DataError, StorageError
+from ul.core.files import PICKLES, is_pickle, write_atomic
 
 MANIFEST = "manifest.json"
-PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin")
 _NAMED = 3  # of the differences from what is expected
 
 
@@ -49,11 +49,6 @@ def _is_safetensors(content: bytes) -> bool:
     return content[8:9] == b"{" and length <= len(content) - 8
 
 
-def _is_pickle(content: bytes) -> bool:
-    """Whether it begins as a pickle of protocol 2 to 5, or as the zip file of one."""
-    return content[:4] == b"PK\x03\x04" or b"\x80\x02" <= content[:2] < b"\x80\x06"
-
-
 def parse(path: epath.Path, content: bytes) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file.
 
@@ -61,7 +56,7 @@ def parse(path: epath.Path, content: bytes) -> dict[str, np.ndarray]:
       DataError: it is no such file, or damaged.
     """
     if not _is_safetensors(content):
-        kind = "a pickle, which is not read" if _is_pickle(content) else "damaged"
+        kind = "a pickle, which is not read" if is_pickle(content) else "damaged"
         raise DataError(f"{path} is not a safetensors file but {kind}")
     try:
         return safetensors.numpy.load(content)
@@ -135,7 +130,7 @@ def load(weights_dir: epath.PathLike, module: Network) -> dict[str, np.ndarray]:
     """
     path, content = epath.Path(weights_dir) / module.FILE, _read(weights_dir, module)
     command = _command(weights_dir, module)
-    if _is_pickle(content) and not _is_safetensors(content):
+    if is_pickle(content):
         raise DataError(f"{path} is a pickle and not read; convert it: {command}")
     entry = manifest(weights_dir).get(module.FILE)
     if entry is None:
@@ -150,16 +145,6 @@ def load(weights_dir: epath.PathLike, module: Network) -> dict[str, np.ndarray]:
     arrays = parse(path, content)
     check(path, arrays, module)
     return arrays
-
-
-def _write(path: epath.Path, content: bytes) -> None:
-    """The whole file or none of it."""
-    part = path.parent / f".{path.name}.part"
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as e:
-        raise StorageError(f"{path} cannot be written: {e}") from e
 
 
 def save(
@@ -192,8 +177,8 @@ def save(
         "licence": licence,
         "source": source,
     }
-    _write(path, content)
+    write_atomic(path, content)
     # Last: without its entry a file is refused.
     text = json.dumps(entries | {module.FILE: entry}, indent=2, sort_keys=True) + "\n"
-    _write(path.parent / MANIFEST, text.encode())
+    write_atomic(path.parent / MANIFEST, text)
     return entry["sha256"]
