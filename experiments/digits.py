@@ -67,9 +67,7 @@ def _stage2() -> ml_collections.ConfigDict:
     c = common.run("base")
     c.steps, c.batch_size = 2500, 64
     c.data = _data()
-    c.stage1 = common.stage1()
-    c.latents = common.latents()
-    c.latent_shape = (4, 4, 4)
+    common.on_latents(c, (4, 4, 4))
     c.base = dict(widths=(128,), depths=(4,)) | common.transformer(32)
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(bias=1.0, label_dropout=0.1)

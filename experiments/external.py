@@ -86,6 +86,7 @@ def _smoke2() -> ml_collections.ConfigDict:
 
 
 def _to_logsnr(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Weights that saw no noise: the base goes further down than to UL's 5."""
-    c.schedule.logsnr_max = LOGSNR
+    """Weights that saw no noise: the base goes further down than to UL's 5, and there
+    float16 is not far below its noise."""
+    c.schedule.logsnr_max, c.latent_dtype = LOGSNR, "float32"
     return c

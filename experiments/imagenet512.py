@@ -101,9 +101,7 @@ def _stage1() -> ml_collections.ConfigDict:
 def _stage2() -> ml_collections.ConfigDict:
     c = _common("base")
     c.steps, c.batch_size = 500_000, 2048
-    c.stage1 = common.stage1()
-    c.latents = common.latents()
-    c.latent_shape = (32, 32, 32)
+    common.on_latents(c, (32, 32, 32))
     c.base = dict(widths=(512, 1024), depths=(6, 16)) | _transformer(0.1, "dots")
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(bias=0.0, label_dropout=0.1)

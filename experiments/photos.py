@@ -59,6 +59,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
         # the prior seems to win before the decoder knows what more bits are worth.
         if first:
             c.loss.ramp_steps = 1200
+            c.encoder.channels = (32, 64)
     if arg.startswith("smoke"):
         _shrink(c)
     return c.lock()

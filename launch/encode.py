@@ -14,20 +14,16 @@ from absl import flags
 from launch import cli, cluster
 from ul import encoding
 from ul.core import processes
-from ul.data.latents import DTYPES
 
 _CONFIG = cli.define_config()
 _OUT = flags.DEFINE_string("out", None, "The cache's directory.")
-_DTYPE = flags.DEFINE_enum("dtype", "float16", list(DTYPES), "How latents are kept.")
 _SHARD = flags.DEFINE_integer("shard_examples", 4096, "Examples of a file.", 1)
 
 
 def main() -> None:
     parsed, out = _CONFIG(), cli.required(_OUT)
     cluster.join()
-    manifest = encoding.encode(
-        parsed, out, dtype=_DTYPE.value, shard_examples=_SHARD.value
-    )
+    manifest = encoding.encode(parsed, out, shard_examples=_SHARD.value)
     if processes.is_first():
         for split, about in manifest["splits"].items():
             size = sum(s["bytes"] for s in about["shards"]) / 2**20

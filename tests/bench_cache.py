@@ -53,7 +53,7 @@ def both(depths: tuple[int, ...], out: epath.Path) -> dict[str, loop.Run]:
 def cache(stage2, codec, params, out: epath.Path) -> latents.Cache:
     nowhere = {"workdir": "", "step": 0, "weights": "raw", "encoder": ""}
     identity = caches.identity(stage2, codec, nowhere)
-    identity |= {"dtype": "float16", "shard_examples": 4096}
+    identity["shard_examples"] = 4096
     records = []
     for shard in latents.shards(identity):
         examples = runs.fixed(stage2, shard.split)
@@ -63,7 +63,7 @@ def cache(stage2, codec, params, out: epath.Path) -> latents.Cache:
                 examples, range(shard.count), batch_size=128, threads=2
             )
         )
-        records.append(latents.write(out, shard, batches, "float16"))
+        records.append(latents.write(out, shard, batches, stage2.latent_dtype))
     latents.finish(out, identity, records)
     known = {"manifest": latents.load(str(out))[1]}
     return caches.opened(dataclasses.replace(stage2, latents=str(out)), identity, known)

@@ -40,6 +40,7 @@ def identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
         "encoder": encoder,
         "data": json.loads(json.dumps(kept)),
         "latent_shape": list(config.latent_shape),
+        "dtype": config.latent_dtype,
         "splits": {
             split: {
                 "count": len(examples[split]),
@@ -70,6 +71,6 @@ def opened(config: Base, wanted: dict, known: dict) -> Cache:
     train, held_out = (
         latents.Latents(config.latents, manifest, split) for split in ("train", "eval")
     )
-    facts = {"path": config.latents, "manifest": name, "dtype": manifest["dtype"]}
+    facts = {"path": config.latents, "manifest": name}
     order = pipeline.in_turn(held_out)
     return Cache(pipeline.endless(train, config.seed), order, facts)

@@ -22,9 +22,7 @@ from ul.train import workdir
 log = logging.getLogger("ul")
 
 
-def encode(
-    parsed: config.Common, where: str, *, dtype: str, shard_examples: int
-) -> dict[str, Any]:
+def encode(parsed: config.Common, where: str, *, shard_examples: int) -> dict[str, Any]:
     """Write the cache `where`, or go on with it; its manifest.
 
     Every process of the run calls this; process p of P writes every P-th shard from the
@@ -45,7 +43,7 @@ def encode(
 
         processes.from_first("out", claim, seconds)
         ae, identity = processes.agree("build", lambda: _encoder(parsed), seconds)
-        identity |= {"dtype": dtype, "shard_examples": shard_examples}
+        identity["shard_examples"] = shard_examples
         check_alike(dataclasses.asdict(parsed), json.dumps(identity["splits"]), seconds)
         processes.from_first("begin", lambda: latents.begin(out, identity), seconds)
         with processes.plain_errors():

@@ -316,10 +316,14 @@ def base_run(
     root = jax.random.key(config.seed)
 
     def prepare(batch, step):
-        if cache is not None:
-            return batch | {"z_clean": batch["z_clean"].astype(np.float32)}
-        image, own = batch.pop("image"), rng.stream(root, "latents", step)
-        return batch | {"z_clean": encoder.latents(frozen, image, batch["row"], own)}
+        if cache is None:
+            image, own = batch.pop("image"), rng.stream(root, "latents", step)
+            z = encoder.latents(frozen, image, batch["row"], own)
+        else:
+            z = batch["z_clean"]
+        # Outside of jit, where a compiler may leave out what only rounds.
+        rounded = z.astype(config.latent_dtype).astype(np.float32)
+        return batch | {"z_clean": rounded}
 
     scalars = _held_out(
         config,

@@ -42,7 +42,7 @@ def build_run(parsed: config.Common, facts: dict) -> tuple[loop.Run, dict]:
         return runs.base_run(parsed, ae.codec, ae.params), {"stage1": below}
     wanted = caches.identity(parsed, ae.codec, below)
     cache = caches.opened(parsed, wanted, facts.get("latents", {}))
-    log.info("latents: %s, %s", parsed.latents, cache.facts["dtype"])
+    log.info("latents: %s, %s", parsed.latents, parsed.latent_dtype)
     frozen = {"decoder": ae.params["decoder"]}  # the encoder has done its part
     run = runs.base_run(parsed, ae.codec, frozen, cache)
     return run, {"stage1": below, "latents": cache.facts}

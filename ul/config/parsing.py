@@ -56,6 +56,11 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("loss.kl_weight", lambda v: v > 0, "positive"),
     ("loss.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
     ("latent_shape", lambda v: min(v) >= 1, "positive"),
+    (
+        "latent_dtype",
+        lambda v: v in ("float16", "bfloat16", "float32"),
+        "float16, bfloat16 or float32",
+    ),
     ("scale", lambda v: v > 0, "positive"),
 )
 

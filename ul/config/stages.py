@@ -1,6 +1,7 @@
 """Which keys a config of each stage has."""
 
 import dataclasses
+from typing import ClassVar
 
 from ul.config.sections import (
     BaseLoss,
@@ -145,6 +146,7 @@ class Base(Common):
     """Stage 2. latent_shape is what the base model takes; stage 1 must give it.
 
     latents: a cache that launch.encode wrote. None: images are encoded while training.
+    latent_dtype: what latents are rounded to, from a cache or not: training is the same.
     """
 
     stage1: Stage1
@@ -154,6 +156,7 @@ class Base(Common):
     loss: BaseLoss
     guidance: Guidance
     latents: str | None = None  # not in configs from before there were caches
+    latent_dtype: str = "float32"  # nor this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +167,7 @@ class Pixels(Common):
     schedule: dict
     loss: BaseLoss
     guidance: Guidance
+    latent_dtype: ClassVar[str] = "float32"
 
 
 STAGES: dict[str, type[Settings]] = {

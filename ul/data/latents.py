@@ -161,8 +161,8 @@ def stored(z: np.ndarray, dtype: str) -> np.ndarray:
         kept = z.astype(DTYPES[dtype])
     if not np.isfinite(kept.astype(np.float32)).all():
         raise ConfigError(
-            f"--dtype={dtype} cannot hold latents of up to {np.abs(z).max():.4g}; "
-            "choose bfloat16 or float32"
+            f"latent_dtype {dtype} cannot hold latents of up to {np.abs(z).max():.4g}; "
+            "set it to bfloat16 or float32"
         )
     return kept
 

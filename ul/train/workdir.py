@@ -35,7 +35,7 @@ FREE_KEYS = (
     "watchdog",
 )
 # What runs did from before there was the key.
-BEFORE_KEYS = {"data.augment": "stream"}
+BEFORE_KEYS = {"data.augment": "stream", "latent_dtype": "float32"}
 
 
 @contextlib.contextmanager
