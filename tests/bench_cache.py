@@ -55,7 +55,7 @@ def cache(stage2, codec, params, out: epath.Path) -> latents.Cache:
     identity = caches.identity(stage2, codec, nowhere)
     identity["shard_examples"] = 4096
     records = []
-    for shard in latents.shards(identity):
+    for shard in latents.plan(identity):
         examples = runs.fixed(stage2, shard.split)
         batches = (
             batch | {"z_clean": jax.device_get(codec.encode(params, batch["image"]))}
@@ -63,9 +63,11 @@ def cache(stage2, codec, params, out: epath.Path) -> latents.Cache:
                 examples, range(shard.count), batch_size=128, threads=2
             )
         )
-        records.append(latents.write(out, shard, batches, stage2.latent_dtype))
-    latents.finish(out, identity, records)
-    known = {"manifest": latents.load(str(out))[1]}
+        records.append(
+            latents.write(latents.store(out), shard, batches, stage2.latent_dtype)
+        )
+    latents.finish(latents.store(out), identity, records)
+    known = {"manifest": latents.load(latents.store(out))[1]}
     return caches.opened(dataclasses.replace(stage2, latents=str(out)), identity, known)
 
 

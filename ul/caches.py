@@ -63,13 +63,14 @@ def opened(config: Base, wanted: dict, known: dict) -> Cache:
         or of other examples.
     """
     assert config.latents is not None
-    manifest, name = latents.load(config.latents)
-    latents.check(config.latents, manifest, wanted)
+    cache = latents.store(config.latents)
+    manifest, name = latents.load(cache)
+    latents.check(cache, manifest, wanted)
     begun = known.get("manifest") == name
     part = None if begun else (processes.index(), processes.count())
-    latents.verify(config.latents, manifest, part=part)
+    cache.verify(manifest, part=part)
     train, held_out = (
-        latents.Latents(config.latents, manifest, split) for split in ("train", "eval")
+        latents.Latents(cache, manifest, split) for split in ("train", "eval")
     )
     facts = {"path": config.latents, "manifest": name}
     order = pipeline.in_turn(held_out)

@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 import jax
-from etils import epath
 from tqdm import tqdm
 
 from ul import api, caches, config, runs
@@ -16,6 +15,7 @@ from ul.core import mesh as meshes
 from ul.core import processes
 from ul.core.errors import ConfigError
 from ul.data import latents, pipeline
+from ul.data.shards import Shard, Store
 from ul.session import check_alike
 from ul.train import workdir
 
@@ -35,7 +35,7 @@ def encode(parsed: config.Common, where: str, *, shard_examples: int) -> dict[st
         raise ConfigError(
             f"stage {parsed.stage!r} has no latents below it; give a stage 2 ('base')"
         )
-    out, seconds = epath.Path(where), parsed.watchdog.start / 2.0
+    out, seconds = latents.store(where), parsed.watchdog.start / 2.0
     with contextlib.ExitStack() as held:
 
         def claim():
@@ -45,7 +45,9 @@ def encode(parsed: config.Common, where: str, *, shard_examples: int) -> dict[st
         ae, identity = processes.agree("build", lambda: _encoder(parsed), seconds)
         identity["shard_examples"] = shard_examples
         check_alike(dataclasses.asdict(parsed), json.dumps(identity["splits"]), seconds)
-        processes.from_first("begin", lambda: latents.begin(out, identity), seconds)
+        processes.from_first(
+            "begin", lambda: out.begin(identity, latents.unlike), seconds
+        )
         with processes.plain_errors():
             records = _shards(parsed, ae, out, identity)
         return processes.from_first(
@@ -63,11 +65,11 @@ def _encoder(parsed: config.Base) -> tuple[api.Autoencoder, dict]:
     return ae, caches.identity(parsed, ae.codec, below)
 
 
-def _shards(parsed: config.Base, ae, out: epath.Path, identity: dict) -> list[dict]:
+def _shards(parsed: config.Base, ae, out: Store, identity: dict) -> list[dict]:
     """Records of all shards in their order; those of this process are written here."""
-    every = latents.shards(identity)
+    every = latents.plan(identity)
     own = every[processes.index() :: processes.count()]
-    found = {shard: latents.finished(out, shard) for shard in own}
+    found = {shard: out.finished(shard) for shard in own}
     missing = [shard for shard in own if found[shard] is None]
     log.info("%d of %d shards are there", len(own) - len(missing), len(own))
     examples = {split: runs.fixed(parsed, split) for split in identity["splits"]}
@@ -88,7 +90,7 @@ def _shards(parsed: config.Base, ae, out: epath.Path, identity: dict) -> list[di
     return [parts[i % len(parts)][i // len(parts)] for i in range(len(every))]
 
 
-def _encoded(parsed, ae: api.Autoencoder, examples, shard: latents.Shard, bar):
+def _encoded(parsed, ae: api.Autoencoder, examples, shard: Shard, bar):
     """Batches of a shard, their images encoded."""
     for batch in pipeline.in_order(
         examples,
@@ -101,7 +103,7 @@ def _encoded(parsed, ae: api.Autoencoder, examples, shard: latents.Shard, bar):
         bar.update(len(image))
 
 
-def _bar(missing: list[latents.Shard]) -> tqdm:
+def _bar(missing: list[Shard]) -> tqdm:
     """Over what process 0 has to encode, with rate and time left."""
     share = f", 1 of {processes.count()} parts" if processes.count() > 1 else ""
     return tqdm(

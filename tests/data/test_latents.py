@@ -40,15 +40,15 @@ def batches(shard, at_most=2):
 def write(out, processes=1, **changes):
     """As launch.encode does it: process p writes every P-th shard."""
     wanted = identity(**changes)
-    latents.begin(out, wanted)
-    every = latents.shards(wanted)
+    latents.store(out).begin(wanted, latents.unlike)
+    every = latents.plan(wanted)
     records = {}
     for p in range(processes):
         for shard in every[p::processes]:
-            records[shard] = latents.finished(out, shard) or latents.write(
-                out, shard, batches(shard), wanted["dtype"]
+            records[shard] = latents.store(out).finished(shard) or latents.write(
+                latents.store(out), shard, batches(shard), wanted["dtype"]
             )
-    return latents.finish(out, wanted, [records[s] for s in every])
+    return latents.finish(latents.store(out), wanted, [records[s] for s in every])
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def contents(out):
 @pytest.mark.parametrize("dtype", latents.DTYPES)
 def test_what_was_written_is_read(out, dtype):
     manifest = write(out, dtype=dtype)
-    assert latents.load(str(out))[0] == manifest
-    latents.check(str(out), manifest, identity(dtype=dtype))
-    latents.verify(str(out), manifest, part=(0, 1))
+    assert latents.load(latents.store(out))[0] == manifest
+    latents.check(latents.store(out), manifest, identity(dtype=dtype))
+    latents.store(out).verify(manifest, part=(0, 1))
     for split, n in COUNTS.items():
-        source = Latents(str(out), manifest, split)
+        source = Latents(latents.store(out), manifest, split)
         assert len(source) == n
         kept = np.stack([source[i]["z_clean"] for i in range(n)])
         assert kept.dtype == latents.DTYPES[dtype]
@@ -106,20 +106,20 @@ def test_an_interrupted_write_goes_on_to_the_same_bytes(tmp_path, batch):
     for path in (whole, out):
         path.mkdir()
     write(whole)
-    every = latents.shards(identity())
-    latents.begin(out, identity())
+    every = latents.plan(identity())
+    latents.store(out).begin(identity(), latents.unlike)
     for shard in every[:2]:
-        latents.write(out, shard, batches(shard), "float16")
+        latents.write(latents.store(out), shard, batches(shard), "float16")
 
     def interrupted():
         yield from list(batches(every[2], batch))[:1]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        latents.write(out, every[2], interrupted(), "float16")
+        latents.write(latents.store(out), every[2], interrupted(), "float16")
     with pytest.raises(DataError, match=r"half written, .* run the same launch.encode"):
-        latents.load(str(out))
-    kept = [latents.finished(out, shard) is not None for shard in every]
+        latents.load(latents.store(out))
+    kept = [latents.store(out).finished(shard) is not None for shard in every]
     assert kept == [True] * 2 + [False] * (len(every) - 2)
     write(out, processes=2)
     assert contents(out) == contents(whole)
@@ -165,7 +165,7 @@ def other(split, **changes):
 def test_a_cache_of_something_else_is_refused(out, changes, message):
     manifest = write(out)
     with pytest.raises(ConfigError, match=message) as e:
-        latents.check(str(out), manifest, identity(**changes))
+        latents.check(latents.store(out), manifest, identity(**changes))
     assert e.value.code == 64 and "\n" not in str(e.value)
 
 
@@ -202,8 +202,8 @@ def test_a_damaged_cache_is_refused_and_mended(out, harm, message):
     before = contents(out)
     harm(out)
     with pytest.raises(DataError, match=message) as e:
-        manifest, _ = latents.load(str(out))
-        latents.verify(str(out), manifest, part=(0, 1))
+        manifest, _ = latents.load(latents.store(out))
+        latents.store(out).verify(manifest, part=(0, 1))
     assert e.value.code == 65 and "\n" not in str(e.value)
     write(out)
     assert contents(out) == before
@@ -211,7 +211,7 @@ def test_a_damaged_cache_is_refused_and_mended(out, harm, message):
 
 def test_nothing_there_is_said(tmp_path):
     with pytest.raises(DataError, match="is no cache of latents; write one"):
-        latents.load(str(tmp_path / "nowhere"))
+        latents.load(latents.store(tmp_path / "nowhere"))
 
 
 def test_the_processes_share_the_digests(out):
@@ -222,10 +222,10 @@ def test_the_processes_share_the_digests(out):
     for i in range(7):
         if i in (0, 6):
             with pytest.raises(DataError, match="is damaged"):
-                latents.verify(str(out), manifest, part=(i, 7))
+                latents.store(out).verify(manifest, part=(i, 7))
         else:
-            latents.verify(str(out), manifest, part=(i, 7))
-    latents.verify(str(out), manifest, part=None)  # sizes are right
+            latents.store(out).verify(manifest, part=(i, 7))
+    latents.store(out).verify(manifest, part=None)  # sizes are right
 
 
 def test_a_record_damaged_later_is_noticed_when_it_is_read(out):
@@ -238,7 +238,7 @@ def test_a_record_damaged_later_is_noticed_when_it_is_read(out):
     for at in places:
         path.write_bytes(whole)
         damage(path, at)
-        source = Latents(str(out), manifest, "train")
+        source = Latents(latents.store(out), manifest, "train")
         try:
             for i in range(SIZE):
                 found = source[i]
@@ -256,7 +256,7 @@ def test_a_shard_in_the_place_of_another_is_noticed(out):
     other_shard = out / "train-00001-of-00005.array_record"
     first_shard(out).write_bytes(other_shard.read_bytes())
     with pytest.raises(DataError, match="record 2 is another"):
-        Latents(str(out), manifest, "train")[2]
+        Latents(latents.store(out), manifest, "train")[2]
 
 
 def test_latents_that_cannot_be_kept_are_refused():
@@ -272,22 +272,22 @@ def test_latents_that_cannot_be_kept_are_refused():
 
 
 def test_too_few_examples_are_no_shard(out):
-    shard = latents.shards(identity())[0]
+    shard = latents.plan(identity())[0]
     with pytest.raises(DataError, match="2 examples came, not 5"):
-        latents.write(out, shard, list(batches(shard))[:1], "float16")
-    assert latents.finished(out, shard) is None
+        latents.write(latents.store(out), shard, list(batches(shard))[:1], "float16")
+    assert latents.store(out).finished(shard) is None
 
 
 def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
-    shard = latents.shards(identity())[0]
+    shard = latents.plan(identity())[0]
     with pytest.raises(StorageError, match="cannot be written"):
-        latents.write(epath.Path(tmp_path / "no"), shard, batches(shard), "float16")
+        latents.write(latents.store(tmp_path / "no"), shard, batches(shard), "float16")
 
 
 def test_training_reads_a_cache_in_the_order_of_images(out):
     """Labels come from the shuffle alone; two epochs, the second in another order."""
     manifest = write(out)
-    cached = pipeline.endless(Latents(str(out), manifest, "train"), seed=3)
+    cached = pipeline.endless(Latents(latents.store(out), manifest, "train"), seed=3)
     source = pipeline.in_turn(
         [{"image": np.zeros((2, 2, 1), np.uint8), "label": i % 3} for i in range(23)]
     )

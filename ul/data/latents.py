@@ -1,34 +1,20 @@
-"""A cache of latents: ArrayRecord shards, and a manifest that is written last.
+"""A cache of latents: shards (shards.py) of both splits, and statistics.
 
-    begun.json                          what the cache is to hold: its identity
-    train-00003-of-00016.array_record   the records of one shard
-    train-00003-of-00016.json           its digest, count and sums, written after it
-    manifest.json                       the identity, every shard, statistics
-
-Record i of a split is i (int64), its label (int32) and z_clean, little-endian. Where a
-shard lies does not depend on who writes it: any number of processes gives the same bytes.
+Record i of a split is i (int64), its label (int32) and z_clean, little-endian.
 """
 
-import contextlib
 import dataclasses
-import json
-import logging
-import math
 import struct
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from array_record.python import array_record_data_source, array_record_module
 from etils import epath
-from tqdm import tqdm
 
-from ul.core.errors import ConfigError, DataError, NonFiniteError, StorageError
-from ul.core.files import sha256, write_atomic
-
-log = logging.getLogger("ul")
+from ul.core.errors import ConfigError, DataError, NonFiniteError
+from ul.data import shards
+from ul.data.shards import Shard, Store
 
 DTYPES = {
     "float16": np.dtype("<f2"),
@@ -36,119 +22,46 @@ DTYPES = {
     "float32": np.dtype("<f4"),
 }
 HEAD = struct.Struct("<qi")
-SHARD, AGAIN = ".array_record", "run the same launch.encode again"
 
 
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """Examples first .. first + count - 1 of a split; number `index` of `of`."""
-
-    split: str
-    index: int
-    of: int
-    first: int
-    count: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}-{self.index:05d}-of-{self.of:05d}"
+def store(where: epath.PathLike) -> Store:
+    """The cache at `where`, there or to be written."""
+    return Store(epath.Path(where), "cache of latents", "launch.encode")
 
 
-def shards(identity: dict) -> list[Shard]:
+def plan(identity: dict) -> list[Shard]:
     """All shards of a cache, split by split."""
-    found, size = [], identity["shard_examples"]
-    for split, about in identity["splits"].items():
-        of = math.ceil(about["count"] / size)
-        for i in range(of):
-            count = min(size, about["count"] - i * size)
-            found.append(Shard(split, i, of, i * size, count))
-    return found
-
-
-def begin(out: epath.Path, identity: dict) -> None:
-    """Say what `out` is to hold, or check that it is what was begun there.
-
-    Raises:
-      ConfigError: it is another cache.
-    """
-    path = out / "begun.json"
-    if path.exists():
-        differences = _unlike(_read(path), identity)
-        if differences:
-            raise ConfigError(
-                f"{out} holds, or was to hold, other latents ({'; '.join(differences)}); "
-                "choose another --out or delete it"
-            )
-    else:
-        write_atomic(path, json.dumps(identity, indent=2))
-
-
-def finished(out: epath.Path, shard: Shard) -> dict | None:
-    """The record of a shard that is whole and undamaged; None if it must be written."""
-    path = out / f"{shard.name}.json"
-    try:
-        record = json.loads(path.read_text())
-        return record if sha256(out / record["file"]) == record["sha256"] else None
-    except (OSError, ValueError, KeyError):
-        return None
+    counts = {split: about["count"] for split, about in identity["splits"].items()}
+    return shards.plan(counts, identity["shard_examples"])
 
 
 def write(
-    out: epath.Path,
-    shard: Shard,
-    batches: Iterable[dict[str, np.ndarray]],
-    dtype: str,
+    to: Store, shard: Shard, batches: Iterable[dict[str, np.ndarray]], dtype: str
 ) -> dict:
     """One shard of batches with `row`, `label` and float32 `z_clean`; its record.
 
     Raises:
       NonFiniteError: the encoder gave NaN or infinity. ConfigError: `dtype` cannot hold
-        its latents. StorageError: `out` cannot be written.
+        its latents. StorageError: the cache cannot be written.
     """
-    sums, end = _Sums(), out / f"{shard.name}{SHARD}"
-    with tempfile.TemporaryDirectory() as scratch:
-        local = "://" not in str(out)
-        part = out / f".{shard.name}.part" if local else epath.Path(scratch) / "part"
-        with _storing(end):
-            # Latents hardly compress; a group of one record is read alone.
-            writer = array_record_module.ArrayRecordWriter(
-                str(part), "group_size:1,uncompressed"
-            )
+    sums = _Sums()
+
+    def records():
         for batch in batches:
             z = stored(batch["z_clean"], dtype)
             sums.add(z)
-            with _storing(end):
-                for row, label, one in zip(
-                    batch["row"], batch["label"], z, strict=True
-                ):
-                    writer.write(HEAD.pack(int(row), int(label)) + one.tobytes())
-        with _storing(end):
-            writer.close()
-            digest, size = sha256(part), part.stat().length
-            part.replace(end) if local else part.copy(end, overwrite=True)
-    if sums.count != shard.count:
-        raise DataError(
-            f"{shard.name}: {sums.count} examples came, not {shard.count}; the data "
-            f"changed while they were encoded; {AGAIN}"
-        )
-    record = {
-        "file": end.name,
-        "count": shard.count,
-        "bytes": size,
-        "sha256": digest,
-        "sums": sums.plain(),
-    }
-    write_atomic(out / f"{shard.name}.json", json.dumps(record))
-    return record
+            for row, label, one in zip(batch["row"], batch["label"], z, strict=True):
+                yield HEAD.pack(int(row), int(label)) + one.tobytes()
 
+    def about():
+        if sums.count != shard.count:
+            raise DataError(
+                f"{shard.name}: {sums.count} examples came, not {shard.count}; the data "
+                f"changed while they were encoded; {to.again}"
+            )
+        return {"sums": sums.plain()}
 
-@contextlib.contextmanager
-def _storing(path: epath.Path) -> Iterator[None]:
-    """What a disk refuses, in one line; ArrayRecord raises RuntimeError."""
-    try:
-        yield
-    except (OSError, RuntimeError) as e:
-        raise StorageError(f"{path} cannot be written: {_line(e)}") from e
+    return to.write(shard, records(), about)
 
 
 def stored(z: np.ndarray, dtype: str) -> np.ndarray:
@@ -188,7 +101,7 @@ class _Sums:
         }
 
 
-def finish(out: epath.Path, identity: dict, records: list[dict]) -> dict:
+def finish(to: Store, identity: dict, records: list[dict]) -> dict:
     """Write the manifest of shards that all are there, in their order."""
     splits, shape = {}, identity["latent_shape"]
     for split, about in identity["splits"].items():
@@ -207,55 +120,30 @@ def finish(out: epath.Path, identity: dict, records: list[dict]) -> dict:
             "shards": [{k: v for k, v in r.items() if k != "sums"} for r in own],
         }
     manifest = identity | {"splits": splits}
-    write_atomic(out / "manifest.json", json.dumps(manifest, indent=2))
+    to.finish(manifest)
     return manifest
 
 
-def load(where: str) -> tuple[dict, str]:
-    """A cache's manifest, and a digest of it that names the cache.
-
-    Raises:
-      DataError: there is none, or it is half written.
-    """
-    out = epath.Path(where)
-    if not (out / "manifest.json").exists():
-        raise DataError(
-            f"{where} is half written, it has no manifest.json; {AGAIN}"
-            if (out / "begun.json").exists()
-            else f"latents: {where} is no cache of latents; write one with launch.encode"
-        )
-    manifest = _read(out / "manifest.json")
-    if not {"encoder", "data", "latent_shape", "dtype", "splits"} <= manifest.keys():
-        raise DataError(f"{where}/manifest.json is of no cache of latents")
-    return manifest, sha256(out / "manifest.json")[:16]
+def load(cache: Store) -> tuple[dict, str]:
+    """A cache's manifest, and a digest of it that names the cache. Raises as Store.load."""
+    return cache.load({"encoder", "data", "latent_shape", "dtype"})
 
 
-def _read(path: epath.Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise DataError(f"{path} cannot be read: {_line(e)}; {AGAIN}") from e
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
-
-
-def check(where: str, manifest: dict, wanted: dict) -> None:
+def check(cache: Store, manifest: dict, wanted: dict) -> None:
     """The cache is of this encoder and these examples.
 
     Raises:
       ConfigError: it is not; with both sides.
     """
-    differences = _unlike(manifest, wanted)
+    differences = unlike(manifest, wanted)
     if differences:
         raise ConfigError(
-            f"latents: {where} does not fit this run ({'; '.join(differences)}); "
+            f"latents: {cache.path} does not fit this run ({'; '.join(differences)}); "
             "undo the change, or encode again into another directory"
         )
 
 
-def _unlike(there: dict, here: dict) -> list[str]:
+def unlike(there: dict, here: dict) -> list[str]:
     """What of two caches' identities differs, one phrase each; the encoder's place may."""
     keys = [k for k in ("latent_shape", "dtype", "shard_examples") if k in here]
     pairs = [(key, there[key], here[key]) for key in keys]
@@ -274,103 +162,26 @@ def _unlike(there: dict, here: dict) -> list[str]:
     return [f"{k}: {a} there, {b} here" for k, a, b in pairs + examples if a != b]
 
 
-def verify(where: str, manifest: dict, *, part: tuple[int, int] | None) -> None:
-    """Every shard is there and of its size; with `part` (i, n) every n-th from the i-th
-    has its digest too, under a bar.
-
-    Raises:
-      DataError: naming the shard.
-    """
-    out = epath.Path(where)
-    records = [r for about in manifest["splits"].values() for r in about["shards"]]
-    for about in manifest["splits"].values():
-        total = sum(r["count"] for r in about["shards"])
-        if total != about["count"]:
-            raise DataError(
-                f"{where}: its shards hold {total} examples of {about['count']}"
-            )
-    for record in records:
-        path = out / record["file"]
-        try:
-            size = path.stat().length
-        except OSError as e:
-            raise DataError(f"{path} is missing; {AGAIN}") from e
-        if size != record["bytes"]:
-            raise DataError(
-                f"{path} has {size} bytes, not {record['bytes']}; {AGAIN}, it mends it"
-            )
-    own = [] if part is None else records[part[0] :: part[1]]
-    for record in _bar(own):
-        path = out / record["file"]
-        try:
-            damaged = sha256(path) != record["sha256"]
-        except OSError as e:
-            raise DataError(f"{path} cannot be read: {_line(e)}") from e
-        if damaged:
-            raise DataError(f"{path} is damaged (its digest); {AGAIN}, it mends it")
-
-
-def _bar(records: list[dict]) -> Iterator[dict]:
-    """Over shards, in bytes; of a cache that is read in a moment nothing is shown."""
-    total = sum(r["bytes"] for r in records)
-    title = "digests of latents"
-    with tqdm(
-        total=total,
-        unit="B",
-        unit_scale=True,
-        desc=title,
-        delay=2.0,
-        dynamic_ncols=True,
-    ) as bar:
-        for record in records:
-            yield record
-            bar.update(record["bytes"])
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    """A whole shard, as array_record wants to be told of it."""
-
-    filename: str
-    skip: int
-    take: int
-    examples_in_shard: int
-
-
 class Latents:
-    """One split of a cache as a source: item i is {"z_clean": [h, w, c], "label": int}.
+    """One split of a cache as a source: item i is {"z_clean": [h, w, c], "label": int}."""
 
-    A record's own checksum is looked at whenever it is read.
-    """
-
-    def __init__(self, where: str, manifest: dict, split: str):
-        self._files = [
-            _File(str(epath.Path(where) / r["file"]), 0, r["count"], r["count"])
-            for r in manifest["splits"][split]["shards"]
-        ]
-        self._records = array_record_data_source.ArrayRecordDataSource(self._files)
+    def __init__(self, cache: Store, manifest: dict, split: str):
+        self._records = shards.Records(cache, manifest, split)
         self._shape = tuple(manifest["latent_shape"])
         self._dtype = DTYPES[manifest["dtype"]]
         self._bytes = HEAD.size + int(np.prod(self._shape)) * self._dtype.itemsize
-        self._size = manifest["shard_examples"]
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, i) -> dict[str, Any]:
         i = int(i)
-        file = self._files[i // self._size].filename
-        try:
-            record = self._records[i]
-        except (RuntimeError, ValueError, IndexError, OSError) as e:
-            raise DataError(
-                f"{file}: record {i} cannot be read ({_line(e)}); {AGAIN}, it mends it"
-            ) from e
+        record = self._records[i]
         index, label = (
             HEAD.unpack_from(record) if len(record) == self._bytes else (-1, 0)
         )
         if index != i:
-            raise DataError(f"{file}: record {i} is another; {AGAIN}, it mends it")
+            raise self._records.damaged(i, "is another")
         z = np.frombuffer(record, self._dtype, offset=HEAD.size)
         return {"z_clean": z.reshape(self._shape), "label": label}
 
