@@ -68,53 +68,15 @@ def optimizer(lr: float, warmup: int) -> dict:
     )
 
 
+def smoke(c: ConfigDict, steps: int, sampling: int) -> None:
+    """The loop of a run of seconds that touches every part; its networks are to shrink."""
+    c.steps, c.batch_size = steps, 16
+    c.log.every, c.checkpoint.every = 2, 2
+    c.look = dict(every=4, pictures=4, eval_examples=16)
+    c.eval = dict(batch_size=16, examples=16, draws=2)
+    c.sampling.num_steps = sampling
+
+
 def unknown(arg: str, known: tuple[str, ...]) -> ValueError:
     """The error for `experiments/x.py:arg` with an arg that does not exist."""
     return ValueError(f"unknown variant {arg!r}; known are {', '.join(known)}")
-
-
-def images_stage1(size: int, data: dict) -> ConfigDict:
-    """A stage 1 of a few million parameters for images of 32 or 64 pixels a side."""
-    c = run("joint")
-    c.steps, c.batch_size = (1500, 32) if size < 64 else (20_000, 128)
-    c.data = data
-    # On a CPU as dear beside stage 2's base as the paper's beside its own: about 1.6 times
-    # a forward pass of it.
-    c.encoder = dict(
-        patch=2, channels=(80, 160), blocks=(2, 3), latent_channels=8, remat="none"
-    )
-    c.prior = dict(widths=(128,), depths=(4,)) | transformer(64)
-    c.decoder = dict(
-        patch=2, channels=(64,), blocks=1, width=128, depth=4, latent_at_input=True
-    ) | transformer(64)
-    c.prior_schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
-    c.decoder_schedule = dict(
-        kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
-    )
-    c.loss = dict(factor=1.7, bias=3.0, ramp_steps=600, rate_floor_bpp=0.02)
-    c.optimizer = optimizer(lr=1e-3, warmup=200)
-    c.ema = (0.999, 0.9995)
-    c.checkpoint.keep_every, c.checkpoint.keep_minutes = 2000, 60.0
-    c.sampling = dict(method="ddim", num_steps=50)
-    c.look = dict(every=500, pictures=8, eval_examples=256)
-    c.eval = dict(batch_size=128, examples=512, draws=4)
-    return c
-
-
-def images_stage2(size: int, data: dict) -> ConfigDict:
-    """Its stage 2."""
-    c = run("base")
-    c.steps, c.batch_size = (2000, 32) if size < 64 else (20_000, 128)
-    c.data = data
-    on_latents(c, (size // 4, size // 4, 8))
-    c.base = dict(widths=(64, 128), depths=(4, 6)) | transformer(64)
-    c.base.update(dropout=0.1)
-    c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
-    c.loss = dict(bias=1.0, label_dropout=0.1)
-    c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
-    c.optimizer = optimizer(lr=1e-3, warmup=200)
-    c.ema = (0.999, 0.9995)
-    c.sampling = dict(method="dpmpp_2m", num_steps=25)
-    c.look = dict(every=500, pictures=16, eval_examples=256)
-    c.eval = dict(batch_size=128, examples=512, draws=4)
-    return c

@@ -81,12 +81,7 @@ def _stage2() -> ml_collections.ConfigDict:
 
 
 def _shrink(c: ml_collections.ConfigDict) -> None:
-    """A run of seconds that touches every part."""
-    c.steps, c.batch_size = 8, 16
-    c.log.every, c.checkpoint.every = 2, 2
-    c.look = dict(every=4, pictures=4, eval_examples=16)
-    c.eval = dict(batch_size=16, examples=16, draws=2)
-    c.sampling.num_steps = 4
+    common.smoke(c, steps=8, sampling=4)
     for name in ("prior", "base"):
         if name in c:
             c[name].widths, c[name].depths = (32,), (1,)

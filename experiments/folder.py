@@ -14,7 +14,7 @@ held out; up to one file in a hundred may be broken.
 import ml_collections
 from ml_collections import config_dict
 
-from experiments import common
+from experiments import common, small
 
 VARIANTS = ("stage1", "stage2", "stage1_64", "stage2_64")
 
@@ -38,5 +38,5 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
         augment="stream",
     )
     first = arg.startswith("stage1")
-    make = common.images_stage1 if first else common.images_stage2
+    make = small.stage1 if first else small.stage2
     return make(size, data).lock()

@@ -1,15 +1,20 @@
 """ImageNet at 512x512, the paper's sizes (arXiv 2602.17270): latents of 32x32x32.
 
+    python -m launch.import_images --out /data/imagenet512 --size 512 \\
+        --train ILSVRC2012_img_train.tar --eval ILSVRC2012_img_val.tar --eval_labels val.txt
     python -m launch.train --config experiments/imagenet512.py:stage1 --workdir gs://b/s1 \\
-        --config.data.source.data_dir=gs://b/tfds
+        --config.data.source.path=/data/imagenet512
     python -m launch.train --config experiments/imagenet512.py:stage2 --workdir gs://b/s2 \\
-        --config.data.source.data_dir=gs://b/tfds --config.stage1.workdir=gs://b/s1
+        --config.data.source.path=/data/imagenet512 --config.stage1.workdir=gs://b/s1
     python -m launch.plan pod --config experiments/imagenet512.py:stage2_medium \\
         --topology v5p:4x4x4 --mesh data=4,fsdp=16
 
-`stage1`: UL's three networks; `stage2`: the base of widths 512 and 1024, 350M parameters;
-`stage2_medium`: of 640 and 1280, 546M. Never trained yet. The dry run (`launch.plan pod`,
-commit 0448b3d, the batches below):
+"stage1,tfds" reads a prepared TFDS imagenet2012 instead (--config.data.source.data_dir=..),
+its crops bicubic in one go, not the reference's. "stage1,smoke" and "stage2,smoke" are the
+same code at reduced width: three steps in a minute or two on a CPU.
+
+`stage2`: the base of widths 512 and 1024, 350M parameters; `stage2_medium`: of 640 and 1280,
+546M. Never trained yet. The dry run (`launch.plan pod`, commit 0448b3d, the batches below):
   stage1         3.736 TFLOP an image; fits v5p:4x4x4 (data=4, fsdp=16) with 3.33 GiB of 95.74
                  a chip, 1.20 times the least bytes sent, 79.8 ms a step at best
   stage2_medium  740.2 GFLOP an image; fits v5p:4x4x4 (data=4, fsdp=16) with 8.22 GiB of 95.74
@@ -22,51 +27,47 @@ each way, head_dim 128, factor 1.5 with bias 0, batch and steps.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
-from experiments import common
+from experiments import common, large
 
-VARIANTS = ("stage1", "stage2", "stage2_medium")
+STAGES = ("stage1", "stage2", "stage2_medium")
+WAYS = ("", ",smoke", ",tfds")
+TFDS = dict(
+    kind="tfds",
+    name="imagenet2012",
+    data_dir="~/tensorflow_datasets",
+    train_split="train",
+    eval_split="validation",
+)
+VARIANTS = tuple(stage + way for stage in STAGES for way in WAYS)
 
 
 def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     if arg not in VARIANTS:
         raise common.unknown(arg, VARIANTS)
-    c = _stage1() if arg == "stage1" else _stage2()
-    if arg == "stage2_medium":
+    stage, _, way = arg.partition(",")
+    c = _stage1() if stage == "stage1" else _stage2()
+    if stage == "stage2_medium":
         c.base.widths = (640, 1280)
+    if way == "tfds":
+        c.data.source = TFDS
+    if way == "smoke":
+        large.shrink(c)
     return c.lock()
 
 
 def _common(stage: str) -> ml_collections.ConfigDict:
-    c = common.run(stage)
-    c.dtype = "bfloat16"
-    c.mesh = dict(data=-1, fsdp=8)
-    c.log.every = 100
-    c.checkpoint.update(every=5000, keep_every=50_000)
+    c = large.run(stage)
     c.data = dict(
-        source=dict(
-            kind="tfds",
-            name="imagenet2012",
-            data_dir="~/tensorflow_datasets",
-            train_split="train",
-            eval_split="validation",
-        ),
+        source=dict(kind="imported", path=config_dict.placeholder(str)),
         image_shape=(512, 512, 3),
         num_classes=1000,
         flip=True,
         threads=16,
         augment="stream",
     )
-    c.optimizer = common.optimizer(lr=1e-4, warmup=10_000)
-    c.optimizer.update(final_fraction=1.0, weight_decay=0.0)
-    c.ema = (0.9999,)
-    c.eval = dict(batch_size=256, examples=50_000, draws=1)
     return c
-
-
-def _transformer(dropout: float, remat: str) -> dict:
-    how = dict(dropout=dropout, remat=remat, scan=True)
-    return common.transformer(128) | how
 
 
 def _stage1() -> ml_collections.ConfigDict:
@@ -79,7 +80,7 @@ def _stage1() -> ml_collections.ConfigDict:
         latent_channels=32,
         remat="full",
     )
-    c.prior = dict(widths=(1024,), depths=(8,)) | _transformer(0.0, "full")
+    c.prior = dict(widths=(1024,), depths=(8,)) | large.transformer(0.0, "full")
     c.decoder = dict(
         patch=2,
         channels=(128, 256, 512),
@@ -87,7 +88,7 @@ def _stage1() -> ml_collections.ConfigDict:
         width=1024,
         depth=8,
         latent_at_input=False,
-    ) | _transformer(0.1, "full")
+    ) | large.transformer(0.1, "full")
     c.prior_schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
@@ -102,7 +103,7 @@ def _stage2() -> ml_collections.ConfigDict:
     c = _common("base")
     c.steps, c.batch_size = 500_000, 2048
     common.on_latents(c, (32, 32, 32))
-    c.base = dict(widths=(512, 1024), depths=(6, 16)) | _transformer(0.1, "dots")
+    c.base = dict(widths=(512, 1024), depths=(6, 16)) | large.transformer(0.1, "dots")
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(bias=0.0, label_dropout=0.1)
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)

@@ -23,7 +23,7 @@ The 15 minutes were on a machine shared with other work.
 
 import ml_collections
 
-from experiments import common
+from experiments import common, small
 
 VARIANTS = (
     "stage1",
@@ -43,7 +43,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
         raise common.unknown(arg, VARIANTS)
     size = {"_16": 16, "_64": 64}.get(arg[-3:], 32)
     first = arg.startswith("stage1") or arg == "smoke"
-    make = common.images_stage1 if first else common.images_stage2
+    make = small.stage1 if first else small.stage2
     c = make(size, _data(size))
     if arg == "stage2_fixed":
         c.data.augment = "example"
@@ -77,12 +77,8 @@ def _data(size: int) -> dict:
 
 
 def _shrink(c: ml_collections.ConfigDict) -> None:
-    """A run of seconds that touches every part."""
-    c.steps, c.batch_size, c.accumulate = 4, 16, 2
-    c.log.every, c.checkpoint.every = 2, 2
-    c.look = dict(every=4, pictures=4, eval_examples=16)
-    c.eval = dict(batch_size=16, examples=16, draws=2)
-    c.sampling.num_steps = 3
+    common.smoke(c, steps=4, sampling=3)
+    c.accumulate = 2
     if "decoder" in c:
         c.prior.depths, c.decoder.depth = (1,), 1
         c.encoder.channels, c.encoder.blocks = (16, 16), (1, 1)

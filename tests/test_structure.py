@@ -31,6 +31,7 @@ FLOORS = {
     "planning": 9,
     "pods": 9,
     "external": 9,
+    "importing": 9,
     "session": 9,
     "sweeps": 9,
     "encoding": 10,

@@ -13,7 +13,7 @@ from ul.config import Base, Common, Pixels, Settings, Trained
 from ul.core import mesh as meshes
 from ul.core import rng
 from ul.core.errors import ConfigError, DataError
-from ul.data import pipeline, sources
+from ul.data import kinds, pipeline
 from ul.data.latents import Cache
 from ul.evals import chunks, rate
 from ul.evals.codec import Codec
@@ -127,7 +127,7 @@ def source(config: Settings, split: str):
     data = config.data
     found = build.of_kind(
         "data.source",
-        sources.SOURCES,
+        kinds.SOURCES,
         data.source,
         split=split,
         shape=data.image_shape,

@@ -7,7 +7,8 @@ and after any resume. Grain shuffles each epoch anew and reads ahead.
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import grain
 import numpy as np
@@ -98,6 +99,12 @@ def eval_batches(
         yield assemble(dataset, rows, rows, total)
 
 
+def ahead(get: Callable[[int], Any], count: int, *, threads: int) -> Iterator[Any]:
+    """get(0) .. get(count - 1) in order, by as many threads at once, a few ahead."""
+    reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16 * threads)
+    return iter(grain.MapDataset.range(count).map(get).to_iter_dataset(reading))
+
+
 def in_order(
     dataset: grain.MapDataset, indices, *, batch_size: int, threads: int
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -106,12 +113,8 @@ def in_order(
     They are read ahead one by one: large batches are not held twice.
     """
 
-    def example(j: int):
-        return dataset[int(indices[j])]
-
-    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16 * threads)
-    found = grain.MapDataset.range(len(indices)).map(example).to_iter_dataset(ahead)
-    rest, first = iter(found), 0
+    rest = ahead(lambda j: dataset[int(indices[j])], len(indices), threads=threads)
+    first = 0
     while part := list(itertools.islice(rest, batch_size)):
         yield _stack(part, indices[first : first + len(part)], len(dataset))
         first += len(part)

@@ -333,13 +333,3 @@ def gaussian(
         return {"image": levels.astype(np.uint8), "label": 0}
 
     return Items(examples, get, num_classes=1)
-
-
-SOURCES: dict[str, Callable[..., Any]] = {
-    "digits": digits,
-    "gaussian": gaussian,
-    "photos": photos,
-    "folder": folder,
-    "tfds": tfds,
-    "arrays": arrays,
-}

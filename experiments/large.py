@@ -1,0 +1,37 @@
+"""What models at the paper's sizes share, whatever they are trained on."""
+
+import ml_collections
+
+from experiments import common
+
+
+def run(stage: str) -> ml_collections.ConfigDict:
+    """bfloat16, parameters over eight devices or more, AdamW at a constant rate."""
+    c = common.run(stage)
+    c.dtype = "bfloat16"
+    c.mesh = dict(data=-1, fsdp=8)
+    c.log.every = 100
+    c.checkpoint.update(every=5000, keep_every=50_000)
+    c.optimizer = common.optimizer(lr=1e-4, warmup=10_000)
+    c.optimizer.update(final_fraction=1.0, weight_decay=0.0)
+    c.ema = (0.9999,)
+    c.eval = dict(batch_size=256, examples=50_000, draws=1)
+    return c
+
+
+def transformer(dropout: float, remat: str) -> dict:
+    """Heads of 128, one block compiled for all of a kind."""
+    how = dict(dropout=dropout, remat=remat, scan=True)
+    return common.transformer(128) | how
+
+
+def shrink(c: ml_collections.ConfigDict) -> None:
+    """A thirty-second of the width, and a block where there were many."""
+    common.smoke(c, steps=3, sampling=2)
+    c.mesh.fsdp, c.data.threads = 1, 2
+    for name, widths, depths in (("prior", (32,), (1,)), ("base", (32, 64), (2, 1))):
+        if name in c:
+            c[name].update(widths=widths, depths=depths, head_dim=32)
+    if "decoder" in c:
+        c.encoder.update(channels=(4, 8, 16, 16), blocks=(1, 1, 1, 1))
+        c.decoder.update(channels=(4, 8, 16), blocks=1, width=32, depth=1, head_dim=32)

@@ -1,0 +1,315 @@
+"""Original archives, as broken as real ones, to shards; and training's view of those."""
+
+import dataclasses
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.running import wait_for
+from ul import importing
+from ul.core.errors import ConfigError, DataError
+from ul.data import archives, images, kinds
+
+SIZE = 16
+CLASSES = {"n01440764": 5, "n01443537": 4}  # name: good images of it in `train`
+BAD = {
+    "n01440764/empty.JPEG": "it is empty",
+    "n01440764/text.JPEG": "it is no image",
+    "n01443537/cut.JPEG": "runcated",
+}
+
+
+def pixels(seed, height=40, width=52):
+    """Smooth, so that a JPEG keeps it nearly."""
+    y, x = np.mgrid[:height, :width] / 20.0
+    planes = [np.sin(x + seed) + np.cos(y * c - seed) for c in (1, 2, 3)]
+    return np.uint8(np.clip(127 + 60 * np.stack(planes, -1), 0, 255))
+
+
+def encoded(seed, kind="JPEG", mode="RGB", **how):
+    content = io.BytesIO()
+    Image.fromarray(pixels(seed)).convert(mode).save(content, kind, **how)
+    return content.getvalue()
+
+
+def files():
+    """name: content, as the real ImageNet has them: CMYK, grey and a PNG named .JPEG too."""
+    cut = encoded(8, quality=95)
+    return {
+        "n01440764/a.JPEG": encoded(0, quality=95),
+        "n01440764/b.JPEG": encoded(1, mode="CMYK"),
+        "n01440764/c.JPEG": encoded(2, "PNG"),
+        "n01440764/d.JPEG": encoded(3, mode="L"),
+        "n01440764/e.JPEG": encoded(4, "PNG", mode="RGBA"),
+        "n01440764/._a.JPEG": b"Mac OS X",
+        "n01440764/empty.JPEG": b"",
+        "n01440764/text.JPEG": b"<html>404</html>",
+        "n01443537/a.JPEG": encoded(5),
+        "n01443537/b.JPEG": encoded(6, exif=rotated()),
+        "n01443537/c.JPEG": encoded(7),
+        "n01443537/cut.JPEG": cut[: len(cut) // 2],
+        "n01443537/d.JPEG": encoded(9),
+        "n01443537/readme.txt": b"no image",
+    }
+
+
+def rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes()
+
+
+def tar(contents):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def as_folder(where, contents):
+    for name, content in contents.items():
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        (where / name).write_bytes(content)
+    return str(where)
+
+
+def of_class(name):
+    return {
+        file.split("/")[1]: content
+        for file, content in files().items()
+        if file.startswith(name)
+    }
+
+
+@pytest.fixture
+def originals(tmp_path):
+    """ILSVRC2012's two archives, and a list of held-out labels."""
+    train = tmp_path / "train.tar"
+    train.write_bytes(tar({f"{name}.tar": tar(of_class(name)) for name in CLASSES}))
+    held_out = {f"ILSVRC2012_val_{i:08d}.JPEG": encoded(20 + i) for i in range(1, 4)}
+    (tmp_path / "val.tar").write_bytes(tar(held_out))
+    (tmp_path / "val.txt").write_text("n01443537\nn01440764\nn01440764\n")
+    return tmp_path
+
+
+def run(where, out, **changes):
+    how = dict(labels=str(where / "val.txt"), size=SIZE, shard_examples=4, jobs=2)
+    paths = {"train": str(where / "train.tar"), "eval": str(where / "val.tar")}
+    paths |= changes.pop("paths", {})
+    return importing.images_of(
+        paths, str(out), **how | {"max_bad_fraction": 0.3} | changes
+    )
+
+
+def contents(out):
+    return {p.name: p.read_bytes() for p in out.iterdir() if p.name != ".lock"}
+
+
+def examples(out, split="train"):
+    source = kinds.SOURCES["imported"](split, (SIZE, SIZE, 3), path=str(out))
+    return [source[i] for i in range(len(source))]
+
+
+def test_what_is_good_is_kept_and_what_is_broken_is_named(originals, tmp_path):
+    manifest = run(originals, tmp_path / "out")
+    assert manifest["classes"] == list(CLASSES)
+    assert manifest["splits"]["train"]["labels"] == list(CLASSES.values())
+    assert manifest["splits"]["eval"]["labels"] == [2, 1]
+    found = {bad["file"]: bad["why"] for bad in manifest["rejected"]}
+    assert found.keys() == BAD.keys()
+    assert all(BAD[name] in why for name, why in found.items())
+    assert "n01443537/cut.JPEG" in (tmp_path / "out/rejected.txt").read_text()
+    assert [e["label"] for e in examples(tmp_path / "out")] == [0] * 5 + [1] * 4
+    assert [e["label"] for e in examples(tmp_path / "out", "eval")] == [1, 0, 0]
+
+
+def test_pixels_are_those_of_the_reference_crop(originals, tmp_path):
+    run(originals, tmp_path / "out")
+    kept = [e["image"] for e in examples(tmp_path / "out")]
+    names = [n for n in sorted(files()) if n.endswith("JPEG") and n not in BAD]
+    names.remove("n01440764/._a.JPEG")
+    for name, found in zip(names, kept, strict=True):
+        with Image.open(io.BytesIO(files()[name])) as image:
+            want = cropped(np.asarray(image.convert("RGB")))
+        # Pillow's weights are integers: rarely a level off.
+        off = np.abs(found.astype(int) - want)
+        assert off.max() <= 1 and off.mean() < 0.01, name
+
+
+def cropped(image):
+    """Box halvings, bicubic, the middle: in matrices, rows and columns by themselves."""
+    height, width = image.shape[:2]
+    while min(height, width) >= 2 * SIZE:
+        height, width = height // 2, width // 2
+        image = resized(image, height, width, 0.5, lambda t: np.abs(t) < 0.5)
+    scale = SIZE / min(height, width)
+    height, width = round(height * scale), round(width * scale)
+    image = resized(image, height, width, 2.0, cubic)
+    top, left = (height - SIZE) // 2, (width - SIZE) // 2
+    return image[top : top + SIZE, left : left + SIZE]
+
+
+def cubic(t):
+    """Keys' kernel at a = -1/2."""
+    t = np.abs(t)
+    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    return np.where(t < 1, near, np.where(t < 2, far, 0.0))
+
+
+def resized(image, height, width, support, kernel):
+    """Whole levels after each direction, columns first, as Pillow does."""
+    for axis, to in ((1, width), (0, height)):
+        size = image.shape[axis]
+        scale = size / to
+        stretch = max(scale, 1.0)
+        centre = (np.arange(to) + 0.5) * scale
+        at = np.arange(size) + 0.5
+        weights = kernel((at[None] - centre[:, None]) / stretch)
+        near = np.abs(at[None] - centre[:, None]) <= support * stretch + 0.5
+        weights = np.where(near, weights, 0.0)
+        weights /= weights.sum(1, keepdims=True)
+        image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
+        image = np.clip(np.floor(image + 0.5), 0, 255)
+    return image.astype(int)
+
+
+def test_a_square_of_the_size_passes_unchanged():
+    square = Image.fromarray(pixels(0, 32, 32))
+    found = np.asarray(images.centre_square(square, 32))
+    np.testing.assert_array_equal(found, np.asarray(square))
+
+
+def test_a_folder_and_any_number_of_jobs_give_the_same_shards(originals, tmp_path):
+    folder = as_folder(tmp_path / "train", files())
+    (tmp_path / "labels.csv").write_text(
+        "ImageId,PredictionString\n"
+        "ILSVRC2012_val_00000003,n01440764 1 2 3 4\n"
+        "ILSVRC2012_val_00000001,n01443537 9 9 9 9 n01443537 1 1 1 1\n"
+        "ILSVRC2012_val_00000002,n01440764 85 1 499 272\n"
+    )
+    run(originals, tmp_path / "one", jobs=1)
+    labels = str(tmp_path / "labels.csv")
+    run(originals, tmp_path / "two", jobs=8, paths={"train": folder}, labels=labels)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.parametrize("after", [1, 6, 11])
+def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
+    originals, tmp_path, after, monkeypatch
+):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run(originals, whole)
+    pack, calls = images.pack, []
+
+    def cut_off(*args):
+        calls.append(args)
+        if len(calls) > after:
+            raise RuntimeError("killed")
+        return pack(*args)
+
+    monkeypatch.setattr(images, "pack", cut_off)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(originals, out, jobs=1)
+    with pytest.raises(DataError, match="half written.*run the same launch.import"):
+        examples(out)
+    monkeypatch.setattr(images, "pack", pack)
+    run(originals, out)
+    assert contents(out) == contents(whole)
+
+
+def test_a_damaged_shard_is_written_anew_and_refused_until_then(originals, tmp_path):
+    out = tmp_path / "out"
+    run(originals, out)
+    before = contents(out)
+    path = out / "train-00001-of-00003.array_record"
+    path.write_bytes(before[path.name][:-1])
+    with pytest.raises(DataError, match="00001-of-00003.* bytes, not"):
+        examples(out)
+    run(originals, out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"max_bad_fraction": 0.1}, DataError, r"3 of 15 files are broken"),
+        ({"labels": None}, DataError, "classes that --train has not: ''.*eval_labels"),
+        ({"paths": {"train": "nowhere"}}, DataError, "nowhere does not exist"),
+        ({"paths": {"train": "val.tar"}}, DataError, "no class folders"),
+        ({"paths": {"train": "cut.tar"}}, DataError, "without compression: .*cut off"),
+        ({"paths": {"train": "zip.tar"}}, DataError, "without compression"),
+        ({"labels": "short.txt"}, DataError, "says nothing of ILSVRC2012_val_00000001"),
+        ({"labels": "no.txt"}, DataError, "no.txt cannot be read"),
+    ],
+)
+def test_what_cannot_be_imported_is_said(
+    originals, tmp_path, monkeypatch, changes, kind, message
+):
+    import gzip
+
+    monkeypatch.chdir(originals)
+    whole = (originals / "train.tar").read_bytes()
+    (originals / "zip.tar").write_bytes(gzip.compress(whole))
+    # Between two members, where tarfile sees nothing wrong.
+    second = list(tarfile.open(originals / "train.tar"))[1].offset
+    (originals / "cut.tar").write_bytes(whole[:second])
+    (originals / "short.txt").write_text("n01440764\n")
+    with pytest.raises(kind, match=message) as e:
+        run(originals, tmp_path / "out", **changes)
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_another_import_is_not_written_over(originals, tmp_path):
+    run(originals, tmp_path / "out")
+    with pytest.raises(ConfigError, match="size: 16 there, 8 here"):
+        run(originals, tmp_path / "out", size=8)
+    whole = (originals / "val.tar").read_bytes()
+    (originals / "val.tar").write_bytes(tar({"x.JPEG": encoded(1)}) or whole)
+    (originals / "val.txt").write_text("n01440764\n")
+    with pytest.raises(ConfigError, match="eval files: 3 there, 1 here"):
+        run(originals, tmp_path / "out")
+
+
+def test_images_of_another_size_are_refused(originals, tmp_path):
+    run(originals, tmp_path / "out")
+    with pytest.raises(DataError, match=r"16x16, RGB, but .* set it to \[16, 16, 3\]"):
+        kinds.SOURCES["imported"]("train", (32, 32, 3), path=str(tmp_path / "out"))
+    with pytest.raises(DataError, match="is no set of imported images; write one"):
+        kinds.SOURCES["imported"]("train", (16, 16, 3), path=str(tmp_path / "none"))
+
+
+def test_an_entry_is_a_range_of_bytes(originals):
+    found = list(archives.entries(str(originals / "train.tar"), (".jpeg",)))
+    want = {n: c for n, c in files().items() if n.endswith("JPEG") and "._" not in n}
+    assert {e.name: e.read() for e in found} == want
+    assert dataclasses.replace(found[0], size=10**6).read().startswith(found[0].read())
+
+
+@pytest.mark.processes
+def test_killed_and_run_again_the_bytes_are_the_same(originals, command, tmp_path):
+    train = {f"c{i % 2}/{i:04d}.png": encoded(i, "PNG") for i in range(600)}
+    folder = as_folder(tmp_path / "train", train)
+    held_out = as_folder(tmp_path / "eval", dict(list(train.items())[:9]))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def arguments(out):
+        head = ("import_images", f"--train={folder}", f"--eval={held_out}")
+        return (*head, f"--out={out}", "--size=256", "--shard_examples=50", "--jobs=2")
+
+    assert "rejected: 0" in command(*arguments(whole))
+    process = command.start(*arguments(killed))
+    wait_for(killed / "train-00002-of-00012.json", "sha256", process)
+    process.kill()
+    process.communicate()
+    assert not (killed / "manifest.json").exists()
+    assert " 0 of 13 shards are there" not in command(*arguments(killed))
+    assert contents(killed) == contents(whole)
+    assert json.loads((whole / "manifest.json").read_text())["rejected"] == []

@@ -1,0 +1,16 @@
+"""What data.source.kind may be."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ul.data import images, sources
+
+SOURCES: dict[str, Callable[..., Any]] = {
+    "digits": sources.digits,
+    "gaussian": sources.gaussian,
+    "photos": sources.photos,
+    "folder": sources.folder,
+    "imported": images.imported,
+    "tfds": sources.tfds,
+    "arrays": sources.arrays,
+}
