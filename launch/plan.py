@@ -2,6 +2,7 @@
 
     python -m launch.plan bitrate --config experiments/photos.py:stage1
     python -m launch.plan bitrate --config experiments/photos.py:stage1 --target-bpp 0.06
+    python -m launch.plan flops --config experiments/imagenet512.py:stage1
     python -m launch.plan pod --config experiments/imagenet512.py:stage1 \\
         --topology v5p:4x4x4 --mesh data=4,fsdp=16
     python -m launch.plan pod --config experiments/imagenet512.py:stage2 \\
@@ -11,11 +12,25 @@
 after its table if the step does not fit; with --search what does not fit is a row.
 """
 
+from absl import flags
+
 from launch import cli, plan_bitrate, plan_pod
+from ul.config import Common
+from ul.reporting import costs, published
+
+_BESIDE = flags.DEFINE_bool("published", False, "flops: published models too.")
+
+
+def _flops(parsed: Common) -> None:
+    print(f"An image, 1 MAC = 2 FLOP:\n\n{costs.per_image(parsed)}")
+    if _BESIDE.value:
+        print(f"\n{published.DATA}, FID of 50,000 samples:\n\n{costs.beside()}")
+
 
 _CONFIG = cli.define_config()
 COMMANDS = {
     "bitrate": lambda: plan_bitrate.main(_CONFIG()),
+    "flops": lambda: _flops(_CONFIG()),
     "pod": lambda: plan_pod.main(_CONFIG()),
 }
 

@@ -10,6 +10,7 @@ from ul import build, config
 from ul.core.errors import ConfigError
 from ul.models.vit import ViT
 from ul.pods import closed_form, count, flops
+from ul.reporting import costs
 
 
 def shape(*dims):
@@ -81,6 +82,43 @@ def test_the_paper_size_prior_is_the_known_sum():
     modulation = 8 * 12 * 1024**2 + 4 * 1024**2
     around = 2 * (2 * 1024 * 32 * 1024) + 4 * 1024**2
     assert got == blocks + modulation + around
+
+
+# GFLOP forward, by hand in ../shared/speed.md section 3.2, with 2x2 pixels merged and 1x1
+# convolutions where resolution changes: 2 pixels 4 c_in c_out each way.
+BY_HAND = {
+    "encoder": 3 * 77.3 + 29.0 + 10.7 + 2.0,
+    "prior": 241.8,
+    "decoder": 463.9 + 240.5 + 2 * 3 * 4.295 + 3.6,
+    "base": 162.4,
+}
+
+
+@pytest.mark.parametrize("variant", ["stage1", "stage2"])
+def test_the_papers_networks_cost_what_is_known(variant):
+    made = importlib.import_module("experiments.imagenet512").get_config(variant)
+    parsed = config.parse(build.plain(made))
+    found = count.networks(parsed)
+    for name, cost in found.items():
+        assert cost.forward / 1e9 == pytest.approx(BY_HAND[name], rel=0.02), name
+    known = {"encoder": 28.3, "prior": 156.4, "decoder": 192.2, "base": 349.8}
+    sizes = count.parameters(parsed)
+    assert sizes.keys() == found.keys()
+    for name, size in sizes.items():
+        assert size / 1e6 == pytest.approx(known[name], abs=0.1), name
+
+
+def test_both_conventions_are_printed():
+    found = importlib.import_module("experiments.imagenet512").get_config("stage2")
+    line = costs_of(config.parse(build.plain(found)))["base"]
+    assert line[:4] == ["349.8M", "80.69", "161.4", "484.1"]
+    assert "| DiT-XL/2 " in costs.beside() and "| 525  | 1050  |" in costs.beside()
+
+
+def costs_of(parsed):
+    """Cells by network."""
+    rows = [line.strip("| ").split("|") for line in costs.per_image(parsed).split("\n")]
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
 
 
 @pytest.mark.parametrize(

@@ -50,19 +50,39 @@ def model(config: Common) -> int:
     return traced(with_remat(config, "none"))
 
 
-def closed(config: Common) -> Count:
-    """One image's FLOPs from the settings alone."""
+def networks(config: Common) -> dict[str, Count]:
+    """One image's FLOPs in each network, from the settings alone."""
     if isinstance(config, Trained):
-        made = build.modules(config)
-        total = closed_form.encoder(made.encoder, config.data.image_shape)
+        made, shape = build.modules(config), config.data.image_shape
+        found = {"encoder": closed_form.encoder(made.encoder, shape)}
         if made.prior is not None:
             detached = isinstance(config, DetachedPrior)
-            total += closed_form.vit(made.prior, made.latent_shape, on_data=detached)
+            found["prior"] = closed_form.vit(
+                made.prior, made.latent_shape, on_data=detached
+            )
         sees = made.decoder_sees
-        return total + closed_form.uvit(
-            made.decoder, config.data.image_shape, sees, on_data=False
-        )
+        found["decoder"] = closed_form.uvit(made.decoder, shape, sees, on_data=False)
+        return found
     module, shape = base_module(config), build.latent_shape(config)  # type: ignore[arg-type]
     if isinstance(module, ViT):
-        return closed_form.vit(module, shape, on_data=True)
-    return closed_form.uvit(module, shape, config.data.num_classes + 1, on_data=True)
+        return {"base": closed_form.vit(module, shape, on_data=True)}
+    sees = config.data.num_classes + 1
+    return {"decoder": closed_form.uvit(module, shape, sees, on_data=True)}
+
+
+def closed(config: Common) -> Count:
+    """One image's FLOPs in all of them."""
+    return sum(networks(config).values(), Count(0))
+
+
+def parameters(config: Common) -> dict[str, int]:
+    """Of each network."""
+    nowhere = meshes.make(1, 1, jax.devices()[:1])
+    made = jax.eval_shape(runs.update(build.portable(config), nowhere).init)
+    parts = (
+        made if isinstance(config, Trained) else {next(iter(networks(config))): made}
+    )
+    return {
+        name: sum(leaf.size for leaf in jax.tree.leaves(part))
+        for name, part in parts.items()
+    }

@@ -1,7 +1,10 @@
-"""What training a trial has cost so far, counted from its configs alone."""
+"""What training costs: a trial's so far, a config's per image, and the published."""
 
+from ul.config import Common
 from ul.core.errors import UserError
 from ul.pods import count
+from ul.pods.report import table
+from ul.reporting import published
 from ul.reporting.rows import Cost, Record, Stage, Trial
 
 CONVENTION = (
@@ -34,6 +37,34 @@ def _flops(stage: Stage, steps: int) -> float | None:
         )
     except UserError:  # networks that today's code does not build
         return None
+
+
+def per_image(config: Common) -> str:
+    """Markdown: what one image costs in each network of a config, in both conventions."""
+    found, sizes = count.networks(config), count.parameters(config)
+    whole = sum(found.values(), count.Count(0))
+    rows = [["network", "parameters", "GMAC", "GFLOP", "training, GFLOP"]]
+    for name, cost in [*found.items(), ("all", whole)]:
+        size = sum(sizes.values()) if name == "all" else sizes[name]
+        both = [f"{cost.forward / unit:,.4g}" for unit in (2e9, 1e9)]
+        trained = f"{cost.training / 1e9:,.4g}"
+        rows.append([name, f"{size / 1e6:.1f}M", *both, trained])
+    return table(rows)
+
+
+def beside() -> str:
+    """Markdown: what published generators took, and their FIDs; each with its source."""
+    head = ["published", "GMAC", "GFLOP", "images seen, M", "training, ZFLOP"]
+    rows = [[*head, "FID", "guided", "source"]]
+    for name in dict.fromkeys(p.name for p in published.POINTS):
+        both = [p for p in published.POINTS if p.name == name]
+        fids = [[f"{p.fid:g}" for p in both if p.guided is g] for g in (False, True)]
+        p = both[0]
+        macs = [f"{p.gmacs:g}", f"{2 * p.gmacs:g}"] if p.gmacs else ["", ""]
+        seen = f"{p.images:g}" if p.images else ""
+        cost = f"{p.training_flops / 1e21:.2f}" if p.training_flops else ""
+        rows.append([name, *macs, seen, cost, *(" ".join(f) for f in fids), p.source])
+    return table(rows)
 
 
 def _sum(costs: list[float | None]) -> float | None:
