@@ -30,6 +30,34 @@ class Break:
 
 BREAKS = (
     Break(
+        "a damaged export is loaded",
+        "ul/train/exported.py",
+        "if hashlib.sha256(content).hexdigest() != digests.get(path.name):",
+        "if False:",
+        "tests/test_exporting.py",
+    ),
+    Break(
+        "an export over another",
+        "ul/train/exported.py",
+        "if path.exists() and path.read_bytes() != content:",
+        "if False:",
+        "tests/test_exporting.py",
+    ),
+    Break(
+        "an export that needs Orbax",
+        "ul/train/checkpoint.py",
+        "with epy.lazy_imports():",
+        "if True:",
+        "tests/test_exporting.py",
+    ),
+    Break(
+        "an export of other weights than asked for",
+        "ul/exporting.py",
+        "api.restore_stage1(workdir, NETWORKS, step=step",
+        "api.restore_stage1(workdir, NETWORKS, step=None",
+        "tests/test_exporting.py",
+    ),
+    Break(
         "fixed crops drawn anew in every epoch",
         "ul/data/pipeline.py",
         "grain.MapDataset.source(fixed).seed(seed).shuffle()",
@@ -907,7 +935,7 @@ BREAKS = (
     Break(
         "a deleted step ends the evaluation",
         "ul/evaluation/sequence.py",
-        "return step not in checkpoint.verified_steps(workdir)",
+        "return step not in stored.steps(workdir)",
         "return False",
         "tests/evals/test_runs.py",
     ),

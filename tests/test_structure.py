@@ -34,6 +34,7 @@ FLOORS = {
     "session": 9,
     "sweeps": 9,
     "encoding": 10,
+    "exporting": 10,
     "reporting": 10,
 }
 # Beyond "lower floors": objectives compute, and know neither networks nor data.
@@ -53,7 +54,11 @@ OWNERS = {
     "array_record": ("ul/data/",),
     "tensorflow_datasets": ("ul/data/",),
     "flax.linen": ("ul/models/",),
-    "safetensors": ("ul/evals/features/weights.py", "ul/external.py"),
+    "safetensors": (
+        "ul/evals/features/weights.py",
+        "ul/external.py",
+        "ul/train/exported.py",
+    ),
     "torch": ("launch/convert.py",),
     "tensorboardX": ("ul/train/writer.py",),
     "wandb": ("ul/train/writer.py",),

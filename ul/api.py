@@ -1,10 +1,8 @@
 """Trained systems as Python objects: what `import ul` offers."""
 
 import dataclasses
-import json
 import logging
 import math
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,13 +49,11 @@ class Autoencoder:
 
     def identity(self, workdir) -> dict[str, Any]:
         """What a stage 2 remembers: where this lies, and a digest of the encoder."""
-        digests, _ = checkpoint.measure(self.params["encoder"])
-        text = json.dumps(digests, sort_keys=True).encode()
         return {
             "workdir": str(epath.Path(workdir).resolve()),
             "step": self.step,
             "weights": self.weights,
-            "encoder": f"{zlib.crc32(text):08x}",
+            "encoder": checkpoint.fingerprint(self.params["encoder"]),
         }
 
     def encode(self, images) -> np.ndarray:
@@ -194,11 +190,12 @@ def load_autoencoder(
     """Encoder and decoder of the stage-1 run in `workdir`, on all local devices.
 
     The architecture comes from its config.json, the weights from a verified checkpoint:
-    the newest, or `step`.
+    the newest, or `step`. What launch.export wrote is such a directory too.
 
     Raises:
       ConfigError: no stage-1 run there, or no such weights.
       CheckpointError: no verified checkpoint, or a damaged one.
+      DataError: damaged files of an export.
     """
     return restore_stage1(workdir, ("encoder", "decoder"), step=step, weights=weights)
 
@@ -213,17 +210,15 @@ def restore_stage1(
 ) -> Autoencoder:
     """As `load_autoencoder`, with the named networks' parameters: "prior" too, say."""
     parsed = load_config_of(workdir, config.Autoencoder)
-    step = checkpoint.choose(workdir, step)
+    chosen = stored.choose(workdir, parsed, step, weights)
     made = build.stage1(parsed)
     shapes = jax.eval_shape(
         lambda: made.modules.init(jax.random.key(0), parsed.data.image_shape)
     )
     wanted = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
-    params = stored.restore(
-        workdir, step, stored.weights_path(parsed, weights), wanted, mesh
-    )
-    return Autoencoder(parsed, made.codec, params, mesh, step, weights)
+    params = stored.restore(chosen, wanted, mesh)
+    return Autoencoder(parsed, made.codec, params, mesh, chosen.step, chosen.name)
 
 
 def restore_below(
@@ -276,28 +271,25 @@ def load_generator(
         )
         sampler = build.latent_sampler(parsed)
         return Generator(
-            parsed, sampler, both.params["prior"], both, both.step, weights
+            parsed, sampler, both.params["prior"], both, both.step, both.weights
         )
-    step = checkpoint.choose(workdir, step)
+    chosen = stored.choose(workdir, parsed, step, weights)
     if isinstance(parsed, config.Pixels):
         codec, mesh = build.pixel_codec(parsed), meshes.make()
-        below = Autoencoder(parsed, codec, {}, mesh, step, weights)
+        below = Autoencoder(parsed, codec, {}, mesh, chosen.step, chosen.name)
     else:
         below = _stage1_of(workdir, parsed, stage1_workdir)
     shapes = jax.eval_shape(lambda: build.init_base(parsed, jax.random.key(0)))
-    path = stored.weights_path(parsed, weights)
-    params = stored.restore(workdir, step, path, shapes, below.mesh)
+    params = stored.restore(chosen, shapes, below.mesh, base=True)
     sampler = build.latent_sampler(parsed)
-    return Generator(parsed, sampler, params, below, step, weights)
+    return Generator(parsed, sampler, params, below, chosen.step, chosen.name)
 
 
 def _stage1_of(workdir, parsed: config.Base, moved: str | None) -> Autoencoder:
     """The autoencoder that a stage 2 was trained on, and no other."""
     used = load_config(workdir)["facts"]["stage1"]
     autoencoder = load_autoencoder(
-        moved or _found(used["workdir"], workdir),
-        step=used["step"],
-        weights=used["weights"],
+        stored.below(workdir, moved), step=used["step"], weights=used["weights"]
     )
     below = autoencoder.config
     assert isinstance(below, config.Autoencoder)
@@ -309,16 +301,6 @@ def _stage1_of(workdir, parsed: config.Base, moved: str | None) -> Autoencoder:
             f"found ({found}); give the stage 1 of {used['workdir']}"
         )
     return autoencoder
-
-
-def _found(stage1: str, workdir) -> str:
-    """Stage 1's directory: as it was given, or beside the stage-2 run's.
-
-    Raises:
-      CheckpointError (through `choose`) later, if neither exists.
-    """
-    beside = epath.Path(workdir).resolve().parent / epath.Path(stage1).name
-    return stage1 if epath.Path(stage1).exists() or not beside.exists() else str(beside)
 
 
 def seed_key(seed: int):
