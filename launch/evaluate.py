@@ -20,7 +20,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate, of either 
 _STEP = flags.DEFINE_string(
     "step", "latest", "latest, a number or all (verified ones)."
 )
-_WEIGHTS = flags.DEFINE_string("weights", "ema", "ema, ema:<decay>, raw or both.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "ema", "ema, ema:<decay>, power:<width>, raw or both."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
 _NUM = flags.DEFINE_integer(
     "num_examples", None, "Held-out images (stage 1) or samples (stage 2, 500)."

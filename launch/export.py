@@ -17,7 +17,9 @@ _OUT = flags.DEFINE_string("out", None, "The directory to write.")
 _STEP = flags.DEFINE_integer(
     "step", None, "Checkpoint; the newest verified one if unset."
 )
-_WEIGHTS = flags.DEFINE_string("weights", "ema", "ema, ema:<decay> or raw.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "ema", "ema, ema:<decay>, power:<width> or raw."
+)
 _STAGE1 = flags.DEFINE_string("stage1_workdir", None, "Stage 1, if it was moved.")
 
 

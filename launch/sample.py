@@ -24,7 +24,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
 _STEP = flags.DEFINE_integer(
     "step", None, "Checkpoint; the newest verified one if unset."
 )
-_WEIGHTS = flags.DEFINE_string("weights", "ema", "ema, ema:<decay> or raw.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "ema", "ema, ema:<decay>, power:<width> or raw."
+)
 _STAGE1 = flags.DEFINE_string("stage1_workdir", None, "Stage 1, if it was moved.")
 _GRID = flags.DEFINE_bool("grid", False, "One picture instead of files.")
 _COLUMNS = flags.DEFINE_integer("columns", 10, "Columns of the grid.")

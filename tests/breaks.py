@@ -30,6 +30,34 @@ class Break:
 
 BREAKS = (
     Break(
+        "a power-function average of the step before",
+        "ul/train/ema.py",
+        "jnp.log1p(-1.0 / step)",
+        "jnp.log1p(-1.0 / (step + 1))",
+        "tests/train/test_ema.py",
+    ),
+    Break(
+        "an average made of the wrong profiles",
+        "ul/train/ema.py",
+        "powers = both * np.log(np.minimum(t_a, t_b))",
+        "powers = both * np.log(np.maximum(t_a, t_b))",
+        "tests/train/test_ema.py",
+    ),
+    Break(
+        "an average made of too few checkpoints",
+        "ul/stored.py",
+        "if found.off > FARTHEST:",
+        "if False:",
+        "tests/train/test_ema.py",
+    ),
+    Break(
+        "factors of an average that do not sum to 1",
+        "ul/train/ema.py",
+        "np.append(with_wanted, 1.0)",
+        "np.append(with_wanted, 0.9)",
+        "tests/train/test_ema.py",
+    ),
+    Break(
         "a damaged export is loaded",
         "ul/train/exported.py",
         "if hashlib.sha256(content).hexdigest() != digests.get(path.name):",

@@ -26,7 +26,8 @@ log = logging.getLogger("ul")
 class Autoencoder:
     """The encoder and decoder of a stage-1 run of any kind.
 
-    step: the checkpoint's; weights: "raw", "ema" or "ema:<decay>".
+    step: the checkpoint's; weights: "raw", "ema", "ema:<decay>" or "power:<width>";
+    made_of: of which stored ones they were made, where they are not stored.
     Images are uint8 [N, H, W, C] of `image_shape`, any N.
     """
 
@@ -36,6 +37,7 @@ class Autoencoder:
     mesh: jax.sharding.Mesh
     step: int
     weights: str
+    made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -124,6 +126,7 @@ class Generator:
     autoencoder: Autoencoder
     step: int
     weights: str
+    made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -218,7 +221,8 @@ def restore_stage1(
     wanted = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
     params = stored.restore(chosen, wanted, mesh)
-    return Autoencoder(parsed, made.codec, params, mesh, chosen.step, chosen.name)
+    how = (chosen.step, chosen.name, chosen.made_of)
+    return Autoencoder(parsed, made.codec, params, mesh, *how)
 
 
 def restore_below(
@@ -270,9 +274,8 @@ def load_generator(
             workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
         )
         sampler = build.latent_sampler(parsed)
-        return Generator(
-            parsed, sampler, both.params["prior"], both, both.step, both.weights
-        )
+        how = (both.step, both.weights, both.made_of)
+        return Generator(parsed, sampler, both.params["prior"], both, *how)
     chosen = stored.choose(workdir, parsed, step, weights)
     if isinstance(parsed, config.Pixels):
         codec, mesh = build.pixel_codec(parsed), meshes.make()
@@ -282,7 +285,8 @@ def load_generator(
     shapes = jax.eval_shape(lambda: build.init_base(parsed, jax.random.key(0)))
     params = stored.restore(chosen, shapes, below.mesh, base=True)
     sampler = build.latent_sampler(parsed)
-    return Generator(parsed, sampler, params, below, chosen.step, chosen.name)
+    how = (chosen.step, chosen.name, chosen.made_of)
+    return Generator(parsed, sampler, params, below, *how)
 
 
 def _stage1_of(workdir, parsed: config.Base, moved: str | None) -> Autoencoder:

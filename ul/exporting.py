@@ -62,6 +62,7 @@ def _write(workdir, out: epath.Path, loaded, networks: dict, codec) -> list[str]
         "code": run["code"],
         "step": loaded.step,
         "weights": loaded.weights,
+        "made_of": loaded.made_of,
     }
     about = {
         name: _about(name, run["config"], codec)

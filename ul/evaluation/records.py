@@ -97,6 +97,7 @@ class Record:
             "evaluation": self.evaluation,
             "step": self.loaded.step,
             "weights": self.loaded.weights,
+            **({"weights_made_of": of} if (of := self.loaded.made_of) else {}),
             "seed": self.request.seed,
             **self.result,
             "printed": {name: title for name, title in titles.items() if title},
