@@ -30,6 +30,41 @@ class Break:
 
 BREAKS = (
     Break(
+        "a guide without the label",
+        "ul/evals/codec.py",
+        "weaker = denoiser(self.denoise_guide, guide, label)",
+        "weaker = denoiser(self.denoise_guide, guide, jnp.full_like(label, self.null_label))",
+        "tests/evals/test_codec.py",
+    ),
+    Break(
+        "a guide with the guided model's parameters",
+        "ul/evals/codec.py",
+        "weaker = denoiser(self.denoise_guide, guide, label)",
+        "weaker = denoiser(self.denoise_guide, params, label)",
+        "tests/evals/test_codec.py",
+    ),
+    Break(
+        "a guide at scale 1",
+        "ul/evals/codec.py",
+        "if scale != 1.0:",
+        "if scale != 0.5:",
+        "tests/evals/test_codec.py",
+    ),
+    Break(
+        "a guide of any latents",
+        "ul/guides.py",
+        "if ours != theirs:",
+        "if False:",
+        "tests/test_loading.py",
+    ),
+    Break(
+        "a protocol that does not name the guide",
+        "ul/evaluation/generator.py",
+        "if gen.guide is not None:",
+        "if False:",
+        "tests/test_loading.py",
+    ),
+    Break(
         "a power-function average of the step before",
         "ul/train/ema.py",
         "jnp.log1p(-1.0 / step)",
@@ -62,28 +97,28 @@ BREAKS = (
         "ul/train/exported.py",
         "if hashlib.sha256(content).hexdigest() != digests.get(path.name):",
         "if False:",
-        "tests/test_exporting.py",
+        "tests/test_loading.py",
     ),
     Break(
         "an export over another",
         "ul/train/exported.py",
         "if path.exists() and path.read_bytes() != content:",
         "if False:",
-        "tests/test_exporting.py",
+        "tests/test_loading.py",
     ),
     Break(
         "an export that needs Orbax",
         "ul/train/checkpoint.py",
         "with epy.lazy_imports():",
         "if True:",
-        "tests/test_exporting.py",
+        "tests/test_loading.py",
     ),
     Break(
         "an export of other weights than asked for",
         "ul/exporting.py",
         "api.restore_stage1(workdir, NETWORKS, step=step",
         "api.restore_stage1(workdir, NETWORKS, step=None",
-        "tests/test_exporting.py",
+        "tests/test_loading.py",
     ),
     Break(
         "fixed crops drawn anew in every epoch",
@@ -417,8 +452,8 @@ BREAKS = (
     Break(
         "guidance away from the condition",
         "ul/diffusion/guidance.py",
-        "extra * (x_c - x_u)",
-        "extra * (x_u - x_c)",
+        "extra * (x - x_w)",
+        "extra * (x_w - x)",
         "tests/diffusion/test_guidance.py",
     ),
     Break(

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul import build, config, stored
+from ul import build, config, guides, stored
 from ul.core import mesh as meshes
 from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.evals import chunks
@@ -118,7 +118,10 @@ class Autoencoder:
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
-    """The base model of a stage-2 run with the autoencoder it was trained on."""
+    """The base model of a stage-2 run with the autoencoder it was trained on.
+
+    guide: None where guidance leads away from this model without the label.
+    """
 
     config: config.Generators
     sampler: LatentSampler
@@ -127,6 +130,7 @@ class Generator:
     step: int
     weights: str
     made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
+    guide: guides.Guide | None = None
 
     @property
     def num_classes(self) -> int:
@@ -158,11 +162,12 @@ class Generator:
         if not math.isfinite(guidance):
             raise ConfigError(f"guidance is {guidance}; it must be a finite number")
         label = label.astype(np.int32)
-        key = seed_key(seed)
+        key, scale = seed_key(seed), float(guidance)
+        guide = self.guide.params if self.guide and scale != 1.0 else None
         return self.autoencoder._map(
             "latents" if progress else "",
             lambda label, row: self.sampler.sample(
-                self.params, label, row, key, float(guidance)
+                self.params, label, row, key, scale, guide
             ),
             label=label,
             row=_rows(label, first),
@@ -260,16 +265,23 @@ def load_generator(
     step: int | None = None,
     weights: str = "ema",
     stage1_workdir: str | None = None,
+    guide: str | None = None,
 ) -> Generator:
     """The generator of the stage-2 run in `workdir`, with the stage 1 it was trained on.
 
-    `stage1_workdir`: where stage 1 lies now, if it was moved since.
+    `stage1_workdir`: where stage 1 lies now, if it was moved since. `guide`: a smaller or
+    less trained stage 2 on the same latents, WORKDIR[:step][@weights].
 
     Raises:
-      ConfigError, CheckpointError: as `load_autoencoder`, for either stage.
+      ConfigError, CheckpointError, DataError: as `load_autoencoder`, for either stage; a
+        guide that does not fit.
     """
     parsed = load_config_of(workdir, config.Generators)
     if isinstance(parsed, config.Single):
+        if guide is not None:
+            raise ConfigError(
+                f"{workdir} is a single stage; no other shares its latents"
+            )
         both = restore_stage1(
             workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
         )
@@ -282,11 +294,16 @@ def load_generator(
         below = Autoencoder(parsed, codec, {}, mesh, chosen.step, chosen.name)
     else:
         below = _stage1_of(workdir, parsed, stage1_workdir)
-    shapes = jax.eval_shape(lambda: build.init_base(parsed, jax.random.key(0)))
-    params = stored.restore(chosen, shapes, below.mesh, base=True)
-    sampler = build.latent_sampler(parsed)
-    how = (chosen.step, chosen.name, chosen.made_of)
-    return Generator(parsed, sampler, params, below, *how)
+    params, sampler = (
+        stored.base(chosen, parsed, below.mesh),
+        build.latent_sampler(parsed),
+    )
+    lesser = None
+    if guide is not None:
+        lesser = guides.load(guide, parsed, workdir, below.mesh)
+        sampler = dataclasses.replace(sampler, denoise_guide=lesser.denoise_latent)
+    of = (chosen.step, chosen.name, chosen.made_of)
+    return Generator(parsed, sampler, params, below, *of, lesser)
 
 
 def _stage1_of(workdir, parsed: config.Base, moved: str | None) -> Autoencoder:

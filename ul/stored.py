@@ -158,9 +158,16 @@ def weights_path(parsed: config.Settings, weights: str) -> tuple[str, ...]:
     )
 
 
-def restore(chosen: Weights, shapes: dict[str, Any], mesh, base: bool = False) -> Any:
-    """Weights of the given shapes, laid out on `mesh`: of networks by name or, of a
-    stage 2, of the `base` alone.
+def base(chosen: Weights, parsed: config.Base | config.Pixels, mesh) -> Any:
+    """Parameters of the network of a stage 2. Raises as `restore`."""
+    shapes = jax.eval_shape(lambda: build.init_base(parsed, jax.random.key(0)))
+    return restore(chosen, {"base": shapes}, mesh)["base"]
+
+
+def restore(chosen: Weights, shapes: dict[str, Any], mesh) -> dict[str, Any]:
+    """Parameters of the named networks, of the given shapes, laid out on `mesh`.
+
+    "base" is that of a stage 2, whose state has no other.
 
     Raises:
       CheckpointError: unreadable, damaged, or of other shapes.
@@ -174,22 +181,20 @@ def restore(chosen: Weights, shapes: dict[str, Any], mesh, base: bool = False) -
         meshes.shardings(mesh, shapes),
     )
     if not chosen.parts:
-        networks = {"base": abstract} if base else abstract
-        found = exported.read(chosen.workdir, networks)
-        return found["base"] if base else found
-    total = None
+        return exported.read(chosen.workdir, abstract)
+    alone = len(chosen.parts) == 1
+    total: Any = None
     bar = tqdm(
         chosen.parts,
         desc=f"weights {chosen.name}",
         unit="average",
-        disable=len(chosen.parts) == 1,
+        disable=alone,
         dynamic_ncols=True,
     )
     for factor, step, path in bar:
-        part = _stored(chosen.workdir, step, path, abstract)
-        alone = len(chosen.parts) == 1
+        part = _stored(chosen.workdir, step, path, abstract.get("base", abstract))
         total = part if alone else _plus(total, factor, part)
-    return total
+    return {"base": total} if "base" in abstract else total
 
 
 def _stored(workdir: str, step: int, path: tuple[str, ...], abstract) -> Any:

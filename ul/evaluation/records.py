@@ -84,6 +84,8 @@ class Record:
             "labels": None if self.request.labels == "cyclic" else self.request.labels,
             "reference": self.request.reference,
         }
+        if self.request.guide is not None:  # names from before guides stay
+            unusual["guide"] = self.request.guide
         if any(unusual.values()):
             text = json.dumps(unusual)
             name += f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

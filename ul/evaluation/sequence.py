@@ -79,7 +79,7 @@ def _check(request: Request, kinds, *, step, weights, scales) -> None:
     of = {"autoencoder": requests.RECONSTRUCTION, "generator": requests.GENERATION}
     names = [name for kind in kinds for name in of[kind]]
     requests.known(request.metrics or (), names)
-    for flag in ("reference", "npz"):
+    for flag in ("reference", "npz", "guide"):
         if getattr(request, flag) is not None and "generator" not in kinds:
             raise ConfigError(
                 f"--{flag} is about samples, and {request.workdir} is an autoencoder's "

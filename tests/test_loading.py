@@ -1,4 +1,5 @@
-"""Exports: read without the workdir and without Orbax, bit for bit what the run gives."""
+"""What loaders take besides a trained workdir: exports, without it and without Orbax,
+bit for bit what the run gives; guides, which must be of the same latents."""
 
 import json
 import shutil
@@ -34,8 +35,7 @@ def made(tmp_path_factory):
     exporting.export(s1, root / "ae", step=2, weights="raw")
     exporting.export(s2, root / "gen")
     want = {
-        "z": (ae := ul.load_autoencoder(s1, step=2, weights="raw")).encode(IMAGES),
-        "image": ae.reconstruct(IMAGES, seed=1),
+        "z": ul.load_autoencoder(s1, step=2, weights="raw").encode(IMAGES),
         "sample": ul.load_generator(s2).sample([1, 2], guidance=1.5, seed=3),
     }
     (root / "runs").mkdir()
@@ -49,7 +49,6 @@ def test_an_export_gives_bit_for_bit_what_the_run_gives(made):
     ae = ul.load_autoencoder(root / "ae")
     assert (ae.step, ae.weights) == (2, "raw")
     np.testing.assert_array_equal(ae.encode(IMAGES), want["z"])
-    np.testing.assert_array_equal(ae.reconstruct(IMAGES, seed=1), want["image"])
     got = ul.load_generator(root / "gen").sample([1, 2], guidance=1.5, seed=3)
     np.testing.assert_array_equal(got, want["sample"])
 
@@ -187,3 +186,83 @@ def test_pixels_and_single_stages_are_exported_too(tmp_path):
         )
         for x, y in zip(a, b, strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+def generator(root, guide):
+    return ul.load_generator(root / "gen", guide=guide)
+
+
+def test_a_guide_is_used_and_named(made):
+    """A model that is guided by itself stays where it is, at any scale."""
+    root, want = made
+    labels, how = [1, 2], dict(guidance=3.0, seed=3)
+    itself = generator(root, f"{root}/gen")
+    plain = ul.load_generator(root / "gen").sample_latents(labels, seed=3)
+    np.testing.assert_allclose(itself.sample_latents(labels, **how), plain, atol=1e-5)
+    other = generator(root, f"{root}/runs/s2:2@raw")
+    assert np.abs(other.sample_latents(labels, **how) - plain).max() > 1e-3
+    np.testing.assert_array_equal(other.sample_latents(labels, seed=3), plain)
+    about = {"workdir": str(root / "runs" / "s2"), "step": 2, "weights": "raw"}
+    assert other.guide.about.items() >= about.items()
+    assert other.guide.about["digest"] != itself.guide.about["digest"]
+
+
+@pytest.mark.slow
+def test_an_evaluation_names_its_guide(made):
+    root, _ = made
+    request = evaluation.Request(
+        workdir=str(root / "gen"),
+        num_examples=2,
+        metrics=("base_rate",),
+        guide=f"{root}/runs/s2:2",
+    )
+    one, two = sequence.every(request, "latest", ["ema"], ["1", "2"])
+    assert one["protocol"]["guide"] == "unused at guidance 1"
+    guide = two["protocol"]["guide"]
+    assert (guide["step"], guide["weights"]) == (2, "ema") and guide["digest"]
+    assert f"--guide={root}/runs/s2:2" in two["command"]
+    assert two["guide"] == f"{root}/runs/s2:2"
+
+
+def changed(key, value):
+    def change(record):
+        *where, last = key.split(".")
+        for part in where:
+            record = record[part]
+        record[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed("facts.stage1.encoder", "0"), r"another encoder \(0\)"),
+        (changed("config.schedule.logsnr_min", -9.0), "another schedule"),
+        (changed("config.latent_shape", [8, 8, 4]), "another shape of latents"),
+        (changed("config.data.num_classes", 11), "another data.num_classes"),
+    ],
+)
+def test_a_guide_of_other_latents_is_refused_in_one_line(
+    made, tmp_path, change, message
+):
+    root, _ = made
+    shutil.copytree(root / "gen", tmp_path / "gen")
+    path = tmp_path / "gen" / "config.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=message) as e:
+        generator(root, f"{tmp_path}/gen")
+    assert "\n" not in str(e.value)
+
+
+def test_a_guide_is_a_stage_2(made):
+    root, _ = made
+    with pytest.raises(ConfigError, match="ae holds a run of stage 'joint'; wanted is"):
+        generator(root, f"{root}/ae")
+    with pytest.raises(ConfigError, match="--guide is about samples"):
+        request = evaluation.Request(workdir=str(root / "ae"), guide=f"{root}/gen")
+        list(sequence.every(request, "latest", ["ema"], ["1"]))
+    with pytest.raises(CheckpointError, match="no step 7, only"):
+        generator(root, f"{root}/gen:7")
