@@ -20,7 +20,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
 _STEP = flags.DEFINE_integer(
     "step", None, "Checkpoint; the newest verified one if unset."
 )
-_WEIGHTS = flags.DEFINE_string("weights", "ema", "ema, ema:<decay> or raw.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "ema", "ema, ema:<decay>, power:<width> or raw."
+)
 
 
 def main() -> None:

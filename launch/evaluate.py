@@ -20,21 +20,22 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate, of either 
 _STEP = flags.DEFINE_string(
     "step", "latest", "latest, a number or all (verified ones)."
 )
-_WEIGHTS = flags.DEFINE_string("weights", "ema", "ema, ema:<decay>, raw or both.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "ema", "ema, ema:<decay>, power:<width>, raw or both."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
 _NUM = flags.DEFINE_integer(
     "num_examples", None, "Held-out images (stage 1) or samples (stage 2, 500)."
 )
 _GUIDANCE = flags.DEFINE_list("guidance", ["1"], "Stage 2: one evaluation each scale.")
+_GUIDE = flags.DEFINE_string("guide", None, "Stage 2: WORKDIR[:step][@weights].")
 _LABELS = flags.DEFINE_string("labels", "cyclic", "Stage 2: cyclic or random.")
 _METRICS = flags.DEFINE_list("metrics", ["default"], "Names; default is all.")
 _DIR = flags.DEFINE_string("weights_dir", None, "Feature networks; else UL_WEIGHTS.")
 _REFERENCE = flags.DEFINE_string("reference", None, "Stage 2: statistics, an .npz.")
 _NPZ = flags.DEFINE_string("npz", None, "Stage 2: write the samples there as well.")
 _STAGE1 = flags.DEFINE_string("stage1_workdir", None, "Stage 1, if it was moved.")
-_MAKE = flags.DEFINE_string(
-    "make_reference", None, "Make statistics of --config's data."
-)
+_MAKE = flags.DEFINE_string("make_reference", None, "Statistics of --config's data.")
 _SPLIT = flags.DEFINE_string("split", "train", "Of --make_reference: train or eval.")
 _CONFIG = cli.define_config()
 
@@ -50,6 +51,7 @@ def _request(metrics, weights_dir) -> evaluation.Request:
         weights_dir=weights_dir,
         reference=_REFERENCE.value,
         npz=_NPZ.value,
+        guide=_GUIDE.value,
     )
 
 

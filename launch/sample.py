@@ -20,11 +20,16 @@ _OUT = flags.DEFINE_string(
 _NUM = flags.DEFINE_integer("num", 16, "How many images.")
 _LABELS = flags.DEFINE_list("labels", [], "Classes to go round; all of them if unset.")
 _GUIDANCE = flags.DEFINE_float("guidance", 1.0, "1 is no guidance.")
+_GUIDE = flags.DEFINE_string(
+    "guide", None, "A lesser stage 2 to guide away from: WORKDIR[:step][@weights]."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
 _STEP = flags.DEFINE_integer(
     "step", None, "Checkpoint; the newest verified one if unset."
 )
-_WEIGHTS = flags.DEFINE_string("weights", "ema", "ema, ema:<decay> or raw.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "ema", "ema, ema:<decay>, power:<width> or raw."
+)
 _STAGE1 = flags.DEFINE_string("stage1_workdir", None, "Stage 1, if it was moved.")
 _GRID = flags.DEFINE_bool("grid", False, "One picture instead of files.")
 _COLUMNS = flags.DEFINE_integer("columns", 10, "Columns of the grid.")
@@ -37,7 +42,11 @@ def main() -> None:
         if flag.value < 1:
             raise ConfigError(f"--{flag.name} is {flag.value}; it must be at least 1")
     generator = api.load_generator(
-        workdir, step=_STEP.value, weights=_WEIGHTS.value, stage1_workdir=_STAGE1.value
+        workdir,
+        step=_STEP.value,
+        weights=_WEIGHTS.value,
+        stage1_workdir=_STAGE1.value,
+        guide=_GUIDE.value,
     )
     try:
         classes = [int(label) for label in _LABELS.value] or range(

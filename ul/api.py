@@ -1,10 +1,8 @@
 """Trained systems as Python objects: what `import ul` offers."""
 
 import dataclasses
-import json
 import logging
 import math
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul import build, config, stored
+from ul import build, config, guides, stored
 from ul.core import mesh as meshes
 from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.evals import chunks
@@ -28,7 +26,8 @@ log = logging.getLogger("ul")
 class Autoencoder:
     """The encoder and decoder of a stage-1 run of any kind.
 
-    step: the checkpoint's; weights: "raw", "ema" or "ema:<decay>".
+    step: the checkpoint's; weights: "raw", "ema", "ema:<decay>" or "power:<width>";
+    made_of: of which stored ones they were made, where they are not stored.
     Images are uint8 [N, H, W, C] of `image_shape`, any N.
     """
 
@@ -38,6 +37,7 @@ class Autoencoder:
     mesh: jax.sharding.Mesh
     step: int
     weights: str
+    made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -51,13 +51,11 @@ class Autoencoder:
 
     def identity(self, workdir) -> dict[str, Any]:
         """What a stage 2 remembers: where this lies, and a digest of the encoder."""
-        digests, _ = checkpoint.measure(self.params["encoder"])
-        text = json.dumps(digests, sort_keys=True).encode()
         return {
             "workdir": str(epath.Path(workdir).resolve()),
             "step": self.step,
             "weights": self.weights,
-            "encoder": f"{zlib.crc32(text):08x}",
+            "encoder": checkpoint.fingerprint(self.params["encoder"]),
         }
 
     def encode(self, images) -> np.ndarray:
@@ -120,7 +118,10 @@ class Autoencoder:
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
-    """The base model of a stage-2 run with the autoencoder it was trained on."""
+    """The base model of a stage-2 run with the autoencoder it was trained on.
+
+    guide: None where guidance leads away from this model without the label.
+    """
 
     config: config.Generators
     sampler: LatentSampler
@@ -128,6 +129,8 @@ class Generator:
     autoencoder: Autoencoder
     step: int
     weights: str
+    made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
+    guide: guides.Guide | None = None
 
     @property
     def num_classes(self) -> int:
@@ -159,11 +162,12 @@ class Generator:
         if not math.isfinite(guidance):
             raise ConfigError(f"guidance is {guidance}; it must be a finite number")
         label = label.astype(np.int32)
-        key = seed_key(seed)
+        key, scale = seed_key(seed), float(guidance)
+        guide = self.guide.params if self.guide and scale != 1.0 else None
         return self.autoencoder._map(
             "latents" if progress else "",
             lambda label, row: self.sampler.sample(
-                self.params, label, row, key, float(guidance)
+                self.params, label, row, key, scale, guide
             ),
             label=label,
             row=_rows(label, first),
@@ -194,11 +198,12 @@ def load_autoencoder(
     """Encoder and decoder of the stage-1 run in `workdir`, on all local devices.
 
     The architecture comes from its config.json, the weights from a verified checkpoint:
-    the newest, or `step`.
+    the newest, or `step`. What launch.export wrote is such a directory too.
 
     Raises:
       ConfigError: no stage-1 run there, or no such weights.
       CheckpointError: no verified checkpoint, or a damaged one.
+      DataError: damaged files of an export.
     """
     return restore_stage1(workdir, ("encoder", "decoder"), step=step, weights=weights)
 
@@ -213,17 +218,16 @@ def restore_stage1(
 ) -> Autoencoder:
     """As `load_autoencoder`, with the named networks' parameters: "prior" too, say."""
     parsed = load_config_of(workdir, config.Autoencoder)
-    step = checkpoint.choose(workdir, step)
+    chosen = stored.choose(workdir, parsed, step, weights)
     made = build.stage1(parsed)
     shapes = jax.eval_shape(
         lambda: made.modules.init(jax.random.key(0), parsed.data.image_shape)
     )
     wanted = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
-    params = stored.restore(
-        workdir, step, stored.weights_path(parsed, weights), wanted, mesh
-    )
-    return Autoencoder(parsed, made.codec, params, mesh, step, weights)
+    params = stored.restore(chosen, wanted, mesh)
+    how = (chosen.step, chosen.name, chosen.made_of)
+    return Autoencoder(parsed, made.codec, params, mesh, *how)
 
 
 def restore_below(
@@ -261,43 +265,52 @@ def load_generator(
     step: int | None = None,
     weights: str = "ema",
     stage1_workdir: str | None = None,
+    guide: str | None = None,
 ) -> Generator:
     """The generator of the stage-2 run in `workdir`, with the stage 1 it was trained on.
 
-    `stage1_workdir`: where stage 1 lies now, if it was moved since.
+    `stage1_workdir`: where stage 1 lies now, if it was moved since. `guide`: a smaller or
+    less trained stage 2 on the same latents, WORKDIR[:step][@weights].
 
     Raises:
-      ConfigError, CheckpointError: as `load_autoencoder`, for either stage.
+      ConfigError, CheckpointError, DataError: as `load_autoencoder`, for either stage; a
+        guide that does not fit.
     """
     parsed = load_config_of(workdir, config.Generators)
     if isinstance(parsed, config.Single):
+        if guide is not None:
+            raise ConfigError(
+                f"{workdir} is a single stage; no other shares its latents"
+            )
         both = restore_stage1(
             workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
         )
         sampler = build.latent_sampler(parsed)
-        return Generator(
-            parsed, sampler, both.params["prior"], both, both.step, weights
-        )
-    step = checkpoint.choose(workdir, step)
+        how = (both.step, both.weights, both.made_of)
+        return Generator(parsed, sampler, both.params["prior"], both, *how)
+    chosen = stored.choose(workdir, parsed, step, weights)
     if isinstance(parsed, config.Pixels):
         codec, mesh = build.pixel_codec(parsed), meshes.make()
-        below = Autoencoder(parsed, codec, {}, mesh, step, weights)
+        below = Autoencoder(parsed, codec, {}, mesh, chosen.step, chosen.name)
     else:
         below = _stage1_of(workdir, parsed, stage1_workdir)
-    shapes = jax.eval_shape(lambda: build.init_base(parsed, jax.random.key(0)))
-    path = stored.weights_path(parsed, weights)
-    params = stored.restore(workdir, step, path, shapes, below.mesh)
-    sampler = build.latent_sampler(parsed)
-    return Generator(parsed, sampler, params, below, step, weights)
+    params, sampler = (
+        stored.base(chosen, parsed, below.mesh),
+        build.latent_sampler(parsed),
+    )
+    lesser = None
+    if guide is not None:
+        lesser = guides.load(guide, parsed, workdir, below.mesh)
+        sampler = dataclasses.replace(sampler, denoise_guide=lesser.denoise_latent)
+    of = (chosen.step, chosen.name, chosen.made_of)
+    return Generator(parsed, sampler, params, below, *of, lesser)
 
 
 def _stage1_of(workdir, parsed: config.Base, moved: str | None) -> Autoencoder:
     """The autoencoder that a stage 2 was trained on, and no other."""
     used = load_config(workdir)["facts"]["stage1"]
     autoencoder = load_autoencoder(
-        moved or _found(used["workdir"], workdir),
-        step=used["step"],
-        weights=used["weights"],
+        stored.below(workdir, moved), step=used["step"], weights=used["weights"]
     )
     below = autoencoder.config
     assert isinstance(below, config.Autoencoder)
@@ -309,16 +322,6 @@ def _stage1_of(workdir, parsed: config.Base, moved: str | None) -> Autoencoder:
             f"found ({found}); give the stage 1 of {used['workdir']}"
         )
     return autoencoder
-
-
-def _found(stage1: str, workdir) -> str:
-    """Stage 1's directory: as it was given, or beside the stage-2 run's.
-
-    Raises:
-      CheckpointError (through `choose`) later, if neither exists.
-    """
-    beside = epath.Path(workdir).resolve().parent / epath.Path(stage1).name
-    return stage1 if epath.Path(stage1).exists() or not beside.exists() else str(beside)
 
 
 def seed_key(seed: int):

@@ -5,7 +5,7 @@ import pytest
 
 from ul.core import rng
 from ul.diffusion import gaussian, samplers
-from ul.diffusion.guidance import classifier_free
+from ul.diffusion.guidance import guided
 from ul.diffusion.schedules import Linear
 
 Z = jnp.ones((3, 2))
@@ -20,37 +20,37 @@ def unconditional(z, logsnr):
     return z * 1.3
 
 
-def guided(scale, *interval):
-    return classifier_free(conditional, unconditional, scale, *interval)(Z, LOGSNR)
+def at(scale, *interval):
+    return guided(conditional, unconditional, scale, *interval)(Z, LOGSNR)
 
 
 def test_scale_one_is_the_conditional_denoiser():
-    np.testing.assert_array_equal(guided(1.0), conditional(Z, LOGSNR))
+    np.testing.assert_array_equal(at(1.0), conditional(Z, LOGSNR))
 
 
 def test_scale_zero_is_the_unconditional_denoiser():
-    np.testing.assert_allclose(guided(0.0), unconditional(Z, LOGSNR), rtol=1e-6)
+    np.testing.assert_allclose(at(0.0), unconditional(Z, LOGSNR), rtol=1e-6)
 
 
 def test_scale_two_goes_as_far_again():
-    np.testing.assert_allclose(guided(2.0), 3.7 + (3.7 - 1.3), rtol=1e-6)
+    np.testing.assert_allclose(at(2.0), 3.7 + (3.7 - 1.3), rtol=1e-6)
 
 
 def test_outside_the_interval_nothing_is_guided():
-    got = guided(2.0, (-1.0, 1.0))
+    got = at(2.0, (-1.0, 1.0))
     np.testing.assert_array_equal(got[0], conditional(Z, LOGSNR)[0])
     np.testing.assert_array_equal(got[2], conditional(Z, LOGSNR)[2])
     np.testing.assert_allclose(got[1], 3.7 + (3.7 - 1.3), rtol=1e-6)
 
 
 def test_linear_in_the_scale():
-    np.testing.assert_allclose(guided(2.5), (guided(1.0) + guided(4.0)) / 2, rtol=1e-6)
-    np.testing.assert_allclose(guided(-1.0), 2 * guided(0.0) - guided(1.0), rtol=1e-6)
+    np.testing.assert_allclose(at(2.5), (at(1.0) + at(4.0)) / 2, rtol=1e-6)
+    np.testing.assert_allclose(at(-1.0), 2 * at(0.0) - at(1.0), rtol=1e-6)
 
 
 def test_both_ends_of_the_interval_are_inside():
-    np.testing.assert_array_equal(guided(2.0, (-5.0, 5.0)), guided(2.0))
-    assert not np.any(guided(2.0, (-4.9, 4.9))[0] == guided(2.0)[0])
+    np.testing.assert_array_equal(at(2.0, (-5.0, 5.0)), at(2.0))
+    assert not np.any(at(2.0, (-4.9, 4.9))[0] == at(2.0)[0])
 
 
 MEAN_C, MEAN_U, STD = 0.7, -0.2, 0.35
@@ -74,7 +74,7 @@ def test_two_gaussians_guide_to_the_geometric_mixture(scale):
     """
     logsnr = np.linspace(-6.0, 6.0, 13)
     z = np.random.default_rng(0).normal(size=(13, 5))
-    both = classifier_free(gaussian_denoiser(MEAN_C), gaussian_denoiser(MEAN_U), scale)
+    both = guided(gaussian_denoiser(MEAN_C), gaussian_denoiser(MEAN_U), scale)
     got = both(jnp.asarray(z, jnp.float32), jnp.asarray(logsnr, jnp.float32))
 
     alpha2 = (1 / (1 + np.exp(-logsnr)))[:, None]
@@ -97,7 +97,7 @@ def test_two_gaussians_guide_to_the_geometric_mixture(scale):
 def test_a_guided_sampler_ends_on_the_guided_gaussian():
     """z_0 = alpha m_w + std (z_1 - m_1) / std_1, m_w = m_u + w (m_c - m_u)."""
     scale, key, rows = 3.0, jax.random.key(0), jnp.arange(32)
-    both = classifier_free(gaussian_denoiser(MEAN_C), gaussian_denoiser(MEAN_U), scale)
+    both = guided(gaussian_denoiser(MEAN_C), gaussian_denoiser(MEAN_U), scale)
     z_0 = samplers.sample(
         both,
         (4,),

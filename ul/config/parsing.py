@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ul.config.stages import STAGES, Common, Settings
+from ul.core.averages import is_average
 from ul.core.errors import ConfigError
 
 # (key, test, what the value must be). A key of another stage is passed over.
@@ -19,7 +20,11 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("batch_size", lambda v: v >= 1, "at least 1"),
     ("accumulate", lambda v: v >= 1, "at least 1"),
     ("dtype", lambda v: v in ("float32", "bfloat16"), "float32 or bfloat16"),
-    ("ema", lambda v: v and all(0 < d < 1 for d in v), "decays between 0 and 1"),
+    (
+        "ema",
+        lambda v: v and all(map(is_average, v)),
+        "decays between 0 and 1, or power:<width> with a width under 0.2887",
+    ),
     (
         "data.image_shape",
         lambda v: min(v) >= 1 and v[2] in (1, 3),
@@ -136,7 +141,9 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
     if origin is types.UnionType:
         if value is None:
             return None
-        return _typed(key, typing.get_args(hint)[0], value)
+        able = typing.get_args(hint)
+        text = isinstance(value, str) and str in able
+        return _typed(key, str if text else able[0], value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ConfigError(f"{key} is {value}; it must be a finite number")

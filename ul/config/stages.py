@@ -39,13 +39,17 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Common(Settings):
-    """Of everything that is trained."""
+    """Of everything that is trained.
+
+    ema: which averages of the parameters are kept, the first the usual one: decays, or
+    "power:<width>" (train/ema.py).
+    """
 
     steps: int
     batch_size: int
     accumulate: int
     optimizer: Optimizer
-    ema: tuple[float, ...]
+    ema: tuple[float | str, ...]
     mesh: MeshAxes
     log: Log
     look: Look

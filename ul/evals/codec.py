@@ -120,7 +120,11 @@ def sample_image(
 
 @dataclasses.dataclass(frozen=True)
 class LatentSampler:
-    """The base model of stage 2 as a sampler of noisy z_0."""
+    """The base model of stage 2 as a sampler of noisy z_0.
+
+    denoise_guide: of a lesser model, what guidance leads away from in place of this one
+    without the label (autoguidance, Karras et al., arXiv 2406.02507).
+    """
 
     denoise_latent: Callable
     schedule: Schedule
@@ -128,25 +132,27 @@ class LatentSampler:
     null_label: int
     interval: tuple[float, float]
     sampling: Sampling
+    denoise_guide: Callable | None = None
 
     @functools.partial(jax.jit, static_argnums=(0, 5))
-    def sample(self, params, label, row, key, scale: float):
+    def sample(self, params, label, row, key, scale: float, guide=None):
         """label int32 [B] to z_0 [B, h, w, c], noisy at the schedule's logsnr_max.
 
-        `scale` is static: at 1 the unconditional half is never computed.
+        `scale` is static: at 1 what guidance leads away from is never computed. `guide`:
+        the parameters of `denoise_guide`.
         """
 
-        def denoiser(label):
-            return lambda z_t, logsnr: self.denoise_latent(
-                params, z_t, logsnr, label, None
-            )
+        def denoiser(network, params, label):
+            return lambda z_t, logsnr: network(params, z_t, logsnr, label, None)
 
-        denoise = denoiser(label)
+        denoise = denoiser(self.denoise_latent, params, label)
         if scale != 1.0:
-            null = jnp.full_like(label, self.null_label)
-            denoise = guidance.classifier_free(
-                denoise, denoiser(null), scale, self.interval
-            )
+            if self.denoise_guide is None:
+                null = jnp.full_like(label, self.null_label)
+                weaker = denoiser(self.denoise_latent, params, null)
+            else:
+                weaker = denoiser(self.denoise_guide, guide, label)
+            denoise = guidance.guided(denoise, weaker, scale, self.interval)
         return samplers.sample(
             denoise,
             self.latent_shape,

@@ -22,6 +22,7 @@ COLUMNS = (
     ("rec. Frechet (pixels_8x8)", "reconstruction_frechet", "{:.3f}"),
     ("base rate bpp", "base_rate_bpp", "{:.3f}"),
     ("guidance", "guidance", "{:g}"),
+    ("guide", "guide", "{}"),
     ("class accuracy", "class_accuracy", "{:.3f}"),
     ("real", "class_accuracy_real", "{:.3f}"),
     ("FID", "fid", "{:.3f}"),

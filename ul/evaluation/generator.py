@@ -56,6 +56,7 @@ def generator(request: Request, shared: Shared) -> dict:
         step=request.step,
         weights=request.weights,
         stage1_workdir=request.stage1,
+        guide=request.guide,
     )
     where = folder(request.workdir)
     count = request.num_examples or requests.SAMPLES
@@ -64,6 +65,8 @@ def generator(request: Request, shared: Shared) -> dict:
     say_skipped(plan.skipped)
     seen, shown, found = _see(request, shared, gen, plan, label)
     result: dict[str, Any] = {"guidance": request.guidance, "num_examples": count}
+    if request.guide is not None:
+        result["guide"] = request.guide
     result |= _values(plan, seen)
     if "frechet" in plan.metrics:
         result["frechet_real"] = _real(shared, gen, plan.references["frechet"])
@@ -224,6 +227,9 @@ def _protocol(
         "guidance_interval": [interval[0], interval[1]],
         "stage1_step": gen.autoencoder.step,
     }
+    if gen.guide is not None:
+        used = request.guidance != 1.0
+        protocol["guide"] = gen.guide.about if used else "unused at guidance 1"
     protocol |= measures.protocol(plan.metrics, plan.references, shared.networks)
     if "frechet" in plan.metrics:
         protocol["frechet"] = f"{pixels.NAME}: not FID, no pretrained network"

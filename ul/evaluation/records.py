@@ -84,6 +84,8 @@ class Record:
             "labels": None if self.request.labels == "cyclic" else self.request.labels,
             "reference": self.request.reference,
         }
+        if self.request.guide is not None:  # names from before guides stay
+            unusual["guide"] = self.request.guide
         if any(unusual.values()):
             text = json.dumps(unusual)
             name += f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -97,6 +99,7 @@ class Record:
             "evaluation": self.evaluation,
             "step": self.loaded.step,
             "weights": self.loaded.weights,
+            **({"weights_made_of": of} if (of := self.loaded.made_of) else {}),
             "seed": self.request.seed,
             **self.result,
             "printed": {name: title for name, title in titles.items() if title},

@@ -48,7 +48,7 @@ class Request:
     step: None is the newest. num_examples: held-out images (None: the config's) or
     samples (None: 500). metrics: names; None is all that can be measured. weights_dir:
     of the feature networks. reference: an .npz of statistics; None takes the training
-    images. npz: where the samples go as well.
+    images. npz: where the samples go as well. guide: WORKDIR[:step][@weights].
 
     Raises:
       ConfigError: at once, for what no run has.
@@ -66,6 +66,7 @@ class Request:
     weights_dir: str | None = None
     reference: str | None = None
     npz: str | None = None
+    guide: str | None = None
 
     def __post_init__(self):
         if self.num_examples is not None and self.num_examples < 2:
@@ -97,6 +98,7 @@ class Request:
             "weights_dir": self.weights_dir,
             "reference": self.reference if generation else None,
             "npz": self.npz if generation else None,
+            "guide": self.guide if generation else None,
         }
         flags |= {name: value for name, value in more.items() if value is not None}
         words = ["python", "-m", "launch.evaluate"]

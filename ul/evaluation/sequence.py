@@ -12,7 +12,6 @@ from ul.evaluation.autoencoder import autoencoder
 from ul.evaluation.generator import generator
 from ul.evaluation.request import Request
 from ul.evaluation.shared import Shared
-from ul.train import checkpoint
 
 log = logging.getLogger("ul")
 
@@ -59,7 +58,7 @@ def every(
     elif step == "latest":
         yield from _latest(request.workdir, of_step)
     else:
-        yield from of_step(checkpoint.choose(request.workdir, _number(step)))
+        yield from of_step(stored.choose_step(request.workdir, _number(step)))
 
 
 def _scales(guidance: Sequence[str]) -> list[float]:
@@ -80,7 +79,7 @@ def _check(request: Request, kinds, *, step, weights, scales) -> None:
     of = {"autoencoder": requests.RECONSTRUCTION, "generator": requests.GENERATION}
     names = [name for kind in kinds for name in of[kind]]
     requests.known(request.metrics or (), names)
-    for flag in ("reference", "npz"):
+    for flag in ("reference", "npz", "guide"):
         if getattr(request, flag) is not None and "generator" not in kinds:
             raise ConfigError(
                 f"--{flag} is about samples, and {request.workdir} is an autoencoder's "
@@ -95,13 +94,13 @@ def _check(request: Request, kinds, *, step, weights, scales) -> None:
 
 
 def _vanished(workdir, step: int) -> bool:
-    return step not in checkpoint.verified_steps(workdir)
+    return step not in stored.steps(workdir)
 
 
 def _all(workdir, of_step: Callable[[int], Iterator[dict]]) -> Iterator[dict]:
-    checkpoint.choose(workdir, None)  # raises where there is none
+    stored.choose_step(workdir, None)  # raises where there is none
     done = 0
-    for step in checkpoint.verified_steps(workdir):
+    for step in stored.steps(workdir):
         try:
             for record in of_step(step):
                 yield record
@@ -116,7 +115,7 @@ def _all(workdir, of_step: Callable[[int], Iterator[dict]]) -> Iterator[dict]:
 
 def _latest(workdir, of_step: Callable[[int], Iterator[dict]]) -> Iterator[dict]:
     for _ in range(TRIES):
-        step = checkpoint.choose(workdir, None)
+        step = stored.choose_step(workdir, None)
         try:
             yield from of_step(step)
             return

@@ -85,9 +85,10 @@ def values(trial: Trial) -> dict[Column, Value]:
 
 def _chosen(records: Iterable[Record]) -> list[Record]:
     """For each kind and guidance the newest step's, of EMA weights before others and the
-    lowest seed of each count; rising guidance, then as written."""
+    lowest seed of each count; rising guidance, then as written. Samples that another
+    model guided compare with none of these."""
     groups: dict[tuple, list[Record]] = {}
-    for r in records:
+    for r in (r for r in records if r.numbers.get("guide") is None):
         groups.setdefault((r.kind, r.guidance), []).append(r)
     kept: list[Record] = []
     for _, group in sorted(groups.items()):

@@ -12,12 +12,11 @@ import functools
 import json
 import logging
 import time
+import zlib
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
-from etils import epath
-from orbax.checkpoint import checkpoint_managers as policies
+from etils import epath, epy
 
 from ul.core import processes, trees
 from ul.core.errors import (
@@ -28,6 +27,10 @@ from ul.core.errors import (
     UserError,
 )
 from ul.core.files import write_atomic
+
+with epy.lazy_imports():  # what was exported is loaded without it
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import checkpoint_managers as policies
 
 log = logging.getLogger("ul")
 
@@ -67,6 +70,12 @@ def measure(tree) -> tuple[dict[str, int], list[str]]:
         {path: int(d) for path, d in trees.paths(digests).items()},
         [path for path, ok in trees.paths(finite).items() if not ok],
     )
+
+
+def fingerprint(tree) -> str:
+    """Eight hex digits that change when any bit of any leaf does."""
+    digests, _ = measure(tree)
+    return f"{zlib.crc32(json.dumps(digests, sort_keys=True).encode()):08x}"
 
 
 def differences(found: dict[str, list], wanted: dict[str, list]) -> list[str]:

@@ -43,7 +43,7 @@ class Update:
     lr: optax.Schedule
     root: Any
     mesh: jax.sharding.Mesh
-    decays: tuple[float, ...]
+    decays: tuple[float | str, ...]
     accumulate: int
 
 

@@ -12,7 +12,7 @@ from ul.core import mesh as meshes
 
 @flax.struct.dataclass
 class State:
-    """step: optimizer updates completed. ema: parameters averaged, by decay name."""
+    """step: optimizer updates completed. ema: parameters averaged, by name."""
 
     step: jax.Array
     params: Any
@@ -21,7 +21,7 @@ class State:
 
 
 def create(
-    params, tx: optax.GradientTransformation, decays: tuple[float, ...]
+    params, tx: optax.GradientTransformation, decays: tuple[float | str, ...]
 ) -> State:
     """The state before the first step."""
     return State(
