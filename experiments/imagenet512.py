@@ -14,12 +14,12 @@ its crops bicubic in one go, not the reference's. "stage1,smoke" and "stage2,smo
 same code at reduced width: three steps in a minute or two on a CPU.
 
 `stage2`: the base of widths 512 and 1024, 350M parameters; `stage2_medium`: of 640 and 1280,
-546M. Never trained yet. The dry run (`launch.plan pod`, commit 0448b3d, the batches below):
-  stage1         3.736 TFLOP an image; fits v5p:4x4x4 (data=4, fsdp=16) with 3.33 GiB of 95.74
-                 a chip, 1.20 times the least bytes sent, 79.8 ms a step at best
-  stage2_medium  740.2 GFLOP an image; fits v5p:4x4x4 (data=4, fsdp=16) with 8.22 GiB of 95.74
-                 a chip, 1.07 times the least bytes sent, 66 ms a step at best; v6e:16x16
-                 (data=16, fsdp=16) with 2.40 GiB of 31.25, 32.2 ms at best
+546M. Never trained yet. The dry run (`launch.plan pod`, commits 0448b3d and d34e376; 64 chips,
+data=4, fsdp=16): FLOP an image of training, GiB a chip and ms a step at best
+                batch           v5p:4x4x4 (95.74 GiB)  v6e:8x8 (31.25 GiB)
+  stage1          512  3.736 T  3.33 GiB   79.8 ms     3.34 GiB   97.4 ms
+  stage2         2048  484.1 G  6.50 GiB   56 ms       6.25 GiB   93.3 ms
+  stage2_medium  2048  740.2 G  8.22 GiB   66 ms       7.91 GiB  116 ms
 
 The paper does not say, and is decided here: two blocks a convolutional stage and side, 1x1
 convolutions to change resolution, pixel-wise RMS norm, three of the base's six outer blocks on

@@ -11,14 +11,14 @@ not trained yet), smoke, smoke2.
         --config.stage1.workdir=runs/p1
 
 Expected (`launch.evaluate`, seed 0, two cores, jax 0.10.2):
-  stage1  15 minutes: rate 0.167 +- 0.02 bits/pixel (water-filling of the training crops
-          says 0.20 at factor 1.7, bias 3), PSNR 22.6 +- 0.5 dB on the held-out
-          photographs, where Gaussian data of the training crops have 21.4
-  stage2  10 minutes: Frechet distance (pixels_8x8, 256 samples) 3.1 +- 0.5, 3.4 +- 0.5 at
+  stage1  28 minutes: rate 0.163 +- 0.02 bits/pixel (water-filling of the training crops
+          says 0.20 at factor 1.7, bias 3), PSNR 22.5 +- 0.5 dB on the held-out
+          photographs, where Gaussian data of the training crops have 21.3
+  stage2  23 minutes: Frechet distance (pixels_8x8, 256 samples) 2.9 +- 0.5, 3.0 +- 0.5 at
           guidance 1.5; the held-out photographs are 13.0 away, for they show other things
   stage1_16  8 minutes of one core: at factor 2, bias 3 0.421 +- 0.02 bits/pixel (0.406
           predicted), PSNR 23.3 +- 0.5 dB
-The 15 minutes were on a machine shared with other work.
+The times are of a machine shared with other work; stage1 and stage2 at commit 1fc7087.
 """
 
 import ml_collections
