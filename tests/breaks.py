@@ -30,6 +30,13 @@ class Break:
 
 BREAKS = (
     Break(
+        "latents that are square",
+        "ul/builders/stage1.py",
+        "shape = (height // down, width // down, channels)",
+        "shape = (height // down, height // down, channels)",
+        "tests/test_experiments.py::test_any_sides_by_config_alone",
+    ),
+    Break(
         "a guide without the label",
         "ul/evals/codec.py",
         "weaker = denoiser(self.denoise_guide, guide, label)",

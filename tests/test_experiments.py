@@ -1,9 +1,12 @@
 """Every experiment parses, builds, and traces one step of its smoke."""
 
+import functools
 import importlib
 import json
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import skimage
 
@@ -67,6 +70,63 @@ def test_one_step_traces(name, variant):
         lambda a: (a.shape, a.dtype), abstract
     )
     assert "loss_nats" in seen
+
+
+def resized(name, variant, height, width):
+    """The config with other sides and, of a stage 2, the latents that follow."""
+    changed = plain(name, variant)
+    was = changed["data"]["image_shape"]
+    changed["data"]["image_shape"] = (height, width, was[2])
+    if "latent_shape" in changed:
+        rows, columns, channels = changed["latent_shape"]
+        cell = was[0] // rows
+        assert was[1] // columns == cell
+        changed["latent_shape"] = (height // cell, width // cell, channels)
+    return build.portable(config.parse(changed, config.Settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "height", "width"),
+    [
+        ("digits", "stage2", 12, 8),
+        ("photos", "smoke", 32, 48),
+        ("photos", "smoke2", 48, 16),
+        ("ablations", "kl_autoencoder", 4, 8),
+        ("single_stage", "pixels", 16, 8),
+        ("external", "tiny", 16, 24),
+    ],
+)
+def test_any_sides_by_config_alone(name, variant, height, width):
+    """What is trained and what evaluations call, by shapes."""
+    c = resized(name, variant, height, width)
+    row, key = jnp.arange(2), jax.random.key(0)
+    if isinstance(c, config.Common):
+        run = runs.update(c, runs.mesh(c))
+        batch, init = runs.abstract_batch(c, run.mesh), run.init
+        jax.eval_shape(lambda batch: run.objective(init(), batch, key, 0), batch)
+    if isinstance(c, config.Autoencoder):
+        made = build.stage1(c)
+        image = jax.ShapeDtypeStruct((2, *c.data.image_shape), np.uint8)
+        init = functools.partial(made.modules.init, key, c.data.image_shape)
+        again = jax.eval_shape(
+            lambda image: made.codec.reconstruct(init(), image, row, key), image
+        )
+        assert again.shape == (2, height, width, c.data.image_shape[2])
+        rows, columns, _ = made.codec.latent_shape
+        assert rows * width == columns * height
+    else:
+        sampler, label = build.latent_sampler(c), jnp.zeros((2,), jnp.int32)
+        z_0 = jax.eval_shape(lambda: sampler.sample(init(), label, row, key, 2.0))
+        assert z_0.shape == (2, *build.latent_shape(c))
+
+
+def test_stages_of_other_sides_fit_each_other_and_their_data():
+    below, above = (resized("photos", s, 32, 48) for s in ("stage1", "stage2"))
+    build.check_stage1(above, below)
+    for split in ("train", "eval"):
+        assert runs.dataset(above, split)[0]["image"].shape == (32, 48, 3)
+    with pytest.raises(ConfigError, match=r"latent_shape is \(8, 12, 8\) but"):
+        build.check_stage1(above, resized("photos", "stage1", 48, 32))
 
 
 def test_an_unknown_variant_names_those_there_are():

@@ -83,7 +83,7 @@ def _about(name: str, settings: dict, codec) -> dict[str, Any]:
         "stage": settings["stage"],
         "settings": own,
         "schedule": settings.get(SCHEDULES.get(name, "")),
-        "sampling": settings.get("sampling"),
+        "sampling": None if name == "encoder" else settings.get("sampling"),
         "guidance": settings.get("guidance"),
         "dtype": settings["dtype"],
         "image_shape": settings["data"]["image_shape"],
