@@ -1,5 +1,10 @@
 """What a resumed run may change."""
 
+import json
+
+import pytest
+
+from ul.core.errors import ConfigError
 from ul.train import workdir
 
 
@@ -21,3 +26,14 @@ def test_settings_that_no_result_depends_on_are_free():
         workdir.changed(before, {"log": {"every": 2}, "latents": "x", "seed": 0}) == []
     )
     assert workdir.changed(before, before | {"seed": 1}) == ["seed: 0 -> 1"]
+
+
+def test_an_export_is_not_trained_on(tmp_path):
+    """Its config is the run's: training would begin again, beside the weights."""
+    record = {"config": {"seed": 0}, "facts": {}, "export": {"step": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="is an export.*choose another --workdir"):
+        workdir.claim(tmp_path, {"seed": 0}, {}, allow=True)
+    del record["export"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    workdir.claim(tmp_path, {"seed": 0}, {}, allow=False)

@@ -145,6 +145,11 @@ def claim(workdir: epath.Path, config: dict, facts: dict, *, allow: bool) -> Non
     path = workdir / "config.json"
     if path.exists():
         saved = load_config(workdir)
+        if "export" in saved:
+            raise ConfigError(
+                f"{workdir} is an export, weights without what training goes on from; "
+                "choose another --workdir"
+            )
         differences = check_same(saved, config, facts)
         if differences and not allow:
             raise ConfigError(
