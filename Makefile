@@ -30,7 +30,7 @@ demo: $(VENV)/.done
 	$(BIN)/python -m launch.summary --workdirs $(RUN)/stage1,$(RUN)/stage2 --out $(RUN)/table.md
 
 test: $(VENV)/.done
-	$(BIN)/python -m pytest -n 2 --dist loadfile \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m "not slow and not gpu and not slurm and not processes and not oracle and not browser"
 
 slow: $(VENV)/.done

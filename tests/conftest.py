@@ -20,6 +20,18 @@ import pytest  # noqa: E402
 from tests.running import DIGITS, Commands  # noqa: E402
 
 
+# Whose tests run whole commands, the longest first: no worker is left with them at the end.
+LONG = ("test_system.py", "test_cache.py", "test_loading.py", "test_runs.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(
+        key=lambda item: (
+            LONG.index(item.path.name) if item.path.name in LONG else len(LONG)
+        )
+    )
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """Compiled once, used by every command of a test worker."""
