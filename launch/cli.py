@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from ul import build, config
 from ul.core import processes
-from ul.core.errors import ConfigError, UserError
+from ul.core.errors import ConfigError, Preempted, UserError
 
 _TRACE = flags.DEFINE_bool("trace", False, "Show the whole trace of an error.")
 
@@ -67,11 +67,12 @@ def run(main: Callable | Mapping[str, Callable], operand: str = "") -> None:
             raise ConfigError(f"say what to do; known are {', '.join(main)}")
         main = main[rest.pop(0)] if isinstance(main, Mapping) else main
         if len(rest) != bool(operand):
-            raise ConfigError(
-                f"unexpected argument {rest[-1]!r}" if rest else f"give {operand}"
-            )
+            said = f"unexpected argument {rest[-1]!r}" if rest else f"give {operand}"
+            raise ConfigError(said)
         main(*rest)
-    except Exception as e:
+    except (Exception, KeyboardInterrupt) as e:
+        if isinstance(e, KeyboardInterrupt):
+            e = Preempted("interrupted; what is finished stays, run it again")
         code = e.code if isinstance(e, UserError) else 1
         if code == 1 or flags.FLAGS.is_parsed() and _TRACE.value:
             traceback.print_exc()

@@ -41,6 +41,10 @@ def main() -> None:
     for flag in (_NUM, _COLUMNS, _SCALE):
         if flag.value < 1:
             raise ConfigError(f"--{flag.name} is {flag.value}; it must be at least 1")
+    if _GUIDE.value and _GUIDANCE.value == 1.0:
+        raise ConfigError(
+            "--guide does nothing at --guidance 1, which is none; raise it"
+        )
     generator = api.load_generator(
         workdir,
         step=_STEP.value,

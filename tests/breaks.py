@@ -193,8 +193,8 @@ BREAKS = (
     Break(
         "held-out labels in the order of the file, whatever it names",
         "ul/importing.py",
-        "return [named[stem] for stem in stems]",
-        "return list(named.values())[-len(stems) :]",
+        "return [_said(entry, named, labels, len(entries)) for entry in entries]",
+        "return list(named.values())[: len(entries)]",
         "tests/test_importing.py",
     ),
     Break(
@@ -210,6 +210,27 @@ BREAKS = (
         'if "export" in saved:',
         "if False:",
         "tests/train/test_workdir.py",
+    ),
+    Break(
+        "a stray image is a class of its own",
+        "ul/importing.py",
+        "if loose and len(classes) > 1:",
+        "if False:",
+        "tests/test_importing.py",
+    ),
+    Break(
+        "shards of nobody knows what are taken",
+        "ul/data/shards.py",
+        'if any(self.path.glob(f"*{SUFFIX}")):',
+        "if False:",
+        "tests/test_importing.py",
+    ),
+    Break(
+        "a hidden folder is a class",
+        "ul/data/archives.py",
+        'if not any(part.startswith(".") for part in entry.name.split(os.sep)):',
+        "if True:",
+        "tests/test_importing.py",
     ),
     Break(
         "latents rounded only where a cache keeps them",

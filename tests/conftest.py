@@ -19,7 +19,6 @@ import pytest  # noqa: E402
 
 from tests.running import DIGITS, Commands  # noqa: E402
 
-
 # Whose tests run whole commands, the longest first: no worker is left with them at the end.
 LONG = ("test_system.py", "test_cache.py", "test_loading.py", "test_runs.py")
 

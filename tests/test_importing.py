@@ -240,7 +240,11 @@ def test_a_damaged_shard_is_written_anew_and_refused_until_then(originals, tmp_p
     ("changes", "kind", "message"),
     [
         ({"max_bad_fraction": 0.1}, DataError, r"3 of 15 files are broken"),
-        ({"labels": None}, DataError, "classes that --train has not: ''.*eval_labels"),
+        (
+            {"labels": None},
+            DataError,
+            "in no class folder .* and so are 2 more; --eval_lab",
+        ),
         ({"paths": {"train": "nowhere"}}, DataError, "nowhere does not exist"),
         ({"paths": {"train": "val.tar"}}, DataError, "no class folders"),
         ({"paths": {"train": "cut.tar"}}, DataError, "without compression: .*cut off"),
@@ -287,10 +291,124 @@ def test_images_of_another_size_are_refused(originals, tmp_path):
 
 
 def test_an_entry_is_a_range_of_bytes(originals):
-    found = list(archives.entries(str(originals / "train.tar"), (".jpeg",)))
-    want = {n: c for n, c in files().items() if n.endswith("JPEG") and "._" not in n}
+    found = list(archives.entries(str(originals / "train.tar")))
+    want = {name: content for name, content in files().items() if "._" not in name}
     assert {e.name: e.read() for e in found} == want
     assert dataclasses.replace(found[0], size=10**6).read().startswith(found[0].read())
+
+
+def few(*names):
+    return {name: encoded(i, "PNG") for i, name in enumerate(names)}
+
+
+def run_few(tmp_path, train, held_out, **how):
+    paths = {
+        "train": as_folder(tmp_path / "t", train),
+        "eval": as_folder(tmp_path / "e", held_out),
+    }
+    how = dict(size=8, shard_examples=2, jobs=1, max_bad_fraction=0.5) | how
+    return importing.images_of(paths, str(tmp_path / how.pop("out", "out")), **how)
+
+
+TRAIN = ("big horse/0.png", "cat/0.png", "dog/0.png", "dog/1.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("a.1.png cat\na.2.png dog\nb.png big horse\n", [1, 2, 0]),
+        ("b cat\na.2 dog\na.1 big horse\n", [0, 2, 1]),
+        ("\ufeffcat\r\nbig horse\r\ncat\r\n", [1, 0, 1]),
+        ("a.1.png,cat 1 2 3 4\na.2.png,dog 9 9 9 9\nb.png,big horse\n", [1, 2, 0]),
+    ],
+)
+def test_labels_are_those_of_the_file_that_is_named(tmp_path, text, want):
+    (tmp_path / "l.txt").write_text(text)
+    held_out = few("a.1.png", "a.2.png", "b.png")
+    manifest = run_few(tmp_path, few(*TRAIN), held_out, labels=str(tmp_path / "l.txt"))
+    assert manifest["classes"] == ["big horse", "cat", "dog"]
+    source = kinds.SOURCES["imported"]("eval", (8, 8, 3), path=str(tmp_path / "out"))
+    assert [source[i]["label"] for i in range(3)] == want
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.1.png cat\na.2.png dog\na.1.png dog\nb cat\n", "a.1.png is cat and dog"),
+        ("a.1.png cat\na.2.png cow\nb.png dog\n", "a.2.png is of class 'cow', which"),
+        ("a.1.png cat\n", "says nothing of a.2.png"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(tmp_path, text, message):
+    (tmp_path / "l.txt").write_text(text)
+    held_out = few("a.1.png", "a.2.png", "b.png")
+    with pytest.raises(DataError, match=message):
+        run_few(tmp_path, few(*TRAIN), held_out, labels=str(tmp_path / "l.txt"))
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "message"),
+    [
+        (("logo.png", *TRAIN), TRAIN, "logo.png lies beside the class folders"),
+        (
+            ("t/cat/0.png", "t/dog/0.png"),
+            TRAIN,
+            "one folder, t, with all classes in it",
+        ),
+        (TRAIN, ("cow/0.png",), "cow/0.png is of class 'cow', which --train has not"),
+        (("cat/0.gif",), TRAIN, r"no images \(.*\) but 1 .gif"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(tmp_path, train, held_out, message):
+    with pytest.raises(DataError, match=message):
+        run_few(tmp_path, few(*train), few(*held_out))
+
+
+def test_odd_names_and_links(tmp_path, caplog):
+    """Hidden folders are none, other files are counted, links are followed."""
+    folder = tmp_path / "t"
+    as_folder(folder, few(*TRAIN, ".checkpoints/x.png", "cat/z.tif"))
+    as_folder(tmp_path / "far", few("0.png", "1.png"))
+    (folder / "cow").symlink_to(tmp_path / "far")
+    (folder / b"dog/\xff.png".decode(errors="surrogateescape")).write_bytes(b"")
+    manifest = run_few(tmp_path, {}, few("cat/0.png"))
+    assert manifest["classes"] == ["big horse", "cat", "cow", "dog"]
+    assert manifest["splits"]["train"]["labels"] == [1, 1, 2, 2]
+    assert manifest["rejected"][0]["file"] == "dog/\ufffd.png"
+    assert "passed over as no images: 1 .tif" in caplog.text
+    (folder / "cat/gone.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match="cat/gone.png cannot be read"):
+        run_few(tmp_path, {}, {}, out="other")
+    (tmp_path / "out/begun.json").unlink()
+    with pytest.raises(ConfigError, match="has shards but no begun.json"):
+        run_few(tmp_path, {}, {})
+
+
+def test_links_in_a_tar_are_what_they_link_to(tmp_path):
+    as_folder(tmp_path / "t", few(*TRAIN))
+    (tmp_path / "t/cat/same.png").hardlink_to(tmp_path / "t/big horse/0.png")
+    (tmp_path / "t/dog/too.png").symlink_to("../cat/0.png")
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        archive.add(tmp_path / "t", "/abs/..")
+    found = {e.name: e.read() for e in archives.entries(str(tmp_path / "t.tar"))}
+    names = (*TRAIN, "cat/same.png", "dog/too.png")
+    assert found == {name: (tmp_path / "t" / name).read_bytes() for name in names}
+
+
+def test_sixteen_bits_and_strips_are_named_and_nothing_good_is_an_error(tmp_path):
+    deep, strip = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.full((9, 9), 9000, np.uint16)).save(deep, "PNG")
+    Image.new("RGB", (9000, 1)).save(strip, "PNG")
+    bad = {"cat/a.png": deep.getvalue(), "cat/b.png": strip.getvalue()}
+    manifest = run_few(tmp_path, few(*TRAIN) | bad, few("cat/0.png"))
+    why = [one["why"] for one in manifest["rejected"]]
+    assert why == [
+        "its mode is I;16, not 8 bits a channel",
+        "9000x1 is a strip, not an image",
+    ]
+    (tmp_path / "e/cat/0.png").write_bytes(b"")
+    with pytest.raises(DataError, match="--eval .* has no image that is whole"):
+        run_few(tmp_path, {}, {}, out="other")
 
 
 @pytest.mark.processes

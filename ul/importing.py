@@ -3,8 +3,9 @@
 import collections
 import hashlib
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tqdm import tqdm
 
@@ -52,80 +53,129 @@ def images_of(
         records = _shards(to, found, identity, jobs)
         bad = [one for record in records for one in record["rejected"]]
         _check(to, bad, sum(map(len, found.values())), max_bad_fraction)
+        for split, listed in found.items():
+            if len(listed) == sum(b["split"] == split for b in bad):
+                raise DataError(f"--{split} {paths[split]} has no image that is whole")
         return images.finish(to, identity, records, bad)
 
 
 def _identity(listed: Labelled) -> dict:
     digest = hashlib.sha256()
     for entry, label in listed:
-        digest.update(f"{entry.name}\t{entry.size}\t{label}\n".encode())
+        line = f"{entry.name}\t{entry.size}\t{label}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return {"files": len(listed), "listing": digest.hexdigest()[:16]}
 
 
 def _listed(paths: dict[str, str], labels: str | None) -> tuple[dict, list[str]]:
     """Files and labels of both splits in the order of their names; names of classes."""
     found = {split: _entries(path) for split, path in paths.items()}
-    classes = sorted({entry.group for entry in found["train"]})
-    if classes == [""]:
+    classes = _classes(paths["train"], found["train"])
+    number = {name: i for i, name in enumerate(classes)}
+    groups = {split: [e.group for e in entries] for split, entries in found.items()}
+    said = f"--eval {paths['eval']}"
+    if labels is not None:
+        groups["eval"], said = _groups(found["eval"], labels, number), labels
+    unknown = [(e, g) for e, g in zip(found["eval"], groups["eval"], strict=True)
+               if g not in number]  # fmt: skip
+    if unknown:
+        entry, group = unknown[0]
+        of = f"of class {group!r}" if group else "in no class folder or tar"
         raise DataError(
-            f"--train {paths['train']} has no class folders or tars; put each class's "
+            f"{said}: {_shown(entry)} is {of}, which --train has not, and so are "
+            f"{len(unknown) - 1} more; --eval_labels says the classes of files"
+        )
+    return {
+        split: [(e, number[g]) for e, g in zip(entries, groups[split], strict=True)]
+        for split, entries in found.items()
+    }, classes
+
+
+def _classes(path: str, entries: list[Entry]) -> list[str]:
+    """Names of the training images' classes, in order."""
+    classes = sorted({entry.group for entry in entries})
+    loose = [entry for entry in entries if not entry.group]
+    if loose and len(classes) > 1:
+        raise DataError(
+            f"--train {path}: {_shown(loose[0])} lies beside the class folders, and so do "
+            f"{len(loose) - 1} more; move them into one, or away"
+        )
+    if loose:
+        raise DataError(
+            f"--train {path} has no class folders or tars; put each class's "
             "images in a folder of its own"
         )
-    number = {name: i for i, name in enumerate(classes)}
-    groups = {
-        "train": [e.group for e in found["train"]],
-        "eval": _groups(found["eval"], labels),
-    }
-    listed = {}
-    for split, entries in found.items():
-        unknown = sorted(set(groups[split]) - number.keys())
-        if unknown:
-            raise DataError(
-                f"--{split} {paths[split]} has classes that --train has not: "
-                f"{', '.join(repr(u) for u in unknown[:_NAMED])}, {len(unknown)} in all; "
-                "a tar of files alone needs --eval_labels"
-            )
-        listed[split] = [
-            (e, number[g]) for e, g in zip(entries, groups[split], strict=True)
-        ]
-    return listed, classes
+    if len(classes) == 1 and all(entry.name.count("/") > 1 for entry in entries):
+        raise DataError(
+            f"--train {path} has one folder, {classes[0]}, with all classes in it; give "
+            "that one, or a tar made inside it"
+        )
+    return classes
+
+
+def _shown(entry: Entry) -> str:
+    """Its name, also where it is not UTF-8."""
+    return entry.name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _entries(path: str) -> list[Entry]:
     bar = tqdm(
-        archives.entries(path, SUFFIXES),
+        archives.entries(path),
         desc=f"list {path}",
         unit="file",
         delay=2.0,
         dynamic_ncols=True,
     )
-    found = sorted(bar, key=lambda entry: entry.name)
+    found, others = [], collections.Counter[str]()
+    for entry in bar:
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix in SUFFIXES:
+            found.append(entry)
+        else:
+            others[suffix or "no suffix"] += 1
+    said = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
     if not found:
-        raise DataError(f"{path} has no images ({', '.join(SUFFIXES)})")
-    return found
+        raise DataError(
+            f"{path} has no images ({', '.join(SUFFIXES)})"
+            + (f" but {said}" * bool(said))
+        )
+    if others:
+        log.warning("%s: passed over as no images: %s", path, said)
+    return sorted(found, key=lambda entry: entry.name)
 
 
-def _groups(entries: list[Entry], labels: str | None) -> list[str]:
-    """The class of each held-out file."""
-    if labels is None:
-        return [entry.group for entry in entries]
+def _groups(entries: list[Entry], labels: str, classes: Collection[str]) -> list[str]:
+    """The class of each held-out file, as the file `labels` says."""
     try:
-        with open(labels) as file:
-            lines = [line.replace(",", " ").split() for line in file if line.strip()]
+        with open(labels, encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file if line.strip()]
     except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"--eval_labels {labels} cannot be read: {e}") from e
-    if all(len(words) == 1 for words in lines) and len(lines) == len(entries):
-        return [words[0] for words in lines]
-    named = {words[0].split(".")[0]: words[1] for words in lines if len(words) > 1}
-    stems = [entry.name.rpartition("/")[2].split(".")[0] for entry in entries]
-    missing = [stem for stem in stems if stem not in named]
-    if missing:
-        raise DataError(
-            f"--eval_labels {labels} says nothing of {missing[0]} and {len(missing) - 1} "
-            f"more; give a line `file class` for each, or {len(entries)} lines with the "
-            "class alone in the order of the files' names"
-        )
-    return [named[stem] for stem in stems]
+    if len(lines) == len(entries) and set(lines) <= set(classes):
+        return lines
+    named: dict[str, str] = {}
+    for line in lines:
+        name, _, said = line.partition("," if "," in line else " ")
+        # After Kaggle's classes come boxes.
+        said = said.strip() if said.strip() in classes else said.split(" ")[0]
+        if named.setdefault(name.strip(), said) != said:
+            raise DataError(
+                f"--eval_labels {labels} says that {name} is {named[name]} and {said}"
+            )
+    return [_said(entry, named, labels, len(entries)) for entry in entries]
+
+
+def _said(entry: Entry, named: dict[str, str], labels: str, count: int) -> str:
+    """By its whole name, by the file's alone, or that without its suffix."""
+    base = os.path.basename(entry.name)
+    for name in (entry.name, base, os.path.splitext(base)[0]):
+        if name in named:
+            return named[name]
+    raise DataError(
+        f"--eval_labels {labels} says nothing of {_shown(entry)}; give a line "
+        f"`file class` for each of {count} files, or their classes alone, as many lines, "
+        "in the order of the files' names"
+    )
 
 
 def _shards(
@@ -159,19 +209,27 @@ def _write(
     def get(i: int) -> tuple[bytes, str]:
         entry, label = part[i]
         try:
-            return images.pack(label, entry.read(), identity["size"]), ""
+            content = entry.read()
+        except OSError as e:  # perhaps for now alone: it is not for a list
+            raise DataError(
+                f"{entry.file} cannot be read: {e.strerror}; mend or remove it, then run "
+                "it again"
+            ) from e
+        try:
+            return images.pack(label, content, identity["size"]), ""
         except images.BROKEN as e:
             return b"", _reason(entry, e)
 
     def packed():
-        found = pipeline.ahead(get, len(part), threads=jobs)
-        for (entry, label), (record, reason) in zip(part, found, strict=True):
+        results = pipeline.ahead(get, len(part), threads=jobs)
+        for (entry, label), (record, reason) in zip(part, results, strict=True):
             bar.update()
             if record:
                 count[label] += 1
                 yield record
             else:
-                bad.append({"split": shard.split, "file": entry.name, "why": reason})
+                found = {"split": shard.split, "file": _shown(entry), "why": reason}
+                bad.append(found)
 
     def about() -> dict:
         labels = [count[label] for label in range(len(identity["classes"]))]

@@ -31,12 +31,13 @@ class Entry:
             return file.read(self.size)
 
 
-def entries(path: str, suffixes: tuple[str, ...]) -> Iterator[Entry]:
-    """Every file with one of the `suffixes`, in no order; hidden ones (macOS's `._x`) are
-    left out.
+def entries(path: str) -> Iterator[Entry]:
+    """Every file, in no order; those with a hidden part in their name (macOS's `._x`, a
+    `.cache` folder) are left out. Links are followed.
 
     Raises:
-      DataError: nothing is there, or a tar is compressed or cut off.
+      DataError: nothing is there, a folder cannot be read, or a tar is compressed, cut off
+        or links to what it does not hold.
     """
     where = Path(path)
     if where.is_dir():
@@ -46,17 +47,21 @@ def entries(path: str, suffixes: tuple[str, ...]) -> Iterator[Entry]:
     else:
         raise DataError(f"{path} does not exist; give a folder or a .tar")
     for entry in found:
-        base = os.path.basename(entry.name)
-        if base.lower().endswith(suffixes) and not base.startswith("."):
+        if not any(part.startswith(".") for part in entry.name.split(os.sep)):
             yield entry
 
 
 def _in_folder(root: Path) -> Iterator[Entry]:
-    for where, _, names in os.walk(root):
+    def fail(error: OSError):
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for where, _, names in os.walk(root, followlinks=True, onerror=fail):
         for name in names:
             path = Path(where) / name
             relative = str(path.relative_to(root))
-            yield Entry(relative, _top(relative), str(path), 0, path.stat().st_size)
+            # A link to nothing has no size; whoever reads it is told.
+            size = path.stat().st_size if path.exists() else 0
+            yield Entry(relative, _top(relative), str(path), 0, size)
 
 
 def _in_tar(path: str, offset: int, group: str) -> Iterator[Entry]:
@@ -65,16 +70,7 @@ def _in_tar(path: str, offset: int, group: str) -> Iterator[Entry]:
         with open(path, "rb") as file:
             file.seek(offset)
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # else it keeps millions
-                    if not member.isfile():
-                        continue
-                    begin = member.offset_data
-                    if member.name.endswith(".tar"):
-                        yield from _in_tar(path, begin, Path(member.name).stem)
-                    else:
-                        name = os.path.join(group, os.path.normpath(member.name))
-                        yield Entry(name, group or _top(name), path, begin, member.size)
+                yield from _members(path, tar, group)
                 # tarfile takes a file cut between two members for a whole one.
                 file.seek(tar.offset)
                 if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
@@ -84,6 +80,35 @@ def _in_tar(path: str, offset: int, group: str) -> Iterator[Entry]:
             f"{path} cannot be read as a tar without compression: {e}; "
             "unpack it, or fetch it again if it was cut off"
         ) from e
+
+
+def _members(path: str, tar: tarfile.TarFile, group: str) -> Iterator[Entry]:
+    places: dict[str, tuple[int, int]] = {}
+    links: list[tuple[str, str]] = []
+    for member in tar:
+        tar.members = []  # type: ignore[attr-defined]  # else it keeps millions
+        name = _inside(member.name)
+        if member.isfile() and name.endswith(".tar"):
+            yield from _in_tar(path, member.offset_data, Path(name).stem)
+        elif member.isfile():
+            places[name] = member.offset_data, member.size
+        elif member.islnk():
+            links.append((name, _inside(member.linkname)))
+        elif member.issym():
+            links.append(
+                (name, _inside(os.path.join(os.path.dirname(name), member.linkname)))
+            )
+    for name, target in links:
+        if target not in places:
+            raise DataError(f"{path}: {name} is a link to {target}, no file in there")
+        places[name] = places[target]
+    for name, (begin, size) in places.items():
+        yield Entry(os.path.join(group, name), group or _top(name), path, begin, size)
+
+
+def _inside(name: str) -> str:
+    """A member's name below the tar: without `./` and `/` before it."""
+    return os.path.normpath(name).lstrip(os.sep)
 
 
 def _top(name: str) -> str:

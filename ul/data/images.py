@@ -18,6 +18,8 @@ from ul.data.shards import Store
 from ul.data.sources import Items, Shape
 
 HEAD = struct.Struct("<i")
+# Sides of an image, the longer by the shorter: beyond, its square shows nothing of it.
+LONGEST = 64
 # What a file that is no whole image raises in Pillow.
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -33,11 +35,16 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
     Halved by averaging (box) while the shorter side is at least twice as long as wanted,
     then bicubic to the wanted length, then cut (Dhariwal and Nichol 2021,
     arXiv 2105.05233, their `center_crop_arr`).
+
+    Raises:
+      ValueError: one side is more than LONGEST times the other.
     """
     while min(image.size) >= 2 * size:
         half = image.width // 2, image.height // 2
         image = image.resize(half, Image.Resampling.BOX)
     scale = size / min(image.size)
+    if max(image.size) * scale > LONGEST * size:
+        raise ValueError(f"{image.width}x{image.height} is a strip, not an image")
     fitted = round(image.width * scale), round(image.height * scale)
     image = image.resize(fitted, Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
@@ -56,6 +63,8 @@ def pack(label: int, file: bytes, size: int) -> bytes:
         # Pillow's remarks on odd metadata are not about pixels.
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(file)) as image:
+            if image.mode.startswith(("I", "F")):  # they would become white
+                raise ValueError(f"its mode is {image.mode}, not 8 bits a channel")
             square = centre_square(image.convert("RGB"), size)
     # Level 1: on four photographs 8 % larger than level 6, six times as fast to write.
     content = io.BytesIO()
@@ -115,6 +124,8 @@ def imported(split: str, shape: Shape, *, path: str) -> Items:
     manifest, _ = data.load({"size", "classes"})
     data.verify(manifest, part=None)
     size = manifest["size"]
+    if not manifest["splits"][split]["count"]:
+        raise DataError(f"data.source.path {path} has no images in its {split} split")
     if shape != (size, size, 3):
         raise DataError(
             f"data.source.path {path} holds images of {size}x{size}, RGB, but "

@@ -76,6 +76,11 @@ class Store:
         """
         path = self.path / "begun.json"
         if not path.exists():
+            if any(self.path.glob(f"*{SUFFIX}")):
+                raise ConfigError(
+                    f"{self.path} has shards but no begun.json that says of what; "
+                    "choose another --out or delete it"
+                )
             return write_atomic(path, json.dumps(identity, indent=2))
         if differences := unlike(self._read(path), identity):
             raise ConfigError(
@@ -142,7 +147,7 @@ class Store:
                 else f"{self.path} is no {self.what}; write one with {self.command}"
             )
         manifest = self._read(path)
-        if not isinstance(manifest, dict) or not keys | {"splits"} <= manifest.keys():
+        if not _is_manifest(manifest, keys):
             raise DataError(f"{path} is of no {self.what}")
         return manifest, sha256(path)[:16]
 
@@ -227,6 +232,15 @@ class _File:
     skip: int
     take: int
     examples_in_shard: int
+
+
+def _is_manifest(found: Any, keys: set[str]) -> bool:
+    if not isinstance(found, dict) or not keys | {"splits"} <= found.keys():
+        return False
+    splits = found["splits"]
+    return {"train", "eval"} <= splits.keys() and all(
+        {"count", "shards"} <= about.keys() for about in splits.values()
+    )
 
 
 @contextlib.contextmanager

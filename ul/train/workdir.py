@@ -230,7 +230,7 @@ def load_config(workdir) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
         return {"config": record["config"], "facts": record["facts"]} | record
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, TypeError) as e:
         raise ConfigError(
             f"{workdir} is no run's workdir: config.json is missing or unreadable"
         ) from e
