@@ -64,6 +64,15 @@ def test_folder_classes_are_subfolders(tree):
     np.testing.assert_array_equal(items[-1]["image"][0, 0], [9, 9, 9])
 
 
+def test_hidden_folders_are_no_classes_and_stray_images_are_said(tree):
+    (tree / ".checkpoints").mkdir()
+    Image.new("RGB", (9, 9)).save(tree / ".checkpoints" / "a.png")
+    assert len(read(tree)) == 21 and read(tree).num_classes == 2
+    Image.new("RGB", (9, 9)).save(tree / "logo.png")
+    with pytest.raises(DataError, match="logo.png lies beside the class folders"):
+        read(tree)
+
+
 def test_holdout_splits_without_overlap_and_does_not_move(tree):
     train, held_out = read(tree, holdout=0.4), read(tree, "eval", holdout=0.4)
     assert len(train) + len(held_out) == 21 and len(held_out) >= 3

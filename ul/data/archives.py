@@ -31,9 +31,13 @@ class Entry:
             return file.read(self.size)
 
 
+def hidden(name: str) -> bool:
+    """A part of the path begins with a dot, as macOS's `._x` and `.cache` folders do."""
+    return any(part.startswith(".") for part in name.split(os.sep))
+
+
 def entries(path: str) -> Iterator[Entry]:
-    """Every file, in no order; those with a hidden part in their name (macOS's `._x`, a
-    `.cache` folder) are left out. Links are followed.
+    """Every file that is not hidden, in no order. Links are followed.
 
     Raises:
       DataError: nothing is there, a folder cannot be read, or a tar is compressed, cut off
@@ -47,7 +51,7 @@ def entries(path: str) -> Iterator[Entry]:
     else:
         raise DataError(f"{path} does not exist; give a folder or a .tar")
     for entry in found:
-        if not any(part.startswith(".") for part in entry.name.split(os.sep)):
+        if not hidden(entry.name):
             yield entry
 
 

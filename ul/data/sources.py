@@ -21,6 +21,7 @@ from PIL import Image
 from scipy import fft
 
 from ul.core.errors import ConfigError, DataError
+from ul.data.archives import hidden
 
 log = logging.getLogger("ul")
 
@@ -197,10 +198,17 @@ def folder(
         str(epath.Path(where) / name)
         for where, _, names in sorted(os.walk(root))
         for name in sorted(names)
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        if name.lower().endswith(SUFFIXES)
     ]
+    files = [f for f in files if not hidden(os.path.relpath(f, root))]
     relative = [os.path.relpath(f, root) for f in files]
     classes = sorted({r.split(os.sep)[0] for r in relative if os.sep in r})
+    loose = [r for r in relative if os.sep not in r]
+    if classes and loose:
+        raise DataError(
+            f"data.source.path {path}: {loose[0]} lies beside the class folders, and so do "
+            f"{len(loose) - 1} more; move them into one, or away"
+        )
     held_out = [zlib.crc32(r.encode()) / 2**32 < holdout for r in relative]
     chosen = [i for i, h in enumerate(held_out) if h == (split == "eval")]
     if not chosen:
