@@ -31,7 +31,7 @@ class Break:
 BREAKS = (
     Break(
         "latents that are square",
-        "ul/builders/stage1.py",
+        "ul/builders/networks.py",
         "shape = (height // down, width // down, channels)",
         "shape = (height // down, height // down, channels)",
         "tests/test_experiments.py::test_any_sides_by_config_alone",
@@ -39,15 +39,15 @@ BREAKS = (
     Break(
         "a guide without the label",
         "ul/evals/codec.py",
-        "weaker = denoiser(self.denoise_guide, guide, label)",
-        "weaker = denoiser(self.denoise_guide, guide, jnp.full_like(label, self.null_label))",
+        "weaker = denoiser(self.denoise_guide, guide, condition)",
+        "weaker = denoiser(self.denoise_guide, guide, conditions.nothing(condition, {}))",
         "tests/evals/test_codec.py",
     ),
     Break(
         "a guide with the guided model's parameters",
         "ul/evals/codec.py",
-        "weaker = denoiser(self.denoise_guide, guide, label)",
-        "weaker = denoiser(self.denoise_guide, params, label)",
+        "weaker = denoiser(self.denoise_guide, guide, condition)",
+        "weaker = denoiser(self.denoise_guide, params, condition)",
         "tests/evals/test_codec.py",
     ),
     Break(

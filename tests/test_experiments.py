@@ -121,8 +121,9 @@ def test_any_sides_by_config_alone(name, variant, height, width):
         rows, columns, _ = made.codec.latent_shape
         assert rows * width == columns * height
     else:
-        sampler, label = build.latent_sampler(c), jnp.zeros((2,), jnp.int32)
-        z_0 = jax.eval_shape(lambda: sampler.sample(init(), label, row, key, 2.0))
+        sampler, fields = build.latent_sampler(c), build.conditions(c)
+        asked = {k: jnp.zeros((2, *f.shape), f.dtype) for k, f in fields.items()}
+        z_0 = jax.eval_shape(lambda: sampler.sample(init(), asked, row, key, 2.0))
         assert z_0.shape == (2, *build.latent_shape(c))
 
 

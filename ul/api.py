@@ -120,7 +120,7 @@ class Autoencoder:
 class Generator:
     """The base model of a stage-2 run with the autoencoder it was trained on.
 
-    guide: None where guidance leads away from this model without the label.
+    guide: None where guidance leads away from this model without its condition.
     """
 
     config: config.Generators
@@ -147,6 +147,21 @@ class Generator:
         progress: bool = False,
     ) -> np.ndarray:
         """Labels [N] to noisy z_0 [N, h, w, c], ready for `decode(z, noisy=True)`."""
+        condition = {"label": self._label(labels)}
+        if not math.isfinite(guidance):
+            raise ConfigError(f"guidance is {guidance}; it must be a finite number")
+        key, scale = seed_key(seed), float(guidance)
+        guide = self.guide.params if self.guide and scale != 1.0 else None
+        return self.autoencoder._map(
+            "latents" if progress else "",
+            lambda row, **condition: self.sampler.sample(
+                self.params, condition, row, key, scale, guide
+            ),
+            row=_rows(labels, first),
+            **condition,
+        )
+
+    def _label(self, labels) -> np.ndarray:
         label = np.asarray(labels)
         if (
             label.ndim != 1
@@ -159,19 +174,7 @@ class Generator:
                 f"labels must be a list of whole numbers 0..{self.num_classes} "
                 f"({self.num_classes} is any class)"
             )
-        if not math.isfinite(guidance):
-            raise ConfigError(f"guidance is {guidance}; it must be a finite number")
-        label = label.astype(np.int32)
-        key, scale = seed_key(seed), float(guidance)
-        guide = self.guide.params if self.guide and scale != 1.0 else None
-        return self.autoencoder._map(
-            "latents" if progress else "",
-            lambda label, row: self.sampler.sample(
-                self.params, label, row, key, scale, guide
-            ),
-            label=label,
-            row=_rows(label, first),
-        )
+        return label.astype(np.int32)
 
     def sample(
         self,

@@ -3,12 +3,14 @@
 With `runs.py` the only reader of configs: settings in, objects that know none out.
 """
 
+from ul.builders.networks import modules
 from ul.builders.parts import of_kind, plain, portable, uses_cudnn
-from ul.builders.stage1 import Diffusions, Stage1, modules, stage1
+from ul.builders.stage1 import Diffusions, Stage1, stage1
 from ul.builders.stage2 import (
     base_objective,
     base_rate,
     check_stage1,
+    conditions,
     init_base,
     latent_sampler,
     latent_shape,
@@ -21,6 +23,7 @@ __all__ = [
     "base_objective",
     "base_rate",
     "check_stage1",
+    "conditions",
     "init_base",
     "latent_sampler",
     "latent_shape",

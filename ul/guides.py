@@ -25,7 +25,7 @@ SHARED: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Guide:
-    """denoise_latent(params, z_t, logsnr, label, key) -> z_hat. about: what a protocol
+    """denoise_latent(params, z_t, logsnr, condition, key) -> z_hat. about: what a protocol
     says of it."""
 
     denoise_latent: Callable

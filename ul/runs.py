@@ -205,15 +205,17 @@ def abstract_batch(config: Common, on: jax.sharding.Mesh) -> dict:
     """Shapes, dtypes and shardings of what the objective takes of a global batch."""
     rows = (config.batch_size,)
     batch: dict[str, tuple[tuple[int, ...], Any]] = {
-        "label": (rows, np.int32),
         "row": (rows, np.int32),
         "stratum": (rows, np.float32),
     }
     if isinstance(config, Trained):
         batch["image"] = (*rows, *config.data.image_shape), np.uint8
+        batch["label"] = rows, np.int32
     else:
         assert isinstance(config, Base | Pixels)
         batch["z_clean"] = (*rows, *build.latent_shape(config)), np.float32
+        for name, field in build.conditions(config).items():
+            batch[name] = (*rows, *field.shape), field.dtype
     lies = meshes.batch_sharding(on)
     return {k: jax.ShapeDtypeStruct(*v, sharding=lies) for k, v in batch.items()}
 
@@ -335,8 +337,8 @@ def base_run(
 
     def look(params, check):
         images = chunks.map_rows(
-            lambda label, row: encoder.decode(
-                frozen, made.sample(params, label, row, key, 1.0), row, key
+            lambda row, **given: encoder.decode(
+                frozen, made.sample(params, given, row, key, 1.0), row, key
             ),
             {"label": label, "row": row},
             batch_size=config.eval.batch_size,

@@ -12,13 +12,13 @@ from ul.evals.codec import LatentSampler, Sampling
 
 MEANS, STD = jnp.asarray([0.7, 0.1, -0.2]), 0.35  # of two classes, and of no label
 GUIDE_MEANS = jnp.asarray([-0.3, -0.2, 9.0])
-LABEL, ROW, KEY = jnp.asarray([0, 1, 0, 1]), jnp.arange(4), jax.random.key(0)
+ASKED, ROW, KEY = {"label": jnp.asarray([0, 1, 0, 1])}, jnp.arange(4), jax.random.key(0)
 
 
-def denoise(means, z_t, logsnr, label, key):
+def denoise(means, z_t, logsnr, condition, key):
     """E[x | z_t] for x ~ N(means[label], STD^2): linear in z_t."""
     a, s = (gaussian.expand(f(logsnr), z_t) for f in (gaussian.alpha, gaussian.sigma))
-    mean = gaussian.expand(means[label], z_t)
+    mean = gaussian.expand(means[condition["label"]], z_t)
     return mean + a * STD**2 / (a**2 * STD**2 + s**2) * (z_t - a * mean)
 
 
@@ -26,7 +26,7 @@ SAMPLER = LatentSampler(
     denoise_latent=denoise,
     schedule=Linear(5.0, -10.0),
     latent_shape=(2, 2, 1),
-    null_label=2,
+    null={"label": 2},
     interval=(-10.0, 5.0),
     sampling=Sampling("dpmpp_2m", 25),
 )
@@ -37,11 +37,11 @@ def test_a_guide_stands_where_the_null_label_stood():
     """Gaussians extrapolate: guided by another's mean is sampling from the mean
     m_g + w (m - m_g), which one network without guidance can do as well."""
     scale = 3.0
-    got = GUIDED.sample(MEANS, LABEL, ROW, KEY, scale, GUIDE_MEANS)
+    got = GUIDED.sample(MEANS, ASKED, ROW, KEY, scale, GUIDE_MEANS)
     mean = GUIDE_MEANS + scale * (MEANS - GUIDE_MEANS)
-    want = SAMPLER.sample(mean, LABEL, ROW, KEY, 1.0)
+    want = SAMPLER.sample(mean, ASKED, ROW, KEY, 1.0)
     np.testing.assert_allclose(got, want, atol=2e-5)  # float32, 25 steps
-    assert np.abs(got - SAMPLER.sample(MEANS, LABEL, ROW, KEY, scale)).max() > 0.1
+    assert np.abs(got - SAMPLER.sample(MEANS, ASKED, ROW, KEY, scale)).max() > 0.1
 
 
 def test_at_scale_one_the_guide_is_not_evaluated():
@@ -49,5 +49,5 @@ def test_at_scale_one_the_guide_is_not_evaluated():
         raise AssertionError("evaluated")
 
     unused = dataclasses.replace(SAMPLER, denoise_guide=never)
-    got = unused.sample(MEANS, LABEL, ROW, KEY, 1.0)
-    np.testing.assert_array_equal(got, SAMPLER.sample(MEANS, LABEL, ROW, KEY, 1.0))
+    got = unused.sample(MEANS, ASKED, ROW, KEY, 1.0)
+    np.testing.assert_array_equal(got, SAMPLER.sample(MEANS, ASKED, ROW, KEY, 1.0))

@@ -209,7 +209,7 @@ def alone(batch, least, seen=None):
         least=least,
         prior_schedule=PRIOR,
         label_dropout=0.1,
-        null_label=10,
+        null={"label": 10},
         ramp_steps=0,
         **WEIGHTED,
     )

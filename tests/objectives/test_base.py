@@ -4,7 +4,8 @@ import numpy as np
 
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Linear
-from ul.objectives.base import base, drop_labels
+from ul.objectives import conditions
+from ul.objectives.base import base
 from ul.objectives.draws import Draws
 
 ROWS = 1 << 14
@@ -22,9 +23,9 @@ def batch():
 
 
 def run(seen=None, label_dropout=0.0):
-    def denoise(params, z_t, logsnr, label, key):
+    def denoise(params, z_t, logsnr, condition, key):
         if seen is not None:
-            seen.update(z_t=z_t, logsnr=logsnr, label=label)
+            seen.update(z_t=z_t, logsnr=logsnr, **condition)
         return jnp.zeros_like(z_t)
 
     return base(
@@ -36,7 +37,7 @@ def run(seen=None, label_dropout=0.0):
         schedule=SCHEDULE,
         weight=weightings.Sigmoid(0.5),
         label_dropout=label_dropout,
-        null_label=10,
+        null={"label": 10},
     )
 
 
@@ -69,15 +70,21 @@ def test_labels_are_dropped_at_the_rate_asked_for():
     assert set(np.unique(seen["label"])) == {3, 10}
 
 
-def test_label_dropout_depends_on_the_row_alone():
+def test_dropout_of_conditions_depends_on_the_row_alone():
     key, label = jax.random.key(1), jnp.arange(50)
+    text, null = jnp.ones((50, 2, 3)), {"label": 99, "text": 0.0}
 
     def dropped(rows):
-        draws = Draws(key, key, rows, rows / 50)
-        return drop_labels(label[rows], draws, rate=0.5, null=99)
+        draws, given = Draws(key, key, rows, rows / 50), {"label": label, "text": text}
+        given = {name: value[rows] for name, value in given.items()}
+        return conditions.dropped(given, draws, rate=0.5, null=null)
 
     whole = dropped(jnp.arange(50))
-    np.testing.assert_array_equal(dropped(jnp.arange(20, 50)), whole[20:])
+    part = dropped(jnp.arange(20, 50))
+    np.testing.assert_array_equal(part["label"], whole["label"][20:])
+    gone = whole["label"] == 99  # all entries of an example go, or none
+    assert 0 < gone.sum() < 50
+    np.testing.assert_array_equal(whole["text"][:, 0, 0] == 0.0, gone)
 
 
 def test_repeated_draws_of_a_row_are_evenly_spaced_in_time():

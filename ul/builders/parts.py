@@ -125,12 +125,18 @@ def check_levels(where: str, vit: ViT, shape: tuple[int, int, int]) -> None:
         )
 
 
-def apply(module, params, *args, key=None):
-    """The module with dropout seeded by `key`; without a key, without dropout."""
+def apply(module, params, *args, key=None, condition=None):
+    """The module with dropout seeded by `key`; without a key, without dropout.
+
+    `condition`: what it is asked for, by the names of its arguments.
+    """
     if key is None and getattr(module, "dropout", 0.0):
         module = module.clone(dropout=0.0)
     return module.apply(
-        {"params": params}, *args, rngs=None if key is None else {"dropout": key}
+        {"params": params},
+        *args,
+        **(condition or {}),
+        rngs=None if key is None else {"dropout": key},
     )
 
 

@@ -1,13 +1,15 @@
-"""What images are sampled from, labels in: stage 2, or what stands in its place."""
+"""What images are sampled from, conditions in: stage 2, or what stands in its place."""
 
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from ul import config as configs
 from ul.builders import parts
-from ul.builders.stage1 import Networks, modules, stage1
+from ul.builders.networks import Networks, modules
+from ul.builders.stage1 import stage1
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import predictions, weightings
@@ -39,11 +41,28 @@ def init_base(config: configs.Base | configs.Pixels, key) -> dict:
     """Parameters of the network of stage 2."""
     module = base_module(config)
     z = jnp.zeros((1, *latent_shape(config)), jnp.float32)
-    logsnr, label = jnp.zeros((1,), jnp.float32), jnp.zeros((1,), jnp.int32)
+    logsnr = jnp.zeros((1,), jnp.float32)
     keys = {name: rng.stream(key, f"init_{name}") for name in ("params", "dropout")}
+    condition: dict[str, Any] = {
+        name: jnp.zeros((1, *field.shape), field.dtype)
+        for name, field in conditions(config).items()
+    }
     if isinstance(config, configs.Pixels):
-        label = _label_grid(config, module, label)
-    return module.init(keys, z, logsnr, label)["params"]
+        condition = _label_grid(config, module, condition["label"])
+    return module.init(keys, z, logsnr, **condition)["params"]
+
+
+class Field(NamedTuple):
+    """One entry of a condition: its shape and type in an example, and its null value."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    null: int | float
+
+
+def conditions(config: configs.Generators) -> dict[str, Field]:
+    """What a sample can be asked to be."""
+    return {"label": Field((), jnp.int32, config.data.num_classes)}
 
 
 def latent_shape(config: configs.Base | configs.Pixels) -> tuple[int, int, int]:
@@ -53,27 +72,27 @@ def latent_shape(config: configs.Base | configs.Pixels) -> tuple[int, int, int]:
     return config.latent_shape
 
 
-def _label_grid(config: configs.Pixels, module, label):
-    """The label where the UViT has its latents: one-hot on every cell of its grid."""
+def _label_grid(config: configs.Pixels, module, label) -> dict:
+    """The label as z_0, where the UViT has its latents: one-hot on every cell of its grid."""
     height, width, _ = config.data.image_shape
     factor, classes = parts.grid_of(module), config.data.num_classes + 1
     one_hot = (label[:, None] == jnp.arange(classes)[None]).astype(jnp.float32)
     shape = (len(label), height // factor, width // factor, classes)
-    return jnp.broadcast_to(one_hot[:, None, None, :], shape)
+    return {"z_0": jnp.broadcast_to(one_hot[:, None, None, :], shape)}
 
 
 def _denoiser(config, training: bool) -> Callable:
-    """denoise(params, z_t, logsnr, label, key) -> z_hat."""
+    """denoise(params, z_t, logsnr, condition, key) -> z_hat."""
     if isinstance(config, configs.Single):
         labelled = Networks(modules(config), training).denoise_labelled
         return lambda params, *rest: labelled({"prior": params}, *rest)
     module = base_module(config)
 
-    def denoise(params, z_t, logsnr, label, key):
+    def denoise(params, z_t, logsnr, condition, key):
         key = key if training else None
         if isinstance(module, UViT):
-            label = _label_grid(config, module, label)
-        v = parts.apply(module, params, z_t, logsnr, label, key=key)
+            condition = _label_grid(config, module, condition["label"])
+        v = parts.apply(module, params, z_t, logsnr, key=key, condition=condition)
         return predictions.x_from_v(v, z_t, logsnr)
 
     return denoise
@@ -94,7 +113,7 @@ def latent_sampler(
         denoise_latent=_denoiser(config, training),
         schedule=parts.schedule(where, getattr(config, where)),
         latent_shape=shape,
-        null_label=config.data.num_classes,
+        null={name: field.null for name, field in conditions(config).items()},
         interval=(low, high),
         sampling=parts.sampling("sampling", config.sampling),
     )
@@ -108,14 +127,17 @@ def base_objective(config, made: LatentSampler, label_dropout: float):
         schedule=made.schedule,
         weight=weightings.Sigmoid(config.loss.bias),
         label_dropout=label_dropout,
-        null_label=made.null_label,
+        null=made.null,
     )
 
 
 def base_rate(made: LatentSampler):
     """`objective(params, batch, key, step) -> Terms` of the unweighted bound."""
     return functools.partial(
-        base.base_rate, denoise_latent=made.denoise_latent, schedule=made.schedule
+        base.base_rate,
+        denoise_latent=made.denoise_latent,
+        schedule=made.schedule,
+        null=made.null,
     )
 
 

@@ -57,10 +57,9 @@ def assemble(dataset, indices, rows, total: int) -> dict[str, np.ndarray]:
 
 
 def _stack(found: list[dict], rows, total: int) -> dict[str, np.ndarray]:
-    (content,) = found[0].keys() - {"label"}
-    return {
-        content: np.stack([f[content] for f in found]),
-        "label": np.asarray([f["label"] for f in found], np.int32),
+    fields = {name: np.stack([f[name] for f in found]) for name in found[0]}
+    return fields | {
+        "label": fields["label"].astype(np.int32),
         "row": np.asarray(rows, np.int32),
         "stratum": np.asarray(rows, np.float32) / np.float32(total),
     }
@@ -139,7 +138,7 @@ def _digest(dataset: grain.MapDataset, indices: Iterable[int]) -> str:
     for i in indices:
         found = dict(dataset[int(i)])
         label = int(found.pop("label"))
-        (content,) = found.values()
-        digest.update(np.ascontiguousarray(content).tobytes())
+        for _, value in sorted(found.items()):
+            digest.update(np.ascontiguousarray(value).tobytes())
         digest.update(str(label).encode())
     return digest.hexdigest()[:16]

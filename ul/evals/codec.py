@@ -1,4 +1,4 @@
-"""Images to latents and back, and labels to latents, as functions of parameters.
+"""Images to latents and back, and conditions to latents, as functions of parameters.
 
 Every example draws from a key and its own row number, so a result does not depend on
 how examples were batched.
@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from ul.core import arrays, rng
 from ul.diffusion import gaussian, guidance, samplers
 from ul.diffusion.schedules import Schedule
+from ul.objectives import conditions
+from ul.objectives.conditions import Null
 
 jit_method = functools.partial(jax.jit, static_argnums=0)
 
@@ -123,35 +125,35 @@ class LatentSampler:
     """The base model of stage 2 as a sampler of noisy z_0.
 
     denoise_guide: of a lesser model, what guidance leads away from in place of this one
-    without the label (autoguidance, Karras et al., arXiv 2406.02507).
+    without its condition (autoguidance, Karras et al., arXiv 2406.02507).
     """
 
     denoise_latent: Callable
     schedule: Schedule
     latent_shape: tuple[int, int, int]
-    null_label: int
+    null: Null = dataclasses.field(hash=False)
     interval: tuple[float, float]
     sampling: Sampling
     denoise_guide: Callable | None = None
 
     @functools.partial(jax.jit, static_argnums=(0, 5))
-    def sample(self, params, label, row, key, scale: float, guide=None):
-        """label int32 [B] to z_0 [B, h, w, c], noisy at the schedule's logsnr_max.
+    def sample(self, params, condition, row, key, scale: float, guide=None):
+        """A condition of B rows to z_0 [B, *grid, c], noisy at the schedule's logsnr_max.
 
         `scale` is static: at 1 what guidance leads away from is never computed. `guide`:
         the parameters of `denoise_guide`.
         """
 
-        def denoiser(network, params, label):
-            return lambda z_t, logsnr: network(params, z_t, logsnr, label, None)
+        def denoiser(network, params, given):
+            return lambda z_t, logsnr: network(params, z_t, logsnr, given, None)
 
-        denoise = denoiser(self.denoise_latent, params, label)
+        denoise = denoiser(self.denoise_latent, params, condition)
         if scale != 1.0:
             if self.denoise_guide is None:
-                null = jnp.full_like(label, self.null_label)
-                weaker = denoiser(self.denoise_latent, params, null)
+                nothing = conditions.nothing(condition, self.null)
+                weaker = denoiser(self.denoise_latent, params, nothing)
             else:
-                weaker = denoiser(self.denoise_guide, guide, label)
+                weaker = denoiser(self.denoise_guide, guide, condition)
             denoise = guidance.guided(denoise, weaker, scale, self.interval)
         return samplers.sample(
             denoise,

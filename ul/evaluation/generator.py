@@ -15,6 +15,7 @@ from ul.evals.classifier import Classifier
 from ul.evals.features import pixels
 from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
 from ul.evaluation import request as requests
+from ul.evaluation.asked import Asked, asked
 from ul.evaluation.records import (
     PICTURES,
     Record,
@@ -60,10 +61,10 @@ def generator(request: Request, shared: Shared) -> dict:
     )
     where = folder(request.workdir)
     count = request.num_examples or requests.SAMPLES
-    label = requests.label_of(request, count, gen.num_classes)
+    wanted, said = asked(request, gen, count)
     plan = _plan(request, shared, gen, count)
     say_skipped(plan.skipped)
-    seen, shown, found = _see(request, shared, gen, plan, label)
+    seen, shown, found = _see(request, shared, gen, plan, wanted, count)
     result: dict[str, Any] = {"guidance": request.guidance, "num_examples": count}
     if request.guide is not None:
         result["guide"] = request.guide
@@ -80,7 +81,7 @@ def generator(request: Request, shared: Shared) -> dict:
         request=request,
         result=result | found,
         skipped=plan.skipped,
-        protocol=_protocol(request, shared, gen, plan),
+        protocol=_protocol(request, shared, gen, plan) | {"labels": said},
     )
     columns = min(gen.num_classes, PICTURES)
     return write(where, record, grid(shown, columns, zoom(shown)))
@@ -133,30 +134,39 @@ def _plan(request: Request, shared: Shared, gen: api.Generator, count: int) -> _
 
 
 def sampled(
-    gen: api.Generator, label: np.ndarray, *, guidance: float, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images and labels in parts, split over all devices; sample i has its own seed."""
+    gen: api.Generator, wanted: Asked, count: int, *, guidance: float, seed: int
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Images and what was asked, in parts; sample i has its own seed."""
     size = runs.rows_at_once(gen.autoencoder.image_shape, gen.config.eval.batch_size)
-    several = len(label) > size
+    several = count > size
     bar = tqdm(
-        total=len(label),
+        total=count,
         unit="image",
         desc="samples",
         disable=not several,  # one part has bars of its own
         dynamic_ncols=True,
     )
     with bar:
-        for first in range(0, len(label), size):
-            part = label[first : first + size]
+        for first in range(0, count, size):
+            part = wanted(first, min(first + size, count))
             image = gen.sample(
-                part, guidance=guidance, seed=seed, first=first, progress=not several
+                part["label"],
+                guidance=guidance,
+                seed=seed,
+                first=first,
+                progress=not several,
             )
             yield image, part
-            bar.update(len(part))
+            bar.update(len(image))
 
 
 def _see(
-    request: Request, shared: Shared, gen: api.Generator, plan: _Plan, label: np.ndarray
+    request: Request,
+    shared: Shared,
+    gen: api.Generator,
+    plan: _Plan,
+    wanted: Asked,
+    count: int,
 ) -> tuple[Statistics, np.ndarray, dict[str, float]]:
     """Every sample once: its features, the archive, the classifier; some to show."""
     needs = needs_of(plan.metrics)
@@ -175,19 +185,19 @@ def _see(
         kept = None
         if request.npz is not None:
             shape = gen.autoencoder.image_shape
-            kept = stack.enter_context(archive.writing(request.npz, len(label), shape))
+            kept = stack.enter_context(archive.writing(request.npz, count, shape))
         for image, part in sampled(
-            gen, label, guidance=request.guidance, seed=request.seed
+            gen, wanted, count, guidance=request.guidance, seed=request.seed
         ):
             seen.add(extract(image))
             if kept is not None:
-                kept.add(image, part)
+                kept.add(image, part["label"])
             if judge is not None:
-                right += judge.accuracy(image, part) * len(part)
+                right += judge.accuracy(image, part["label"]) * len(image)
             if (rest := most - sum(len(s) for s in shown)) > 0:
                 shown.append(image[:rest])
     if judge is not None:
-        found["class_accuracy"] = right / len(label)
+        found["class_accuracy"] = right / count
     return seen, np.concatenate(shown), found
 
 
@@ -220,7 +230,6 @@ def _protocol(
     protocol: dict[str, Any] = {
         "count": request.num_examples or requests.SAMPLES,
         "seed": request.seed,
-        "labels": requests.label_protocol(request),
         "sampler": vars(gen.config.sampling),
         "decoder_sampler": sampler(gen.autoencoder.config),
         "guidance": request.guidance,

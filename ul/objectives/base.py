@@ -6,18 +6,13 @@ all frequencies and samples poorly (method section 3).
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
-
 from ul.diffusion.schedules import Schedule
+from ul.objectives import conditions
+from ul.objectives.conditions import Null
 from ul.objectives.denoising import denoising
 from ul.objectives.draws import Draws
 from ul.objectives.joint import prior_nats
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
-
-
-def drop_labels(label, draws: Draws, *, rate: float, null: int):
-    """Labels, each replaced by the null label with probability `rate`."""
-    return jnp.where(draws.uniform("label_dropout") < rate, null, label)
 
 
 def base(
@@ -30,17 +25,18 @@ def base(
     schedule: Schedule,
     weight: Callable,
     label_dropout: float,
-    null_label: int,
+    null: Null,
 ) -> Terms:
     """Weighted denoising loss of z_clean, from the schedule's logsnr_max down.
 
-    `denoise_latent(params, z_t, logsnr, label, key) -> z_hat`. No noise is added to
+    `denoise_latent(params, z_t, logsnr, condition, key) -> z_hat`. No noise is added to
     z_clean beyond the schedule's own: its least noise is the encoder's.
     """
     z_clean, draws = batch["z_clean"], Draws.of(batch, key)
-    label = drop_labels(batch["label"], draws, rate=label_dropout, null=null_label)
+    given = conditions.of(batch, null)
+    given = conditions.dropped(given, draws, rate=label_dropout, null=null)
     loss = denoising(
-        lambda z_t, logsnr: denoise_latent(params, z_t, logsnr, label, draws.dropout()),
+        lambda z_t, logsnr: denoise_latent(params, z_t, logsnr, given, draws.dropout()),
         z_clean,
         draws.time("time"),
         draws.noise("noise", z_clean),
@@ -58,15 +54,17 @@ def base_rate(
     *,
     denoise_latent: Callable,
     schedule: Schedule,
+    null: Null,
 ) -> Terms:
     """What z_0 costs under the base model: its unweighted bound, as the prior's is.
 
     The paper's "bits per pixel with the base"; an evaluation, never trained on.
     """
     z_clean, draws = batch["z_clean"], Draws.of(batch, key)
+    given = conditions.of(batch, null)
 
     def z_hat(z_t, logsnr):
-        return denoise_latent(params, z_t, logsnr, batch["label"], draws.dropout())
+        return denoise_latent(params, z_t, logsnr, given, draws.dropout())
 
     nats = prior_nats(z_hat, z_clean, draws, schedule)
     return Terms(loss=nats["rate"], nats=nats, stats={})

@@ -11,7 +11,8 @@ from jax.scipy.special import logit
 
 from ul.core import arrays, trees
 from ul.diffusion.schedules import Linear
-from ul.objectives.base import drop_labels
+from ul.objectives import conditions
+from ul.objectives.conditions import Null
 from ul.objectives.draws import Draws
 from ul.objectives.joint import decoder_nats, least_noise, prior_nats, ramp_at
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
@@ -62,23 +63,24 @@ def single(
     decoder_schedule: Linear,
     decoder_weight: Callable,
     label_dropout: float,
-    null_label: int,
+    null: Null,
     ramp_steps: int,
 ) -> Terms:
     """L_z from each example's own least noise, and a decoder that is told that noise.
 
-    denoise_latent(params, z_t, logsnr, label, key) -> z_hat
+    denoise_latent(params, z_t, logsnr, condition, key) -> z_hat
     denoise_image(params, x_t, logsnr, z_0, logsnr_0 [B], key) -> x_hat
     """
     x, draws = arrays.to_unit(batch["image"]), Draws.of(batch, key)
-    label = drop_labels(batch["label"], draws, rate=label_dropout, null=null_label)
+    given = conditions.of(batch, null)
+    given = conditions.dropped(given, draws, rate=label_dropout, null=null)
     z_clean = encode(params, x).astype(jnp.float32)
     logsnr_0 = least(draws.uniform("least_noise"), prior_schedule.logsnr_max)
     # Never under the noisy end, where nothing would be left to learn.
     logsnr_0 = jnp.maximum(logsnr_0, prior_schedule.logsnr_min + 1e-3)
 
     def z_hat(z_t, logsnr):
-        return denoise_latent(params, z_t, logsnr, label, draws.dropout())
+        return denoise_latent(params, z_t, logsnr, given, draws.dropout())
 
     z_prior = trees.scale_gradient(z_clean, ramp_at(step, ramp_steps))
     # [B]: every example its own.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 # A batch is a dict of arrays whose first dimension is the row:
 #   image uint8 [B, H, W, C], or z_clean float32 [B, h, w, c] in stage 2
-#   label int32 [B]
+#   label int32 [B], and what else a sample can be asked to be (conditions.py)
 #   row int32 [B]: the key of what this example draws
 #   stratum float32 [B] in [0, 1): row / rows drawn together, for stratified times
 Batch = dict[str, jax.Array]

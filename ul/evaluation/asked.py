@@ -1,0 +1,32 @@
+"""What an evaluation's samples are asked to be, a part at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ul import api, build, runs
+from ul.evaluation import request as requests
+from ul.evaluation.request import Request
+
+# part(first, last) -> rows first .. last - 1 of every entry, for `Generator.sample`.
+Asked = Callable[[int, int], dict[str, np.ndarray]]
+
+
+def asked(request: Request, gen: api.Generator, count: int) -> tuple[Asked, str]:
+    """Of `count` samples, and what a protocol says of it.
+
+    Labels alone go round or are drawn. Anything more is that of the held-out examples, in
+    their order and round again; with it comes all of each example.
+    """
+    if build.conditions(gen.config).keys() == {"label"}:
+        label = requests.label_of(request, count, gen.num_classes)
+        said = requests.label_protocol(request)
+        return lambda first, last: {"label": label[first:last]}, said
+    examples = runs.dataset(gen.config, "eval")
+
+    def part(first: int, last: int) -> dict[str, Any]:
+        found = [examples[i % len(examples)] for i in range(first, last)]
+        return {name: np.stack([f[name] for f in found]) for name in found[0]}
+
+    return part, f"of the {len(examples)} held-out examples, i mod {len(examples)}"
