@@ -9,8 +9,9 @@ import pytest
 
 from ul.core import trees
 from ul.models import remat
-from ul.models.attention import Block
+from ul.models.attention import Attention, Block
 from ul.models.encoder import Encoder
+from ul.models.text import Text
 from ul.models.uvit import UViT
 from ul.models.vit import ViT
 
@@ -20,6 +21,8 @@ X = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
 Z = jax.random.normal(jax.random.key(1), (2, 4, 4, 5))
 LOGSNR = jnp.asarray([-3.0, 4.0])
 LABEL = jnp.asarray([1, 7])
+TEXT = jax.random.normal(jax.random.key(3), (2, 5, 6)) * 30.0
+LENGTH = jnp.asarray([3, 5])
 
 
 def encoder(**changes):
@@ -43,6 +46,10 @@ def base(**changes):
     return prior(**dict(widths=(16, 32), depths=(3, 2), num_classes=9) | changes)
 
 
+def told(**changes):
+    return prior(**dict(depths=(1,), text_channels=6) | changes)
+
+
 def decoder(**changes):
     settings = (
         dict(
@@ -63,6 +70,7 @@ CASES = {
     "encoder": (encoder, (X,), (2, 4, 4, 5)),
     "prior": (prior, (Z, LOGSNR), Z.shape),
     "base": (base, (Z, LOGSNR, LABEL), Z.shape),
+    "told": (told, (Z, LOGSNR, None, TEXT, LENGTH), Z.shape),
     "decoder": (decoder, (X, LOGSNR, Z), X.shape),
     "decoder_latent_at_input": (
         lambda **c: decoder(**c | dict(latent_at_input=True)),
@@ -135,18 +143,22 @@ def test_remat_changes_no_gradient(name, policy):
     )
 
 
-@pytest.mark.parametrize("remat", ["none", "full", "dots"])
-def test_scan_is_the_loop_over_stacked_parameters(remat):
-    args = CASES["prior"][1]
-    params = noisy_params(prior(), args)
+@pytest.mark.parametrize(
+    ("remat", "text"),
+    [("none", False), ("full", False), ("dots", False), ("dots", True)],
+)
+def test_scan_is_the_loop_over_stacked_parameters(remat, text):
+    more = dict(text_channels=6) if text else {}
+    args = (Z, LOGSNR, None, TEXT, LENGTH) if text else CASES["prior"][1]
+    params = noisy_params(prior(**more), args)
     inner = params["inner"]
     stacked = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), inner["block_0"], inner["block_1"]
     )
     scanned = params | {"inner": {"position": inner["position"], "blocks": stacked}}
     np.testing.assert_allclose(
-        apply(prior(scan=True, remat=remat), scanned, *args),
-        apply(prior(), params, *args),
+        apply(prior(scan=True, remat=remat, **more), scanned, *args),
+        apply(prior(**more), params, *args),
         atol=1e-5,
     )
 
@@ -176,6 +188,56 @@ def test_conditions_matter_and_rows_do_not_mix(changed):
     before, after = (apply(module, params, *a) for a in (args, other))
     assert float(jnp.max(jnp.abs(before[0] - after[0]))) > 1e-4
     np.testing.assert_allclose(before[1], after[1], atol=1e-6)
+
+
+def test_text_counts_up_to_its_length_and_rows_do_not_mix():
+    params = noisy_params(told(), CASES["told"][1])
+
+    def out(text, length=LENGTH):
+        return np.asarray(apply(told(), params, Z, LOGSNR, None, text, length))
+
+    before = out(TEXT)
+    np.testing.assert_array_equal(out(TEXT.at[0, 3:].set(1e3)), before)
+    for token in range(3):
+        after = out(TEXT.at[0, token].multiply(-1.0))
+        assert np.abs(after[0] - before[0]).max() > 1e-4
+        np.testing.assert_array_equal(after[1], before[1])
+    none = out(TEXT, jnp.zeros_like(LENGTH))
+    assert np.isfinite(none).all() and np.abs(none - before).max() > 1e-3
+    np.testing.assert_array_equal(out(-TEXT, jnp.zeros_like(LENGTH)), none)
+
+
+def test_attention_sees_text_and_image_in_one_softmax():
+    """Queries of the image alone; against sums written out."""
+    module = Attention(16, "xla", F32)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 32))
+    text = Text(jax.random.normal(jax.random.key(1), (2, 3, 8)), jnp.asarray([2, 0]))
+    params = noisy_params(module, (x, text))
+    got = apply(module, params, x, text)
+    params, x, text = jax.tree.map(np.asarray, (params, x, text))
+
+    def product(name, h):
+        return h @ params[name]["kernel"] + params[name]["bias"]
+
+    def normed(name, h):
+        h = h / np.sqrt(np.mean(np.square(h), -1, keepdims=True) + 1e-6)
+        return h * params[name]["scale"]
+
+    for row, length in enumerate((2, 0)):
+        q, k, v = np.split(product("qkv", x[row]), 3, axis=-1)
+        told_k, told_v = np.split(product("text_kv", text.tokens[row, :length]), 2, -1)
+        parts = []
+        for head in (slice(0, 16), slice(16, 32)):
+            query = normed("q_norm", q[:, head])
+            keys = [
+                normed("k_norm", k[:, head]),
+                normed("text_k_norm", told_k[:, head]),
+            ]
+            weight = np.exp(query @ np.concatenate(keys).T / 4.0)
+            values = np.concatenate([v[:, head], told_v[:, head]])
+            parts.append(weight @ values / weight.sum(-1, keepdims=True))
+        want = product("out", np.concatenate(parts, -1))
+        np.testing.assert_allclose(got[row], want, atol=1e-5)
 
 
 def test_bfloat16_compute_stays_near_float32():

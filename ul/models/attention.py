@@ -8,10 +8,12 @@ from ul.core import mesh
 from ul.models.conditioning import Modulation
 from ul.models.products import Dense
 from ul.models.remat import remat
+from ul.models.text import Text
 
 
 class Attention(nn.Module):
-    """Full self-attention with RMS-normed queries and keys.
+    """Full self-attention with RMS-normed queries and keys; text, where there is some,
+    has keys and values besides.
 
     `implementation` goes to jax.nn.dot_product_attention: "xla", or "cudnn", which
     raises on shapes it does not support.
@@ -22,17 +24,32 @@ class Attention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x):
-        width = x.shape[-1]
+    def __call__(self, x, text: Text | None = None):
+        width, length = x.shape[-1], None
         qkv = Dense(3 * width, dtype=self.dtype, name="qkv")(x)
-        q, k, v = (
-            part.reshape(*x.shape[:-1], width // self.head_dim, self.head_dim)
-            for part in jnp.split(qkv, 3, axis=-1)
-        )
+        q, k, v = (self._heads(part) for part in jnp.split(qkv, 3, axis=-1))
         q = nn.RMSNorm(dtype=self.dtype, name="q_norm")(q)
         k = nn.RMSNorm(dtype=self.dtype, name="k_norm")(k)
-        h = jax.nn.dot_product_attention(q, k, v, implementation=self.implementation)
+        if text is not None:
+            kv = Dense(2 * width, dtype=self.dtype, name="text_kv")(text.tokens)
+            told_k, told_v = (self._heads(part) for part in jnp.split(kv, 2, axis=-1))
+            told_k = nn.RMSNorm(dtype=self.dtype, name="text_k_norm")(told_k)
+            # Text comes last: what pads it is then cut off by a length, as cuDNN can.
+            length = k.shape[1] + text.length
+            k = jnp.concatenate([k, told_k], axis=1)
+            v = jnp.concatenate([v, told_v], axis=1)
+        h = jax.nn.dot_product_attention(
+            q,
+            k,
+            v,
+            key_value_seq_lengths=length,
+            implementation=self.implementation,
+        )
         return Dense(width, dtype=self.dtype, name="out")(h.reshape(x.shape))
+
+    def _heads(self, h):
+        """[B, N, width] to [B, N, heads, head_dim]."""
+        return h.reshape(*h.shape[:-1], h.shape[-1] // self.head_dim, self.head_dim)
 
 
 class Block(nn.Module):
@@ -44,7 +61,7 @@ class Block(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, cond):
+    def __call__(self, x, cond, text: Text | None = None):
         """x [B, N, width] -> (the same, None): the form `nn.scan` takes."""
         x = mesh.constrain(x)
         width = x.shape[-1]
@@ -58,7 +75,7 @@ class Block(nn.Module):
 
         drop = nn.Dropout(self.dropout, deterministic=self.dropout == 0.0)
         h = Attention(self.head_dim, self.implementation, self.dtype)(
-            norm(x, shift_a, scale_a)
+            norm(x, shift_a, scale_a), text
         )
         x = x + gate_a * drop(h)
         h = Dense(4 * width, dtype=self.dtype, name="mlp_in")(norm(x, shift_m, scale_m))
@@ -79,11 +96,12 @@ class Blocks(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, cond):
+    def __call__(self, x, cond, text: Text | None = None):
         shape = x.shape
         position = self.param("position", nn.initializers.normal(0.02), shape[1:])
         x = (x + position[None].astype(x.dtype)).reshape(shape[0], -1, shape[-1])
         block = remat(Block, self.remat, prevent_cse=not self.scan)
+        given = (cond,) if text is None else (cond, text)
         settings = (self.head_dim, self.implementation, self.dropout, self.dtype)
         if self.scan:
             stack = nn.scan(
@@ -93,10 +111,10 @@ class Blocks(nn.Module):
                 in_axes=nn.broadcast,
                 length=self.depth,
             )
-            x, _ = stack(*settings, name="blocks")(x, cond)
+            x, _ = stack(*settings, name="blocks")(x, *given)
         else:
             for i in range(self.depth):
-                x, _ = block(*settings, name=f"block_{i}")(x, cond)
+                x, _ = block(*settings, name=f"block_{i}")(x, *given)
         return x.reshape(shape)
 
 

@@ -15,7 +15,7 @@ _SLOWEST, _FASTEST = 2 * np.pi / 64.0, 2 * np.pi * 16.0
 class Conditioning(nn.Module):
     """logsnr [B] and, with `num_classes`, label [B] to a vector [B, width], float32.
 
-    The class `num_classes` is the null label of guidance.
+    The class `num_classes` is the null label of guidance. `pooled`: of a text.
     """
 
     width: int
@@ -24,7 +24,10 @@ class Conditioning(nn.Module):
     @nn.compact
     @typechecked
     def __call__(
-        self, logsnr: Float[Array, " B"], label: Int[Array, " B"] | None = None
+        self,
+        logsnr: Float[Array, " B"],
+        label: Int[Array, " B"] | None = None,
+        pooled: Float[Array, "B d"] | None = None,
     ) -> Float[Array, "B d"]:
         frequency = jnp.asarray(
             np.geomspace(_SLOWEST, _FASTEST, self.width // 2), jnp.float32
@@ -36,6 +39,8 @@ class Conditioning(nn.Module):
         if self.num_classes:
             table = nn.Embed(self.num_classes + 1, self.width, name="label")
             h = h + table(label)
+        if pooled is not None:
+            h = h + pooled
         return mesh.constrain(nn.silu(h))
 
 

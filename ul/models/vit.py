@@ -8,6 +8,7 @@ from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, Upsample
 from ul.models.products import Dense
+from ul.models.text import Reader
 
 
 class ViT(nn.Module):
@@ -17,6 +18,9 @@ class ViT(nn.Module):
     outer one runs half of its blocks, then 2x2 tokens merge for the inner level, then
     it runs the other half on the sum of the way down and up: (512, 1024), (6, 16) is
     the paper's base as we read it (3 + 16 + 3).
+
+    With `text_channels` it sees text: its tokens in the attention of every block, and
+    their mean in the condition.
     """
 
     widths: tuple[int, ...]
@@ -28,6 +32,7 @@ class ViT(nn.Module):
     remat: str
     scan: bool
     dtype: jnp.dtype
+    text_channels: int = 0
 
     @nn.compact
     @typechecked
@@ -36,9 +41,15 @@ class ViT(nn.Module):
         z_t: Float[Array, "B h w c"],
         logsnr: Float[Array, " B"],
         label: Int[Array, " B"] | None = None,
+        text: Float[Array, "B L e"] | None = None,
+        text_length: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B h w c"]:
+        told, pooled = None, None
+        if self.text_channels:
+            read = Reader(self.widths[-1], self.dtype, name="text")
+            told, pooled = read(text, text_length)
         cond = Conditioning(self.widths[-1], self.num_classes, name="conditioning")(
-            logsnr, label
+            logsnr, label, pooled
         ).astype(self.dtype)
 
         def blocks(depth, name):
@@ -57,11 +68,11 @@ class ViT(nn.Module):
         h = Dense(self.widths[0], dtype=self.dtype, name="stem")(z_t)
         skips = []
         for i, (_, outer_depth) in enumerate(outer):
-            h = blocks(outer_depth // 2, f"down_{i}")(h, cond)
+            h = blocks(outer_depth // 2, f"down_{i}")(h, cond, told)
             skips.append(h)
             h = Downsample(self.widths[i + 1], self.dtype, name=f"merge_{i}")(h)
-        h = blocks(depth, "inner")(h, cond)
+        h = blocks(depth, "inner")(h, cond, told)
         for i, (width, outer_depth) in reversed(list(enumerate(outer))):
             h = skips[i] + Upsample(width, self.dtype, name=f"split_{i}")(h)
-            h = blocks(outer_depth - outer_depth // 2, f"up_{i}")(h, cond)
+            h = blocks(outer_depth - outer_depth // 2, f"up_{i}")(h, cond, told)
         return Head(z_t.shape[-1], self.dtype, name="head")(h, cond)

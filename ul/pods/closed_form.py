@@ -41,9 +41,13 @@ def res_blocks(count: int, pixels: int, channels: int, condition: int = 0) -> in
     return count * (2 * conv3(pixels, channels, channels) + modulation)
 
 
-def transformer(depth: int, tokens: int, width: int, condition: int) -> int:
-    """24 T d^2 of linear layers, 4 T^2 d of attention, 6 d of modulation, a block."""
-    block = linear(tokens, width, 12 * width) + 4 * tokens**2 * width
+def transformer(
+    depth: int, tokens: int, width: int, condition: int, text: int = 0
+) -> int:
+    """24 T d^2 of linear layers, 4 T (T + L) d of attention to L tokens of text too, their
+    keys and values, 6 d of modulation, a block."""
+    block = linear(tokens, width, 12 * width) + linear(text, condition, 2 * width)
+    block += 4 * tokens * (tokens + text) * width
     return depth * (block + linear(1, condition, 6 * width))
 
 
@@ -73,8 +77,19 @@ def encoder(made: Encoder, image_shape: tuple[int, int, int]) -> Count:
     return Count(total + linear(pixels, before, made.latent_channels), stem)
 
 
-def vit(made: ViT, shape: tuple[int, int, int], on_data: bool) -> Count:
-    """`on_data`: its input needs no gradient, as a base model's."""
+def reader(tokens: int, channels: int, width: int) -> Count:
+    """Of text: each token, and the mean of all, in layers that see data."""
+    one = linear(tokens + 1, channels, width)
+    return Count(one, one)
+
+
+def vit(
+    made: ViT,
+    shape: tuple[int, int, int],
+    on_data: bool,
+    text: tuple[int, int] = (0, 0),
+) -> Count:
+    """`on_data`: its input needs no gradient, as a base model's. text: (tokens, channels)."""
     height, width, channels = shape
     tokens, condition = height * width, made.widths[-1]
     stem = linear(tokens, channels, made.widths[0])
@@ -84,8 +99,9 @@ def vit(made: ViT, shape: tuple[int, int, int], on_data: bool) -> Count:
             tokens //= 4
             total += linear(tokens, 4 * made.widths[i - 1], width)
             total += linear(tokens, width, 4 * made.widths[i - 1])
-        total += transformer(depth, tokens, width, condition)
-    return Count(total, stem if on_data else 0) + conditioning(condition)
+        total += transformer(depth, tokens, width, condition, text[0])
+    own = Count(total, stem if on_data else 0) + conditioning(condition)
+    return own + reader(*text, condition) if text[0] else own
 
 
 def uvit(
