@@ -40,12 +40,12 @@ class Autoencoder:
     made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
         """(H, W, C)."""
         return self.codec.image_shape
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
+    def latent_shape(self) -> tuple[int, ...]:
         """(h, w, c)."""
         return self.codec.latent_shape
 
@@ -344,7 +344,7 @@ def _rows(values, first: int) -> np.ndarray:
 
 def _checked(values, shape: tuple[int, ...], dtype, what: str) -> np.ndarray:
     values = np.asarray(values)
-    if values.ndim == 4 and values.shape[1:] == shape and len(values):
+    if values.ndim == len(shape) + 1 and values.shape[1:] == shape and len(values):
         if values.dtype == dtype or dtype == np.float32 and values.dtype.kind == "f":
             return values.astype(dtype)
     raise DataError(

@@ -70,7 +70,7 @@ class Plan:
 
     spectrum: Spectrum
     pixels: int
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
     own: Row
     rows: tuple[Row, ...]
 
@@ -100,6 +100,8 @@ def prepare(
             f"--config is of stage {config.stage!r}, but the planner "
             "is for stage 'joint'; give a stage-1 one, such as experiments/photos.py:stage1"
         )
+    if len(config.data.image_shape) != 3:
+        raise ConfigError("the planner is for images; these data are clips")
     _check_numbers("factors", factors, above=1.0)
     _check_numbers("biases", biases)
     waterfilling.posterior_precision(np.asarray(factors)[:, None], np.asarray(biases))
@@ -108,7 +110,7 @@ def prepare(
     if latent_limit:
         each = round(math.prod(shape) / found.units)
         found = dataclasses.replace(found, limit=min(each, len(found.variances)))
-    pixels = math.prod(config.data.image_shape[:2])
+    pixels = math.prod(config.data.image_shape[:-1])
     own = (config.loss.factor, config.loss.bias)
     grid = sorted({(f, b) for f in factors for b in biases} | {own})
     rows = {at: row(found, pixels, *at) for at in grid}
@@ -246,7 +248,7 @@ def _check_numbers(name: str, values: Sequence[float], above: float = -math.inf)
 
 def _spectrum(
     config: Joint,
-    latent_shape: tuple[int, int, int],
+    latent_shape: tuple[int, ...],
     estimator: str,
     examples: int | None,
     progress: bool,

@@ -238,7 +238,7 @@ def _run(config: Common, on: jax.sharding.Mesh, train, **parts) -> Run:
         data=pipeline.fingerprint(train, config.batch_size),
         steps=config.steps,
         batch_size=config.batch_size,
-        pixels=int(np.prod(config.data.image_shape[:2])),
+        pixels=int(np.prod(config.data.image_shape[:-1])),
         log_every=config.log.every,
         look_every=config.look.every,
         save_every=config.checkpoint.every,
@@ -251,7 +251,7 @@ def _run(config: Common, on: jax.sharding.Mesh, train, **parts) -> Run:
 def _held_out(config, objective, examples, on, prepare):
     """`scalars(params, check)`: every term on held-out examples, as `eval_*_bpp`."""
     measure = rate.HeldOut(objective, draws=config.eval.draws)
-    pixels = int(np.prod(config.data.image_shape[:2]))
+    pixels = int(np.prod(config.data.image_shape[:-1]))
 
     def scalars(params, check) -> dict[str, float]:
         found = measure(
@@ -311,21 +311,20 @@ def base_run(
     splits that the encoder gave before.
     """
     made, on = build.latent_sampler(config), mesh(config)
-    key = jax.random.key(0)
-    label = np.arange(config.look.pictures, dtype=np.int32) % config.data.num_classes
-    row = np.arange(config.look.pictures, dtype=np.int32)
-
+    key, shown = jax.random.key(0), _to_show(config, encoder, frozen)
     root = jax.random.key(config.seed)
 
     def prepare(batch, step):
         if cache is None:
             image, own = batch.pop("image"), rng.stream(root, "latents", step)
-            z = encoder.latents(frozen, image, batch["row"], own)
-        else:
-            z = batch["z_clean"]
+            batch["z_clean"] = encoder.latents(frozen, image, batch["row"], own)
+            batch |= given(config, encoder, frozen, image)
         # Outside of jit, where a compiler may leave out what only rounds.
-        rounded = z.astype(config.latent_dtype).astype(np.float32)
-        return batch | {"z_clean": rounded}
+        return batch | {
+            name: batch[name].astype(config.latent_dtype).astype(np.float32)
+            for name in ("z_clean", "given")
+            if name in batch
+        }
 
     scalars = _held_out(
         config,
@@ -340,7 +339,7 @@ def base_run(
             lambda row, **given: encoder.decode(
                 frozen, made.sample(params, given, row, key, 1.0), row, key
             ),
-            {"label": label, "row": row},
+            shown,
             batch_size=config.eval.batch_size,
             on=on,
             check=check,
@@ -360,6 +359,28 @@ def base_run(
     )
 
 
+def given(config: Base | Pixels, encoder: Codec, frozen, image) -> dict[str, Any]:
+    """What a sample of stage 2 is given of a batch's clips: none of images."""
+    if isinstance(config, Base) and config.given_frames:
+        return {"given": encoder.given(frozen, image, config.given_frames)}
+    return {}
+
+
+def _to_show(config: Base | Pixels, encoder: Codec, frozen) -> dict[str, np.ndarray]:
+    """Conditions of a look's samples: all labels in turn, or held-out examples'."""
+    row = np.arange(config.look.pictures, dtype=np.int32)
+    if build.conditions(config).keys() == {"label"}:
+        return {"label": row % config.data.num_classes, "row": row}
+    few = next(eval_batches(config, dataset(config, "eval"), config.look.pictures))
+    few |= chunks.map_rows(
+        lambda image: given(config, encoder, frozen, image),
+        {"image": few["image"]},
+        batch_size=config.eval.batch_size,
+        on=mesh(config),
+    )
+    return {name: few[name] for name in ("row", *build.conditions(config))}
+
+
 def _scale(config: Common) -> int:
     """Small images are drawn larger, to be looked at."""
-    return max(1, 48 // config.data.image_shape[0])
+    return max(1, 48 // config.data.image_shape[-2])

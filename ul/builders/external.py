@@ -19,9 +19,9 @@ class Modules:
 
     encoder: KlEncoder
     decoder: KlDecoder
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
 
-    def init(self, key, image_shape: tuple[int, int, int]) -> dict:
+    def init(self, key, image_shape: tuple[int, ...]) -> dict:
         """Parameters of both networks."""
         x = jnp.zeros((1, *image_shape), jnp.float32)
         z = jnp.zeros((1, *self.latent_shape), jnp.float32)
@@ -45,6 +45,10 @@ def modules(config: configs.External) -> Modules:
     if odd:
         raise ConfigError(
             f"networks.channels {odd[0]} is not divisible by networks.groups {sizes.groups}"
+        )
+    if len(config.data.image_shape) != 3:
+        raise ConfigError(
+            f"data.image_shape is {config.data.image_shape}; this autoencoder is of images"
         )
     height, width, channels = config.data.image_shape
     if height % sizes.down or width % sizes.down:

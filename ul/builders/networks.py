@@ -8,7 +8,7 @@ from ul import config as configs
 from ul.builders import parts
 from ul.core import rng
 from ul.core.errors import ConfigError
-from ul.diffusion import predictions
+from ul.diffusion import gaussian, predictions
 from ul.models.encoder import Encoder
 from ul.models.uvit import UViT
 from ul.models.vit import ViT
@@ -27,14 +27,14 @@ class Modules:
     encoder: Encoder
     decoder: UViT
     prior: ViT | None
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
     decoder_sees: int
 
-    def init(self, key, image_shape: tuple[int, int, int]) -> dict:
+    def init(self, key, image_shape: tuple[int, ...]) -> dict:
         """Parameters of the networks there are."""
         x = jnp.zeros((1, *image_shape), jnp.float32)
         z = jnp.zeros((1, *self.latent_shape), jnp.float32)
-        z_0 = jnp.zeros((1, *self.latent_shape[:2], self.decoder_sees), jnp.float32)
+        z_0 = jnp.zeros((1, *self.latent_shape[:-1], self.decoder_sees), jnp.float32)
         logsnr, label = jnp.zeros((1,), jnp.float32), jnp.zeros((1,), jnp.int32)
 
         def init(name, module, *args):
@@ -61,27 +61,23 @@ def modules(config: configs.Trained) -> Modules:
     """
     encoder = parts.network("encoder", Encoder, config.encoder, config.dtype)
     decoder = parts.network("decoder", UViT, config.decoder, config.dtype)
-    height, width, _ = config.data.image_shape
+    image = config.data.image_shape
     if len(encoder.channels) != len(encoder.blocks):
         raise ConfigError(
             f"encoder.channels {encoder.channels} and encoder.blocks {encoder.blocks} "
             "must have the same length"
         )
-    down = encoder.patch * 2 ** (len(encoder.channels) - 1)
-    grid_of_decoder = parts.grid_of(decoder)
-    for name, factor in (("encoder", down), ("decoder", grid_of_decoder)):
-        if height % factor or width % factor:
-            raise ConfigError(
-                f"data.image_shape {height}x{width} is not divisible by the {name}'s "
-                f"downsampling {factor}"
-            )
-    if down != grid_of_decoder:
+    down = parts.cell("encoder", encoder, len(encoder.channels) - 1, image)
+    of_decoder = parts.cell("decoder", decoder, len(decoder.channels), image)
+    if down != of_decoder:
+        a, b = (side[0] if len(set(side)) == 1 else parts.by(side)
+                for side in (down, of_decoder))  # fmt: skip
         raise ConfigError(
-            f"the encoder downsamples {down}x but the decoder's transformer is at "
-            f"{grid_of_decoder}x; change decoder.patch or decoder.channels"
+            f"the encoder downsamples {a}x but the decoder's transformer is at "
+            f"{b}x; change decoder.patch or decoder.channels"
         )
     channels = encoder.latent_channels
-    shape = (height // down, width // down, channels)
+    shape = (*(n // side for n, side in zip(image, down, strict=False)), channels)
     single = isinstance(config, configs.Single)
     prior = None
     if hasattr(config, "prior"):
@@ -139,7 +135,7 @@ class Networks:
     def denoise_told(self, params, x_t, logsnr, z_0, logsnr_0, key):
         """As `denoise_image`, told the latent's noise by one channel more."""
         plane = jnp.broadcast_to(
-            logsnr_0[:, None, None, None] / 5.0, z_0[..., :1].shape
+            gaussian.expand(logsnr_0 / 5.0, z_0), z_0[..., :1].shape
         )
         told = jnp.concatenate([z_0, plane], axis=-1)
         return self.denoise_image(params, x_t, logsnr, told, key)

@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 
 from ul.config import Settings, construct
+from ul.core import arrays
 from ul.core.errors import ConfigError
 from ul.diffusion import samplers, schedules
 from ul.evals.codec import Sampling
+from ul.models.encoder import Encoder
 from ul.models.remat import POLICIES
 from ul.models.uvit import UViT
 from ul.models.vit import ViT
@@ -82,6 +84,11 @@ def network(where: str, module, section: dict, dtype: str, **given):
                 raise ConfigError(
                     f"{where}: width {width} is not an even multiple of head_dim {head_dim}"
                 )
+        if made.factorised and any(width // head_dim % 2 for width in widths):
+            raise ConfigError(
+                f"{where}.factorised: half of the heads see space and half time, so widths "
+                f"{widths} must be even multiples of head_dim {head_dim}"
+            )
         if made.attention not in ATTENTION:
             raise ConfigError(
                 f"{where}.attention is {made.attention!r}; known are {list(ATTENTION)}"
@@ -108,7 +115,7 @@ def portable(config: Kind) -> Kind:
     )
 
 
-def check_levels(where: str, vit: ViT, shape: tuple[int, int, int]) -> None:
+def check_levels(where: str, vit: ViT, shape: tuple[int, ...]) -> None:
     if len(vit.widths) != len(vit.depths) or not vit.widths:
         raise ConfigError(
             f"{where}.widths and {where}.depths must have the same length"
@@ -118,9 +125,9 @@ def check_levels(where: str, vit: ViT, shape: tuple[int, int, int]) -> None:
             f"{where}.depths {vit.depths}: an outer level needs 2 blocks, one on each way"
         )
     merge = 2 ** (len(vit.widths) - 1)
-    if shape[0] % merge or shape[1] % merge:
+    if any(size % merge for size in shape[-3:-1]):
         raise ConfigError(
-            f"latents of {shape[0]}x{shape[1]} cannot be merged {merge}x for the "
+            f"latents of {by(shape[:-1])} cannot be merged {merge}x for the "
             f"{len(vit.widths)} levels of {where}.widths"
         )
 
@@ -140,6 +147,37 @@ def apply(module, params, *args, key=None, condition=None):
     )
 
 
-def grid_of(decoder: UViT) -> int:
-    """Pixels a side of one cell of the grid that the UViT's transformer is on."""
-    return decoder.patch * 2 ** len(decoder.channels)
+def by(sizes: tuple[int, ...]) -> str:
+    """As people write it: 32x48."""
+    return "x".join(map(str, sizes))
+
+
+def cell(
+    where: str, made: UViT | Encoder, halvings: int, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Pixels on each side of one cell of a network's smallest grid, for data of `shape`.
+
+    Raises:
+      ConfigError: the data do not divide into such cells.
+    """
+    *grid, _ = shape
+    patch = arrays.sides(made.patch, len(grid))
+    if len(patch) != len(grid):
+        raise ConfigError(
+            f"{where}.patch is {made.patch}; data.image_shape {by(tuple(grid))} has "
+            f"{len(grid)} sides"
+        )
+    found = tuple(side * 2**halvings for side in patch)
+    if any(size % side for size, side in zip(grid, found, strict=True)):
+        one = found[0] if len(set(found)) == 1 else by(found)
+        raise ConfigError(
+            f"data.image_shape {by(tuple(grid))} is not divisible by the {where}'s "
+            f"downsampling {one}"
+        )
+    return found
+
+
+def grid_of(decoder: UViT, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The grid that the UViT's transformer is on. Raises as `cell`."""
+    side = cell("decoder", decoder, len(decoder.channels), shape)
+    return tuple(n // s for n, s in zip(shape[:-1], side, strict=True))

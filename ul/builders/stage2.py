@@ -23,17 +23,18 @@ def base_module(config: configs.Base | configs.Pixels) -> ViT | UViT:
     """The network of stage 2."""
     if isinstance(config, configs.Pixels):
         decoder = parts.network("decoder", UViT, config.decoder, config.dtype)
-        factor, shape = parts.grid_of(decoder), config.data.image_shape
-        if shape[0] % factor or shape[1] % factor:
-            raise ConfigError(
-                f"data.image_shape {shape[0]}x{shape[1]} is not divisible by the "
-                f"decoder's downsampling {factor}"
-            )
+        parts.grid_of(decoder, config.data.image_shape)
         return decoder
     made = parts.network(
         "base", ViT, config.base, config.dtype, num_classes=config.data.num_classes
     )
     parts.check_levels("base", made, config.latent_shape)
+    image = config.data.image_shape
+    if config.given_frames and not (len(image) == 4 and config.given_frames < image[0]):
+        raise ConfigError(
+            f"given_frames is {config.given_frames}; it is of clips, fewer than their "
+            f"frames, and data.image_shape is {image}"
+        )
     return made
 
 
@@ -62,10 +63,13 @@ class Field(NamedTuple):
 
 def conditions(config: configs.Generators) -> dict[str, Field]:
     """What a sample can be asked to be."""
-    return {"label": Field((), jnp.int32, config.data.num_classes)}
+    label = {"label": Field((), jnp.int32, config.data.num_classes)}
+    if isinstance(config, configs.Base) and config.given_frames:
+        return label | {"given": Field(config.latent_shape, jnp.float32, 0.0)}
+    return label
 
 
-def latent_shape(config: configs.Base | configs.Pixels) -> tuple[int, int, int]:
+def latent_shape(config: configs.Base | configs.Pixels) -> tuple[int, ...]:
     """The shape of what is diffused."""
     if isinstance(config, configs.Pixels):
         return config.data.image_shape
@@ -74,11 +78,11 @@ def latent_shape(config: configs.Base | configs.Pixels) -> tuple[int, int, int]:
 
 def _label_grid(config: configs.Pixels, module, label) -> dict:
     """The label as z_0, where the UViT has its latents: one-hot on every cell of its grid."""
-    height, width, _ = config.data.image_shape
-    factor, classes = parts.grid_of(module), config.data.num_classes + 1
+    grid = parts.grid_of(module, config.data.image_shape)
+    classes = config.data.num_classes + 1
     one_hot = (label[:, None] == jnp.arange(classes)[None]).astype(jnp.float32)
-    shape = (len(label), height // factor, width // factor, classes)
-    return {"z_0": jnp.broadcast_to(one_hot[:, None, None, :], shape)}
+    one_hot = one_hot.reshape(len(label), *(1,) * len(grid), classes)
+    return {"z_0": jnp.broadcast_to(one_hot, (len(label), *grid, classes))}
 
 
 def _denoiser(config, training: bool) -> Callable:

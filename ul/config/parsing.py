@@ -27,8 +27,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     (
         "data.image_shape",
-        lambda v: min(v) >= 1 and v[2] in (1, 3),
-        "(height, width, 1 or 3 channels)",
+        lambda v: len(v) in (3, 4) and min(v) >= 1 and v[-1] in (1, 3),
+        "(height, width, 1 or 3 channels), of clips (frames, height, width, channels)",
     ),
     ("data.num_classes", lambda v: v >= 1, "at least 1"),
     ("data.augment", lambda v: v in ("stream", "example"), "stream or example"),
@@ -60,7 +60,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("loss.precision", lambda v: v > 0, "positive"),
     ("loss.kl_weight", lambda v: v > 0, "positive"),
     ("loss.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
-    ("latent_shape", lambda v: min(v) >= 1, "positive"),
+    ("latent_shape", lambda v: len(v) in (3, 4) and min(v) >= 1, "3 or 4 sizes"),
+    ("given_frames", lambda v: v >= 0, "0 or more"),
     (
         "latent_dtype",
         lambda v: v in ("float16", "bfloat16", "float32"),
@@ -143,6 +144,9 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
             return None
         able = typing.get_args(hint)
         text = isinstance(value, str) and str in able
+        several = [h for h in able if typing.get_origin(h) is tuple]
+        if several and isinstance(value, list | tuple):
+            return _typed(key, several[0], value)
         return _typed(key, str if text else able[0], value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):

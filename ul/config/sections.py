@@ -2,7 +2,8 @@
 
 import dataclasses
 
-Shape = tuple[int, int, int]
+# (H, W, C) of images, (T, H, W, C) of clips; of latents likewise.
+Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -151,6 +151,7 @@ class Base(Common):
 
     latents: a cache that launch.encode wrote. None: images are encoded while training.
     latent_dtype: what latents are rounded to, from a cache or not: training is the same.
+    given_frames: of a clip, how many first frames are given; the rest is to be sampled.
     """
 
     stage1: Stage1
@@ -161,6 +162,7 @@ class Base(Common):
     guidance: Guidance
     latents: str | None = None  # not in configs from before there were caches
     latent_dtype: str = "float32"  # nor this
+    given_frames: int = 0  # nor this
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ Record i of a split is i (int64), its label (int32) and z_clean, little-endian.
 """
 
 import dataclasses
+import math
 import struct
 from collections.abc import Iterable
 from typing import Any
@@ -106,7 +107,7 @@ def finish(to: Store, identity: dict, records: list[dict]) -> dict:
     splits, shape = {}, identity["latent_shape"]
     for split, about in identity["splits"].items():
         own = [r for r in records if r["file"].startswith(f"{split}-")]
-        values = about["count"] * shape[0] * shape[1]
+        values = about["count"] * math.prod(shape[:-1])
         sums = [r["sums"] for r in own]
         mean = np.sum([s["sum"] for s in sums], 0) / values
         square = np.sum([s["square"] for s in sums], 0) / values

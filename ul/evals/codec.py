@@ -44,15 +44,25 @@ class Codec:
     latent: Callable
     decoder: Callable
     latent_logsnr: float
-    image_shape: tuple[int, int, int]
-    latent_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
     sampled: bool
     exact: bool
 
     @jit_method
     def encode(self, params, image):
-        """uint8 [B, H, W, C] to z_clean float32 [B, h, w, c]; deterministic."""
+        """uint8 [B, *grid, C] to z_clean float32 [B, *g, c]; deterministic."""
         return self.encoder(params, arrays.to_unit(image)).astype(jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=(0, 3))
+    def given(self, params, image, frames: int):
+        """The first frames of clips uint8 [B, t, H, W, C], t >= frames, as a latent.
+
+        Encoded as a clip whose last given frame stands still: nothing later is seen.
+        """
+        rest = self.image_shape[0] - frames
+        held = jnp.repeat(image[:, frames - 1 : frames], rest, axis=1)
+        return self.encode(params, jnp.concatenate([image[:, :frames], held], axis=1))
 
     @jit_method
     def latents(self, params, image, row, key):
@@ -98,7 +108,7 @@ def sample_image(
     *,
     schedule: Schedule,
     sampling: Sampling,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
 ):
     """The diffusion decoder: its whole sampler from fresh noise; x in -1..1.
 
@@ -130,7 +140,7 @@ class LatentSampler:
 
     denoise_latent: Callable
     schedule: Schedule
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
     null: Null = dataclasses.field(hash=False)
     interval: tuple[float, float]
     sampling: Sampling

@@ -96,7 +96,7 @@ def of_patches(image: np.ndarray, side: int, cell: int) -> Spectrum:
     return Spectrum(_scaled(values, variance), float(units), how)
 
 
-def patch_side(shape: tuple[int, int, int], cell: int) -> int:
+def patch_side(shape: tuple[int, ...], cell: int) -> int:
     """The largest patch that is whole latent cells wide, tiles the image and has at
     most 3,072 numbers; 0 if there is none."""
     sides = [

@@ -77,7 +77,7 @@ def autoencoder(request: Request, shared: Shared) -> dict:
     found, drawings = look.result()
     result |= found | {"decoder": "sampled" if made.codec.sampled else "one call"}
     if "gaussian_psnr" in metrics:
-        whole = result["rate_bpp"] * int(np.prod(ae.image_shape[:2]))
+        whole = result["rate_bpp"] * int(np.prod(ae.image_shape[:-1]))
         bound = _gaussian_bound(ae.config, whole, made.codec.sampled)
         result["gaussian_psnr_db"] = bound
     result |= _optimum(ae.config) if "rate" in metrics else {}
@@ -185,7 +185,7 @@ class _Pass:
         both, shape = self._made.diffusions, self._ae.image_shape
         if both is not None and self._bits:
             whole = jax.tree.map(lambda *parts: np.concatenate(parts), *self._bits)
-            area = int(np.prod(shape[:2]))
+            area = int(np.prod(shape[:-1]))
             shares = bits.shares(whole, both.prior_schedule, area)
             found |= _numbers(shares)
             drawings = self._drawings(shares)
@@ -261,7 +261,7 @@ def _rate(
         prepare=lambda batch: batch,
         on=ae.mesh,
     )
-    area, result = int(np.prod(ae.image_shape[:2])), {}
+    area, result = int(np.prod(ae.image_shape[:-1])), {}
     for name, m in moments.items():
         if name.endswith("_nats"):
             key = name.removesuffix("_nats") + "_bpp"
@@ -303,7 +303,7 @@ def where_bits_go(
     """The rate of uint8 images [N, H, W, C], split; under a bar."""
     rows = _rows(images, 0, len(images))
     found = _split(ae, both, rows, seed, title="where the bits go")
-    return bits.shares(found, both.prior_schedule, int(np.prod(ae.image_shape[:2])))
+    return bits.shares(found, both.prior_schedule, int(np.prod(ae.image_shape[:-1])))
 
 
 def _numbers(shares: bits.Shares) -> dict[str, Any]:
@@ -348,7 +348,7 @@ def _optimum(parsed) -> dict[str, float]:
     known = {k: parsed.data.source[k] for k in ("exponent", "std")}
     variances = sources.gaussian_variances(parsed.data.image_shape, **known).ravel()
     precision = waterfilling.posterior_precision(parsed.loss.factor, parsed.loss.bias)
-    area = int(np.prod(parsed.data.image_shape[:2]))
+    area = int(np.prod(parsed.data.image_shape[:-1]))
     distortion = float(waterfilling.distortion(variances, precision))
     return {
         "optimum_bpp": float(waterfilling.rate_bits(variances, precision)) / area,

@@ -264,5 +264,5 @@ def _base_rate(gen: api.Generator) -> tuple[float, float]:
         prepare=prepare,
         on=ae.mesh,
     )
-    area = int(np.prod(ae.image_shape[:2]))
+    area = int(np.prod(ae.image_shape[:-1]))
     return rate.bits_per_pixel(moments["rate_nats"], area)

@@ -28,7 +28,7 @@ def read(path: str, reduce: int, channels: int) -> np.ndarray:
     return np.asarray(small).reshape(small.height, small.width, channels)
 
 
-def tiles(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def tiles(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """[rows, columns, H, W, C]: as many whole tiles as fit, from the top left.
 
     Raises:

@@ -15,6 +15,8 @@ class Attention(nn.Module):
     """Full self-attention with RMS-normed queries and keys; text, where there is some,
     has keys and values besides.
 
+    frames: 0 is all tokens to all. Of a clip, first half of the heads attend within each
+    of its `frames`, the others along time at each place: factorised space and time.
     `implementation` goes to jax.nn.dot_product_attention: "xla", or "cudnn", which
     raises on shapes it does not support.
     """
@@ -22,6 +24,7 @@ class Attention(nn.Module):
     head_dim: int
     implementation: str
     dtype: jnp.dtype
+    frames: int = 0
 
     @nn.compact
     def __call__(self, x, text: Text | None = None):
@@ -38,14 +41,37 @@ class Attention(nn.Module):
             length = k.shape[1] + text.length
             k = jnp.concatenate([k, told_k], axis=1)
             v = jnp.concatenate([v, told_v], axis=1)
-        h = jax.nn.dot_product_attention(
+        if self.frames:
+            h = self._factorised(q, k, v)
+        else:
+            h = self._attend(q, k, v, length)
+        return Dense(width, dtype=self.dtype, name="out")(h.reshape(x.shape))
+
+    def _attend(self, q, k, v, length=None):
+        return jax.nn.dot_product_attention(
             q,
             k,
             v,
             key_value_seq_lengths=length,
             implementation=self.implementation,
         )
-        return Dense(width, dtype=self.dtype, name="out")(h.reshape(x.shape))
+
+    def _factorised(self, *qkv):
+        """[B, T S, heads, d]: half of the heads over S, half over T."""
+        batch, tokens, heads, dim = qkv[0].shape
+        frames, places, half = self.frames, tokens // self.frames, heads // 2
+        inside = (batch * frames, places, half, dim)
+        space = self._attend(*(a[:, :, :half].reshape(inside) for a in qkv))
+        apart = (batch, frames, places, heads - half, dim)
+
+        def along_time(a):
+            a = a[:, :, half:].reshape(apart).swapaxes(1, 2)
+            return a.reshape(batch * places, frames, heads - half, dim)
+
+        time = self._attend(*map(along_time, qkv))
+        time = time.reshape(batch, places, frames, heads - half, dim).swapaxes(1, 2)
+        shape = (batch, tokens, -1, dim)
+        return jnp.concatenate([space.reshape(shape), time.reshape(shape)], axis=2)
 
     def _heads(self, h):
         """[B, N, width] to [B, N, heads, head_dim]."""
@@ -59,6 +85,7 @@ class Block(nn.Module):
     implementation: str
     dropout: float
     dtype: jnp.dtype
+    frames: int = 0
 
     @nn.compact
     def __call__(self, x, cond, text: Text | None = None):
@@ -74,7 +101,7 @@ class Block(nn.Module):
             return h * (1 + scale) + shift
 
         drop = nn.Dropout(self.dropout, deterministic=self.dropout == 0.0)
-        h = Attention(self.head_dim, self.implementation, self.dtype)(
+        h = Attention(self.head_dim, self.implementation, self.dtype, self.frames)(
             norm(x, shift_a, scale_a), text
         )
         x = x + gate_a * drop(h)
@@ -85,7 +112,8 @@ class Block(nn.Module):
 
 
 class Blocks(nn.Module):
-    """`depth` blocks over a grid [B, h, w, width], with a learned position added."""
+    """`depth` blocks over a grid [B, h, w, width] or [B, t, h, w, width], with a learned
+    position added. `factorised`: see Attention."""
 
     depth: int
     head_dim: int
@@ -94,6 +122,7 @@ class Blocks(nn.Module):
     remat: str
     scan: bool
     dtype: jnp.dtype
+    factorised: bool = False
 
     @nn.compact
     def __call__(self, x, cond, text: Text | None = None):
@@ -102,7 +131,14 @@ class Blocks(nn.Module):
         x = (x + position[None].astype(x.dtype)).reshape(shape[0], -1, shape[-1])
         block = remat(Block, self.remat, prevent_cse=not self.scan)
         given = (cond,) if text is None else (cond, text)
-        settings = (self.head_dim, self.implementation, self.dropout, self.dtype)
+        frames = shape[1] if self.factorised else 0
+        settings = (
+            self.head_dim,
+            self.implementation,
+            self.dropout,
+            self.dtype,
+            frames,
+        )
         if self.scan:
             stack = nn.scan(
                 block,

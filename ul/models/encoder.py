@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ul.core import arrays
 from ul.core.types import Array, Float, typechecked
-from ul.models.layers import Downsample, ResBlock
+from ul.models.layers import Downsample, ResBlock, kernel
 from ul.models.products import Conv, Dense
 from ul.models.remat import remat
 
@@ -13,12 +13,13 @@ from ul.models.remat import remat
 class Encoder(nn.Module):
     """ResNet with patching (UL, section 4).
 
-    [B, H, W, C] to [B, h, w, latent_channels], h = H / (patch * 2^(stages - 1)).
+    [B, H, W, C] to [B, h, w, latent_channels], h = H / (patch * 2^(stages - 1)); clips
+    [B, T, H, W, C] likewise, with `patch` of each axis if they differ: (1, 2, 2).
     `blocks[i]` residual blocks of `channels[i]` at stage i, half the resolution
     between stages. At the paper's size: patch 2, [128, 256, 512, 512], [2, 2, 2, 3].
     """
 
-    patch: int
+    patch: int | tuple[int, ...]
     channels: tuple[int, ...]
     blocks: tuple[int, ...]
     latent_channels: int
@@ -27,10 +28,10 @@ class Encoder(nn.Module):
 
     @nn.compact
     @typechecked
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
+    def __call__(self, x: Float[Array, "B *grid C"]) -> Float[Array, "B *g c"]:
         block = remat(ResBlock, self.remat)
         h = arrays.space_to_depth(x, self.patch).astype(self.dtype)
-        h = Conv(self.channels[0], (3, 3), dtype=self.dtype, name="stem")(h)
+        h = Conv(self.channels[0], kernel(h), dtype=self.dtype, name="stem")(h)
         for i, (channels, blocks) in enumerate(
             zip(self.channels, self.blocks, strict=True)
         ):

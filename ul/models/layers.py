@@ -1,4 +1,6 @@
-"""Convolutional layers: residual blocks, and changes of resolution."""
+"""Convolutional layers: residual blocks, and changes of resolution; of clips too."""
+
+import math
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,6 +8,11 @@ import jax.numpy as jnp
 from ul.core import arrays, mesh
 from ul.models.conditioning import Modulation
 from ul.models.products import Conv, Dense
+
+
+def kernel(x) -> tuple[int, ...]:
+    """3 on every axis of the grid of x [B, *grid, C]: over time too."""
+    return (3,) * (x.ndim - 2)
 
 
 class ResBlock(nn.Module):
@@ -23,7 +30,7 @@ class ResBlock(nn.Module):
     def __call__(self, x, cond=None):
         x = mesh.constrain(x)
         h = nn.RMSNorm(dtype=self.dtype)(x)
-        h = Conv(self.channels, (3, 3), dtype=self.dtype)(nn.silu(h))
+        h = Conv(self.channels, kernel(x), dtype=self.dtype)(nn.silu(h))
         h = nn.RMSNorm(dtype=self.dtype)(h)
         if cond is not None:
             shift, scale = Modulation(self.channels, 2, self.dtype)(cond, h.ndim)
@@ -31,7 +38,10 @@ class ResBlock(nn.Module):
         h = nn.silu(h)
         h = nn.Dropout(self.dropout, deterministic=self.dropout == 0.0)(h)
         h = Conv(
-            self.channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype
+            self.channels,
+            kernel(x),
+            kernel_init=nn.initializers.zeros,
+            dtype=self.dtype,
         )(h)
         if x.shape[-1] != self.channels:
             x = Dense(self.channels, dtype=self.dtype, name="skip")(x)
@@ -39,14 +49,17 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the resolution: 2x2 pixels become channels, then 1x1."""
+    """Half the resolution: 2x2 pixels become channels, then 1x1. `block`: other than 2."""
 
     channels: int
     dtype: jnp.dtype
+    block: arrays.Block = 2
 
     @nn.compact
     def __call__(self, x):
-        return Dense(self.channels, dtype=self.dtype)(arrays.space_to_depth(x, 2))
+        return Dense(self.channels, dtype=self.dtype)(
+            arrays.space_to_depth(x, self.block)
+        )
 
 
 class Upsample(nn.Module):
@@ -54,7 +67,10 @@ class Upsample(nn.Module):
 
     channels: int
     dtype: jnp.dtype
+    block: arrays.Block = 2
 
     @nn.compact
     def __call__(self, x):
-        return arrays.depth_to_space(Dense(4 * self.channels, dtype=self.dtype)(x), 2)
+        many = math.prod(arrays.sides(self.block, x.ndim - 2))
+        h = Dense(many * self.channels, dtype=self.dtype)(x)
+        return arrays.depth_to_space(h, self.block)

@@ -1,5 +1,7 @@
 """The diffusion decoder: a UViT on pixels that sees z_0."""
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -7,7 +9,7 @@ from ul.core import arrays
 from ul.core.types import Array, Float, typechecked
 from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
-from ul.models.layers import Downsample, ResBlock, Upsample
+from ul.models.layers import Downsample, ResBlock, Upsample, kernel
 from ul.models.products import Conv, Dense
 from ul.models.remat import remat
 
@@ -15,13 +17,14 @@ from ul.models.remat import remat
 class UViT(nn.Module):
     """Patching, convolutional stages down, a transformer, the stages up; returns v.
 
-    The transformer's grid is the latents' grid: [H, W] / (patch * 2^stages). z_0 is
+    The transformer's grid is the latents' grid: [H, W] / (patch * 2^stages), of clips
+    [T, H, W] (`patch` and `factorised` as the encoder's and ViT's). z_0 is
     projected and added there; with `latent_at_input` also, enlarged, at the input.
     At the paper's size: patch 2, [128, 256, 512], 2 blocks a stage and side, 8
     transformer blocks of 1024 channels, dropout 0.1.
     """
 
-    patch: int
+    patch: int | tuple[int, ...]
     channels: tuple[int, ...]
     blocks: int
     width: int
@@ -33,15 +36,16 @@ class UViT(nn.Module):
     remat: str
     scan: bool
     dtype: jnp.dtype
+    factorised: bool = False
 
     @nn.compact
     @typechecked
     def __call__(
         self,
-        x_t: Float[Array, "B H W C"],
+        x_t: Float[Array, "B *grid C"],
         logsnr: Float[Array, " B"],
-        z_0: Float[Array, "B h w c"],
-    ) -> Float[Array, "B H W C"]:
+        z_0: Float[Array, "B *g c"],
+    ) -> Float[Array, "B *grid C"]:
         cond = Conditioning(self.width, name="conditioning")(logsnr).astype(self.dtype)
         block = remat(ResBlock, self.remat)
         stages = (*self.channels, self.width)
@@ -53,12 +57,14 @@ class UViT(nn.Module):
                 )
             return h
 
+        inside = math.prod(arrays.sides(self.patch, x_t.ndim - 2))
         h = arrays.space_to_depth(x_t, self.patch).astype(self.dtype)
-        h = Conv(stages[0], (3, 3), dtype=self.dtype, name="stem")(h)
+        h = Conv(stages[0], kernel(h), dtype=self.dtype, name="stem")(h)
         if self.latent_at_input:
-            enlarge = h.shape[1] // z_0.shape[1]
             z = Dense(stages[0], dtype=self.dtype, name="latent_input")(z_0)
-            h = h + jnp.repeat(jnp.repeat(z, enlarge, axis=1), enlarge, axis=2)
+            for axis in range(1, h.ndim - 1):
+                z = jnp.repeat(z, h.shape[axis] // z_0.shape[axis], axis=axis)
+            h = h + z
         skips = []
         for i in range(len(self.channels)):
             h = residual(h, "down", i)
@@ -72,11 +78,12 @@ class UViT(nn.Module):
             dropout=self.dropout,
             remat=self.remat,
             scan=self.scan,
+            factorised=self.factorised,
             dtype=self.dtype,
             name="inner",
         )(h, cond)
         for i in reversed(range(len(self.channels))):
             h = skips[i] + Upsample(stages[i], self.dtype, name=f"split_{i}")(h)
             h = residual(h, "up", i)
-        h = Head(self.patch**2 * x_t.shape[-1], self.dtype, name="head")(h, cond)
+        h = Head(inside * x_t.shape[-1], self.dtype, name="head")(h, cond)
         return arrays.depth_to_space(h, self.patch)

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ul.core import arrays
 from ul.core.types import Array, Float, Int, typechecked
 from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
@@ -12,15 +13,16 @@ from ul.models.text import Reader
 
 
 class ViT(nn.Module):
-    """Transformer on a latent grid, patch 1; returns v [B, h, w, c].
+    """Transformer on a latent grid, patch 1; returns v [B, h, w, c], [B, t, h, w, c].
 
     One level: `widths` (1024,), `depths` (8,), the paper's prior. Two levels: the
     outer one runs half of its blocks, then 2x2 tokens merge for the inner level, then
     it runs the other half on the sum of the way down and up: (512, 1024), (6, 16) is
-    the paper's base as we read it (3 + 16 + 3).
+    the paper's base as we read it (3 + 16 + 3). Frames are not merged.
 
     With `text_channels` it sees text: its tokens in the attention of every block, and
-    their mean in the condition.
+    their mean in the condition. `given`: a latent that is seen beside z_t, cell by cell.
+    `factorised`: of clips, see Attention.
     """
 
     widths: tuple[int, ...]
@@ -33,17 +35,19 @@ class ViT(nn.Module):
     scan: bool
     dtype: jnp.dtype
     text_channels: int = 0
+    factorised: bool = False
 
     @nn.compact
     @typechecked
     def __call__(
         self,
-        z_t: Float[Array, "B h w c"],
+        z_t: Float[Array, "B *g c"],
         logsnr: Float[Array, " B"],
         label: Int[Array, " B"] | None = None,
         text: Float[Array, "B L e"] | None = None,
         text_length: Int[Array, " B"] | None = None,
-    ) -> Float[Array, "B h w c"]:
+        given: Float[Array, "B *g c"] | None = None,
+    ) -> Float[Array, "B *g c"]:
         told, pooled = None, None
         if self.text_channels:
             read = Reader(self.widths[-1], self.dtype, name="text")
@@ -60,19 +64,23 @@ class ViT(nn.Module):
                 dropout=self.dropout,
                 remat=self.remat,
                 scan=self.scan,
+                factorised=self.factorised,
                 dtype=self.dtype,
                 name=name,
             )
 
         *outer, (_, depth) = zip(self.widths, self.depths, strict=True)
-        h = Dense(self.widths[0], dtype=self.dtype, name="stem")(z_t)
+        seen = z_t if given is None else jnp.concatenate([z_t, given], axis=-1)
+        h = Dense(self.widths[0], dtype=self.dtype, name="stem")(seen)
+        block = arrays.space(2, z_t.ndim - 2)
         skips = []
         for i, (_, outer_depth) in enumerate(outer):
             h = blocks(outer_depth // 2, f"down_{i}")(h, cond, told)
             skips.append(h)
-            h = Downsample(self.widths[i + 1], self.dtype, name=f"merge_{i}")(h)
+            merge = Downsample(self.widths[i + 1], self.dtype, block, name=f"merge_{i}")
+            h = merge(h)
         h = blocks(depth, "inner")(h, cond, told)
         for i, (width, outer_depth) in reversed(list(enumerate(outer))):
-            h = skips[i] + Upsample(width, self.dtype, name=f"split_{i}")(h)
+            h = skips[i] + Upsample(width, self.dtype, block, name=f"split_{i}")(h)
             h = blocks(outer_depth - outer_depth // 2, f"up_{i}")(h, cond, told)
         return Head(z_t.shape[-1], self.dtype, name="head")(h, cond)

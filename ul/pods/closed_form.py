@@ -1,15 +1,21 @@
 """Model FLOPs in closed form, from the settings of the networks, 1 MAC = 2 FLOP.
 
-A linear layer of `rows` rows: 2 rows c_in c_out. A convolution: 2 h w k^2 c_in c_out.
-Attention over T tokens: 4 T^2 width. Training: three times the forward pass, for each
-product has two in its gradient; but a layer that sees only data needs one of them.
+A linear layer of `rows` rows: 2 rows c_in c_out. A convolution: 2 h w k^2 c_in c_out, of
+clips 2 t h w k^3 c_in c_out. Attention over T tokens: 4 T^2 width. Training: three times
+the forward pass, for each product has two in its gradient; but a layer that sees only data
+needs one of them.
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
+from ul.core import arrays
 from ul.models.encoder import Encoder
 from ul.models.uvit import UViT
 from ul.models.vit import ViT
+
+Grid = Sequence[int]  # (h, w) or (t, h, w)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,23 +37,43 @@ def linear(rows: int, inputs: int, outputs: int) -> int:
     return 2 * rows * inputs * outputs
 
 
-def conv3(pixels: int, inputs: int, outputs: int) -> int:
-    return 2 * pixels * 9 * inputs * outputs
+def conv3(grid: Grid, inputs: int, outputs: int) -> int:
+    return 2 * math.prod(grid) * 3 ** len(grid) * inputs * outputs
 
 
-def res_blocks(count: int, pixels: int, channels: int, condition: int = 0) -> int:
-    """Two 3x3 convolutions each, and a shift and a scale from the condition."""
+def res_blocks(count: int, grid: Grid, channels: int, condition: int = 0) -> int:
+    """Two convolutions each, 3 wide, and a shift and a scale from the condition."""
     modulation = linear(1, condition, 2 * channels) if condition else 0
-    return count * (2 * conv3(pixels, channels, channels) + modulation)
+    return count * (2 * conv3(grid, channels, channels) + modulation)
+
+
+def smaller(grid: Grid, block: arrays.Block) -> tuple[int, ...]:
+    sides = arrays.sides(block, len(grid))
+    return tuple(n // side for n, side in zip(grid, sides, strict=True))
+
+
+def attention(grid: Grid, width: int, text: int, factorised: bool) -> int:
+    """4 T (T + L) d: every token sees all T and L of text. Factorised, of F frames: one
+    half of the width sees the T / F of its frame, the other the F of its place."""
+    tokens = math.prod(grid)
+    if factorised:
+        return 2 * tokens * (tokens // grid[0] + grid[0]) * width
+    return 4 * tokens * (tokens + text) * width
 
 
 def transformer(
-    depth: int, tokens: int, width: int, condition: int, text: int = 0
+    depth: int,
+    grid: Grid,
+    width: int,
+    condition: int,
+    text: int = 0,
+    factorised: bool = False,
 ) -> int:
-    """24 T d^2 of linear layers, 4 T (T + L) d of attention to L tokens of text too, their
-    keys and values, 6 d of modulation, a block."""
+    """24 T d^2 of linear layers, attention, keys and values of text, 6 d of modulation, a
+    block."""
+    tokens = math.prod(grid)
     block = linear(tokens, width, 12 * width) + linear(text, condition, 2 * width)
-    block += 4 * tokens * (tokens + text) * width
+    block += attention(grid, width, text, factorised)
     return depth * (block + linear(1, condition, 6 * width))
 
 
@@ -61,20 +87,22 @@ def head(pixels: int, width: int, channels: int, condition: int) -> int:
     return linear(1, condition, 2 * width) + linear(pixels, width, channels)
 
 
-def encoder(made: Encoder, image_shape: tuple[int, int, int]) -> Count:
-    height, width, channels = image_shape
-    pixels = height * width // made.patch**2
-    stem = conv3(pixels, channels * made.patch**2, made.channels[0])
+def encoder(made: Encoder, image_shape: Grid) -> Count:
+    *image, channels = image_shape
+    grid = smaller(image, made.patch)
+    inside = math.prod(image) // math.prod(grid)
+    stem = conv3(grid, channels * inside, made.channels[0])
     total, before = stem, made.channels[0]
     for i, (channels, blocks) in enumerate(
         zip(made.channels, made.blocks, strict=True)
     ):
         if i:
-            pixels //= 4
-            total += linear(pixels, 4 * before, channels)
-        total += res_blocks(blocks, pixels, channels)
+            grid = smaller(grid, 2)
+            total += linear(math.prod(grid), 2 ** len(grid) * before, channels)
+        total += res_blocks(blocks, grid, channels)
         before = channels
-    return Count(total + linear(pixels, before, made.latent_channels), stem)
+    total += linear(math.prod(grid), before, made.latent_channels)
+    return Count(total, stem)
 
 
 def reader(tokens: int, channels: int, width: int) -> Count:
@@ -85,41 +113,45 @@ def reader(tokens: int, channels: int, width: int) -> Count:
 
 def vit(
     made: ViT,
-    shape: tuple[int, int, int],
+    shape: Grid,
     on_data: bool,
     text: tuple[int, int] = (0, 0),
+    sees: int = 0,
 ) -> Count:
-    """`on_data`: its input needs no gradient, as a base model's. text: (tokens, channels)."""
-    height, width, channels = shape
-    tokens, condition = height * width, made.widths[-1]
-    stem = linear(tokens, channels, made.widths[0])
-    total = stem + head(tokens, made.widths[0], channels, condition)
+    """`on_data`: its input needs no gradient, as a base model's. text: (tokens, channels).
+    `sees`: channels beside z_t's."""
+    *latent, channels = shape
+    grid, condition = tuple(latent), made.widths[-1]
+    stem = linear(math.prod(grid), channels + sees, made.widths[0])
+    total = stem + head(math.prod(grid), made.widths[0], channels, condition)
     for i, (width, depth) in enumerate(zip(made.widths, made.depths, strict=True)):
         if i:
-            tokens //= 4
+            grid = smaller(grid, arrays.space(2, len(grid)))
+            tokens = math.prod(grid)
             total += linear(tokens, 4 * made.widths[i - 1], width)
             total += linear(tokens, width, 4 * made.widths[i - 1])
-        total += transformer(depth, tokens, width, condition, text[0])
+        total += transformer(depth, grid, width, condition, text[0], made.factorised)
     own = Count(total, stem if on_data else 0) + conditioning(condition)
     return own + reader(*text, condition) if text[0] else own
 
 
-def uvit(
-    made: UViT, image_shape: tuple[int, int, int], sees: int, on_data: bool
-) -> Count:
+def uvit(made: UViT, image_shape: Grid, sees: int, on_data: bool) -> Count:
     """`sees`: channels of its z_0; `on_data`: z_0 needs no gradient."""
-    height, width, channels = image_shape
-    pixels = height * width // made.patch**2
+    *image, channels = image_shape
+    grid = smaller(image, made.patch)
+    inside = math.prod(image) // math.prod(grid)
     stages = (*made.channels, made.width)
-    stem = conv3(pixels, channels * made.patch**2, stages[0])
-    total = stem + head(pixels, stages[0], channels * made.patch**2, made.width)
+    stem = conv3(grid, channels * inside, stages[0])
+    total = stem + head(math.prod(grid), stages[0], channels * inside, made.width)
     for i, channels in enumerate(made.channels):
-        total += 2 * res_blocks(made.blocks, pixels, channels, made.width)
-        pixels //= 4
-        total += 2 * linear(pixels, 4 * channels, stages[i + 1])
-    latent = linear(pixels, sees, made.width)
+        total += 2 * res_blocks(made.blocks, grid, channels, made.width)
+        grid = smaller(grid, 2)
+        total += 2 * linear(math.prod(grid), 2 ** len(grid) * channels, stages[i + 1])
+    latent = linear(math.prod(grid), sees, made.width)
     if made.latent_at_input:
-        latent += linear(pixels, sees, stages[0])
-    total += latent + transformer(made.depth, pixels, made.width, made.width)
+        latent += linear(math.prod(grid), sees, stages[0])
+    total += latent + transformer(
+        made.depth, grid, made.width, made.width, factorised=made.factorised
+    )
     own = Count(total, stem + (latent if on_data else 0))
     return own + conditioning(made.width)
