@@ -307,6 +307,24 @@ def test_another_import_is_not_written_over(originals, tmp_path):
         run(originals, tmp_path / "out")
 
 
+def test_another_pillow_does_not_go_on_and_what_is_there_is_read(
+    originals, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    run(originals, out)
+    monkeypatch.setattr(images.PIL, "__version__", "1.2.3")
+    with pytest.raises(ConfigError, match=r"made with pillow \d.* there, 1.2.3 here"):
+        run(originals, out)
+    for name in ("begun.json", "manifest.json"):  # as it was before this was kept
+        found = json.loads((out / name).read_text())
+        assert found.pop("made_with")["pillow"] != "1.2.3"
+        (out / name).write_text(json.dumps(found))
+    assert len(examples(out)) == sum(CLASSES.values())
+    with pytest.raises(ConfigError, match="pillow of no known version there") as e:
+        run(originals, out)
+    assert "\n" not in str(e.value)
+
+
 def test_images_of_another_size_are_refused(originals, tmp_path):
     run(originals, tmp_path / "out")
     with pytest.raises(DataError, match=r"16x16, RGB, but .* set it to \[16, 16, 3\]"):
