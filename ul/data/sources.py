@@ -26,7 +26,7 @@ from ul.data.archives import hidden
 log = logging.getLogger("ul")
 
 Example = dict[str, Any]
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]  # [H, W, C], or of clips [T, H, W, C]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
