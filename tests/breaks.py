@@ -494,9 +494,23 @@ BREAKS = (
     Break(
         "augmentation by chance",
         "ul/data/transforms.py",
-        "top = rng.integers(",
-        "top = np.random.default_rng().integers(",
+        "first = rng.integers(",
+        "first = np.random.default_rng().integers(",
         "tests/data/test_pipeline.py",
+    ),
+    Break(
+        "clips that always begin with their first frame",
+        "ul/data/transforms.py",
+        "part.append(slice(first, first + wanted))",
+        "first = first if part else 0\n        part.append(slice(first, first + wanted))",
+        "tests/data/test_transforms.py",
+    ),
+    Break(
+        "clips turned upside down",
+        "ul/data/transforms.py",
+        '["image"][..., ::-1, :]',
+        '["image"][:, ::-1]',
+        "tests/data/test_transforms.py",
     ),
     Break(
         "every device gets the first rows",
