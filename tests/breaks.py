@@ -247,6 +247,20 @@ BREAKS = (
         "tests/evals/test_moving.py",
     ),
     Break(
+        "a strip of the first frames, whichever were asked for",
+        "ul/train/clips.py",
+        "chosen = clips[:, list(frames)]",
+        "chosen = clips[:, : len(frames)]",
+        "tests/train/test_clips.py",
+    ),
+    Break(
+        "an animated picture that stands",
+        "ul/train/clips.py",
+        "grid(clips[:, t], columns, scale)",
+        "grid(clips[:, 0], columns, scale)",
+        "tests/train/test_clips.py",
+    ),
+    Break(
         "a tar cut off between two files is taken for a whole one",
         "ul/data/archives.py",
         "if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:",
