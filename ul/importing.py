@@ -45,6 +45,7 @@ def images_of(
         found, classes = _listed(paths, labels)
         identity = {
             "size": size,
+            "made_with": images.made_with(),
             "shard_examples": shard_examples,
             "classes": classes,
             "splits": {split: _identity(listed) for split, listed in found.items()},

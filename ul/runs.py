@@ -17,9 +17,8 @@ from ul.data import kinds, pipeline
 from ul.data.latents import Cache
 from ul.evals import chunks, rate
 from ul.evals.codec import Codec
-from ul.train import optim
+from ul.train import clips, optim
 from ul.train.loop import Run, Update
-from ul.train.writer import grid
 
 
 def dataset(config: Settings, split: str):
@@ -289,7 +288,7 @@ def stage1_run(config: Trained) -> Run:
             check=check,
         )
         pairs = np.concatenate([few["image"], again])
-        picture = grid(pairs, len(few["row"]), _scale(config))
+        picture = clips.picture(pairs, len(few["row"]), _scale(config))
         return scalars(params, check), {"reconstructions": picture}
 
     return _run(
@@ -346,7 +345,7 @@ def base_run(
         )
         columns = min(config.data.num_classes, len(images))
         return scalars(params, check), {
-            "samples": grid(images, columns, _scale(config))
+            "samples": clips.picture(images, columns, _scale(config))
         }
 
     return _run(

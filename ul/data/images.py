@@ -9,6 +9,7 @@ import struct
 import warnings
 
 import numpy as np
+import PIL
 from etils import epath
 from PIL import Image
 
@@ -27,6 +28,11 @@ BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 def store(where: epath.PathLike) -> Store:
     """The imported images at `where`, there or to be written."""
     return Store(epath.Path(where), "set of imported images", "launch.import_images")
+
+
+def made_with() -> dict[str, str]:
+    """The libraries that decide pixels: Pillow 13 resizes other than 11 does."""
+    return {"pillow": PIL.__version__}
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
@@ -96,11 +102,21 @@ def finish(to: Store, identity: dict, records: list[dict], bad: list[dict]) -> d
 
 
 def unlike(there: dict, here: dict) -> list[str]:
-    """What of two sets' identities differs, one phrase each."""
+    """What of two sets' identities differs, one phrase each.
+
+    A set of before `made_with` was kept does not say, and may be of any version.
+    """
     found = [
         f"{key}: {there.get(key)} there, {here[key]} here"
         for key in ("size", "shard_examples")
         if there.get(key) != here[key]
+    ]
+    with_what = there.get("made_with", {})
+    found += [
+        f"made with {name} {with_what.get(name, 'of no known version')} there, "
+        f"{version} here: pip install that one to go on"
+        for name, version in here["made_with"].items()
+        if with_what.get(name) != version
     ]
     for split, about in here["splits"].items():
         other = there.get("splits", {}).get(split, {})

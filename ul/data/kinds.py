@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ul.data import images, sources
+from ul.data import images, moving, sources
 
 SOURCES: dict[str, Callable[..., Any]] = {
     "digits": sources.digits,
@@ -11,6 +11,7 @@ SOURCES: dict[str, Callable[..., Any]] = {
     "photos": sources.photos,
     "folder": sources.folder,
     "imported": images.imported,
+    "moving_digits": moving.moving_digits,
     "tfds": sources.tfds,
     "arrays": sources.arrays,
 }

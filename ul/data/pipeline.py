@@ -18,7 +18,7 @@ from ul.data import transforms
 
 
 def examples(
-    source, *, shape: tuple[int, int, int], flip: bool, seed: int, shuffle: bool
+    source, *, shape: tuple[int, ...], flip: bool, seed: int, shuffle: bool
 ) -> grain.MapDataset:
     """Example by global index: endless and shuffled when training, once otherwise.
 

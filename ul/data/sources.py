@@ -1,8 +1,8 @@
 """Where images come from: random access by index, no TensorFlow.
 
-A source has `len`, and item i is {"image": uint8 [H, W, C], "label": int}. Images may
-be larger than wanted: `transforms.crop` cuts them. `split` is "train" or "eval"; what
-is held out never changes.
+A source has `len`, and item i is {"image": uint8 [H, W, C], "label": int}, where a clip is an
+image [T, H, W, C]. Images may be larger than wanted: `transforms.crop` cuts them. `split` is
+"train" or "eval"; what is held out never changes.
 """
 
 import functools
@@ -26,7 +26,7 @@ from ul.data.archives import hidden
 log = logging.getLogger("ul")
 
 Example = dict[str, Any]
-Shape = tuple[int, ...]
+Shape = tuple[int, ...]  # [H, W, C], or of clips [T, H, W, C]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 

@@ -5,30 +5,32 @@ import numpy as np
 from ul.core.errors import DataError
 
 
-def crop(
-    example: dict, rng: np.random.Generator, *, shape: tuple[int, int, int]
-) -> dict:
-    """A random part of `shape`; an image of that size passes unchanged."""
+def crop(example: dict, rng: np.random.Generator, *, shape: tuple[int, ...]) -> dict:
+    """A random part of `shape`, [H, W, C] or [T, H, W, C]; one of that size is unchanged.
+
+    Drawn axis by axis: (first,) top, left.
+    """
     image = example["image"]
-    height, width, channels = shape
+    *sides, channels = shape
     if (
-        image.ndim != 3
-        or image.shape[2] != channels
-        or image.shape[0] < height
-        or image.shape[1] < width
+        image.ndim != len(shape)
+        or image.shape[-1] != channels
+        or any(has < wanted for has, wanted in zip(image.shape, sides, strict=False))
     ):
         raise DataError(
             f"an image is {list(image.shape)}, smaller or with other channels than "
             f"data.image_shape {list(shape)}"
         )
-    top = rng.integers(image.shape[0] - height + 1)
-    left = rng.integers(image.shape[1] - width + 1)
-    return {**example, "image": image[top : top + height, left : left + width]}
+    part = []
+    for has, wanted in zip(image.shape, sides, strict=False):
+        first = rng.integers(has - wanted + 1)
+        part.append(slice(first, first + wanted))
+    return {**example, "image": image[tuple(part)]}
 
 
 def mirror(example: dict) -> dict:
-    """Left to right."""
-    return {**example, "image": example["image"][:, ::-1]}
+    """Left to right; a clip in every frame."""
+    return {**example, "image": example["image"][..., ::-1, :]}
 
 
 def flip(example: dict, rng: np.random.Generator) -> dict:

@@ -20,3 +20,7 @@ class Classifier:
     def accuracy(self, image: np.ndarray, label: np.ndarray) -> float:
         """Share of images whose predicted class is their label."""
         return float(np.mean(self._model.predict(self._flat(image)) == label))
+
+    def scores(self, image: np.ndarray) -> np.ndarray:
+        """[N, classes]: the highest is the predicted class, of the classes in order."""
+        return self._model.decision_function(self._flat(image))
