@@ -310,7 +310,9 @@ def base_run(
     splits that the encoder gave before.
     """
     made, on = build.latent_sampler(config), mesh(config)
-    key, shown = jax.random.key(0), _to_show(config, encoder, frozen)
+    key = jax.random.key(0)
+    examples = dataset(config, "eval") if cache is None else cache.held_out
+    shown = _to_show(config, examples, encoder, frozen, on)
     root = jax.random.key(config.seed)
 
     def prepare(batch, step):
@@ -328,7 +330,7 @@ def base_run(
     scalars = _held_out(
         config,
         build.base_objective(config, made, label_dropout=0.0),
-        dataset(config, "eval") if cache is None else cache.held_out,
+        examples,
         on,
         lambda batch: prepare(batch, 0),
     )
@@ -365,19 +367,23 @@ def given(config: Base | Pixels, encoder: Codec, frozen, image) -> dict[str, Any
     return {}
 
 
-def _to_show(config: Base | Pixels, encoder: Codec, frozen) -> dict[str, np.ndarray]:
-    """Conditions of a look's samples: all labels in turn, or held-out examples'."""
+def _to_show(
+    config: Base | Pixels, examples, encoder: Codec, frozen, on: jax.sharding.Mesh
+) -> dict[str, np.ndarray]:
+    """Conditions of a look's samples: all labels in turn, or those of held-out examples."""
     row = np.arange(config.look.pictures, dtype=np.int32)
-    if build.conditions(config).keys() == {"label"}:
+    wanted = build.conditions(config)
+    if wanted.keys() == {"label"}:
         return {"label": row % config.data.num_classes, "row": row}
-    few = next(eval_batches(config, dataset(config, "eval"), config.look.pictures))
-    few |= chunks.map_rows(
-        lambda image: given(config, encoder, frozen, image),
-        {"image": few["image"]},
-        batch_size=config.eval.batch_size,
-        on=mesh(config),
-    )
-    return {name: few[name] for name in ("row", *build.conditions(config))}
+    few = next(eval_batches(config, examples, config.look.pictures))
+    if "image" in few:
+        few |= chunks.map_rows(
+            lambda image: given(config, encoder, frozen, image),
+            {"image": few["image"]},
+            batch_size=config.eval.batch_size,
+            on=on,
+        )
+    return {name: few[name] for name in ("row", *wanted)}
 
 
 def _scale(config: Common) -> int:

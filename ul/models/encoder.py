@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ul.core import arrays
 from ul.core.types import Array, Float, typechecked
-from ul.models.layers import Downsample, ResBlock, kernel
+from ul.models.layers import Downsample, ResBlock
 from ul.models.products import Conv, Dense
 from ul.models.remat import remat
 
@@ -31,7 +31,7 @@ class Encoder(nn.Module):
     def __call__(self, x: Float[Array, "B *grid C"]) -> Float[Array, "B *g c"]:
         block = remat(ResBlock, self.remat)
         h = arrays.space_to_depth(x, self.patch).astype(self.dtype)
-        h = Conv(self.channels[0], kernel(h), dtype=self.dtype, name="stem")(h)
+        h = Conv(self.channels[0], (3, 3), dtype=self.dtype, name="stem")(h)
         for i, (channels, blocks) in enumerate(
             zip(self.channels, self.blocks, strict=True)
         ):

@@ -9,7 +9,7 @@ from ul.core import arrays
 from ul.core.types import Array, Float, typechecked
 from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
-from ul.models.layers import Downsample, ResBlock, Upsample, kernel
+from ul.models.layers import Downsample, ResBlock, Upsample
 from ul.models.products import Conv, Dense
 from ul.models.remat import remat
 
@@ -59,7 +59,7 @@ class UViT(nn.Module):
 
         inside = math.prod(arrays.sides(self.patch, x_t.ndim - 2))
         h = arrays.space_to_depth(x_t, self.patch).astype(self.dtype)
-        h = Conv(stages[0], kernel(h), dtype=self.dtype, name="stem")(h)
+        h = Conv(stages[0], (3, 3), dtype=self.dtype, name="stem")(h)
         if self.latent_at_input:
             z = Dense(stages[0], dtype=self.dtype, name="latent_input")(z_0)
             for axis in range(1, h.ndim - 1):

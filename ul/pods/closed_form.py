@@ -1,7 +1,7 @@
 """Model FLOPs in closed form, from the settings of the networks, 1 MAC = 2 FLOP.
 
 A linear layer of `rows` rows: 2 rows c_in c_out. A convolution: 2 h w k^2 c_in c_out, of
-clips 2 t h w k^3 c_in c_out. Attention over T tokens: 4 T^2 width. Training: three times
+clips in each frame. Attention over T tokens: 4 T^2 width. Training: three times
 the forward pass, for each product has two in its gradient; but a layer that sees only data
 needs one of them.
 """
@@ -38,13 +38,17 @@ def linear(rows: int, inputs: int, outputs: int) -> int:
 
 
 def conv3(grid: Grid, inputs: int, outputs: int) -> int:
-    return 2 * math.prod(grid) * 3 ** len(grid) * inputs * outputs
+    return 2 * math.prod(grid) * 9 * inputs * outputs
 
 
 def res_blocks(count: int, grid: Grid, channels: int, condition: int = 0) -> int:
-    """Two convolutions each, 3 wide, and a shift and a scale from the condition."""
-    modulation = linear(1, condition, 2 * channels) if condition else 0
-    return count * (2 * conv3(grid, channels, channels) + modulation)
+    """Two 3x3 convolutions each, of clips one over 3 frames too, and a shift and a scale
+    from the condition."""
+    one = 2 * conv3(grid, channels, channels)
+    one += linear(1, condition, 2 * channels) if condition else 0
+    if len(grid) == 3:
+        one += linear(math.prod(grid), 3 * channels, channels)
+    return count * one
 
 
 def smaller(grid: Grid, block: arrays.Block) -> tuple[int, ...]:
