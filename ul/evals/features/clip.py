@@ -254,9 +254,14 @@ def load(weights_dir: epath.PathLike) -> tuple[dict[str, np.ndarray], Size]:
       DataError: a file is damaged or is not that of the manifest.
     """
     about: Any = types.SimpleNamespace(__name__=__name__, FILE=FILE)
-    sizes = json.loads(weights.companion(weights_dir, about, SIZES))
-    towers = {which: Tower(**sizes[which]) for which in ("image", "text")}
-    size = Size(**sizes | towers)
+    content = weights.companion(weights_dir, about, SIZES)
+    try:
+        sizes = json.loads(content)
+        towers = {which: Tower(**sizes[which]) for which in ("image", "text")}
+        size = Size(**sizes | towers)
+    except (KeyError, TypeError, ValueError) as e:
+        said = f"{epath.Path(weights_dir) / SIZES} does not fit this version"
+        raise DataError(f"{said} ({e}); convert CLIP again") from e
     return weights.load(weights_dir, network(size)), size
 
 

@@ -41,7 +41,8 @@ def bicubic_pil(
     """The images at height x width, in whole levels 0..255, antialiased.
 
     PIL resizes 8-bit images along the width, then along the height, and has whole levels
-    after each.
+    after each. (Pillow 13 changed the order for tall images, PR 9549; published figures are
+    older.)
     """
     n, rows, columns, channels = image.shape
     x = image.astype(jnp.float32)
