@@ -7,7 +7,6 @@ import json
 import os
 
 from absl import flags
-from etils import epath
 from tqdm import tqdm
 
 from launch import cli
@@ -21,22 +20,9 @@ _DIR = flags.DEFINE_string("weights_dir", None, "CLIP's files; else UL_WEIGHTS."
 _ROWS = 256  # images held at a time
 
 
-def _lines(path: str) -> list[str]:
-    """The file's lines, none of them empty."""
-    try:
-        lines = epath.Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as e:
-        raise DataError(f"--captions {path} cannot be read: {e}") from e
-    lines = lines[:-1] if lines[-1] == "" else lines
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            raise DataError(f"line {number} of {path} is empty; each is a caption")
-    return lines
-
-
 def main() -> None:
     npz, path = cli.required(_NPZ), cli.required(_CAPTIONS)
-    samples, captions = archive.Reader(npz), _lines(path)
+    samples, captions = archive.Reader(npz), clip_score.read(path)
     total = samples.shape[0]
     if len(captions) != total:
         raise DataError(f"{path} has {len(captions)} lines for {total} images of {npz}")

@@ -25,6 +25,8 @@ from ul.evals.frechet import Moments
 from ul.evals.networks import ROWS_A_DEVICE, coloured
 
 PREFIX = "A photo depicts "
+_image = jax.jit(clip.image_embedding, static_argnames="size")
+_text = jax.jit(clip.text_embedding, static_argnames="size")
 
 
 def cosines(image: np.ndarray, text: np.ndarray) -> np.ndarray:
@@ -42,6 +44,24 @@ def clip_score(image: np.ndarray, text: np.ndarray) -> float:
 def clipscore(image: np.ndarray, text: np.ndarray) -> float:
     """Hessel et al.'s: the mean of 2.5 max(cosine, 0); `text`: of prefixed captions."""
     return float(2.5 * np.mean(np.maximum(cosines(image, text), 0.0)))
+
+
+def read(path: epath.PathLike) -> list[str]:
+    """A text file's captions, one a line.
+
+    Raises:
+      DataError: it cannot be read, or a line is empty.
+    """
+    try:
+        text = epath.Path(path).read_bytes().decode()
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path} cannot be read: {e}") from e
+    # Not splitlines, which also splits at characters that captions may have.
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise DataError(f"line {number} of {path} is empty; each is a caption")
+    return lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +115,6 @@ class ClipScore:
     def __init__(self, network: Clip, on: jax.sharding.Mesh):
         self._network, self._mesh = network, on
         self._params = jax.device_put(network.params, meshes.replicated(on))
-        self._image = jax.jit(clip.image_embedding, static_argnames="size")
-        self._text = jax.jit(clip.text_embedding, static_argnames="size")
         self._seen = Moments.empty(2)
 
     @property
@@ -106,11 +124,11 @@ class ClipScore:
 
     def images(self, image: np.ndarray) -> np.ndarray:
         """Unit embeddings [N, d] of uint8 [N, H, W, C]."""
-        return self._rows(self._image, coloured(image))
+        return self._rows(_image, coloured(image))
 
     def texts(self, text: Sequence[str]) -> np.ndarray:
         """Unit embeddings [N, d]."""
-        return self._rows(self._text, self._network.tokens(text))
+        return self._rows(_text, self._network.tokens(text))
 
     def _rows(self, embed: Any, rows: np.ndarray) -> np.ndarray:
         return chunks.map_rows(
