@@ -130,6 +130,9 @@ def test_the_command_says_the_score_and_its_protocol(command, folder, tmp_path):
         "image 3 x 32, patch 8, 24x24; text 2 x 24; 16 dimensions"
     )
     assert protocol.keys() == {"clip_score", "clipscore"}
+    lines.write_text("one caption\n")
+    out = command("clip_score", *given, code=65)
+    assert f"captions.txt has 1 lines for {COUNT} images of {samples}" in out
 
 
 def test_captions_are_lines_and_none_is_empty(tmp_path):
