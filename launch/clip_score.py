@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from launch import cli
 from ul.core import mesh
-from ul.core.errors import DataError
 from ul.evals import archive, clip_score
 
 _NPZ = flags.DEFINE_string("npz", None, "arr_0: uint8 [N, H, W, 3] (launch.evaluate).")
@@ -22,10 +21,9 @@ _ROWS = 256  # images held at a time
 
 def main() -> None:
     npz, path = cli.required(_NPZ), cli.required(_CAPTIONS)
-    samples, captions = archive.Reader(npz), clip_score.read(path)
+    samples = archive.Reader(npz)
     total = samples.shape[0]
-    if len(captions) != total:
-        raise DataError(f"{path} has {len(captions)} lines for {total} images of {npz}")
+    captions = clip_score.read(path, total)
     folder = _DIR.value or os.environ.get("UL_WEIGHTS") or cli.required(_DIR)
     score = clip_score.ClipScore(clip_score.load(folder), mesh.make())
     with tqdm(total=total, unit="pair", desc="CLIP", dynamic_ncols=True) as bar:

@@ -46,11 +46,11 @@ def clipscore(image: np.ndarray, text: np.ndarray) -> float:
     return float(2.5 * np.mean(np.maximum(cosines(image, text), 0.0)))
 
 
-def read(path: epath.PathLike) -> list[str]:
-    """A text file's captions, one a line.
+def read(path: epath.PathLike, count: int) -> list[str]:
+    """A text file's captions, one a line, of so many images.
 
     Raises:
-      DataError: it cannot be read, or a line is empty.
+      DataError: it cannot be read, has other than `count` lines, or one is empty.
     """
     try:
         text = epath.Path(path).read_bytes().decode()
@@ -61,6 +61,8 @@ def read(path: epath.PathLike) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise DataError(f"line {number} of {path} is empty; each is a caption")
+    if len(lines) != count:
+        raise DataError(f"{path} has {len(lines)} lines for {count} images")
     return lines
 
 
