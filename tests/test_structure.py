@@ -61,7 +61,8 @@ OWNERS = {
         "ul/external.py",
         "ul/train/exported.py",
     ),
-    "torch": ("launch/convert.py",),
+    "tokenizers": ("ul/evals/features/captions.py",),
+    "torch": ("launch/states.py",),
     "tensorboardX": ("ul/train/writer.py",),
     "wandb": ("ul/train/writer.py",),
     "matplotlib": (

@@ -1,13 +1,15 @@
-"""Images as an .npz that the ADM evaluator reads, written while they are made."""
+"""Images as an .npz that the ADM evaluator reads: written while they are made, and read."""
 
 import contextlib
 import zipfile
+import zlib
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 from etils import epath
 
-from ul.core.errors import StorageError
+from ul.core.errors import DataError, StorageError
 from ul.evals.networks import coloured
 
 
@@ -64,3 +66,46 @@ def writing(path: str, images: int, shape: tuple[int, ...]) -> Iterator[Archive]
         part.replace(where)
     except OSError as e:
         raise StorageError(f"{path} cannot be written: {e}") from e
+
+
+class Reader:
+    """`arr_0` of an .npz, uint8 [N, H, W, C], read in parts."""
+
+    def __init__(self, path: str):
+        """Raises DataError where there is no such file or it holds other things."""
+        self._path = path
+        with self._member() as member:
+            self.shape = _read_header(path, member)
+
+    @contextlib.contextmanager
+    def _member(self) -> Iterator[IO[bytes]]:
+        try:
+            with zipfile.ZipFile(self._path) as zipped, zipped.open("arr_0.npy") as f:
+                yield f
+        except (OSError, EOFError, KeyError, ValueError) as e:
+            raise DataError(f"{self._path} cannot be read as samples: {e}") from e
+        except (zipfile.BadZipFile, zlib.error) as e:
+            raise DataError(f"{self._path} is damaged or no .npz: {e}") from e
+
+    def parts(self, rows: int) -> Iterator[np.ndarray]:
+        """The images in order, `rows` at a time."""
+        count, *image = self.shape
+        with self._member() as member:
+            _read_header(self._path, member)
+            for first in range(0, count, rows):
+                shape = (min(rows, count - first), *image)
+                content = member.read(int(np.prod(shape)))
+                yield np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _read_header(path: str, member: IO[bytes]) -> tuple[int, ...]:
+    """The shape in an .npy member's header; its array is read next."""
+    version = np.lib.format.read_magic(member)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, by_columns, kind = read[version](member)
+    if kind != np.uint8 or len(shape) != 4 or by_columns:
+        raise DataError(f"arr_0 of {path} is {kind} {shape}, not uint8 [N, H, W, C]")
+    return shape

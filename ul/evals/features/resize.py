@@ -1,9 +1,11 @@
-"""Bilinear resizing as TensorFlow 1 does it, which FID's network was published with.
+"""Resizing as the published networks had it: TensorFlow 1's bilinear, PIL's bicubic.
 
-Not `jax.image.resize`: no antialiasing, and pixel i of the result is read at i * in / out,
-not at the centres of pixels (`align_corners=False`, before `half_pixel_centers`).
+FID's network: not `jax.image.resize`, for there is no antialiasing, and pixel i of the
+result is read at i * in / out, not at the centres of pixels (`align_corners=False`, before
+`half_pixel_centers`). CLIP's: `jax.image.resize`, but in 8 bits.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,3 +32,26 @@ def bilinear_tf1(
     top, bottom, weight = _neighbours(x.shape[1], height)
     a, b = x[:, top], x[:, bottom]
     return a + (b - a) * weight[None, :, None, None]
+
+
+@typechecked
+def bicubic_pil(
+    image: UInt8[Array, "N H W C"], height: int, width: int
+) -> Float[Array, "N h w C"]:
+    """The images at height x width, in whole levels 0..255, antialiased.
+
+    PIL resizes 8-bit images along the width, then along the height, and has whole levels
+    after each. (Pillow 13 changed the order for tall images, PR 9549; published figures are
+    older.)
+    """
+    n, rows, columns, channels = image.shape
+    x = image.astype(jnp.float32)
+    if columns != width:
+        x = _levels(jax.image.resize(x, (n, rows, width, channels), "cubic"))
+    if rows != height:
+        x = _levels(jax.image.resize(x, (n, height, width, channels), "cubic"))
+    return x
+
+
+def _levels(x: Array) -> Array:
+    return jnp.clip(jnp.floor(x + 0.5), 0.0, 255.0)

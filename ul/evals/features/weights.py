@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import types
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -105,8 +106,8 @@ def manifest(weights_dir: epath.PathLike) -> dict[str, dict[str, str]]:
     return entries
 
 
-def _read(weights_dir: epath.PathLike, module: Network) -> bytes:
-    path = epath.Path(weights_dir) / module.FILE
+def _read(weights_dir: epath.PathLike, module: Network, file: str) -> bytes:
+    path = epath.Path(weights_dir) / file
     for suffix in PICKLES:
         if not path.exists() and (pickle := path.with_suffix(suffix)).exists():
             command = _command(weights_dir, module)
@@ -120,19 +121,18 @@ def _read(weights_dir: epath.PathLike, module: Network) -> bytes:
         raise DataError(f"{path} cannot be read: {e}") from e
 
 
-def load(weights_dir: epath.PathLike, module: Network) -> dict[str, np.ndarray]:
-    """The network's tensors, as on the day of their conversion.
+def companion(weights_dir: epath.PathLike, module: Network, file: str) -> bytes:
+    """A file of the network, as on the day of its conversion.
 
     Raises:
       Missing: there is no such file.
-      DataError: it is a pickle, is not in the manifest, has another digest than there, is
-        damaged, or does not fit the network.
+      DataError: it is a pickle, is not in the manifest, or has another digest than there.
     """
-    path, content = epath.Path(weights_dir) / module.FILE, _read(weights_dir, module)
+    path, content = epath.Path(weights_dir) / file, _read(weights_dir, module, file)
     command = _command(weights_dir, module)
     if is_pickle(content):
         raise DataError(f"{path} is a pickle and not read; convert it: {command}")
-    entry = manifest(weights_dir).get(module.FILE)
+    entry = manifest(weights_dir).get(file)
     if entry is None:
         where = epath.Path(weights_dir) / MANIFEST
         raise DataError(f"{path} is not in {where}; make both with {command}")
@@ -142,7 +142,19 @@ def load(weights_dir: epath.PathLike, module: Network) -> dict[str, np.ndarray]:
             f"{path} has SHA-256 {digest[:12]}..., not {entry['sha256'][:12]}... as in "
             f"{MANIFEST}: it was damaged or exchanged; make it again with {command}"
         )
-    arrays = parse(path, content)
+    return content
+
+
+def load(weights_dir: epath.PathLike, module: Network) -> dict[str, np.ndarray]:
+    """The network's tensors, as on the day of their conversion.
+
+    Raises:
+      Missing: there is no such file.
+      DataError: it is not as in the manifest (`companion`), is damaged, or does not fit
+        the network.
+    """
+    path = epath.Path(weights_dir) / module.FILE
+    arrays = parse(path, companion(weights_dir, module, module.FILE))
     check(path, arrays, module)
     return arrays
 
@@ -154,8 +166,10 @@ def save(
     *,
     licence: str,
     source: str,
+    companions: Mapping[str, bytes] = types.MappingProxyType({}),
 ) -> str:
-    """Writes the network's file and its entry in the manifest; the file's SHA-256.
+    """Writes the network's file, others that it needs beside it, and their entries in the
+    manifest; the file's SHA-256.
 
     Raises:
       DataError: the tensors do not fit the network.
@@ -172,13 +186,12 @@ def save(
     content = safetensors.numpy.save(
         {k: np.ascontiguousarray(v) for k, v in arrays.items()}
     )
-    entry = {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "licence": licence,
-        "source": source,
-    }
-    write_atomic(path, content)
+    files = {module.FILE: content} | dict(companions)
+    for file, content in files.items():
+        write_atomic(path.parent / file, content)
+        digest = hashlib.sha256(content).hexdigest()
+        entries[file] = {"sha256": digest, "licence": licence, "source": source}
     # Last: without its entry a file is refused.
-    text = json.dumps(entries | {module.FILE: entry}, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(entries, indent=2, sort_keys=True) + "\n"
     write_atomic(path.parent / MANIFEST, text)
-    return entry["sha256"]
+    return entries[module.FILE]["sha256"]
