@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from ul.data import images, sources
+from ul.data import captions, images, sources
 
 SOURCES: dict[str, Callable[..., Any]] = {
     "digits": sources.digits,
     "gaussian": sources.gaussian,
+    "captioned_digits": captions.captioned_digits,
     "photos": sources.photos,
     "folder": sources.folder,
     "imported": images.imported,
