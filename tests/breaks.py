@@ -30,6 +30,48 @@ class Break:
 
 BREAKS = (
     Break(
+        "a caption of another image",
+        "ul/captioning.py",
+        "return said[shard.split][shard.first : shard.first + shard.count]",
+        "return said[shard.split][: shard.count]",
+        "tests/test_captioning.py",
+    ),
+    Break(
+        "names of images that were rejected",
+        "ul/importing.py",
+        "                names.append(_shown(entry))\n                yield record",
+        "                yield record\n            names.append(_shown(entry))",
+        "tests/test_captioning.py",
+    ),
+    Break(
+        "captions of any images",
+        "ul/data/texts.py",
+        'if manifest["images"] != digest:',
+        "if False:",
+        "tests/test_captioning.py",
+    ),
+    Break(
+        "a text whose padding is not zero",
+        "ul/data/texts.py",
+        "text = np.zeros(self.text_shape, DTYPE)",
+        "text = np.ones(self.text_shape, DTYPE)",
+        "tests/test_captioning.py",
+    ),
+    Break(
+        "another colour than the caption's",
+        "ul/data/captions.py",
+        "colour = tuple(COLOURS)[self.colour(i)]",
+        "colour = tuple(COLOURS)[self.colour(i) - 1]",
+        "tests/data/test_captions.py",
+    ),
+    Break(
+        "images without captions pass",
+        "ul/captioning.py",
+        "if len(without) > most * len(every):",
+        "if False:",
+        "tests/test_captioning.py",
+    ),
+    Break(
         "latents that are square",
         "ul/builders/networks.py",
         "shape = (height // down, width // down, channels)",

@@ -28,7 +28,8 @@ def test_every_digit_comes_once_in_every_colour(held_out):
         assert image.dtype == np.uint8 and image.shape == SHAPE
         np.testing.assert_array_equal(image.max(-1), drawn["image"][..., 0])
         lit = image.reshape(-1, 3).max(0) == image.max()
-        np.testing.assert_array_equal(lit, np.array(list(COLOURS.values()))[held_out.colour(i)] > 0)  # fmt: skip
+        colour = tuple(COLOURS.values())[held_out.colour(i)]
+        np.testing.assert_array_equal(lit, np.array(colour) > 0)
         assert found["label"] == drawn["label"]
 
 

@@ -60,7 +60,7 @@ def vector(word: str) -> np.ndarray:
     return (drawn / np.linalg.norm(drawn)).astype(np.float32)
 
 
-def embedded(caption: str) -> dict[str, np.ndarray]:
+def embedded(caption: str) -> Example:
     """`text` float32 [TOKENS, CHANNELS], a word a row and zeros after; `text_length`.
 
     Raises:
@@ -112,8 +112,8 @@ class CaptionedDigits:
     def __getitem__(self, i) -> Example:
         i = int(i)
         grey = self._digits[i % len(self._digits)]
-        colour = np.uint16(tuple(COLOURS.values())[self.colour(i)])
-        image = (grey["image"].astype(np.uint16) * colour // 255).astype(np.uint8)
+        colour = np.array(tuple(COLOURS.values())[self.colour(i)], np.uint16)
+        image = (grey["image"] * colour // 255).astype(np.uint8)
         found = {"image": image, "label": grey["label"]}
         return found | embedded(self.caption(i))
 

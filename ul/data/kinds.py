@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ul.data import captions, images, sources
+from ul.data import captions, images, sources, texts
 
 SOURCES: dict[str, Callable[..., Any]] = {
     "digits": sources.digits,
@@ -12,6 +12,7 @@ SOURCES: dict[str, Callable[..., Any]] = {
     "photos": sources.photos,
     "folder": sources.folder,
     "imported": images.imported,
+    "imported_captions": texts.imported_captions,
     "tfds": sources.tfds,
     "arrays": sources.arrays,
 }
