@@ -26,6 +26,8 @@ VARIANTS = [
         "single_stage",
         "imagenet512",
         "external",
+        "captions",
+        "text_to_image",
     )
     for variant in importlib.import_module(f"experiments.{name}").VARIANTS
 ]
@@ -52,7 +54,7 @@ def test_parses_locks_and_survives_json(name, variant):
 
 
 # Other data, or a shrunk one's twin: the same step.
-SAME = (",tfds", "stage2_medium,smoke")
+SAME = (",tfds", "stage2_medium,smoke", "stage2_100,smoke", "stage2_300,smoke")
 
 
 @pytest.mark.parametrize(

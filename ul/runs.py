@@ -122,7 +122,7 @@ def source(config: Settings, split: str):
     """Images of a split as they lie there, often larger than wanted.
 
     Raises:
-      DataError: more classes than the config says.
+      DataError: more classes than the config says, or other text.
     """
     data = config.data
     found = build.of_kind(
@@ -137,7 +137,13 @@ def source(config: Settings, split: str):
             f"the data have {found.num_classes} classes, but data.num_classes is "
             f"{data.num_classes}; set it to {found.num_classes}"
         )
-    return found
+    told = getattr(found, "text_shape", (0, 0))
+    if data.text not in ((0, 0), told):
+        raise DataError(
+            f"data.text is {data.text}, (tokens, channels), but the data have {told}; set "
+            "it to that"
+        )
+    return found if data.text == told else kinds.without_text(found)
 
 
 def eval_batches(config: Settings, examples, count: int):

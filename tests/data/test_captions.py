@@ -47,10 +47,10 @@ def test_the_caption_names_the_digit_and_the_colour(held_out):
 def test_words_are_fixed_unit_vectors_padded_with_zeros(held_out):
     found = captions.embedded("the digit three in red")
     assert found["text"].shape == held_out.text_shape == (12, 32)
-    assert found["text"].dtype == np.float32
+    assert found["text"].dtype == np.float16
     assert found["text_length"] == 5 and found["text_length"].dtype == np.int32
-    norms = np.linalg.norm(found["text"], axis=1)
-    np.testing.assert_allclose(norms, [1.0] * 5 + [0.0] * 7, atol=1e-6)
+    norms = np.linalg.norm(found["text"].astype(np.float32), axis=1)
+    np.testing.assert_allclose(norms, [1.0] * 5 + [0.0] * 7, atol=1e-3)
     np.testing.assert_array_equal(
         found["text"][2], captions.embedded("three , red")["text"][0]
     )

@@ -30,8 +30,14 @@ def base_module(config: configs.Base | configs.Pixels) -> ViT | UViT:
                 f"decoder's downsampling {factor}"
             )
         return decoder
+    told = config.data.text[1]
     made = parts.network(
-        "base", ViT, config.base, config.dtype, num_classes=config.data.num_classes
+        "base",
+        ViT,
+        config.base,
+        config.dtype,
+        num_classes=0 if told else config.data.num_classes,
+        text_channels=told,
     )
     parts.check_levels("base", made, config.latent_shape)
     return made
@@ -61,7 +67,12 @@ class Field(NamedTuple):
 
 
 def conditions(config: configs.Generators) -> dict[str, Field]:
-    """What a sample can be asked to be."""
+    """What a sample can be asked to be: with text, nothing else."""
+    if config.data.text != (0, 0):
+        return {
+            "text": Field(config.data.text, jnp.float16, 0.0),
+            "text_length": Field((), jnp.int32, 0),
+        }
     return {"label": Field((), jnp.int32, config.data.num_classes)}
 
 

@@ -61,7 +61,7 @@ def vector(word: str) -> np.ndarray:
 
 
 def embedded(caption: str) -> Example:
-    """`text` float32 [TOKENS, CHANNELS], a word a row and zeros after; `text_length`.
+    """`text` float16 [TOKENS, CHANNELS], a word a row and zeros after; `text_length`.
 
     Raises:
       ConfigError: a word that no caption has, or too many words.
@@ -76,7 +76,7 @@ def embedded(caption: str) -> Example:
         raise ConfigError(
             f"text {caption!r} has {len(words)} words; at most {TOKENS} can be told"
         )
-    text = np.zeros((TOKENS, CHANNELS), np.float32)
+    text = np.zeros((TOKENS, CHANNELS), np.float16)
     for row, word in zip(text, words, strict=False):
         row[:] = vector(word)
     return {"text": text, "text_length": np.int32(len(words))}

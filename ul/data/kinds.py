@@ -16,3 +16,13 @@ SOURCES: dict[str, Callable[..., Any]] = {
     "tfds": sources.tfds,
     "arrays": sources.arrays,
 }
+
+
+def without_text(source) -> sources.Items:
+    """Images and labels alone of a source that has captions."""
+
+    def get(i):
+        found = source[i]
+        return {"image": found["image"], "label": found["label"]}
+
+    return sources.Items(len(source), get, source.num_classes)

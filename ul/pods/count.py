@@ -65,7 +65,7 @@ def networks(config: Common) -> dict[str, Count]:
         return found
     module, shape = base_module(config), build.latent_shape(config)  # type: ignore[arg-type]
     if isinstance(module, ViT):
-        return {"base": closed_form.vit(module, shape, on_data=True)}
+        return {"base": closed_form.vit(module, shape, True, config.data.text)}
     sees = config.data.num_classes + 1
     return {"decoder": closed_form.uvit(module, shape, sees, on_data=True)}
 
