@@ -14,6 +14,7 @@ from ul.evals import archive, measures, rate
 from ul.evals.classifier import Classifier
 from ul.evals.features import pixels
 from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
+from ul.evaluation import judges
 from ul.evaluation import request as requests
 from ul.evaluation.asked import Asked, asked
 from ul.evaluation.records import (
@@ -28,9 +29,6 @@ from ul.evaluation.records import (
 from ul.evaluation.request import Request
 from ul.evaluation.shared import Shared, needs_of
 from ul.train.writer import grid
-
-# Sources whose classes a simple classifier of real images can tell apart.
-CLASSIFIED = {"digits"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +86,11 @@ def generator(request: Request, shared: Shared) -> dict:
 
 
 def _applies(name: str, gen: api.Generator) -> bool:
-    """Of the two metrics that some runs have not."""
+    """Of the metrics that some runs have not."""
     if name == "base_rate":
         # An encoder's own variance would have to be taken off again: no figure there.
         return isinstance(gen.config, Base) and gen.autoencoder.codec.exact
-    if name == "class_accuracy":
-        return gen.config.data.source["kind"] in CLASSIFIED
-    return True
+    return name not in judges.JUDGES or judges.obstacle(name, gen) is None
 
 
 def _plan(request: Request, shared: Shared, gen: api.Generator, count: int) -> _Plan:
@@ -171,16 +167,9 @@ def _see(
     """Every sample once: its features, the archive, the classifier; some to show."""
     needs = needs_of(plan.metrics)
     extract = Extractor(needs, shared.networks, gen.autoencoder.mesh)
-    seen, right = Statistics(needs), 0.0
+    seen, bench = Statistics(needs), judges.Bench(gen, plan.metrics)
     shown: list[np.ndarray] = []
-    found: dict[str, float] = {}
     most = min(PICTURES * gen.num_classes, PICTURES**2)
-    judge = None
-    if "class_accuracy" in plan.metrics:
-        train = runs.collect(gen.config, "train", measures.FULL)
-        real = runs.collect(gen.config, "eval", measures.FULL)
-        judge = Classifier(train["image"], train["label"])
-        found["class_accuracy_real"] = judge.accuracy(real["image"], real["label"])
     with contextlib.ExitStack() as stack:
         kept = None
         if request.npz is not None:
@@ -192,13 +181,10 @@ def _see(
             seen.add(extract(image))
             if kept is not None:
                 kept.add(image, part["label"])
-            if judge is not None:
-                right += judge.accuracy(image, part["label"]) * len(image)
+            bench.see(image, part)
             if (rest := most - sum(len(s) for s in shown)) > 0:
                 shown.append(image[:rest])
-    if judge is not None:
-        found["class_accuracy"] = right / count
-    return seen, np.concatenate(shown), found
+    return seen, np.concatenate(shown), bench.shares()
 
 
 def _values(plan: _Plan, seen: Statistics) -> dict[str, float]:
@@ -244,7 +230,7 @@ def _protocol(
         protocol["frechet"] = f"{pixels.NAME}: not FID, no pretrained network"
     if "base_rate" in plan.metrics:
         protocol["base_rate"] = "unweighted bound on held-out latents, labels given"
-    if "class_accuracy" in plan.metrics:
+    if judges.JUDGES.keys() & set(plan.metrics):
         protocol["classifier"] = f"{Classifier.name}, trained on the training split"
     return protocol
 

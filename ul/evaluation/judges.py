@@ -1,0 +1,105 @@
+"""Do samples show what was asked for? Classifiers of real images are asked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ul import api, build, runs
+from ul.data.captions import CaptionedDigits
+from ul.evals import measures
+from ul.evals.classifier import Classifier
+
+Rows = Mapping[str, np.ndarray]  # bool [N] by metric
+
+
+class Classes:
+    """The class that was asked for."""
+
+    def __init__(self, gen: api.Generator):
+        train = runs.collect(gen.config, "train", measures.FULL)
+        held_out = runs.collect(gen.config, "eval", measures.FULL)
+        self._classifier = Classifier(train["image"], train["label"])
+        self.real = self.right(held_out["image"], held_out, 0)
+
+    def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows:
+        """Whether each image is of its class."""
+        found = self._classifier.predict(image)
+        return {"class_accuracy": found == asked["label"]}
+
+
+class Words:
+    """The digit and the colour in the caption of captioned_digits; in grey, by the pixels'
+    largest channel, and by all of them."""
+
+    def __init__(self, gen: api.Generator):
+        self._source = runs.source(gen.config, "eval")
+        train, source = _whole(gen, "train"), runs.source(gen.config, "train")
+        colour = _colours(source, range(len(source)))
+        self._digit = Classifier(_grey(train["image"]), train["label"])
+        self._colour = Classifier(train["image"], colour)
+        held_out = _whole(gen, "eval")
+        self.real = self.right(held_out["image"], held_out, 0)
+
+    def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows:
+        """Whether image i shows what the caption of held-out example first + i says."""
+        rows = (i % len(self._source) for i in range(first, first + len(image)))
+        digit = self._digit.predict(_grey(image)) == asked["label"]
+        colour = self._colour.predict(image) == _colours(self._source, rows)
+        return {
+            "text_accuracy": digit & colour,
+            "text_accuracy_digit": digit,
+            "text_accuracy_colour": colour,
+        }
+
+
+def _whole(gen: api.Generator, split: str) -> dict[str, np.ndarray]:
+    """All images of a split, in the source's order: the colours are by it."""
+    return runs.collect(gen.config, split, len(runs.source(gen.config, split)))
+
+
+def _colours(source: CaptionedDigits, rows) -> np.ndarray:
+    return np.asarray([source.colour(i) for i in rows])
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return image.max(-1, keepdims=True)
+
+
+JUDGES = {"class_accuracy": Classes, "text_accuracy": Words}
+
+
+def obstacle(name: str, gen: api.Generator) -> str | None:
+    """Why no judge of that name sits over such a run; None if one can."""
+    kind = gen.config.data.source["kind"]
+    told = "text" in build.conditions(gen.config)
+    fits = {
+        "class_accuracy": kind == "digits",
+        "text_accuracy": kind == "captioned_digits" and told,
+    }
+    return None if fits[name] else "not for a run of this kind"
+
+
+class Bench:
+    """All judges of an evaluation; what they said of every sample so far."""
+
+    def __init__(self, gen: api.Generator, metrics: Sequence[str]):
+        self._judges = [JUDGES[name](gen) for name in metrics if name in JUDGES]
+        self._right: dict[str, int] = {}
+        self._count = 0
+
+    def see(self, image: np.ndarray, asked: Mapping) -> None:
+        """The next samples, in order, and what was asked."""
+        for judge in self._judges:
+            for name, right in judge.right(image, asked, self._count).items():
+                self._right[name] = self._right.get(name, 0) + int(right.sum())
+        self._count += len(image)
+
+    def shares(self) -> dict[str, float]:
+        """Of the samples, and of held-out real images as `.._real`."""
+        found = {name: right / self._count for name, right in self._right.items()}
+        return found | dict(self._of_real())
+
+    def _of_real(self) -> Iterator[tuple[str, float]]:
+        for judge in self._judges:
+            for name, right in judge.real.items():
+                yield f"{name}_real", float(np.mean(right))
