@@ -10,7 +10,8 @@
 --captions: .tsv of `file<TAB>caption`, .jsonl of {file_name, text}, COCO's .json, or a folder
 or tar with a .txt beside each image; of several captions of an image the first is taken.
 --model: a name on the Hugging Face hub or a folder: T5, CLIP, anything with last_hidden_state.
-Run it again after an interruption: shards that are whole stay.
+Run it again after an interruption: shards that are whole stay. --prompts lines.txt, without
+--images and --captions, makes an .npz of each line instead, for launch.sample.
 """
 
 from absl import flags
@@ -23,6 +24,7 @@ _IMAGES = flags.DEFINE_string("images", None, "What launch.import_images wrote."
 _CAPTIONS = flags.DEFINE_list("captions", [], "Files of captions, or a folder or tar.")
 _MODEL = flags.DEFINE_string("model", None, "The text encoder: a hub name or a folder.")
 _OUT = flags.DEFINE_string("out", None, "The directory of the shards.")
+_PROMPTS = flags.DEFINE_string("prompts", None, "A file of captions, one a line.")
 _TOKENS = flags.DEFINE_integer("tokens", 128, "Longer captions are cut.", 1, 4096)
 _DTYPE = flags.DEFINE_enum(
     "compute", "float32", ["float32", "bfloat16"], "The encoder's parameters and sums."
@@ -34,17 +36,24 @@ _MISSING = flags.DEFINE_float(
 )
 
 
+def _encoder() -> captioning.TextEncoder:
+    model, dtype = cli.required(_MODEL), _DTYPE.value
+    return text_encoder.load(model, tokens=_TOKENS.value, dtype=dtype)
+
+
 def main() -> None:
-    image_set, out = cli.required(_IMAGES), cli.required(_OUT)
+    out = cli.required(_OUT)
+    if _PROMPTS.value:
+        count = captioning.embed_prompts(_PROMPTS.value, _encoder(), out)
+        return print(f"{count} captions: {out}")
     if not _CAPTIONS.value:
         raise ConfigError("--captions is missing")
+    image_set = cli.required(_IMAGES)
     manifest = captioning.captions_of(
         image_set,
         _CAPTIONS.value,
         out,
-        text_encoder.load(
-            cli.required(_MODEL), tokens=_TOKENS.value, dtype=_DTYPE.value
-        ),
+        _encoder(),
         batch_size=_BATCH.value,
         shard_examples=_SHARD.value,
         max_missing_fraction=_MISSING.value,

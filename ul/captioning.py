@@ -3,16 +3,21 @@
 import collections
 import dataclasses
 import hashlib
+import io
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 from tqdm import tqdm
 
-from ul.core.errors import DataError
+from ul.core.errors import ConfigError, DataError
+from ul.core.files import write_atomic
 from ul.data import caption_files, images, shards, texts
 from ul.data.shards import Shard, Store
 from ul.data.texts import Text
@@ -67,6 +72,71 @@ def captions_of(
         to.begin(identity, texts.unlike)
         records = _shards(to, said, encoder, shard_examples, batch_size)
         return texts.finish(to, identity, records)
+
+
+def embed_prompts(lines: str, encoder: TextEncoder, out: str) -> int:
+    """The captions in a file, one a line, as an .npz for launch.sample; their number.
+
+    Raises:
+      DataError: the file cannot be read, or says nothing. StorageError: the disk refuses.
+    """
+    try:
+        said = [" ".join(line.split()) for line in open(lines, encoding="utf-8-sig")]
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"--prompts {lines} cannot be read: {e}") from e
+    said = [caption for caption in said if caption]
+    if not said:
+        raise DataError(f"--prompts {lines} has no line that says something")
+    text = np.zeros((len(said), encoder.tokens, encoder.channels), texts.DTYPE)
+    length = np.zeros(len(said), np.int32)
+    for i, caption in enumerate(tqdm(said, unit="caption", desc="embed")):
+        vectors = texts.stored(encoder.embed([caption])[0])
+        text[i, : len(vectors)], length[i] = vectors, len(vectors)
+    content = io.BytesIO()
+    how = {
+        "caption": np.asarray(said),
+        "encoder": np.asarray(_canonical(encoder.identity)),
+    }
+    np.savez(content, text=text, text_length=length, **how)
+    write_atomic(epath.Path(out), content.getvalue())
+    return len(said)
+
+
+def _canonical(identity: dict) -> str:
+    return json.dumps(identity, sort_keys=True)
+
+
+def read_prompts(
+    path: str, source: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """What `embed_prompts` wrote: the condition of a text model, and the captions.
+
+    `source`: the model's data.source; where its captions are at hand, their encoder must
+    be the one of the file.
+
+    Raises:
+      DataError: it is no such file. ConfigError: another encoder made it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            found = {name: data[name] for name in ("text", "text_length")}
+            said, encoder = data["caption"].tolist(), str(data["encoder"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise DataError(
+            f"{path} is no .npz of launch.embed_captions --prompts: {e}"
+        ) from e
+    if source["kind"] == "imported_captions":
+        try:
+            manifest, _ = texts.store(source["captions"]).load({"encoder"})
+        except DataError as e:
+            log.warning("which text encoder it must be cannot be checked: %s", e)
+        else:
+            if (wanted := _canonical(manifest["encoder"])) != encoder:
+                raise ConfigError(
+                    f"{path} was made by another text encoder ({encoder}) than the model's "
+                    f"captions ({wanted})"
+                )
+    return found, said
 
 
 def _identity(captions: list[str]) -> dict:

@@ -317,11 +317,8 @@ def base_run(
     splits that the encoder gave before.
     """
     made, on = build.latent_sampler(config), mesh(config)
-    key = jax.random.key(0)
-    label = np.arange(config.look.pictures, dtype=np.int32) % config.data.num_classes
+    key, root = jax.random.key(0), jax.random.key(config.seed)
     row = np.arange(config.look.pictures, dtype=np.int32)
-
-    root = jax.random.key(config.seed)
 
     def prepare(batch, step):
         if cache is None:
@@ -333,10 +330,12 @@ def base_run(
         rounded = z.astype(config.latent_dtype).astype(np.float32)
         return batch | {"z_clean": rounded}
 
+    examples = dataset(config, "eval") if cache is None else cache.held_out
+    asked = _looked_at(config, examples, row)
     scalars = _held_out(
         config,
         build.base_objective(config, made, label_dropout=0.0),
-        dataset(config, "eval") if cache is None else cache.held_out,
+        examples,
         on,
         lambda batch: prepare(batch, 0),
     )
@@ -346,15 +345,14 @@ def base_run(
             lambda row, **given: encoder.decode(
                 frozen, made.sample(params, given, row, key, 1.0), row, key
             ),
-            {"label": label, "row": row},
+            asked | {"row": row},
             batch_size=config.eval.batch_size,
             on=on,
             check=check,
         )
-        columns = min(config.data.num_classes, len(images))
-        return scalars(params, check), {
-            "samples": grid(images, columns, _scale(config))
-        }
+        columns = config.data.num_classes if "label" in asked else 10
+        picture = grid(images, min(columns, len(images)), _scale(config))
+        return scalars(params, check), {"samples": picture}
 
     return _run(
         config,
@@ -364,6 +362,16 @@ def base_run(
         look=look,
         rate_floor_bpp=0.0,
     )
+
+
+def _looked_at(config: Base | Pixels, examples, row) -> dict[str, np.ndarray]:
+    """What the pictures of training are asked to be: all classes in turn, or more than a
+    class of the first held-out examples."""
+    names = build.conditions(config).keys()
+    if names == {"label"}:
+        return {"label": row % config.data.num_classes}
+    found = pipeline.assemble(examples, row % len(examples), row, len(row))
+    return {name: found[name] for name in names}
 
 
 def _scale(config: Common) -> int:

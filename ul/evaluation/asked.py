@@ -30,3 +30,11 @@ def asked(request: Request, gen: api.Generator, count: int) -> tuple[Asked, str]
         return {name: np.stack([f[name] for f in found]) for name in found[0]}
 
     return part, f"of the {len(examples)} held-out examples, i mod {len(examples)}"
+
+
+def captions(gen: api.Generator, count: int) -> list[str]:
+    """What the first samples are asked for in words; none of a model that takes none."""
+    if "text" not in build.conditions(gen.config):
+        return []
+    source = runs.source(gen.config, "eval")
+    return [source.caption(i % len(source)) for i in range(count)]

@@ -16,7 +16,7 @@ from ul.evals.features import pixels
 from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
 from ul.evaluation import judges
 from ul.evaluation import request as requests
-from ul.evaluation.asked import Asked, asked
+from ul.evaluation.asked import Asked, asked, captions
 from ul.evaluation.records import (
     PICTURES,
     Record,
@@ -72,6 +72,8 @@ def generator(request: Request, shared: Shared) -> dict:
         result["frechet_features"] = pixels.NAME
     if "base_rate" in plan.metrics:
         result["base_rate_bpp"], result["base_rate_bpp_sem"] = _base_rate(gen)
+    if said_of := captions(gen, len(shown)):
+        result["captions"] = said_of
     record = Record(
         evaluation="generation",
         stem=f"generation-guidance{request.guidance:g}",
@@ -81,8 +83,14 @@ def generator(request: Request, shared: Shared) -> dict:
         skipped=plan.skipped,
         protocol=_protocol(request, shared, gen, plan) | {"labels": said},
     )
-    columns = min(gen.num_classes, PICTURES)
+    columns = _columns(gen)
     return write(where, record, grid(shown, columns, zoom(shown)))
+
+
+def _columns(gen: api.Generator) -> int:
+    """Of a picture: a class each, where there are classes to ask for."""
+    classes = "label" in build.conditions(gen.config)
+    return min(gen.num_classes, PICTURES) if classes else PICTURES
 
 
 def _applies(name: str, gen: api.Generator) -> bool:
@@ -146,7 +154,7 @@ def sampled(
         for first in range(0, count, size):
             part = wanted(first, min(first + size, count))
             image = gen.sample(
-                part["label"],
+                part,
                 guidance=guidance,
                 seed=seed,
                 first=first,
@@ -169,7 +177,7 @@ def _see(
     extract = Extractor(needs, shared.networks, gen.autoencoder.mesh)
     seen, bench = Statistics(needs), judges.Bench(gen, plan.metrics)
     shown: list[np.ndarray] = []
-    most = min(PICTURES * gen.num_classes, PICTURES**2)
+    most = PICTURES * _columns(gen)
     with contextlib.ExitStack() as stack:
         kept = None
         if request.npz is not None:

@@ -1,6 +1,7 @@
 """Do samples show what was asked for? Classifiers of real images are asked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +11,14 @@ from ul.evals import measures
 from ul.evals.classifier import Classifier
 
 Rows = Mapping[str, np.ndarray]  # bool [N] by metric
+
+
+class Judge(Protocol):
+    """right: which images show what was asked. real: of held-out images, the same."""
+
+    real: Rows
+
+    def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows: ...
 
 
 class Classes:
@@ -65,7 +74,10 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return image.max(-1, keepdims=True)
 
 
-JUDGES = {"class_accuracy": Classes, "text_accuracy": Words}
+JUDGES: dict[str, Callable[[api.Generator], Judge]] = {
+    "class_accuracy": Classes,
+    "text_accuracy": Words,
+}
 
 
 def obstacle(name: str, gen: api.Generator) -> str | None:

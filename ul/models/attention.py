@@ -8,12 +8,11 @@ from ul.core import mesh
 from ul.models.conditioning import Modulation
 from ul.models.products import Dense
 from ul.models.remat import remat
-from ul.models.text import Text
 
 
 class Attention(nn.Module):
     """Full self-attention with RMS-normed queries and keys; text, where there is some,
-    has keys and values besides.
+    has keys and values besides (models/text.py).
 
     `implementation` goes to jax.nn.dot_product_attention: "xla", or "cudnn", which
     raises on shapes it does not support.
@@ -24,7 +23,7 @@ class Attention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, text: Text | None = None):
+    def __call__(self, x, text=None):
         width, length = x.shape[-1], None
         qkv = Dense(3 * width, dtype=self.dtype, name="qkv")(x)
         q, k, v = (self._heads(part) for part in jnp.split(qkv, 3, axis=-1))
@@ -61,7 +60,7 @@ class Block(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, cond, text: Text | None = None):
+    def __call__(self, x, cond, text=None):
         """x [B, N, width] -> (the same, None): the form `nn.scan` takes."""
         x = mesh.constrain(x)
         width = x.shape[-1]
@@ -96,7 +95,7 @@ class Blocks(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, cond, text: Text | None = None):
+    def __call__(self, x, cond, text=None):
         shape = x.shape
         position = self.param("position", nn.initializers.normal(0.02), shape[1:])
         x = (x + position[None].astype(x.dtype)).reshape(shape[0], -1, shape[-1])
