@@ -93,11 +93,13 @@ def embed_prompts(lines: str, encoder: TextEncoder, out: str) -> int:
         vectors = texts.stored(encoder.embed([caption])[0])
         text[i, : len(vectors)], length[i] = vectors, len(vectors)
     content = io.BytesIO()
-    how = {
-        "caption": np.asarray(said),
-        "encoder": np.asarray(_canonical(encoder.identity)),
-    }
-    np.savez(content, text=text, text_length=length, **how)
+    np.savez(
+        content,
+        text=text,
+        text_length=length,
+        caption=np.asarray(said),
+        encoder=np.asarray(_canonical(encoder.identity)),
+    )
     write_atomic(epath.Path(out), content.getvalue())
     return len(said)
 
