@@ -175,6 +175,12 @@ class Generator:
                 found[name] = self._label(given[name])
             else:
                 found[name] = _entry(name, given[name], field.shape, field.dtype)
+        if "text" in fields:
+            tokens, length = fields["text"].shape[0], found["text_length"]
+            if length.min() < 0 or length.max() > tokens:
+                raise DataError(
+                    f"text_length must be 0..{tokens}, the tokens; 0 is no text"
+                )
         if len({len(value) for value in found.values()}) != 1:
             counts = ", ".join(f"{n}: {len(v)}" for n, v in found.items())
             raise DataError(f"conditions of unlike number of samples ({counts})")

@@ -6,6 +6,7 @@ they come padded with zeros, and with their number.
 """
 
 import difflib
+import functools
 import zlib
 
 import numpy as np
@@ -54,6 +55,7 @@ VOCABULARY = frozenset(
 _KNOWN = ", ".join(sorted(VOCABULARY))
 
 
+@functools.cache
 def vector(word: str) -> np.ndarray:
     """The word's unit vector, float32 [CHANNELS]; the same everywhere."""
     drawn = np.random.default_rng(zlib.crc32(word.encode())).standard_normal(CHANNELS)

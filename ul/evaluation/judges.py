@@ -41,13 +41,15 @@ class Words:
     largest channel, and by all of them."""
 
     def __init__(self, gen: api.Generator):
-        self._source = runs.source(gen.config, "eval")
-        train, source = _whole(gen, "train"), runs.source(gen.config, "train")
-        colour = _colours(source, range(len(source)))
-        self._digit = Classifier(_grey(train["image"]), train["label"])
-        self._colour = Classifier(train["image"], colour)
-        held_out = _whole(gen, "eval")
-        self.real = self.right(held_out["image"], held_out, 0)
+        train, self._source = (runs.source(gen.config, s) for s in ("train", "eval"))
+        image, label = _whole(train)
+        grey = _grey(image)
+        # Every digit comes in all colours: once is enough.
+        _, once = np.unique(grey.reshape(len(grey), -1), axis=0, return_index=True)
+        self._digit = Classifier(grey[once], label[once])
+        self._colour = Classifier(image, _colours(train, range(len(train))))
+        image, label = _whole(self._source)
+        self.real = self.right(image, {"label": label}, 0)
 
     def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows:
         """Whether image i shows what the caption of held-out example first + i says."""
@@ -61,9 +63,12 @@ class Words:
         }
 
 
-def _whole(gen: api.Generator, split: str) -> dict[str, np.ndarray]:
-    """All images of a split, in the source's order: the colours are by it."""
-    return runs.collect(gen.config, split, len(runs.source(gen.config, split)))
+def _whole(source: CaptionedDigits) -> tuple[np.ndarray, np.ndarray]:
+    """All images and their labels, in order."""
+    found = [source[i] for i in range(len(source))]
+    return np.stack([f["image"] for f in found]), np.asarray(
+        [f["label"] for f in found]
+    )
 
 
 def _colours(source: CaptionedDigits, rows) -> np.ndarray:
