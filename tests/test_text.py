@@ -11,9 +11,9 @@ from absl.testing import flagsaver
 from launch import prompts
 from tests import untrained
 from tests.test_captioning import TOKENS, encoder
-from ul import api, build, captioning, config, evaluation, runs
+from ul import api, build, caches, captioning, config, evaluation, runs
 from ul.core.errors import ConfigError, DataError
-from ul.data import captions
+from ul.data import captions, kinds
 from ul.data.captions import COLOURS
 from ul.evals.networks import Networks
 from ul.evaluation import judges
@@ -50,6 +50,24 @@ def test_text_goes_where_the_config_wants_it():
     assert runs.dataset(parsed("stage1"), "eval")[5].keys() == {"image", "label"}
     batch = next(runs.eval_batches(parsed(), runs.dataset(parsed(), "eval"), 4))
     assert batch["text"].shape == (4, 12, 32) and batch["text_length"].dtype == np.int32
+
+
+def test_cached_latents_have_the_captions_of_their_images():
+    source = runs.source(parsed(), "eval")
+    items = [{"z_clean": i, "label": 0} for i in range(2 * len(source))]
+    joined = kinds.WithText(items, source)
+    found = joined[len(source) + 3]
+    assert len(joined) == len(items) and found["z_clean"] == len(source) + 3
+    np.testing.assert_array_equal(found["text"], source[3]["text"])
+    codec = types.SimpleNamespace(exact=True)
+    told, plain = (
+        parsed(),
+        untrained.parsed("captions", "stage2", data={"text": (0, 0)}),
+    )
+    one, other = (caches.identity(c, codec, {}) for c in (told, plain))
+    assert one == other
+    image = runs.fixed(runs.untold(told), "train")[4]
+    assert image.keys() == {"image", "label"}
 
 
 def test_other_text_than_the_data_have_is_refused():

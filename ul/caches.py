@@ -8,7 +8,7 @@ from ul import runs
 from ul.config import Base
 from ul.core import processes
 from ul.core.errors import ConfigError
-from ul.data import latents, pipeline
+from ul.data import kinds, latents, pipeline
 from ul.data.latents import Cache
 from ul.evals.codec import Codec
 
@@ -19,6 +19,7 @@ def identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
     Raises:
       ConfigError: no cache can hold what this config trains on.
     """
+    config = runs.untold(config)  # one cache for any text encoder
     data = config.data
     if not codec.exact:
         raise ConfigError(
@@ -69,9 +70,14 @@ def opened(config: Base, wanted: dict, known: dict) -> Cache:
     begun = known.get("manifest") == name
     part = None if begun else (processes.index(), processes.count())
     cache.verify(manifest, part=part)
+    train: Any
+    held_out: Any
     train, held_out = (
         latents.Latents(cache, manifest, split) for split in ("train", "eval")
     )
+    if config.data.text != (0, 0):
+        train = kinds.WithText(train, runs.source(config, "train"))
+        held_out = kinds.WithText(held_out, runs.source(config, "eval"))
     facts = {"path": config.latents, "manifest": name}
     order = pipeline.in_turn(held_out)
     return Cache(pipeline.endless(train, config.seed), order, facts)

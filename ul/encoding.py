@@ -72,7 +72,9 @@ def _shards(parsed: config.Base, ae, out: Store, identity: dict) -> list[dict]:
     found = {shard: out.finished(shard) for shard in own}
     missing = [shard for shard in own if found[shard] is None]
     log.info("%d of %d shards are there", len(own) - len(missing), len(own))
-    examples = {split: runs.fixed(parsed, split) for split in identity["splits"]}
+    examples = {
+        split: runs.fixed(runs.untold(parsed), split) for split in identity["splits"]
+    }
     seconds = parsed.watchdog.evaluation
     most = max(map(int, processes.gather("missing", str(len(missing)), seconds)))
     with _bar(missing) as bar:

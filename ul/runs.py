@@ -1,5 +1,6 @@
 """A config's run: data, mesh and everything else the loop needs, for either stage."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -144,6 +145,13 @@ def source(config: Settings, split: str):
             "it to that"
         )
     return found if data.text == told else kinds.without_text(found)
+
+
+def untold(config: Any) -> Any:
+    """The same, told nothing in words: what its latents depend on."""
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, text=(0, 0))
+    )
 
 
 def eval_batches(config: Settings, examples, count: int):

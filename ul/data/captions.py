@@ -111,13 +111,19 @@ class CaptionedDigits:
         colour = tuple(COLOURS)[self.colour(i)]
         return TEMPLATES[drawn].format(digit=DIGITS[digit], colour=colour)
 
-    def __getitem__(self, i) -> Example:
-        i = int(i)
+    def told(self, i: int) -> Example:
+        """Item i's caption, embedded."""
+        return embedded(self.caption(i))
+
+    def picture(self, i: int) -> Example:
+        """Item i's image and label."""
         grey = self._digits[i % len(self._digits)]
         colour = np.array(tuple(COLOURS.values())[self.colour(i)], np.uint16)
         image = (grey["image"] * colour // 255).astype(np.uint8)
-        found = {"image": image, "label": grey["label"]}
-        return found | embedded(self.caption(i))
+        return {"image": image, "label": grey["label"]}
+
+    def __getitem__(self, i) -> Example:
+        return self.picture(int(i)) | self.told(int(i))
 
 
 def captioned_digits(split: str, shape: Shape) -> CaptionedDigits:

@@ -20,9 +20,21 @@ SOURCES: dict[str, Callable[..., Any]] = {
 
 def without_text(source) -> sources.Items:
     """Images and labels alone of a source that has captions."""
+    return sources.Items(len(source), source.picture, source.num_classes)
 
-    def get(i):
-        found = source[i]
-        return {"image": found["image"], "label": found["label"]}
 
-    return sources.Items(len(source), get, source.num_classes)
+class WithText:
+    """Latents, or what else stands for the images of a source, with its captions.
+
+    There may be several for an image: item i is of image i mod the images there are.
+    """
+
+    def __init__(self, items, source):
+        self._items, self._source = items, source
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, i) -> sources.Example:
+        i = int(i)
+        return self._items[i] | self._source.told(i % len(self._source))

@@ -140,12 +140,19 @@ class Captioned:
         """What image i is called; "" where it has no caption."""
         return self._texts[i].caption
 
-    def __getitem__(self, i) -> Example:
-        vectors = self._texts[int(i)].vectors
+    def told(self, i: int) -> Example:
+        """Image i's caption, embedded."""
+        vectors = self._texts[i].vectors
         text = np.zeros(self.text_shape, DTYPE)
         text[: len(vectors)] = vectors
-        said = {"text": text, "text_length": np.int32(len(vectors))}
-        return self._pictures[i] | said
+        return {"text": text, "text_length": np.int32(len(vectors))}
+
+    def picture(self, i: int) -> Example:
+        """Image i and its label; no text is read."""
+        return self._pictures[i]
+
+    def __getitem__(self, i) -> Example:
+        return self.picture(int(i)) | self.told(int(i))
 
 
 def imported_captions(
