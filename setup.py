@@ -44,6 +44,8 @@ setup(
         # launch.convert reads the public weights of feature networks.
         "convert": ["torch>=2.6"],
         "clip": ["tokenizers>=0.21"],  # captions of the CLIP score
+        # launch.embed_captions runs the text encoder that the user names.
+        "text": ["protobuf", "sentencepiece", "torch>=2.6", "transformers>=5"],
         "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.18"],
         "wandb": ["wandb"],
         "test": [

@@ -5,8 +5,9 @@
     python -m launch.train --config experiments/imagenet512.py:stage1 --workdir W \\
         --config.data.source.path=/data/imagenet512
 
---train and --eval: a folder of class folders, a tar of them, or a tar of class tars; nothing
-is unpacked. Run it again after an interruption: shards that are whole stay.
+--train and --eval: a folder of class folders, a tar of them, or a tar of class tars; of any
+depth with --one_class, as for captions (launch.embed_captions); nothing is unpacked.
+Run it again after an interruption: shards that are whole stay.
 """
 
 import os
@@ -15,12 +16,14 @@ from absl import flags
 
 from launch import cli
 from ul import importing
+from ul.core.errors import ConfigError
 
 _TRAIN = flags.DEFINE_string("train", None, "Training images: a folder or a tar.")
 _EVAL = flags.DEFINE_string("eval", None, "Held-out images: a folder or a tar.")
 _LABELS = flags.DEFINE_string(
     "eval_labels", None, "Lines `file class`, or classes alone in the files' order."
 )
+_ONE = flags.DEFINE_bool("one_class", False, "Folders are no classes.")
 _OUT = flags.DEFINE_string("out", None, "The directory of the shards.")
 _SIZE = flags.DEFINE_integer("size", 512, "Pixels a side.", 8, 4096)
 _SHARD = flags.DEFINE_integer("shard_examples", 1024, "Files of a shard.", 1)
@@ -31,12 +34,17 @@ _BAD = flags.DEFINE_float(
 
 
 def main() -> None:
+    if _ONE.value and _LABELS.value:
+        raise ConfigError(
+            "--eval_labels says classes, and --one_class that there are none"
+        )
     paths = {"train": cli.required(_TRAIN), "eval": cli.required(_EVAL)}
     manifest = importing.images_of(
         paths,
         cli.required(_OUT),
         size=_SIZE.value,
         labels=_LABELS.value,
+        one_class=_ONE.value,
         shard_examples=_SHARD.value,
         jobs=_JOBS.value,
         max_bad_fraction=_BAD.value,

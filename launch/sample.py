@@ -2,15 +2,18 @@
 
 python -m launch.sample --workdir runs/s2 --num 100 --grid --out samples.png
 python -m launch.sample --workdir runs/s2 --num 16 --labels 3 --out samples/
+python -m launch.sample --workdir runs/c2 --num 16 --text "a red three" --out samples/
 """
 
-import numpy as np
+import json
+
 from absl import flags
 from etils import epath
 
-from launch import cli
+from launch import cli, prompts
 from ul import api
 from ul.core.errors import ConfigError
+from ul.core.files import write_atomic
 from ul.train.writer import grid, save_png
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The stage-2 run.")
@@ -18,7 +21,6 @@ _OUT = flags.DEFINE_string(
     "out", None, "A folder for PNG files, or a file with --grid."
 )
 _NUM = flags.DEFINE_integer("num", 16, "How many images.")
-_LABELS = flags.DEFINE_list("labels", [], "Classes to go round; all of them if unset.")
 _GUIDANCE = flags.DEFINE_float("guidance", 1.0, "1 is no guidance.")
 _GUIDE = flags.DEFINE_string(
     "guide", None, "A lesser stage 2 to guide away from: WORKDIR[:step][@weights]."
@@ -52,21 +54,17 @@ def main() -> None:
         stage1_workdir=_STAGE1.value,
         guide=_GUIDE.value,
     )
-    try:
-        classes = [int(label) for label in _LABELS.value] or range(
-            generator.num_classes
-        )
-    except ValueError as e:
-        raise ConfigError(f"--labels {_LABELS.value} are not whole numbers") from e
-    labels = np.resize(np.asarray(classes), _NUM.value)
+    condition, said = prompts.asked(generator, _NUM.value)
     images = generator.sample(
-        labels.tolist(), guidance=_GUIDANCE.value, seed=_SEED.value, progress=True
+        condition, guidance=_GUIDANCE.value, seed=_SEED.value, progress=True
     )
     if _GRID.value:
         save_png(out, grid(images, _COLUMNS.value, _SCALE.value))
+        if "text" in condition:
+            write_atomic(out.with_suffix(".json"), json.dumps(said, indent=2))
     else:
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            save_png(out / f"{i:06d}-class{label}.png", image)
+        for i, image in enumerate(images):
+            save_png(out / prompts.file_name(i, said[i]), image)
     print(f"{len(images)} images, step {generator.step}: {out}")
 
 

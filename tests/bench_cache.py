@@ -19,7 +19,7 @@ import jax
 from etils import epath
 
 from experiments import photos
-from ul import build, caches, config, runs
+from ul import build, caches, config, runs, splits
 from ul.core import mesh as meshes
 from ul.data import latents, pipeline
 from ul.train import loop
@@ -56,7 +56,7 @@ def cache(stage2, codec, params, out: epath.Path) -> latents.Cache:
     identity["shard_examples"] = 4096
     records = []
     for shard in latents.plan(identity):
-        examples = runs.fixed(stage2, shard.split)
+        examples = splits.fixed(stage2, shard.split)
         batches = (
             batch | {"z_clean": jax.device_get(codec.encode(params, batch["image"]))}
             for batch in pipeline.in_order(

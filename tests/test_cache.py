@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.running import DIGITS, ROOT, Together, wait_for
-from ul import api, build, caches, config, encoding, runs, session
+from ul import api, build, caches, config, encoding, session, splits
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError, DataError
 from ul.data import latents
@@ -142,7 +142,7 @@ def shifted(tmp_path, trained, count):
     """Other images in the place of the digits: a level brighter, `count` of them."""
     paths = {}
     for split in ("train", "eval"):
-        found = runs.collect(digits(trained / "smoke"), split, 10**6)
+        found = splits.collect(digits(trained / "smoke"), split, 10**6)
         image = np.minimum(found["image"], 254) + np.uint8(split == "train")
         paths[split] = str(tmp_path / f"{split}.npz")
         n = count if split == "train" else None

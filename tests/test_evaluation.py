@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ul import build, config, runs
+from ul import build, config, runs, splits
 from ul.core.errors import ConfigError, DataError
 from ul.evals import paper, reconstruction, report
 from ul.evaluation import Request, picture
@@ -136,8 +136,8 @@ def test_metrics_of_videos_are_refused_for_images_by_name():
 
 
 def test_a_folder_is_sampled_from_all_its_classes():
-    np.testing.assert_array_equal(runs.spread(5, 9), np.arange(5))
-    chosen = runs.spread(10_000, 1000)
+    np.testing.assert_array_equal(splits.spread(5, 9), np.arange(5))
+    chosen = splits.spread(10_000, 1000)
     assert len(set(chosen)) == 1000 and np.all(np.diff(chosen) > 0)
     # Of a hypergeometric count in each tenth, within four standard errors.
     counts = np.bincount(chosen // 1000)
@@ -145,9 +145,9 @@ def test_a_folder_is_sampled_from_all_its_classes():
 
 
 def test_parts_are_whole_batches_and_never_all():
-    assert runs.rows_at_once((8, 8, 1), 256) == 1024
-    assert runs.rows_at_once((8, 8, 1), 360) == 1080
-    assert runs.rows_at_once((512, 512, 3), 64) == 384
+    assert splits.rows_at_once((8, 8, 1), 256) == 1024
+    assert splits.rows_at_once((8, 8, 1), 360) == 1080
+    assert splits.rows_at_once((512, 512, 3), 64) == 384
 
 
 def test_unlike_counts_never_share_a_column():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage
 
-from ul import build, config, runs
+from ul import build, config, runs, splits
 from ul.core.errors import ConfigError
 from ul.train import state, step
 
@@ -26,6 +26,8 @@ VARIANTS = [
         "single_stage",
         "imagenet512",
         "external",
+        "captions",
+        "text_to_image",
     )
     for variant in importlib.import_module(f"experiments.{name}").VARIANTS
 ]
@@ -52,7 +54,7 @@ def test_parses_locks_and_survives_json(name, variant):
 
 
 # Other data, or a shrunk one's twin: the same step.
-SAME = (",tfds", "stage2_medium,smoke")
+SAME = (",tfds", "stage2_medium,smoke", "stage2_100,smoke", "stage2_300,smoke")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_stages_of_other_sides_fit_each_other_and_their_data():
     below, above = (resized("photos", s, 32, 48) for s in ("stage1", "stage2"))
     build.check_stage1(above, below)
     for split in ("train", "eval"):
-        assert runs.dataset(above, split)[0]["image"].shape == (32, 48, 3)
+        assert splits.dataset(above, split)[0]["image"].shape == (32, 48, 3)
     with pytest.raises(ConfigError, match=r"latent_shape is \(8, 12, 8\) but"):
         build.check_stage1(above, resized("photos", "stage1", 48, 32))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ul import build, config, planning, runs
+from ul import build, config, planning, splits
 from ul.core.errors import ConfigError, StorageError
 from ul.diffusion import waterfilling
 from ul.evals.reconstruction import covariance_spectrum
@@ -42,7 +42,7 @@ def table(text):
 
 
 def test_rows_are_water_filling_of_the_training_images(plan):
-    image = runs.collect(parsed(), "train", 10_000)["image"]
+    image = splits.collect(parsed(), "train", 10_000)["image"]
     variances = covariance_spectrum(image)
     for r in plan.rows:
         precision = waterfilling.posterior_precision(r.factor, r.bias)
@@ -164,7 +164,7 @@ def _blank(indices):
     ],
 )
 def test_arguments_out_of_range_are_said_before_reading(given, message, monkeypatch):
-    monkeypatch.setattr(planning.runs, "plain_train", None)
+    monkeypatch.setattr(planning.splits, "plain_train", None)
     with pytest.raises(ConfigError, match=message):
         planning.prepare(parsed(), **(dict(factors=FACTORS, biases=BIASES) | given))
 

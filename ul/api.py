@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -139,15 +139,16 @@ class Generator:
 
     def sample_latents(
         self,
-        labels: Sequence[int] | np.ndarray,
+        asked: Sequence[int] | np.ndarray | Mapping[str, np.ndarray],
         *,
         guidance: float = 1.0,
         seed: int = 0,
         first: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
-        """Labels [N] to noisy z_0 [N, h, w, c], ready for `decode(z, noisy=True)`."""
-        condition = {"label": self._label(labels)}
+        """What `sample` takes to noisy z_0 [N, h, w, c], ready for `decode(noisy=True)`."""
+        condition = self._condition(asked)
+        count = len(next(iter(condition.values())))
         if not math.isfinite(guidance):
             raise ConfigError(f"guidance is {guidance}; it must be a finite number")
         key, scale = seed_key(seed), float(guidance)
@@ -157,9 +158,33 @@ class Generator:
             lambda row, **condition: self.sampler.sample(
                 self.params, condition, row, key, scale, guide
             ),
-            row=_rows(labels, first),
+            row=np.arange(first, first + count, dtype=np.int32),
             **condition,
         )
+
+    def _condition(self, asked) -> dict[str, np.ndarray]:
+        """Every entry that the model takes, of its shape and type; labels may come alone."""
+        given = asked if isinstance(asked, Mapping) else {"label": asked}
+        fields, found = build.conditions(self.config), {}
+        for name, field in fields.items():
+            if name not in given:
+                raise DataError(
+                    f"this model is asked by {', '.join(fields)}; {name} is missing"
+                )
+            if name == "label":
+                found[name] = self._label(given[name])
+            else:
+                found[name] = _entry(name, given[name], field.shape, field.dtype)
+        if "text" in fields:
+            tokens, length = fields["text"].shape[0], found["text_length"]
+            if length.min() < 0 or length.max() > tokens:
+                raise DataError(
+                    f"text_length must be 0..{tokens}, the tokens; 0 is no text"
+                )
+        if len({len(value) for value in found.values()}) != 1:
+            counts = ", ".join(f"{n}: {len(v)}" for n, v in found.items())
+            raise DataError(f"conditions of unlike number of samples ({counts})")
+        return found
 
     def _label(self, labels) -> np.ndarray:
         label = np.asarray(labels)
@@ -178,20 +203,21 @@ class Generator:
 
     def sample(
         self,
-        labels: Sequence[int] | np.ndarray,
+        asked: Sequence[int] | np.ndarray | Mapping[str, np.ndarray],
         *,
         guidance: float = 1.0,
         seed: int = 0,
         first: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
-        """Labels [N] to uint8 images [N, H, W, C]. guidance 1 is none.
+        """Labels [N], or a dict of what else the model is asked by, to uint8 images
+        [N, H, W, C]. guidance 1 is none.
 
-        Image i depends on labels[i], `seed` and first + i alone, so 50,000 samples can
-        be drawn in parts.
+        A text model takes {"text": [N, L, channels], "text_length": [N]}. Image i depends
+        on row i, `seed` and first + i alone, so 50,000 samples can be drawn in parts.
         """
         how: dict[str, Any] = dict(seed=seed, first=first, progress=progress)
-        z_0 = self.sample_latents(labels, guidance=guidance, **how)
+        z_0 = self.sample_latents(asked, guidance=guidance, **how)
         return self.autoencoder.decode(z_0, noisy=True, **how)
 
 
@@ -336,6 +362,18 @@ def seed_key(seed: int):
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed is {seed}; it must be in [0, 2^32)")
     return jax.random.key(seed)
+
+
+def _entry(name: str, value, shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An entry [N, *shape] of a condition; its dtype's kind must be right."""
+    found, kind = np.asarray(value), np.dtype(dtype).kind
+    good = found.dtype.kind == kind or kind == "i" and found.dtype.kind == "u"
+    if not good or not len(found) or found.shape[1:] != shape:
+        raise DataError(
+            f"{name} is {found.dtype}{list(found.shape)}; wanted are {np.dtype(dtype).name}"
+            f" [N{''.join(f', {side}' for side in shape)}]"
+        )
+    return found.astype(dtype)
 
 
 def _rows(values, first: int) -> np.ndarray:

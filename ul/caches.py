@@ -4,11 +4,11 @@ import dataclasses
 import json
 from typing import Any
 
-from ul import runs
+from ul import splits
 from ul.config import Base
 from ul.core import processes
 from ul.core.errors import ConfigError
-from ul.data import latents, pipeline
+from ul.data import kinds, latents, pipeline
 from ul.data.latents import Cache
 from ul.evals.codec import Codec
 
@@ -19,6 +19,7 @@ def identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
     Raises:
       ConfigError: no cache can hold what this config trains on.
     """
+    config = splits.untold(config)  # one cache for any text encoder
     data = config.data
     if not codec.exact:
         raise ConfigError(
@@ -26,7 +27,7 @@ def identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
             "new ones in every epoch: they cannot be cached"
         )
     if data.augment == "stream":
-        image = runs.source(config, "train")[0]["image"]
+        image = splits.source(config, "train")[0]["image"]
         if data.flip or image.shape != data.image_shape:
             raise ConfigError(
                 "data.augment is 'stream': every epoch crops and flips anew, which no "
@@ -34,7 +35,7 @@ def identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
                 "and to training"
             )
     ways = {"train": 2 if data.flip else 1, "eval": 1}
-    examples = {split: runs.fixed(config, split) for split in ways}
+    examples = {split: splits.fixed(config, split) for split in ways}
     kept = {k: v for k, v in dataclasses.asdict(data).items() if k != "threads"}
     return {
         "encoder": encoder,
@@ -69,9 +70,14 @@ def opened(config: Base, wanted: dict, known: dict) -> Cache:
     begun = known.get("manifest") == name
     part = None if begun else (processes.index(), processes.count())
     cache.verify(manifest, part=part)
+    train: Any
+    held_out: Any
     train, held_out = (
         latents.Latents(cache, manifest, split) for split in ("train", "eval")
     )
+    if config.data.text != (0, 0):
+        train = kinds.WithText(train, splits.source(config, "train"))
+        held_out = kinds.WithText(held_out, splits.source(config, "eval"))
     facts = {"path": config.latents, "manifest": name}
     order = pipeline.in_turn(held_out)
     return Cache(pipeline.endless(train, config.seed), order, facts)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from ul import api, caches, config, runs
+from ul import api, caches, config, splits
 from ul.core import mesh as meshes
 from ul.core import processes
 from ul.core.errors import ConfigError
@@ -72,7 +72,10 @@ def _shards(parsed: config.Base, ae, out: Store, identity: dict) -> list[dict]:
     found = {shard: out.finished(shard) for shard in own}
     missing = [shard for shard in own if found[shard] is None]
     log.info("%d of %d shards are there", len(own) - len(missing), len(own))
-    examples = {split: runs.fixed(parsed, split) for split in identity["splits"]}
+    examples = {
+        split: splits.fixed(splits.untold(parsed), split)
+        for split in identity["splits"]
+    }
     seconds = parsed.watchdog.evaluation
     most = max(map(int, processes.gather("missing", str(len(missing)), seconds)))
     with _bar(missing) as bar:

@@ -20,6 +20,7 @@ SHARED: dict[str, Callable[[Any, Any], Any]] = {
     "schedule": lambda c, where: c.schedule,
     "shape of latents": lambda c, where: build.latent_shape(c),
     "data.num_classes": lambda c, where: c.data.num_classes,
+    "data.text": lambda c, where: c.data.text,
 }
 
 

@@ -28,6 +28,7 @@ def images_of(
     *,
     size: int,
     labels: str | None = None,
+    one_class: bool = False,
     shard_examples: int,
     jobs: int,
     max_bad_fraction: float,
@@ -35,14 +36,15 @@ def images_of(
     """Write the images of `paths` (train, eval) as shards, or go on with it; the manifest.
 
     A training image's class is its folder or inner tar, in alphabetical order; a held-out
-    one's too, or what the file `labels` says. Shards that are whole stay.
+    one's too, or what the file `labels` says. With `one_class` folders mean nothing, as
+    in data sets with captions. Shards that are whole stay.
 
     Raises:
       UserError: of the kind that its exit code says; finished shards stay.
     """
     with workdir.locked(where):
         to = images.store(where)
-        found, classes = _listed(paths, labels)
+        found, classes = _alike(paths) if one_class else _listed(paths, labels)
         identity = {
             "size": size,
             "made_with": images.made_with(),
@@ -66,6 +68,12 @@ def _identity(listed: Labelled) -> dict:
         line = f"{entry.name}\t{entry.size}\t{label}\n"
         digest.update(line.encode(errors="surrogateescape"))
     return {"files": len(listed), "listing": digest.hexdigest()[:16]}
+
+
+def _alike(paths: dict[str, str]) -> tuple[dict, list[str]]:
+    """Files of both splits in the order of their names, all of one class."""
+    found = {s: [(e, 0) for e in _entries(path)] for s, path in paths.items()}
+    return found, ["image"]
 
 
 def _listed(paths: dict[str, str], labels: str | None) -> tuple[dict, list[str]]:
@@ -104,7 +112,7 @@ def _classes(path: str, entries: list[Entry]) -> list[str]:
     if loose:
         raise DataError(
             f"--train {path} has no class folders or tars; put each class's "
-            "images in a folder of its own"
+            "images in a folder of its own, or give --one_class"
         )
     if len(classes) == 1 and all(entry.name.count("/") > 1 for entry in entries):
         raise DataError(
@@ -205,6 +213,7 @@ def _write(
     to: Store, shard: Shard, part: Labelled, identity: dict, jobs: int, bar: tqdm
 ) -> dict:
     bad: list[dict] = []
+    names: list[str] = []
     count = collections.Counter[int]()
 
     def get(i: int) -> tuple[bytes, str]:
@@ -227,6 +236,7 @@ def _write(
             bar.update()
             if record:
                 count[label] += 1
+                names.append(_shown(entry))
                 yield record
             else:
                 found = {"split": shard.split, "file": _shown(entry), "why": reason}
@@ -234,7 +244,7 @@ def _write(
 
     def about() -> dict:
         labels = [count[label] for label in range(len(identity["classes"]))]
-        return {"labels": labels, "rejected": bad}
+        return {"labels": labels, "rejected": bad, "names": names}
 
     return to.write(shard, packed(), about)
 

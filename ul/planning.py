@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ul import build, runs
+from ul import build, splits
 from ul.config import Common, Joint
 from ul.core.errors import ConfigError
 from ul.diffusion import waterfilling
@@ -288,10 +288,10 @@ def _spectrum(
 
 def _images(config: Joint, count: int, progress: bool) -> np.ndarray:
     """So many training images without augmentation, from all over the data."""
-    one_pass = runs.plain_train(config)
+    one_pass = splits.plain_train(config)
     indices = list(range(len(one_pass)))
     if count < len(one_pass):
         # By chance, not the first: a folder is in the order of its classes.
         rng = np.random.default_rng(0)
         indices = sorted(rng.choice(len(one_pass), count, replace=False).tolist())
-    return runs.read(one_pass, indices, "reading" if progress else "")["image"]
+    return splits.read(one_pass, indices, "reading" if progress else "")["image"]

@@ -1,149 +1,23 @@
 """A config's run: data, mesh and everything else the loop needs, for either stage."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from ul import build
-from ul.config import Base, Common, Pixels, Settings, Trained
+from ul import build, splits
+from ul.config import Base, Common, Pixels, Trained
 from ul.core import mesh as meshes
 from ul.core import rng
-from ul.core.errors import ConfigError, DataError
-from ul.data import kinds, pipeline
+from ul.core.errors import ConfigError
+from ul.data import pipeline
 from ul.data.latents import Cache
 from ul.evals import chunks, rate
 from ul.evals.codec import Codec
 from ul.train import clips, optim
 from ul.train.loop import Run, Update
-
-
-def dataset(config: Settings, split: str):
-    """Examples of one split by global index; eval ones never flip and never change."""
-    training = split == "train"
-    if training and config.data.augment == "example":
-        return pipeline.endless(fixed(config, split), config.seed)
-    return _examples(
-        config,
-        split,
-        flip=config.data.flip and training,
-        seed=config.seed if training else 0,
-        shuffle=training,
-    )
-
-
-def plain_train(config: Settings):
-    """The training examples once, in order, without augmentation: a reference."""
-    return _examples(config, "train", flip=False, seed=0, shuffle=False)
-
-
-def fixed(config: Settings, split: str):
-    """Examples that are the same whenever they come, in order: what a cache holds.
-
-    One crop of an image; with data.flip a training image comes both ways.
-    """
-    if split == "eval":
-        return dataset(config, "eval")
-    once = plain_train(config)
-    return pipeline.both_ways(once) if config.data.flip else once
-
-
-def collect(
-    config: Settings, split: str, limit: int, progress_title: str = ""
-) -> dict[str, np.ndarray]:
-    """The first images and labels of a split in order, without augmentation.
-
-    With a `progress_title`, a bar shows rate and time left.
-    """
-    one_pass = dataset(config, "eval") if split == "eval" else plain_train(config)
-    return read(one_pass, range(min(limit, len(one_pass))), progress_title)
-
-
-def spread(total: int, limit: int) -> np.ndarray:
-    """Positions of at most `limit` of `total` examples, ascending: all, or a random
-    choice that never changes. A folder lies in the order of its classes: the first ones
-    would be of few."""
-    if total <= limit:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(0).choice(total, limit, replace=False))
-
-
-def parts(
-    config: Settings, examples, indices, title: str
-) -> Iterator[dict[str, np.ndarray]]:
-    """Images and labels of these examples in order, under a bar: a few hundred MiB at a
-    time, and whole batches of the config's `eval.batch_size`."""
-    size = rows_at_once(config.data.image_shape, config.eval.batch_size)
-    bar = tqdm(total=len(indices), unit="image", desc=title, dynamic_ncols=True)
-    found = pipeline.in_order(
-        examples, indices, batch_size=size, threads=config.data.threads
-    )
-    with bar:
-        for part in found:
-            yield part
-            bar.update(len(part["label"]))
-
-
-def rows_at_once(shape: Sequence[int], batch_size: int) -> int:
-    """How many images of that shape an evaluation holds: whole batches, about 1,024
-    images and not much more than 256 MiB."""
-    rows = max(1, min(1024, 2**28 // int(np.prod(shape))))
-    return -(-rows // batch_size) * batch_size
-
-
-def read(
-    examples, indices: Sequence[int], progress_title: str = ""
-) -> dict[str, np.ndarray]:
-    """Images and labels of these examples; with a `progress_title`, under a bar."""
-    bar = tqdm(
-        indices,
-        unit="image",
-        desc=progress_title,
-        disable=not progress_title,
-        dynamic_ncols=True,
-    )
-    found = [examples[int(i)] for i in bar]
-    return {
-        "image": np.stack([f["image"] for f in found]),
-        "label": np.asarray([f["label"] for f in found], np.int32),
-    }
-
-
-def _examples(config: Settings, split: str, **how):
-    made = source(config, split)
-    return pipeline.examples(made, shape=config.data.image_shape, **how)
-
-
-def source(config: Settings, split: str):
-    """Images of a split as they lie there, often larger than wanted.
-
-    Raises:
-      DataError: more classes than the config says.
-    """
-    data = config.data
-    found = build.of_kind(
-        "data.source",
-        kinds.SOURCES,
-        data.source,
-        split=split,
-        shape=data.image_shape,
-    )
-    if found.num_classes > data.num_classes:
-        raise DataError(
-            f"the data have {found.num_classes} classes, but data.num_classes is "
-            f"{data.num_classes}; set it to {found.num_classes}"
-        )
-    return found
-
-
-def eval_batches(config: Settings, examples, count: int):
-    """The first `count` held-out `examples` as batches, in order."""
-    return pipeline.eval_batches(
-        examples, batch_size=config.eval.batch_size, num_examples=count
-    )
 
 
 def mesh(config: Common, devices: Any = None) -> jax.sharding.Mesh:
@@ -255,7 +129,7 @@ def _held_out(config, objective, examples, on, prepare):
     def scalars(params, check) -> dict[str, float]:
         found = measure(
             params,
-            eval_batches(config, examples, config.look.eval_examples),
+            splits.eval_batches(config, examples, config.look.eval_examples),
             jax.random.key(0),
             batch_size=config.eval.batch_size,
             prepare=prepare,
@@ -274,9 +148,9 @@ def _held_out(config, objective, examples, on, prepare):
 def stage1_run(config: Trained) -> Run:
     """Stage 1 of any kind, ready for the loop."""
     made, on = build.stage1(config), mesh(config)
-    examples = dataset(config, "eval")
+    examples = splits.dataset(config, "eval")
     scalars = _held_out(config, made.objective, examples, on, lambda batch: batch)
-    few = next(eval_batches(config, examples, config.look.pictures))
+    few = next(splits.eval_batches(config, examples, config.look.pictures))
     key = jax.random.key(0)
 
     def look(params, check):
@@ -294,7 +168,7 @@ def stage1_run(config: Trained) -> Run:
     return _run(
         config,
         on,
-        dataset(config, "train"),
+        splits.dataset(config, "train"),
         prepare=lambda batch, step: batch,
         look=look,
         rate_floor_bpp=config.loss.rate_floor_bpp,
@@ -310,10 +184,8 @@ def base_run(
     splits that the encoder gave before.
     """
     made, on = build.latent_sampler(config), mesh(config)
-    key = jax.random.key(0)
-    examples = dataset(config, "eval") if cache is None else cache.held_out
-    shown = _to_show(config, examples, encoder, frozen, on)
-    root = jax.random.key(config.seed)
+    key, root = jax.random.key(0), jax.random.key(config.seed)
+    row = np.arange(config.look.pictures, dtype=np.int32)
 
     def prepare(batch, step):
         if cache is None:
@@ -327,6 +199,17 @@ def base_run(
             if name in batch
         }
 
+    examples = splits.dataset(config, "eval") if cache is None else cache.held_out
+
+    def shown(image):
+        return chunks.map_rows(
+            lambda image: given(config, encoder, frozen, image),
+            {"image": image},
+            batch_size=config.eval.batch_size,
+            on=on,
+        )
+
+    asked = _looked_at(config, examples, row, shown)
     scalars = _held_out(
         config,
         build.base_objective(config, made, label_dropout=0.0),
@@ -340,20 +223,19 @@ def base_run(
             lambda row, **given: encoder.decode(
                 frozen, made.sample(params, given, row, key, 1.0), row, key
             ),
-            shown,
+            asked | {"row": row},
             batch_size=config.eval.batch_size,
             on=on,
             check=check,
         )
-        columns = min(config.data.num_classes, len(images))
-        return scalars(params, check), {
-            "samples": clips.picture(images, columns, _scale(config))
-        }
+        columns = config.data.num_classes if "label" in asked else 10
+        picture = clips.picture(images, min(columns, len(images)), _scale(config))
+        return scalars(params, check), {"samples": picture}
 
     return _run(
         config,
         on,
-        dataset(config, "train") if cache is None else cache.train,
+        splits.dataset(config, "train") if cache is None else cache.train,
         prepare=prepare,
         look=look,
         rate_floor_bpp=0.0,
@@ -362,28 +244,24 @@ def base_run(
 
 def given(config: Base | Pixels, encoder: Codec, frozen, image) -> dict[str, Any]:
     """What a sample of stage 2 is given of a batch's clips: none of images."""
-    if isinstance(config, Base) and config.given_frames:
+    if "given" in build.conditions(config):
+        assert isinstance(config, Base)
         return {"given": encoder.given(frozen, image, config.given_frames)}
     return {}
 
 
-def _to_show(
-    config: Base | Pixels, examples, encoder: Codec, frozen, on: jax.sharding.Mesh
+def _looked_at(
+    config: Base | Pixels, examples, row, clips_given: Callable
 ) -> dict[str, np.ndarray]:
-    """Conditions of a look's samples: all labels in turn, or those of held-out examples."""
-    row = np.arange(config.look.pictures, dtype=np.int32)
-    wanted = build.conditions(config)
-    if wanted.keys() == {"label"}:
-        return {"label": row % config.data.num_classes, "row": row}
-    few = next(eval_batches(config, examples, config.look.pictures))
-    if "image" in few:
-        few |= chunks.map_rows(
-            lambda image: given(config, encoder, frozen, image),
-            {"image": few["image"]},
-            batch_size=config.eval.batch_size,
-            on=on,
-        )
-    return {name: few[name] for name in ("row", *wanted)}
+    """What the pictures of training are asked to be: all classes in turn, or more than a
+    class of the first held-out examples."""
+    names = build.conditions(config).keys()
+    if names == {"label"}:
+        return {"label": row % config.data.num_classes}
+    found = pipeline.assemble(examples, row % len(examples), row, len(row))
+    if "image" in found:
+        found |= clips_given(found["image"])
+    return {name: found[name] for name in names}
 
 
 def _scale(config: Common) -> int:

@@ -15,7 +15,7 @@ import ul
 from tests import untrained
 from tests.evals.fakes import Fakes, inception
 from tests.running import ROOT
-from ul import evaluation, runs
+from ul import evaluation, splits
 from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.evals import frechet, inception_score, manifold, networks
 from ul.evaluation import Request, Shared, autoencoder, sequence
@@ -54,7 +54,7 @@ def read(folder, name):
 
 def test_samples_are_compared_with_the_training_images(made, tmp_path, monkeypatch):
     """In parts of sixteen; each figure equals that of everything at once."""
-    monkeypatch.setattr(runs, "rows_at_once", lambda shape, batch: 16)
+    monkeypatch.setattr(splits, "rows_at_once", lambda shape, batch: 16)
     request = Request(
         workdir=str(made / "s2"),
         num_examples=40,
@@ -69,7 +69,7 @@ def test_samples_are_compared_with_the_training_images(made, tmp_path, monkeypat
     with np.load(tmp_path / "out.npz") as data:
         np.testing.assert_array_equal(data["arr_0"], image.repeat(3, -1))
         np.testing.assert_array_equal(data["arr_1"], label)
-    train = runs.collect(gen.config, "train", 50_000)["image"]
+    train = splits.collect(gen.config, "train", 50_000)["image"]
     ours, theirs = of(inception, image), of(inception, train)
 
     def distance(name):
@@ -93,13 +93,13 @@ def test_samples_are_compared_with_the_training_images(made, tmp_path, monkeypat
 
 
 def test_reconstructions_are_compared_with_their_originals(made, monkeypatch):
-    monkeypatch.setattr(runs, "rows_at_once", lambda shape, batch: 16)
+    monkeypatch.setattr(splits, "rows_at_once", lambda shape, batch: 16)
     monkeypatch.setattr(autoencoder.__globals__["lpips"], "MIN_SIDE", 8)
     metrics = ("psnr", "ssim", "lpips", "rfid", "reconstruction_frechet")
     request = Request(workdir=str(made / "s1"), num_examples=40, metrics=metrics)
     record = autoencoder(request, shared())
     ae = ul.load_autoencoder(made / "s1")
-    image = runs.collect(ae.config, "eval", 40)["image"]
+    image = splits.collect(ae.config, "eval", 40)["image"]
     again = ae.reconstruct(image)
     ours, theirs = of(inception, again), of(inception, image)
     pair = (frechet.statistics(np.asarray(f["pool"])) for f in (ours, theirs))

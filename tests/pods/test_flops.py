@@ -134,6 +134,8 @@ def costs_of(parsed):
         ("single_stage", "pixels"),
         ("imagenet512", "stage1"),
         ("imagenet512", "stage2_medium"),
+        ("captions", "stage2"),
+        ("text_to_image", "stage2_970"),
     ],
 )
 def test_closed_forms_are_what_training_traces_to(name, variant):

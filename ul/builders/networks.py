@@ -83,7 +83,12 @@ def modules(config: configs.Trained) -> Modules:
     if hasattr(config, "prior"):
         classes = config.data.num_classes if single else 0
         prior = parts.network(
-            "prior", ViT, config.prior, config.dtype, num_classes=classes
+            "prior",
+            ViT,
+            config.prior,
+            config.dtype,
+            num_classes=classes,
+            text_channels=0,
         )
         parts.check_levels("prior", prior, shape)
     if isinstance(config, configs.LearnedVariance | configs.KlAutoencoder):

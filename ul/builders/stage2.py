@@ -26,7 +26,12 @@ def base_module(config: configs.Base | configs.Pixels) -> ViT | UViT:
         parts.grid_of(decoder, config.data.image_shape)
         return decoder
     made = parts.network(
-        "base", ViT, config.base, config.dtype, num_classes=config.data.num_classes
+        "base",
+        ViT,
+        config.base,
+        config.dtype,
+        num_classes=config.data.num_classes if "label" in conditions(config) else 0,
+        text_channels=config.data.text[1],
     )
     parts.check_levels("base", made, config.latent_shape)
     image = config.data.image_shape
@@ -62,11 +67,15 @@ class Field(NamedTuple):
 
 
 def conditions(config: configs.Generators) -> dict[str, Field]:
-    """What a sample can be asked to be."""
-    label = {"label": Field((), jnp.int32, config.data.num_classes)}
+    """What a sample can be asked to be: with text or first frames, nothing else."""
+    if config.data.text != (0, 0):
+        return {
+            "text": Field(config.data.text, jnp.float16, 0.0),
+            "text_length": Field((), jnp.int32, 0),
+        }
     if isinstance(config, configs.Base) and config.given_frames:
-        return label | {"given": Field(config.latent_shape, jnp.float32, 0.0)}
-    return label
+        return {"given": Field(config.latent_shape, jnp.float32, 0.0)}
+    return {"label": Field((), jnp.int32, config.data.num_classes)}
 
 
 def latent_shape(config: configs.Base | configs.Pixels) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from ul.config.stages import STAGES, Common, Settings
+from ul.config.stages import STAGES, Base, Common, Settings
 from ul.core.averages import is_average
 from ul.core.errors import ConfigError
 
@@ -32,6 +32,11 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("data.num_classes", lambda v: v >= 1, "at least 1"),
     ("data.augment", lambda v: v in ("stream", "example"), "stream or example"),
+    (
+        "data.text",
+        lambda v: v == (0, 0) or min(v) >= 1,
+        "(tokens, channels), or (0, 0) for no text",
+    ),
     ("data.threads", lambda v: v >= 1, "at least 1"),
     ("optimizer.lr", lambda v: v > 0, "positive"),
     ("optimizer.warmup", lambda v: v >= 0, "0 or more"),
@@ -92,6 +97,11 @@ def parse(config: dict, kind: type[Settings] = Common) -> Any:
             continue
         if not test(value):
             raise ConfigError(f"{key} is {value!r}; it must be {must}")
+    if parsed.data.text != (0, 0) and not isinstance(parsed, Base):
+        raise ConfigError(
+            f"data.text is {parsed.data.text}, but stage {stage!r} is told nothing in words; "
+            "leave it (0, 0)"
+        )
     if isinstance(parsed, Common) and parsed.batch_size % parsed.accumulate:
         raise ConfigError(
             f"batch_size {parsed.batch_size} is not divisible by accumulate "

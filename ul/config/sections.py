@@ -12,6 +12,7 @@ class Data:
 
     augment "stream": every epoch crops and flips anew. "example": an image has one crop,
     and with flip comes both ways: N images are 2N examples that never change.
+    text: (tokens, channels) of what stage 2 is told in words; (0, 0): nothing.
     """
 
     source: dict
@@ -20,6 +21,7 @@ class Data:
     flip: bool
     threads: int
     augment: str = "stream"  # not in configs from before there was a choice
+    text: tuple[int, int] = (0, 0)  # nor this
 
 
 @dataclasses.dataclass(frozen=True)

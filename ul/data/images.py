@@ -5,6 +5,7 @@ A record is the label (int32, little-endian) and the file.
 
 import hashlib
 import io
+import json
 import struct
 import warnings
 
@@ -161,3 +162,31 @@ def imported(split: str, shape: Shape, *, path: str) -> Items:
         return {"image": pixels, "label": label}
 
     return Items(len(records), get, len(manifest["classes"]))
+
+
+def names(data: Store, manifest: dict) -> dict[str, list[str]]:
+    """What each image of each split was called where it was imported from, in order.
+
+    Raises:
+      DataError: it was imported before names were kept, or a record is damaged.
+    """
+    found: dict[str, list[str]] = {}
+    for split, about in manifest["splits"].items():
+        found[split] = []
+        for shard in about["shards"]:
+            path = data.path / f"{shard['file'].removesuffix(shards.SUFFIX)}.json"
+            try:
+                found[split] += json.loads(path.read_text())["names"]
+            except KeyError as e:
+                raise DataError(
+                    f"{data.path} was imported before names of images were kept; import "
+                    "it again into another directory"
+                ) from e
+            except (OSError, ValueError) as e:
+                raise DataError(f"{path} cannot be read ({e}); {data.again}") from e
+        if len(found[split]) != about["count"]:
+            raise DataError(
+                f"{data.path} has {about['count']} {split} images but "
+                f"{len(found[split])} names; {data.again}"
+            )
+    return found

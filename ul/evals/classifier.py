@@ -17,9 +17,13 @@ class Classifier:
     def _flat(image: np.ndarray) -> np.ndarray:
         return image.reshape(len(image), -1).astype(np.float64) / 255.0
 
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """The class of each image."""
+        return self._model.predict(self._flat(image))
+
     def accuracy(self, image: np.ndarray, label: np.ndarray) -> float:
         """Share of images whose predicted class is their label."""
-        return float(np.mean(self._model.predict(self._flat(image)) == label))
+        return float(np.mean(self.predict(image) == label))
 
     def scores(self, image: np.ndarray) -> np.ndarray:
         """[N, classes]: the highest is the predicted class, of the classes in order."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ul import api, build, runs
+from ul import api, build, splits
 from ul.evaluation import request as requests
 from ul.evaluation.request import Request
 
@@ -23,10 +23,18 @@ def asked(request: Request, gen: api.Generator, count: int) -> tuple[Asked, str]
         label = requests.label_of(request, count, gen.num_classes)
         said = requests.label_protocol(request)
         return lambda first, last: {"label": label[first:last]}, said
-    examples = runs.dataset(gen.config, "eval")
+    examples = splits.dataset(gen.config, "eval")
 
     def part(first: int, last: int) -> dict[str, Any]:
         found = [examples[i % len(examples)] for i in range(first, last)]
         return {name: np.stack([f[name] for f in found]) for name in found[0]}
 
     return part, f"of the {len(examples)} held-out examples, i mod {len(examples)}"
+
+
+def captions(gen: api.Generator, count: int) -> list[str]:
+    """What the first samples are asked for in words; none of a model that takes none."""
+    if "text" not in build.conditions(gen.config):
+        return []
+    source = splits.source(gen.config, "eval")
+    return [source.caption(i % len(source)) for i in range(count)]

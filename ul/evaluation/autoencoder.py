@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ul import api, build, runs
+from ul import api, build, splits
 from ul.build import Diffusions, Stage1
 from ul.config import Autoencoder, Joint
 from ul.data import sources
@@ -63,7 +63,7 @@ def autoencoder(request: Request, shared: Shared) -> dict:
     )
     assert isinstance(ae.config, Autoencoder)
     where, made = folder(request.workdir), build.stage1(ae.config)
-    examples = runs.dataset(ae.config, "eval")
+    examples = splits.dataset(ae.config, "eval")
     count = min(request.num_examples or ae.config.eval.examples, len(examples))
     check_count(count)
     metrics, skipped = _plan(request, shared, ae, made, count)
@@ -72,7 +72,7 @@ def autoencoder(request: Request, shared: Shared) -> dict:
     if made.objective is not None and {"rate", "gaussian_psnr"} & set(metrics):
         result = _rate(ae, made.objective, count, request.seed)
     look = _Pass(request, shared, ae, made, metrics, count)
-    for part in runs.parts(ae.config, examples, range(count), "reconstruct"):
+    for part in splits.parts(ae.config, examples, range(count), "reconstruct"):
         look.add(part["image"])
     found, drawings = look.result()
     result |= found | {"decoder": "sampled" if made.codec.sampled else "one call"}
@@ -255,7 +255,7 @@ def _rate(
     """Every term of the objective on held-out images, in bits per pixel."""
     moments = rate.HeldOut(objective, draws=ae.config.eval.draws)(
         ae.params,
-        runs.eval_batches(ae.config, runs.dataset(ae.config, "eval"), count),
+        splits.eval_batches(ae.config, splits.dataset(ae.config, "eval"), count),
         api.seed_key(seed),
         batch_size=ae.config.eval.batch_size,
         prepare=lambda batch: batch,
@@ -361,9 +361,9 @@ def _gaussian_bound(parsed, rate_bits: float, sampled: bool) -> float | None:
     for their dimensions, or those too many for one covariance."""
     dimensions = int(np.prod(parsed.data.image_shape))
     enough = EXAMPLES_PER_DIMENSION * dimensions
-    too_few = len(runs.plain_train(parsed)) < enough
+    too_few = len(splits.plain_train(parsed)) < enough
     if too_few or dimensions > MOST_DIMENSIONS or rate_bits <= 0:
         return None
-    train = runs.collect(parsed, "train", max(enough, 10_000))["image"]
+    train = splits.collect(parsed, "train", max(enough, 10_000))["image"]
     variances = reconstruction.covariance_spectrum(train)
     return reconstruction.gaussian_psnr_db(variances, rate_bits, sampled=sampled)

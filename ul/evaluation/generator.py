@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ul import api, build, runs
+from ul import api, build, splits
 from ul.config import Base
 from ul.evals import archive, measures, rate
 from ul.evals.classifier import Classifier
 from ul.evals.features import pixels
 from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
+from ul.evaluation import judges
 from ul.evaluation import request as requests
-from ul.evaluation.asked import Asked, asked
+from ul.evaluation.asked import Asked, asked, captions
 from ul.evaluation.records import (
     PICTURES,
     Record,
@@ -28,9 +29,6 @@ from ul.evaluation.records import (
 from ul.evaluation.request import Request
 from ul.evaluation.shared import Shared, needs_of
 from ul.train.writer import grid
-
-# Sources whose classes a simple classifier of real images can tell apart.
-CLASSIFIED = {"digits"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +72,8 @@ def generator(request: Request, shared: Shared) -> dict:
         result["frechet_features"] = pixels.NAME
     if "base_rate" in plan.metrics:
         result["base_rate_bpp"], result["base_rate_bpp_sem"] = _base_rate(gen)
+    if said_of := captions(gen, len(shown)):
+        result["captions"] = said_of
     record = Record(
         evaluation="generation",
         stem=f"generation-guidance{request.guidance:g}",
@@ -83,18 +83,22 @@ def generator(request: Request, shared: Shared) -> dict:
         skipped=plan.skipped,
         protocol=_protocol(request, shared, gen, plan) | {"labels": said},
     )
-    columns = min(gen.num_classes, PICTURES)
+    columns = _columns(gen)
     return write(where, record, grid(shown, columns, zoom(shown)))
 
 
+def _columns(gen: api.Generator) -> int:
+    """Of a picture: a class each, where there are classes to ask for."""
+    classes = "label" in build.conditions(gen.config)
+    return min(gen.num_classes, PICTURES) if classes else PICTURES
+
+
 def _applies(name: str, gen: api.Generator) -> bool:
-    """Of the two metrics that some runs have not."""
+    """Of the metrics that some runs have not."""
     if name == "base_rate":
         # An encoder's own variance would have to be taken off again: no figure there.
         return isinstance(gen.config, Base) and gen.autoencoder.codec.exact
-    if name == "class_accuracy":
-        return gen.config.data.source["kind"] in CLASSIFIED
-    return True
+    return name not in judges.JUDGES or judges.obstacle(name, gen) is None
 
 
 def _plan(request: Request, shared: Shared, gen: api.Generator, count: int) -> _Plan:
@@ -137,7 +141,7 @@ def sampled(
     gen: api.Generator, wanted: Asked, count: int, *, guidance: float, seed: int
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Images and what was asked, in parts; sample i has its own seed."""
-    size = runs.rows_at_once(gen.autoencoder.image_shape, gen.config.eval.batch_size)
+    size = splits.rows_at_once(gen.autoencoder.image_shape, gen.config.eval.batch_size)
     several = count > size
     bar = tqdm(
         total=count,
@@ -150,7 +154,7 @@ def sampled(
         for first in range(0, count, size):
             part = wanted(first, min(first + size, count))
             image = gen.sample(
-                part["label"],
+                part,
                 guidance=guidance,
                 seed=seed,
                 first=first,
@@ -171,16 +175,9 @@ def _see(
     """Every sample once: its features, the archive, the classifier; some to show."""
     needs = needs_of(plan.metrics)
     extract = Extractor(needs, shared.networks, gen.autoencoder.mesh)
-    seen, right = Statistics(needs), 0.0
+    seen, bench = Statistics(needs), judges.Bench(gen, plan.metrics)
     shown: list[np.ndarray] = []
-    found: dict[str, float] = {}
-    most = min(PICTURES * gen.num_classes, PICTURES**2)
-    judge = None
-    if "class_accuracy" in plan.metrics:
-        train = runs.collect(gen.config, "train", measures.FULL)
-        real = runs.collect(gen.config, "eval", measures.FULL)
-        judge = Classifier(train["image"], train["label"])
-        found["class_accuracy_real"] = judge.accuracy(real["image"], real["label"])
+    most = PICTURES * _columns(gen)
     with contextlib.ExitStack() as stack:
         kept = None
         if request.npz is not None:
@@ -192,13 +189,10 @@ def _see(
             seen.add(extract(image))
             if kept is not None:
                 kept.add(image, part["label"])
-            if judge is not None:
-                right += judge.accuracy(image, part["label"]) * len(image)
+            bench.see(image, part)
             if (rest := most - sum(len(s) for s in shown)) > 0:
                 shown.append(image[:rest])
-    if judge is not None:
-        found["class_accuracy"] = right / count
-    return seen, np.concatenate(shown), found
+    return seen, np.concatenate(shown), bench.shares()
 
 
 def _values(plan: _Plan, seen: Statistics) -> dict[str, float]:
@@ -244,7 +238,7 @@ def _protocol(
         protocol["frechet"] = f"{pixels.NAME}: not FID, no pretrained network"
     if "base_rate" in plan.metrics:
         protocol["base_rate"] = "unweighted bound on held-out latents, labels given"
-    if "class_accuracy" in plan.metrics:
+    if judges.JUDGES.keys() & set(plan.metrics):
         protocol["classifier"] = f"{Classifier.name}, trained on the training split"
     return protocol
 
@@ -258,7 +252,9 @@ def _base_rate(gen: api.Generator) -> tuple[float, float]:
 
     moments = rate.HeldOut(build.base_rate(gen.sampler), draws=parsed.eval.draws)(
         gen.params,
-        runs.eval_batches(parsed, runs.dataset(parsed, "eval"), parsed.eval.examples),
+        splits.eval_batches(
+            parsed, splits.dataset(parsed, "eval"), parsed.eval.examples
+        ),
         api.seed_key(0),
         batch_size=parsed.eval.batch_size,
         prepare=prepare,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ul import runs
+from ul import splits
 from ul.config import Settings
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError, StorageError
@@ -68,7 +68,7 @@ def make_reference(
     saved, rest = time.monotonic(), np.arange(seen.count, len(examples))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for part in runs.parts(config, examples, rest, f"{split} images"):
+        for part in splits.parts(config, examples, rest, f"{split} images"):
             seen.add(extract(part["image"]))
             if time.monotonic() - saved >= every_seconds:
                 _keep(begun, seen, protocol)

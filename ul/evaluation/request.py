@@ -35,6 +35,7 @@ GENERATION = (
     "fvd",
     "base_rate",
     "class_accuracy",
+    "text_accuracy",
 )
 LABELS = ("cyclic", "random")
 # Samples, where nothing is said.

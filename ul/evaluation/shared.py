@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ul import runs
+from ul import splits
 from ul.config import Settings
 from ul.core.errors import DataError
 from ul.data import pipeline
@@ -35,12 +35,16 @@ def data_digest(examples) -> str:
 
 def examples_of(config: Settings, split: str):
     """A split once, in order, without augmentation."""
-    return runs.plain_train(config) if split == "train" else runs.dataset(config, split)
+    return (
+        splits.plain_train(config)
+        if split == "train"
+        else splits.dataset(config, split)
+    )
 
 
 def kept_rows(total: int) -> np.ndarray:
     """Positions whose features are kept for precision and recall."""
-    return runs.spread(total, ROWS)
+    return splits.spread(total, ROWS)
 
 
 class Shared:
@@ -71,10 +75,10 @@ class Shared:
                     f"the {split} split holds {len(examples)} image; an evaluation needs "
                     "two or more"
                 )
-            chosen = runs.spread(len(examples), FULL)
+            chosen = splits.spread(len(examples), FULL)
             extract = Extractor(needs, self.networks, on)
             seen = Statistics(needs, kept_rows(len(chosen)))
-            for part in runs.parts(config, examples, chosen, f"{split} images"):
+            for part in splits.parts(config, examples, chosen, f"{split} images"):
                 seen.add(extract(part["image"]))
             self._seen[at] = seen
         return self._seen[at]
@@ -84,7 +88,7 @@ class Shared:
     ) -> Reference:
         """The run's own training images as a reference."""
         seen = self.statistics(config, "train", needs, on)
-        examples = runs.plain_train(config)
+        examples = splits.plain_train(config)
         total = len(examples)
         protocol = {
             "file": None,

@@ -8,12 +8,11 @@ from ul.core import mesh
 from ul.models.conditioning import Modulation
 from ul.models.products import Dense
 from ul.models.remat import remat
-from ul.models.text import Text
 
 
 class Attention(nn.Module):
     """Full self-attention with RMS-normed queries and keys; text, where there is some,
-    has keys and values besides.
+    has keys and values besides (models/text.py).
 
     frames: 0 is all tokens to all. Of a clip, first half of the heads attend within each
     of its `frames`, the others along time at each place: factorised space and time.
@@ -27,7 +26,7 @@ class Attention(nn.Module):
     frames: int = 0
 
     @nn.compact
-    def __call__(self, x, text: Text | None = None):
+    def __call__(self, x, text=None):
         width, length = x.shape[-1], None
         qkv = Dense(3 * width, dtype=self.dtype, name="qkv")(x)
         q, k, v = (self._heads(part) for part in jnp.split(qkv, 3, axis=-1))
@@ -88,7 +87,7 @@ class Block(nn.Module):
     frames: int = 0
 
     @nn.compact
-    def __call__(self, x, cond, text: Text | None = None):
+    def __call__(self, x, cond, text=None):
         """x [B, N, width] -> (the same, None): the form `nn.scan` takes."""
         x = mesh.constrain(x)
         width = x.shape[-1]
@@ -125,7 +124,7 @@ class Blocks(nn.Module):
     factorised: bool = False
 
     @nn.compact
-    def __call__(self, x, cond, text: Text | None = None):
+    def __call__(self, x, cond, text=None):
         shape = x.shape
         position = self.param("position", nn.initializers.normal(0.02), shape[1:])
         x = (x + position[None].astype(x.dtype)).reshape(shape[0], -1, shape[-1])

@@ -66,7 +66,8 @@ def networks(config: Common) -> dict[str, Count]:
     module, shape = base_module(config), build.latent_shape(config)  # type: ignore[arg-type]
     if isinstance(module, ViT):
         sees = shape[-1] if "given" in build.conditions(config) else 0  # type: ignore[arg-type]
-        return {"base": closed_form.vit(module, shape, on_data=True, sees=sees)}
+        text = config.data.text
+        return {"base": closed_form.vit(module, shape, True, text, sees)}
     sees = config.data.num_classes + 1
     return {"decoder": closed_form.uvit(module, shape, sees, on_data=True)}
 

@@ -56,6 +56,7 @@ METRICS = (
     Metric(GENERATION, "precision", "precision", "{:.3f}"),
     Metric(GENERATION, "recall", "recall", "{:.3f}"),
     Metric(GENERATION, "class_accuracy", "class accuracy", "{:.3f}"),
+    Metric(GENERATION, "text_accuracy", "text accuracy", "{:.3f}"),
     Metric(GENERATION, "base_rate_bpp", "base rate, bits/pixel", "{:.3f}", once=True),
 )
 PLACES = {m.key: i for i, m in enumerate(METRICS)}

@@ -35,7 +35,11 @@ FREE_KEYS = (
     "watchdog",
 )
 # What runs did from before there was the key.
-BEFORE_KEYS = {"data.augment": "stream", "latent_dtype": "float32"}
+BEFORE_KEYS = {
+    "data.augment": "stream",
+    "data.text": [0, 0],
+    "latent_dtype": "float32",
+}
 
 
 @contextlib.contextmanager
