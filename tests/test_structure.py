@@ -26,6 +26,7 @@ FLOORS = {
     "splits": 7,
     "runs": 8,
     "stored": 7,
+    "asking": 8,
     "guides": 8,
     "api": 9,
     "caches": 9,

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul import build, config, guides, stored
+from ul import asking, build, config, guides, stored
 from ul.core import mesh as meshes
-from ul.core.errors import CheckpointError, ConfigError, DataError
+from ul.core.errors import CheckpointError, ConfigError
 from ul.evals import chunks
 from ul.evals.codec import Codec, LatentSampler
 from ul.stored import load_config_of
@@ -64,7 +64,7 @@ class Autoencoder:
         Raises:
           DataError: images of another shape or type.
         """
-        images = _checked(images, self.image_shape, np.uint8, "images")
+        images = asking.checked(images, self.image_shape, np.uint8, "images")
         return self._map(
             "", lambda image: self.codec.encode(self.params, image), image=images
         )
@@ -85,7 +85,7 @@ class Autoencoder:
         Image i depends on z[i], `seed` and first + i alone: a part that starts at
         number `first` is what the whole would hold there.
         """
-        z = _checked(z, self.latent_shape, np.float32, "latents")
+        z = asking.checked(z, self.latent_shape, np.float32, "latents")
         key = seed_key(seed)
 
         def decode(z, row):
@@ -101,7 +101,7 @@ class Autoencoder:
 
         `first`: the number of the first image, as in `decode`.
         """
-        images = _checked(images, self.image_shape, np.uint8, "images")
+        images = asking.checked(images, self.image_shape, np.uint8, "images")
         key = seed_key(seed)
         return self._map(
             "reconstruct" if progress else "",
@@ -147,7 +147,7 @@ class Generator:
         progress: bool = False,
     ) -> np.ndarray:
         """What `sample` takes to noisy z_0 [N, h, w, c], ready for `decode(noisy=True)`."""
-        condition = self._condition(asked)
+        condition = asking.condition(self.config, asked, self._latent)
         count = len(next(iter(condition.values())))
         if not math.isfinite(guidance):
             raise ConfigError(f"guidance is {guidance}; it must be a finite number")
@@ -162,44 +162,12 @@ class Generator:
             **condition,
         )
 
-    def _condition(self, asked) -> dict[str, np.ndarray]:
-        """Every entry that the model takes, of its shape and type; labels may come alone."""
-        given = asked if isinstance(asked, Mapping) else {"label": asked}
-        fields, found = build.conditions(self.config), {}
-        for name, field in fields.items():
-            if name not in given:
-                raise DataError(
-                    f"this model is asked by {', '.join(fields)}; {name} is missing"
-                )
-            if name == "label":
-                found[name] = self._label(given[name])
-            else:
-                found[name] = _entry(name, given[name], field.shape, field.dtype)
-        if "text" in fields:
-            tokens, length = fields["text"].shape[0], found["text_length"]
-            if length.min() < 0 or length.max() > tokens:
-                raise DataError(
-                    f"text_length must be 0..{tokens}, the tokens; 0 is no text"
-                )
-        if len({len(value) for value in found.values()}) != 1:
-            counts = ", ".join(f"{n}: {len(v)}" for n, v in found.items())
-            raise DataError(f"conditions of unlike number of samples ({counts})")
-        return found
-
-    def _label(self, labels) -> np.ndarray:
-        label = np.asarray(labels)
-        if (
-            label.ndim != 1
-            or label.size == 0
-            or label.dtype.kind not in "iu"
-            or label.min() < 0
-            or label.max() > self.num_classes
-        ):
-            raise DataError(
-                f"labels must be a list of whole numbers 0..{self.num_classes} "
-                f"({self.num_classes} is any class)"
-            )
-        return label.astype(np.int32)
+    def _latent(self, frames: np.ndarray) -> np.ndarray:
+        """First frames of clips as the model is given them."""
+        ae, few = self.autoencoder, frames.shape[1]
+        return ae._map(
+            "", lambda image: ae.codec.given(ae.params, image, few), image=frames
+        )
 
     def sample(
         self,
@@ -213,12 +181,18 @@ class Generator:
         """Labels [N], or a dict of what else the model is asked by, to uint8 images
         [N, H, W, C]. guidance 1 is none.
 
-        A text model takes {"text": [N, L, channels], "text_length": [N]}. Image i depends
-        on row i, `seed` and first + i alone, so 50,000 samples can be drawn in parts.
+        A text model takes {"text": [N, L, channels], "text_length": [N]}. One of clips
+        {"given": their first frames, uint8 [N, t, H, W, C]}, and goes on from there: clips
+        [N, T, H, W, C] that begin with them. Image i depends on row i, `seed` and first + i
+        alone, so 50,000 samples can be drawn in parts.
         """
         how: dict[str, Any] = dict(seed=seed, first=first, progress=progress)
         z_0 = self.sample_latents(asked, guidance=guidance, **how)
-        return self.autoencoder.decode(z_0, noisy=True, **how)
+        image = self.autoencoder.decode(z_0, noisy=True, **how)
+        if "given" in build.conditions(self.config):
+            given = asking.entry(asked, "given")
+            image[:, : given.shape[1]] = given
+        return image
 
 
 def load_autoencoder(
@@ -364,28 +338,5 @@ def seed_key(seed: int):
     return jax.random.key(seed)
 
 
-def _entry(name: str, value, shape: tuple[int, ...], dtype) -> np.ndarray:
-    """An entry [N, *shape] of a condition; its dtype's kind must be right."""
-    found, kind = np.asarray(value), np.dtype(dtype).kind
-    good = found.dtype.kind == kind or kind == "i" and found.dtype.kind == "u"
-    if not good or not len(found) or found.shape[1:] != shape:
-        raise DataError(
-            f"{name} is {found.dtype}{list(found.shape)}; wanted are {np.dtype(dtype).name}"
-            f" [N{''.join(f', {side}' for side in shape)}]"
-        )
-    return found.astype(dtype)
-
-
 def _rows(values, first: int) -> np.ndarray:
     return np.arange(first, first + len(values), dtype=np.int32)
-
-
-def _checked(values, shape: tuple[int, ...], dtype, what: str) -> np.ndarray:
-    values = np.asarray(values)
-    if values.ndim == len(shape) + 1 and values.shape[1:] == shape and len(values):
-        if values.dtype == dtype or dtype == np.float32 and values.dtype.kind == "f":
-            return values.astype(dtype)
-    raise DataError(
-        f"{what} are {values.dtype}{list(values.shape)}; wanted are "
-        f"{np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]"
-    )

@@ -1,7 +1,6 @@
 """A config's run: data, mesh and everything else the loop needs, for either stage."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -185,7 +184,6 @@ def base_run(
     """
     made, on = build.latent_sampler(config), mesh(config)
     key, root = jax.random.key(0), jax.random.key(config.seed)
-    row = np.arange(config.look.pictures, dtype=np.int32)
 
     def prepare(batch, step):
         if cache is None:
@@ -200,16 +198,7 @@ def base_run(
         }
 
     examples = splits.dataset(config, "eval") if cache is None else cache.held_out
-
-    def shown(image):
-        return chunks.map_rows(
-            lambda image: given(config, encoder, frozen, image),
-            {"image": image},
-            batch_size=config.eval.batch_size,
-            on=on,
-        )
-
-    asked = _looked_at(config, examples, row, shown)
+    asked = _looked_at(config, examples, encoder, frozen, on)
     scalars = _held_out(
         config,
         build.base_objective(config, made, label_dropout=0.0),
@@ -223,7 +212,7 @@ def base_run(
             lambda row, **given: encoder.decode(
                 frozen, made.sample(params, given, row, key, 1.0), row, key
             ),
-            asked | {"row": row},
+            asked,
             batch_size=config.eval.batch_size,
             on=on,
             check=check,
@@ -251,17 +240,23 @@ def given(config: Base | Pixels, encoder: Codec, frozen, image) -> dict[str, Any
 
 
 def _looked_at(
-    config: Base | Pixels, examples, row, clips_given: Callable
+    config: Base | Pixels, examples, encoder: Codec, frozen, on: jax.sharding.Mesh
 ) -> dict[str, np.ndarray]:
-    """What the pictures of training are asked to be: all classes in turn, or more than a
-    class of the first held-out examples."""
+    """What the pictures of training are asked to be, with their rows: all classes in turn,
+    or what else there is of the first held-out examples."""
     names = build.conditions(config).keys()
+    row = np.arange(config.look.pictures, dtype=np.int32)
     if names == {"label"}:
-        return {"label": row % config.data.num_classes}
+        return {"label": row % config.data.num_classes, "row": row}
     found = pipeline.assemble(examples, row % len(examples), row, len(row))
-    if "image" in found:
-        found |= clips_given(found["image"])
-    return {name: found[name] for name in names}
+    if "given" in names - found.keys():
+        found |= chunks.map_rows(
+            lambda image: given(config, encoder, frozen, image),
+            {"image": found["image"]},
+            batch_size=config.eval.batch_size,
+            on=on,
+        )
+    return {name: found[name] for name in ("row", *names)}
 
 
 def _scale(config: Common) -> int:

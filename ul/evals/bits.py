@@ -25,7 +25,7 @@ class Bits:
     same sum. `terminal` stands apart.
 
     level [B, LEVELS]: by equal widths of logsnr, from the schedule's logsnr_max down.
-    channel [B, c]; place [B, h, w]; terminal [B].
+    channel [B, c]; place [B, *grid], the latents'; terminal [B].
     """
 
     level: jax.Array
@@ -46,7 +46,7 @@ def split(
     *,
     draws: int,
 ) -> Bits:
-    """The mean of `draws` times and noises of each example, uint8 [B, H, W, C]."""
+    """The mean of `draws` times and noises of each example, uint8 [B, *grid, C]."""
     z = networks.encode(params, arrays.to_unit(image)).astype(jnp.float32)
     span = schedule.logsnr_max - schedule.logsnr_min
 
@@ -65,7 +65,7 @@ def split(
         bin_ = jnp.clip(jnp.floor(below * LEVELS), 0, LEVELS - 1)
         inside = (bin_[:, None] == jnp.arange(LEVELS)[None]).astype(jnp.float32)
         level = inside * gaussian.sum_elements(nats)[:, None]
-        return level, jnp.sum(nats, (1, 2)), jnp.sum(nats, 3)
+        return level, jnp.sum(nats, range(1, z.ndim - 1)), jnp.sum(nats, -1)
 
     level, channel, place = jax.tree.map(
         lambda values: jnp.mean(values, 0), jax.lax.map(once, jnp.arange(draws))
@@ -79,7 +79,7 @@ class Shares:
     """Means over examples, in bits: what a picture and a record hold.
 
     logsnr [LEVELS]: the middle of each level. level: bits/pixel per unit of logsnr.
-    channel [c], terminal: bits/pixel. place [N, h, w]: bits/pixel at each place.
+    channel [c], terminal: bits/pixel. place [N, *grid]: bits/pixel at each place.
     """
 
     logsnr: np.ndarray
@@ -95,7 +95,7 @@ def shares(found: Bits, schedule: Schedule, pixels: int) -> Shares:
     """Host arrays of `split` over all examples, in bits per pixel of `pixels`."""
     unit, count = pixels * math.log(2.0), math.sqrt(len(found.terminal))
     width = (schedule.logsnr_max - schedule.logsnr_min) / LEVELS
-    cells = found.place.shape[1] * found.place.shape[2]
+    cells = math.prod(found.place.shape[1:])
 
     def mean(values, scale):
         return values.mean(0) / scale, values.std(0, ddof=1) / count / scale

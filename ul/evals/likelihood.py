@@ -31,7 +31,7 @@ def discretised_nats(image, x_0, logsnr):
         return -jnp.square(x_0 - alpha * x) / (2.0 * variance)
 
     def add(level, total):
-        return jnp.logaddexp(total, log_q(jnp.full((1, 1, 1, 1), level)))
+        return jnp.logaddexp(total, log_q(jnp.full((1,) * x_0.ndim, level)))
 
     whole = jax.lax.fori_loop(0, 256, add, jnp.full_like(x_0, -jnp.inf))
     return gaussian.sum_elements(whole - log_q(image))

@@ -1,5 +1,6 @@
 """How near reconstructions are: PSNR and SSIM per image."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ PEAK = 255.0
 
 
 def mse(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Mean squared error of each pair of uint8 images [N, H, W, C]; [N], levels squared."""
+    """Mean squared error of each pair of uint8 images [N, H, W, C], or of clips; [N],
+    levels squared."""
     error = image.astype(np.float64) - other.astype(np.float64)
-    return np.mean(np.square(error), axis=(1, 2, 3))
+    return np.mean(np.square(error), axis=tuple(range(1, image.ndim)))
 
 
 def decibel(error):
@@ -33,12 +35,19 @@ def pooled_psnr_db(image: np.ndarray, other: np.ndarray) -> float:
     return float(decibel(np.mean(mse(image, other))))
 
 
+def of_frames(measure: Callable, image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """A measure of pairs of images, of clips the mean over their frames; [N]."""
+    size = image.shape[-3:]
+    values = measure(image.reshape(-1, *size), other.reshape(-1, *size))
+    return np.asarray(values).reshape(len(image), -1).mean(1)
+
+
 GAUSSIAN_WINDOW = 11
 
 
 def ssim_window(shape: tuple[int, ...]) -> int:
     """11 (Gaussian) where it fits; else flat, 7 or the largest odd one that fits."""
-    side = min(shape[0], shape[1])
+    side = min(shape[-3:-1])
     if side >= GAUSSIAN_WINDOW:
         return GAUSSIAN_WINDOW
     side = min(side, 7)

@@ -27,7 +27,10 @@ def asked(request: Request, gen: api.Generator, count: int) -> tuple[Asked, str]
 
     def part(first: int, last: int) -> dict[str, Any]:
         found = [examples[i % len(examples)] for i in range(first, last)]
-        return {name: np.stack([f[name] for f in found]) for name in found[0]}
+        rows = {name: np.stack([f[name] for f in found]) for name in found[0]}
+        if few := getattr(gen.config, "given_frames", 0):
+            rows["given"] = rows["image"][:, :few]
+        return rows
 
     return part, f"of the {len(examples)} held-out examples, i mod {len(examples)}"
 

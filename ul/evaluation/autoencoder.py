@@ -36,7 +36,7 @@ from ul.evaluation.records import (
 )
 from ul.evaluation.request import Request
 from ul.evaluation.shared import Shared, data_digest, needs_of
-from ul.train.writer import grid
+from ul.train import clips
 
 # Fewer examples than this for each dimension and a covariance says little.
 EXAMPLES_PER_DIMENSION = 10
@@ -121,7 +121,7 @@ def _plan(
 
 def _no_lpips(shared: Shared, shape: tuple[int, ...]) -> str | None:
     """Why there is no LPIPS; None if there is."""
-    if min(shape[:2]) < lpips.MIN_SIDE:
+    if min(shape[-3:-1]) < lpips.MIN_SIDE:
         return f"needs images at least {lpips.MIN_SIDE} wide and high"
     try:
         shared.networks.get("lpips")
@@ -160,9 +160,13 @@ class _Pass:
         again = ae.reconstruct(image, seed=self._seed, first=first)
         self._keep("mse", reconstruction.mse(image, again))
         if "ssim" in self._metrics:
-            self._keep("ssim", reconstruction.ssim(image, again))
-        if self._lpips is not None:
-            self._keep("lpips", self._lpips(image=image, other=again))
+            each = reconstruction.of_frames(reconstruction.ssim, image, again)
+            self._keep("ssim", each)
+        if (network := self._lpips) is not None:
+            each = reconstruction.of_frames(
+                lambda a, b: network(image=a, other=b), image, again
+            )
+            self._keep("lpips", each)
         self._real.add(self._extract(image))
         self._again.add(self._extract(again))
         both, rows = self._made.diffusions, _rows(image, first, self._count)
@@ -205,15 +209,22 @@ class _Pass:
 
     def _drawings(self, shares: bits.Shares) -> dict[str, bytes]:
         assert self._shown is not None
-        maps = bit_pictures.maps(self._shown[0][:MAPS], shares.place[:MAPS])
-        return {"bits": bit_pictures.curves(shares), "bit-maps": maps}
+        found = {"bits.png": bit_pictures.curves(shares)}
+        image, again = self._shown
+        if image.ndim == 4:
+            maps = bit_pictures.maps(image[:MAPS], shares.place[:MAPS])
+            found["bit-maps.png"] = maps
+        else:
+            both = np.concatenate([image[:PICTURES], again])
+            found["clips.gif"] = clips.gif(both, clips.FPS, zoom(image))
+        return found
 
     def picture(self) -> np.ndarray:
         """Originals above, reconstructions below."""
         assert self._shown is not None
         image, again = self._shown
         pairs = np.concatenate([image[:PICTURES], again])
-        return grid(pairs, PICTURES, zoom(image))
+        return clips.picture(pairs, PICTURES, zoom(image))
 
 
 def _protocol(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ul import api, build, splits
+from ul import api, build, runs, splits
 from ul.config import Base
 from ul.evals import archive, measures, rate
 from ul.evals.classifier import Classifier
@@ -28,7 +28,7 @@ from ul.evaluation.records import (
 )
 from ul.evaluation.request import Request
 from ul.evaluation.shared import Shared, needs_of
-from ul.train.writer import grid
+from ul.train import clips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,15 @@ def generator(request: Request, shared: Shared) -> dict:
         skipped=plan.skipped,
         protocol=_protocol(request, shared, gen, plan) | {"labels": said},
     )
-    columns = _columns(gen)
-    return write(where, record, grid(shown, columns, zoom(shown)))
+    picture = clips.picture(shown, _columns(gen), zoom(shown))
+    return write(where, record, picture, animations(shown))
+
+
+def animations(shown: np.ndarray) -> dict[str, bytes]:
+    """Clips as one GIF, by the end of its name; none of images."""
+    if shown.ndim == 4:
+        return {}
+    return {"clips.gif": clips.gif(shown, clips.FPS, zoom(shown))}
 
 
 def _columns(gen: api.Generator) -> int:
@@ -230,6 +237,8 @@ def _protocol(
         "guidance_interval": [interval[0], interval[1]],
         "stage1_step": gen.autoencoder.step,
     }
+    if few := getattr(gen.config, "given_frames", 0):
+        protocol["given_frames"] = f"{few} real ones, and each clip begins with them"
     if gen.guide is not None:
         used = request.guidance != 1.0
         protocol["guide"] = gen.guide.about if used else "unused at guidance 1"
@@ -248,7 +257,8 @@ def _base_rate(gen: api.Generator) -> tuple[float, float]:
     parsed, ae = gen.config, gen.autoencoder
 
     def prepare(batch):
-        return batch | {"z_clean": ae.codec.encode(ae.params, batch["image"])}
+        given = runs.given(gen.config, ae.codec, ae.params, batch["image"])
+        return batch | given | {"z_clean": ae.codec.encode(ae.params, batch["image"])}
 
     moments = rate.HeldOut(build.base_rate(gen.sampler), draws=parsed.eval.draws)(
         gen.params,

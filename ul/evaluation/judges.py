@@ -1,4 +1,4 @@
-"""Do samples show what was asked for? Classifiers of real images are asked."""
+"""Do samples show what was asked for? Judges that learned from real images are asked."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -6,15 +6,17 @@ from typing import Protocol
 import numpy as np
 
 from ul import api, build, splits
+from ul.config import Base
 from ul.data.captions import CaptionedDigits
-from ul.evals import measures
+from ul.evals import measures, moving
 from ul.evals.classifier import Classifier
 
-Rows = Mapping[str, np.ndarray]  # bool [N] by metric
+Rows = Mapping[str, np.ndarray]  # [N] by metric: bool, or a distance
 
 
 class Judge(Protocol):
-    """right: which images show what was asked. real: of held-out images, the same."""
+    """right: which images show what was asked, or how far they are from it. real: of
+    held-out images, the same."""
 
     real: Rows
 
@@ -63,6 +65,38 @@ class Words:
         }
 
 
+class Motion:
+    """Of a moving digit's first frames: does it stay what it is, and go where it went?
+
+    Beside its distance from there, that of a digit that stands still from the last frame
+    given on.
+    """
+
+    def __init__(self, gen: api.Generator):
+        assert isinstance(gen.config, Base)
+        train = splits.collect(gen.config, "train", CLIPS)
+        held_out = splits.collect(gen.config, "eval", CLIPS)
+        self._few = gen.config.given_frames
+        self._judge = moving.Judge(train["image"], train["label"], frames=FRAMES)
+        self.real = self.right(held_out["image"], held_out, 0)
+
+    def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows:
+        """Over the frames that were not given, against the example they are of."""
+        rest, real = slice(self._few, None), asked["image"]
+        held = real[:, self._few - 1 : self._few].repeat(real.shape[1] - self._few, 1)
+        wanted = moving.locate(real[:, rest])
+
+        def away(clips):
+            far = np.linalg.norm(moving.locate(clips) - wanted, axis=-1)
+            return far.mean(-1)
+
+        return {
+            "identity_kept": self._judge.identity(image, rest) == asked["label"],
+            "position_error_px": away(image[:, rest]),
+            "position_error_standing_px": away(held),
+        }
+
+
 def _whole(source: CaptionedDigits) -> tuple[np.ndarray, np.ndarray]:
     """All images and their labels, in order."""
     found = [source[i] for i in range(len(source))]
@@ -82,16 +116,20 @@ def _grey(image: np.ndarray) -> np.ndarray:
 JUDGES: dict[str, Callable[[api.Generator], Judge]] = {
     "class_accuracy": Classes,
     "text_accuracy": Words,
+    "identity_kept": Motion,
 }
+# Of moving digits: so many real clips, and frames of each, teach which digit is which.
+CLIPS, FRAMES = 2048, 4
 
 
 def obstacle(name: str, gen: api.Generator) -> str | None:
     """Why no judge of that name sits over such a run; None if one can."""
     kind = gen.config.data.source["kind"]
-    told = "text" in build.conditions(gen.config)
+    conditions = build.conditions(gen.config)
     fits = {
         "class_accuracy": kind == "digits",
-        "text_accuracy": kind == "captioned_digits" and told,
+        "text_accuracy": kind == "captioned_digits" and "text" in conditions,
+        "identity_kept": kind == "moving_digits" and "given" in conditions,
     }
     return None if fits[name] else "not for a run of this kind"
 
@@ -101,18 +139,18 @@ class Bench:
 
     def __init__(self, gen: api.Generator, metrics: Sequence[str]):
         self._judges = [JUDGES[name](gen) for name in metrics if name in JUDGES]
-        self._right: dict[str, int] = {}
+        self._right: dict[str, float] = {}
         self._count = 0
 
     def see(self, image: np.ndarray, asked: Mapping) -> None:
         """The next samples, in order, and what was asked."""
         for judge in self._judges:
             for name, right in judge.right(image, asked, self._count).items():
-                self._right[name] = self._right.get(name, 0) + int(right.sum())
+                self._right[name] = self._right.get(name, 0.0) + float(right.sum())
         self._count += len(image)
 
     def shares(self) -> dict[str, float]:
-        """Of the samples, and of held-out real images as `.._real`."""
+        """Means over the samples, and over held-out real images as `.._real`."""
         found = {name: right / self._count for name, right in self._right.items()}
         return found | dict(self._of_real())
 

@@ -30,7 +30,7 @@ def check_count(count: int) -> None:
 
 
 def zoom(images: np.ndarray) -> int:
-    return max(1, 48 // images.shape[1])
+    return max(1, 48 // images.shape[-3])
 
 
 def sampler(parsed: Settings) -> dict | None:
@@ -121,7 +121,7 @@ class Record:
 def write(
     folder, record: Record, picture, drawings: Mapping[str, bytes] | None = None
 ) -> dict:
-    """evals/<name>.json, a picture beside it, and `drawings` (suffix: PNG bytes).
+    """evals/<name>.json, a picture beside it, and `drawings` (by the ends of their names).
 
     Raises:
       StorageError: the disk refuses.
@@ -129,7 +129,7 @@ def write(
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     content = record.content(folder.parent) | {"written": now}
     save_png(folder / f"{record.name()}.png", picture)
-    for suffix, png in (drawings or {}).items():
-        save_bytes(folder / f"{record.name()}-{suffix}.png", png)
+    for end, content_of in (drawings or {}).items():
+        save_bytes(folder / f"{record.name()}-{end}", content_of)
     write_atomic(folder / f"{record.name()}.json", json.dumps(content, indent=2))
     return content

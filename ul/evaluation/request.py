@@ -36,6 +36,7 @@ GENERATION = (
     "base_rate",
     "class_accuracy",
     "text_accuracy",
+    "identity_kept",
 )
 LABELS = ("cyclic", "random")
 # Samples, where nothing is said.

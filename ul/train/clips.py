@@ -18,6 +18,8 @@ def strip(clips: np.ndarray, frames: Sequence[int], scale: int = 1) -> np.ndarra
 
 # Of a clip, so many frames are shown side by side.
 SHOWN = 8
+# Of animations: slow enough to follow what moves.
+FPS = 8.0
 
 
 def picture(examples: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
