@@ -33,5 +33,7 @@ def shrink(c: ml_collections.ConfigDict) -> None:
         if name in c:
             c[name].update(widths=widths, depths=depths, head_dim=32)
     if "decoder" in c:
-        c.encoder.update(channels=(4, 8, 16, 16), blocks=(1, 1, 1, 1))
-        c.decoder.update(channels=(4, 8, 16), blocks=1, width=32, depth=1, head_dim=32)
+        stages = len(c.encoder.channels)
+        c.encoder.update(channels=(4, 8, 16, 16)[:stages], blocks=(1,) * stages)
+        c.decoder.update(channels=(4, 8, 16)[: stages - 1], blocks=1, width=32)
+        c.decoder.update(depth=1, head_dim=32)

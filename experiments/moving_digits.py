@@ -52,7 +52,7 @@ def _stage1() -> ml_collections.ConfigDict:
     c.prior = dict(widths=(128,), depths=(3,)) | _transformer()
     c.decoder = (
         dict(
-            patch=2, channels=(32,), blocks=1, width=128, depth=3, latent_at_input=False
+            patch=2, channels=(32,), blocks=1, width=128, depth=3, latent_at_input=True
         )
         | _transformer()
     )
@@ -60,7 +60,7 @@ def _stage1() -> ml_collections.ConfigDict:
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
-    c.loss = dict(factor=2.0, bias=4.0, ramp_steps=800, rate_floor_bpp=0.01)
+    c.loss = dict(factor=3.0, bias=4.5, ramp_steps=1500, rate_floor_bpp=0.01)
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
     c.sampling = dict(method="ancestral", num_steps=30)
@@ -75,7 +75,7 @@ def _stage2() -> ml_collections.ConfigDict:
     c.data = _data()
     common.on_latents(c, (4, 4, 4, 8))
     c.given_frames = 5
-    c.base = dict(widths=(160,), depths=(4,)) | _transformer()
+    c.base = dict(widths=(192,), depths=(4,)) | _transformer()
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(bias=1.0, label_dropout=0.1)
     c.guidance = dict(logsnr_low=-10.0, logsnr_high=5.0)

@@ -69,6 +69,13 @@ class Autoencoder:
             "", lambda image: self.codec.encode(self.params, image), image=images
         )
 
+    def given(self, frames: np.ndarray) -> np.ndarray:
+        """First frames of clips, uint8 [N, t, H, W, C], as a stage 2 is given them."""
+        few = frames.shape[1]
+        return self._map(
+            "", lambda image: self.codec.given(self.params, image, few), image=frames
+        )
+
     def decode(
         self,
         z,
@@ -147,7 +154,7 @@ class Generator:
         progress: bool = False,
     ) -> np.ndarray:
         """What `sample` takes to noisy z_0 [N, h, w, c], ready for `decode(noisy=True)`."""
-        condition = asking.condition(self.config, asked, self._latent)
+        condition = asking.condition(self.config, asked, self.autoencoder.given)
         count = len(next(iter(condition.values())))
         if not math.isfinite(guidance):
             raise ConfigError(f"guidance is {guidance}; it must be a finite number")
@@ -160,13 +167,6 @@ class Generator:
             ),
             row=np.arange(first, first + count, dtype=np.int32),
             **condition,
-        )
-
-    def _latent(self, frames: np.ndarray) -> np.ndarray:
-        """First frames of clips as the model is given them."""
-        ae, few = self.autoencoder, frames.shape[1]
-        return ae._map(
-            "", lambda image: ae.codec.given(ae.params, image, few), image=frames
         )
 
     def sample(

@@ -42,6 +42,8 @@ def identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
         "data": json.loads(json.dumps(kept)),
         "latent_shape": list(config.latent_shape),
         "dtype": config.latent_dtype,
+        # Not in caches of images.
+        **({"given_frames": few} if (few := config.given_frames) else {}),
         "splits": {
             split: {
                 "count": len(examples[split]),

@@ -102,7 +102,10 @@ def _encoded(parsed, ae: api.Autoencoder, examples, shard: Shard, bar):
         threads=parsed.data.threads,
     ):
         image = batch.pop("image")
-        yield batch | {"z_clean": ae.encode(image)}
+        more = {}
+        if few := parsed.given_frames:
+            more["given"] = ae.given(image[:, :few])
+        yield batch | {"z_clean": ae.encode(image)} | more
         bar.update(len(image))
 
 

@@ -1,6 +1,7 @@
 """A cache of latents: shards (shards.py) of both splits, and statistics.
 
-Record i of a split is i (int64), its label (int32) and z_clean, little-endian.
+Record i of a split is i (int64), its label (int32) and z_clean, little-endian; of clips
+whose first frames are given, the latent of those too.
 """
 
 import dataclasses
@@ -39,7 +40,8 @@ def plan(identity: dict) -> list[Shard]:
 def write(
     to: Store, shard: Shard, batches: Iterable[dict[str, np.ndarray]], dtype: str
 ) -> dict:
-    """One shard of batches with `row`, `label` and float32 `z_clean`; its record.
+    """One shard of batches with `row`, `label` and float32 `z_clean`, perhaps `given`;
+    its record.
 
     Raises:
       NonFiniteError: the encoder gave NaN or infinity. ConfigError: `dtype` cannot hold
@@ -51,8 +53,12 @@ def write(
         for batch in batches:
             z = stored(batch["z_clean"], dtype)
             sums.add(z)
-            for row, label, one in zip(batch["row"], batch["label"], z, strict=True):
-                yield HEAD.pack(int(row), int(label)) + one.tobytes()
+            both = [z, *(stored(batch[k], dtype) for k in ("given",) if k in batch)]
+            for row, label, *parts in zip(
+                batch["row"], batch["label"], *both, strict=True
+            ):
+                content = b"".join(part.tobytes() for part in parts)
+                yield HEAD.pack(int(row), int(label)) + content
 
     def about():
         if sums.count != shard.count:
@@ -148,6 +154,7 @@ def unlike(there: dict, here: dict) -> list[str]:
     """What of two caches' identities differs, one phrase each; the encoder's place may."""
     keys = [k for k in ("latent_shape", "dtype", "shard_examples") if k in here]
     pairs = [(key, there[key], here[key]) for key in keys]
+    pairs.append(("given_frames", *(c.get("given_frames", 0) for c in (there, here))))
     examples = [
         (f"{split} {key}", there["splits"][split][key], about[key])
         for split, about in here["splits"].items()
@@ -164,13 +171,16 @@ def unlike(there: dict, here: dict) -> list[str]:
 
 
 class Latents:
-    """One split of a cache as a source: item i is {"z_clean": [h, w, c], "label": int}."""
+    """One split of a cache as a source: item i is {"z_clean": [*grid, c], "label": int},
+    and "given" as z_clean where first frames are."""
 
     def __init__(self, cache: Store, manifest: dict, split: str):
         self._records = shards.Records(cache, manifest, split)
         self._shape = tuple(manifest["latent_shape"])
         self._dtype = DTYPES[manifest["dtype"]]
-        self._bytes = HEAD.size + int(np.prod(self._shape)) * self._dtype.itemsize
+        self._names = ("z_clean", *(("given",) if "given_frames" in manifest else ()))
+        numbers = len(self._names) * int(np.prod(self._shape))
+        self._bytes = HEAD.size + numbers * self._dtype.itemsize
 
     def __len__(self) -> int:
         return len(self._records)
@@ -183,8 +193,9 @@ class Latents:
         )
         if index != i:
             raise self._records.damaged(i, "is another")
-        z = np.frombuffer(record, self._dtype, offset=HEAD.size)
-        return {"z_clean": z.reshape(self._shape), "label": label}
+        values = np.frombuffer(record, self._dtype, offset=HEAD.size)
+        parts = values.reshape(len(self._names), *self._shape)
+        return dict(zip(self._names, parts, strict=True)) | {"label": label}
 
 
 @dataclasses.dataclass(frozen=True)
