@@ -43,9 +43,11 @@ setup(
         "tfds": ["tensorflow-cpu"],
         # launch.convert reads the public weights of feature networks.
         "convert": ["torch>=2.6"],
+        "video": ["av>=14"],  # launch.import_video; training on its shards needs none
         "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.18"],
         "wandb": ["wandb"],
         "test": [
+            "av>=14",
             "kubeflow-trainer-api>=2.3",  # JobSet's and Kubernetes' schemas
             "pytest>=8",
             "pytest-xdist>=3.6",
