@@ -46,9 +46,11 @@ setup(
         "clip": ["tokenizers>=0.21"],  # captions of the CLIP score
         # launch.embed_captions runs the text encoder that the user names.
         "text": ["protobuf", "sentencepiece", "torch>=2.6", "transformers>=5"],
+        "video": ["av>=14"],  # launch.import_video; training on its shards needs none
         "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.18"],
         "wandb": ["wandb"],
         "test": [
+            "av>=14",
             "kubeflow-trainer-api>=2.3",  # JobSet's and Kubernetes' schemas
             "pytest>=8",
             "pytest-xdist>=3.6",

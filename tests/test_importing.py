@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.running import wait_for
+from tests.originals import as_folder, contents, killed_and_run_again, tar
 from ul import importing
 from ul.core.errors import ConfigError, DataError
 from ul.data import archives, images, kinds
@@ -63,23 +63,6 @@ def rotated():
     return exif.tobytes()
 
 
-def tar(contents):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, content in contents.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
-def as_folder(where, contents):
-    for name, content in contents.items():
-        (where / name).parent.mkdir(parents=True, exist_ok=True)
-        (where / name).write_bytes(content)
-    return str(where)
-
-
 def of_class(name):
     return {
         file.split("/")[1]: content
@@ -106,10 +89,6 @@ def run(where, out, **changes):
     return importing.images_of(
         paths, str(out), **how | {"max_bad_fraction": 0.3} | changes
     )
-
-
-def contents(out):
-    return {p.name: p.read_bytes() for p in out.iterdir() if p.name != ".lock"}
 
 
 def examples(out, split="train"):
@@ -459,18 +438,8 @@ def test_killed_and_run_again_the_bytes_are_the_same(originals, command, tmp_pat
     train = {f"c{i % 2}/{i:04d}.png": encoded(i, "PNG") for i in range(600)}
     folder = as_folder(tmp_path / "train", train)
     held_out = as_folder(tmp_path / "eval", dict(list(train.items())[:9]))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-
-    def arguments(out):
-        head = ("import_images", f"--train={folder}", f"--eval={held_out}")
-        return (*head, f"--out={out}", "--size=256", "--shard_examples=50", "--jobs=2")
-
-    assert "rejected: 0" in command(*arguments(whole))
-    process = command.start(*arguments(killed))
-    wait_for(killed / "train-00002-of-00012.json", "sha256", process)
-    process.kill()
-    process.communicate()
-    assert not (killed / "manifest.json").exists()
-    assert " 0 of 13 shards are there" not in command(*arguments(killed))
+    head = ("import_images", f"--train={folder}", f"--eval={held_out}", "--size=256")
+    how = (*head, "--shard_examples=50", "--jobs=2")
+    whole, killed = killed_and_run_again(command, tmp_path, 12, *how)
     assert contents(killed) == contents(whole)
     assert json.loads((whole / "manifest.json").read_text())["rejected"] == []

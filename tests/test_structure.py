@@ -53,6 +53,7 @@ MAY_IMPORT = {
 # Package: where alone it may be imported.
 OWNERS = {
     "absl": ("launch/",),
+    "av": ("ul/importing/decoding.py",),
     "ml_collections": ("launch/cli.py", "experiments/"),
     "clu": ("ul/core/metrics.py", "ul/train/writer.py"),
     "orbax": ("ul/train/checkpoint.py",),

@@ -1,7 +1,8 @@
 """Files in folders and in tars of tars, as ranges of bytes: nothing is unpacked.
 
 What the original archives of image data sets look like: a folder of class folders, a tar of
-those, a tar of one tar a class (ILSVRC2012_img_train.tar), a tar of files alone (..._val.tar).
+those, a tar of one tar a class (ILSVRC2012_img_train.tar), a tar of files alone (..._val.tar),
+a folder of tars (Kinetics).
 """
 
 import dataclasses
@@ -63,6 +64,9 @@ def _in_folder(root: Path) -> Iterator[Entry]:
         for name in names:
             path = Path(where) / name
             relative = str(path.relative_to(root))
+            if name.endswith(".tar") and not hidden(relative):
+                yield from _in_tar(str(path), 0, path.stem)
+                continue
             # A link to nothing has no size; whoever reads it is told.
             size = path.stat().st_size if path.exists() else 0
             yield Entry(relative, _top(relative), str(path), 0, size)
@@ -92,7 +96,8 @@ def _members(path: str, tar: tarfile.TarFile, group: str) -> Iterator[Entry]:
     for member in tar:
         tar.members = []  # type: ignore[attr-defined]  # else it keeps millions
         name = _inside(member.name)
-        if member.isfile() and name.endswith(".tar"):
+        # macOS leaves a `._x.tar` beside x.tar that is none.
+        if member.isfile() and name.endswith(".tar") and not hidden(name):
             yield from _in_tar(path, member.offset_data, Path(name).stem)
         elif member.isfile():
             places[name] = member.offset_data, member.size

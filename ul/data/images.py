@@ -3,7 +3,6 @@
 A record is the label (int32, little-endian) and the file.
 """
 
-import hashlib
 import io
 import json
 import struct
@@ -15,7 +14,7 @@ from etils import epath
 from PIL import Image
 
 from ul.core.errors import DataError
-from ul.data import shards
+from ul.data import imported
 from ul.data.shards import Store
 from ul.data.sources import Items, Shape
 
@@ -79,77 +78,20 @@ def pack(label: int, file: bytes, size: int) -> bytes:
     return HEAD.pack(label) + content.getvalue()
 
 
-def finish(to: Store, identity: dict, records: list[dict], bad: list[dict]) -> dict:
-    """Write the manifest of shards that all are there, in their order; the manifest."""
-    splits = {}
-    for split, about in identity["splits"].items():
-        own = [r for r in records if r["file"].startswith(f"{split}-")]
-        labels = np.sum([r["labels"] for r in own], 0)
-        splits[split] = about | {
-            "count": int(labels.sum()),
-            "labels": labels.tolist(),
-            "shards": [
-                {k: r[k] for k in ("file", "count", "bytes", "sha256")} for r in own
-            ],
-        }
-    digests = "".join(r["sha256"] for r in records)
-    manifest = identity | {
-        "splits": splits,
-        "rejected": bad,
-        "digest": hashlib.sha256(digests.encode()).hexdigest(),
-    }
-    to.finish(manifest)
-    return manifest
-
-
-def unlike(there: dict, here: dict) -> list[str]:
-    """What of two sets' identities differs, one phrase each.
-
-    A set of before `made_with` was kept does not say, and may be of any version.
-    """
-    found = [
-        f"{key}: {there.get(key)} there, {here[key]} here"
-        for key in ("size", "shard_examples")
-        if there.get(key) != here[key]
-    ]
-    with_what = there.get("made_with", {})
-    found += [
-        f"made with {name} {with_what.get(name, 'of no known version')} there, "
-        f"{version} here: pip install that one to go on"
-        for name, version in here["made_with"].items()
-        if with_what.get(name) != version
-    ]
-    for split, about in here["splits"].items():
-        other = there.get("splits", {}).get(split, {})
-        found += [
-            f"{split} {key}: {other.get(key)} there, {value} here"
-            for key, value in about.items()
-            if other.get(key) != value
-        ]
-    if not found and there.get("classes") != here["classes"]:
-        found.append("names of classes")
-    return found
-
-
-def imported(split: str, shape: Shape, *, path: str) -> Items:
+def items(split: str, shape: Shape, *, path: str) -> Items:
     """A split that launch.import_images wrote.
 
     Raises:
       DataError: none, one half written or with damaged shards, or of another size.
     """
-    data = store(path)
-    manifest, _ = data.load({"size", "classes"})
-    data.verify(manifest, part=None)
+    manifest, records = imported.opened(store(path), split, set())
     size = manifest["size"]
-    if not manifest["splits"][split]["count"]:
-        raise DataError(f"data.source.path {path} has no images in its {split} split")
     if shape != (size, size, 3):
         raise DataError(
             f"data.source.path {path} holds images of {size}x{size}, RGB, but "
             f"data.image_shape is {list(shape)}; set it to {[size, size, 3]}, or import "
             f"again with --size={shape[0]}"
         )
-    records = shards.Records(data, manifest, split)
 
     def get(i):
         record = records[i]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ul.data import captions, images, moving, sources, texts
+from ul.data import captions, images, moving, sources, texts, videos
 
 SOURCES: dict[str, Callable[..., Any]] = {
     "digits": sources.digits,
@@ -11,7 +11,8 @@ SOURCES: dict[str, Callable[..., Any]] = {
     "captioned_digits": captions.captioned_digits,
     "photos": sources.photos,
     "folder": sources.folder,
-    "imported": images.imported,
+    "imported": images.items,
+    "imported_video": videos.items,
     "moving_digits": moving.moving_digits,
     "imported_captions": texts.imported_captions,
     "tfds": sources.tfds,

@@ -161,10 +161,10 @@ def imported_captions(
     """A split that launch.import_images wrote, with what launch.embed_captions wrote of it.
 
     Raises:
-      DataError: as `images.imported`; captions that are not there, damaged or of other
+      DataError: as `images.items`; captions that are not there, damaged or of other
         images.
     """
-    pictures, of = images.imported(split, shape, path=path), images.store(path)
+    pictures, of = images.items(split, shape, path=path), images.store(path)
     digest = of.load({"digest"})[0]["digest"]
     data = store(captions)
     manifest, _ = data.load({"images", "tokens", "channels"})
