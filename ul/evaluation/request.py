@@ -36,6 +36,7 @@ GENERATION = (
     "base_rate",
     "class_accuracy",
     "text_accuracy",
+    "clip_score",
 )
 LABELS = ("cyclic", "random")
 # Samples, where nothing is said.
