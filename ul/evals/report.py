@@ -29,6 +29,7 @@ COLUMNS = (
     ("of real", "text_accuracy_real", "{:.3f}"),
     ("digit", "text_accuracy_digit", "{:.3f}"),
     ("colour", "text_accuracy_colour", "{:.3f}"),
+    ("CLIP score", "clip_score", "{:.2f}"),
     ("FID", "fid", "{:.3f}"),
     ("sFID", "sfid", "{:.3f}"),
     ("IS", "inception_score", "{:.3f}"),

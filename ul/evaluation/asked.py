@@ -35,9 +35,12 @@ def asked(request: Request, gen: api.Generator, count: int) -> tuple[Asked, str]
     return part, f"of the {len(examples)} held-out examples, i mod {len(examples)}"
 
 
-def captions(gen: api.Generator, count: int) -> list[str]:
-    """What the first samples are asked for in words; none of a model that takes none."""
-    if "text" not in build.conditions(gen.config):
-        return []
+def in_words(gen: api.Generator) -> bool:
+    """The model is told in words what to draw."""
+    return "text" in build.conditions(gen.config)
+
+
+def captions(gen: api.Generator, first: int, last: int) -> list[str]:
+    """What samples first .. last - 1 of a model that is told in words are asked for."""
     source = splits.source(gen.config, "eval")
-    return [source.caption(i % len(source)) for i in range(count)]
+    return [source.caption(i % len(source)) for i in range(first, last)]

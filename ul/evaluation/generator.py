@@ -12,11 +12,12 @@ from ul import api, build, runs, splits
 from ul.config import Base
 from ul.evals import archive, measures, rate
 from ul.evals.classifier import Classifier
+from ul.evals.clip_score import ClipScore
 from ul.evals.features import pixels
 from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
 from ul.evaluation import judges
 from ul.evaluation import request as requests
-from ul.evaluation.asked import Asked, asked, captions
+from ul.evaluation.asked import Asked, asked, captions, in_words
 from ul.evaluation.records import (
     PICTURES,
     Record,
@@ -72,8 +73,8 @@ def generator(request: Request, shared: Shared) -> dict:
         result["frechet_features"] = pixels.NAME
     if "base_rate" in plan.metrics:
         result["base_rate_bpp"], result["base_rate_bpp_sem"] = _base_rate(gen)
-    if said_of := captions(gen, len(shown)):
-        result["captions"] = said_of
+    if in_words(gen):
+        result["captions"] = captions(gen, 0, len(shown))
     record = Record(
         evaluation="generation",
         stem=f"generation-guidance{request.guidance:g}",
@@ -96,8 +97,7 @@ def animations(shown: np.ndarray) -> dict[str, bytes]:
 
 def _columns(gen: api.Generator) -> int:
     """Of a picture: a class each, where there are classes to ask for."""
-    classes = "label" in build.conditions(gen.config)
-    return min(gen.num_classes, PICTURES) if classes else PICTURES
+    return PICTURES if in_words(gen) else min(gen.num_classes, PICTURES)
 
 
 def _applies(name: str, gen: api.Generator) -> bool:
@@ -105,6 +105,8 @@ def _applies(name: str, gen: api.Generator) -> bool:
     if name == "base_rate":
         # An encoder's own variance would have to be taken off again: no figure there.
         return isinstance(gen.config, Base) and gen.autoencoder.codec.exact
+    if name == "clip_score":
+        return in_words(gen)
     return name not in judges.JUDGES or judges.obstacle(name, gen) is None
 
 
@@ -118,6 +120,8 @@ def _plan(request: Request, shared: Shared, gen: api.Generator, count: int) -> _
             reason = measures.obstacle(name, shape, count, shared.networks)
         else:
             reason = None if _applies(name, gen) else "not for a run of this kind"
+        if name == "clip_score" and reason is None:
+            reason = shared.no_clip()
         if reason is not None:
             skipped[name] = reason
     against = [
@@ -184,6 +188,9 @@ def _see(
     extract = Extractor(needs, shared.networks, gen.autoencoder.mesh)
     seen, bench = Statistics(needs), judges.Bench(gen, plan.metrics)
     shown: list[np.ndarray] = []
+    score = None
+    if "clip_score" in plan.metrics:
+        score = ClipScore(shared.clip(), gen.autoencoder.mesh)
     most = PICTURES * _columns(gen)
     with contextlib.ExitStack() as stack:
         kept = None
@@ -197,9 +204,13 @@ def _see(
             if kept is not None:
                 kept.add(image, part["label"])
             bench.see(image, part)
+            if score is not None:
+                last = score.count + len(image)
+                score.add(image, captions(gen, score.count, last))
             if (rest := most - sum(len(s) for s in shown)) > 0:
                 shown.append(image[:rest])
-    return seen, np.concatenate(shown), bench.shares()
+    found = bench.shares() | (score.record() if score is not None else {})
+    return seen, np.concatenate(shown), found
 
 
 def _values(plan: _Plan, seen: Statistics) -> dict[str, float]:
@@ -247,6 +258,8 @@ def _protocol(
         protocol["frechet"] = f"{pixels.NAME}: not FID, no pretrained network"
     if "base_rate" in plan.metrics:
         protocol["base_rate"] = "unweighted bound on held-out latents, labels given"
+    if "clip_score" in plan.metrics:
+        protocol["clip"] = shared.clip().protocol()
     if judges.JUDGES.keys() & set(plan.metrics):
         protocol["classifier"] = f"{Classifier.name}, trained on the training split"
     return protocol

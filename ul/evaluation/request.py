@@ -37,6 +37,7 @@ GENERATION = (
     "class_accuracy",
     "text_accuracy",
     "identity_kept",
+    "clip_score",
 )
 LABELS = ("cyclic", "random")
 # Samples, where nothing is said.

@@ -42,7 +42,7 @@ def every(
     """
     kinds, scales = kinds_of(request.workdir), _scales(guidance)
     _check(request, kinds, step=step, weights=weights, scales=scales)
-    shared = Shared(Networks(request.weights_dir))
+    shared = Shared(Networks(request.weights_dir), request.weights_dir)
 
     def of_step(number: int) -> Iterator[dict]:
         for name in weights:

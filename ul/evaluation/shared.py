@@ -9,9 +9,10 @@ import numpy as np
 
 from ul import splits
 from ul.config import Settings
-from ul.core.errors import DataError
+from ul.core.errors import ConfigError, DataError
 from ul.data import pipeline
-from ul.evals import references
+from ul.evals import clip_score, references
+from ul.evals.clip_score import Clip
 from ul.evals.features import pixels
 from ul.evals.measures import (
     FULL,
@@ -50,10 +51,30 @@ def kept_rows(total: int) -> np.ndarray:
 class Shared:
     """Networks, and statistics of real images: seen once, whatever is compared."""
 
-    def __init__(self, networks: Provider):
-        self.networks = networks
+    def __init__(self, networks: Provider, weights_dir: str | None = None):
+        self.networks, self._dir = networks, weights_dir
+        self._clip: Clip | None = None
         self._seen: dict[Any, Statistics] = {}
         self._given: dict[Any, Reference] = {}
+
+    def clip(self) -> Clip:
+        """CLIP, read when first asked for.
+
+        Raises:
+          Missing: its files are not there, or their reader is not. DataError: damaged.
+        """
+        if self._dir is None:
+            raise Missing("CLIP is not here; give --weights_dir or set UL_WEIGHTS")
+        self._clip = self._clip or clip_score.load(self._dir)
+        return self._clip
+
+    def no_clip(self) -> str | None:
+        """Why there is no CLIP; None if there is."""
+        try:
+            self.clip()
+        except (Missing, ConfigError) as e:
+            return str(e)
+        return None
 
     def statistics(
         self,

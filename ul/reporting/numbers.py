@@ -57,6 +57,7 @@ METRICS = (
     Metric(GENERATION, "recall", "recall", "{:.3f}"),
     Metric(GENERATION, "class_accuracy", "class accuracy", "{:.3f}"),
     Metric(GENERATION, "text_accuracy", "text accuracy", "{:.3f}"),
+    Metric(GENERATION, "clip_score", "CLIP score", "{:.2f}"),
     Metric(GENERATION, "base_rate_bpp", "base rate, bits/pixel", "{:.3f}", once=True),
 )
 PLACES = {m.key: i for i, m in enumerate(METRICS)}
