@@ -28,6 +28,8 @@ VARIANTS = [
         "external",
         "captions",
         "text_to_image",
+        "moving_digits",
+        "kinetics600",
     )
     for variant in importlib.import_module(f"experiments.{name}").VARIANTS
 ]
@@ -174,7 +176,7 @@ def test_an_unknown_variant_names_those_there_are():
         ("encoder.patch", 2, "transformer is at"),
         ("prior.depths", (1, 1), "same length"),
         ("prior_schedule.logsnr_max", -20.0, "must be above"),
-        ("data.image_shape", (8, 8), "must have 3 entries"),
+        ("data.image_shape", (8, 8), "of clips"),
         ("ema", (), "decays between 0 and 1"),
         ("batch_size", 20, "not divisible by 8 devices"),
     ],

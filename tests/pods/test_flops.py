@@ -135,6 +135,9 @@ def costs_of(parsed):
         ("imagenet512", "stage1"),
         ("imagenet512", "stage2_medium"),
         ("captions", "stage2"),
+        ("moving_digits", "stage1"),
+        ("kinetics600", "stage1"),
+        ("kinetics600", "stage2"),
         ("text_to_image", "stage2_970"),
     ],
 )
