@@ -18,7 +18,12 @@ a variant is the same code at reduced width: three steps on a CPU.
 
 The paper gives the bases' costs alone. Here they are of one forward pass, 1 MAC = 2 FLOP, with
 the text's projections: two levels with heads of 128, as the base of its ImageNet models.
-Never trained yet: no captioned images were at hand.
+  stage2_100   98.99 GFLOP   214.4M parameters
+  stage2_300   295.8 GFLOP   640.1M
+  stage2_970   955.1 GFLOP   2,298M
+Never trained yet: no captioned images were at hand. The dry run of stage2_970 (launch.plan pod
+--topology v6e:8x16 --mesh data=8,fsdp=16, commit f3a9be7, libtpu 0.0.42.1): batch 2048 on 128
+chips fits, 10.64 GiB of 31.25 a chip; 179 ms a step at best.
 """
 
 import ml_collections

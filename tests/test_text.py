@@ -10,11 +10,13 @@ from absl.testing import flagsaver
 
 from launch import prompts
 from tests import untrained
+from tests.evals.features import clip_files
 from tests.test_captioning import TOKENS, encoder
-from ul import api, build, caches, captioning, config, evaluation, runs, splits
+from ul import api, build, caches, captioning, evaluation, runs, splits
 from ul.core.errors import ConfigError, DataError
 from ul.data import captions, kinds
-from ul.data.captions import COLOURS
+from ul.evals import clip_score
+from ul.evals.clip_score import ClipScore
 from ul.evals.networks import Networks
 from ul.evaluation import judges
 from ul.evaluation.request import Request
@@ -228,11 +230,21 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     np.testing.assert_array_equal(one, drawn("a red two"))
     assert np.abs(one - drawn("a blue nine")).max() > 1e-3
     assert np.abs(one - drawn("a red two", guidance=3.0)).max() > 1e-4
-    request = Request(workdir=where, num_examples=30, metrics=("text_accuracy",))
-    record = evaluation.generator(request, Shared(Networks(None)))
+    folder = clip_files.converted(tmp_path)
+    metrics = ("text_accuracy", "clip_score")
+    request = Request(workdir=where, num_examples=30, metrics=metrics)
+    record = evaluation.generator(request, Shared(Networks(None), str(folder)))
     source = splits.source(gen.config, "eval")
     assert record["captions"] == [source.caption(i) for i in range(30)]
     assert record["text_accuracy"] <= record["text_accuracy_colour"] <= 1
     assert record["text_accuracy_real"] > 0.97
     assert "held-out examples" in record["protocol"]["labels"]
-    assert len(COLOURS) == 6 and isinstance(gen.config, config.Base)
+    asked = [source.told(i) for i in range(30)]
+    again = gen.sample({n: np.stack([t[n] for t in asked]) for n in asked[0]})
+    score = ClipScore(clip_score.load(folder), gen.autoencoder.mesh)
+    score.add(again, record["captions"])
+    np.testing.assert_allclose(record["clip_score"], score.value(), rtol=1e-6)
+    assert record["protocol"]["clip"]["sha256"] == score.protocol()["sha256"]
+    without = evaluation.generator(request, Shared(Networks(None)))
+    assert "CLIP is not here" in without["skipped"]["clip_score"]
+    assert "clip_score" not in without
