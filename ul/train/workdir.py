@@ -38,6 +38,7 @@ FREE_KEYS = (
 BEFORE_KEYS = {
     "data.augment": "stream",
     "data.text": [0, 0],
+    "given_frames": 0,
     "latent_dtype": "float32",
 }
 
