@@ -71,7 +71,7 @@ def _stage1() -> ml_collections.ConfigDict:
 
 def _stage2() -> ml_collections.ConfigDict:
     c = common.run("base")
-    c.steps, c.batch_size = 4000, 64
+    c.steps, c.batch_size = 2000, 64
     c.data = _data()
     common.on_latents(c, (4, 4, 4, 8))
     c.given_frames = 5
