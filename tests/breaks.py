@@ -101,9 +101,9 @@ BREAKS = (
     ),
     Break(
         "names of images that were rejected",
-        "ul/importing.py",
-        "names.append(_shown(entry))",
-        "names.append(_shown(part[len(names)][0]))",
+        "ul/importing/writing.py",
+        "names.append(shown(entry))",
+        "names.append(shown(part[len(names)][0]))",
         "tests/test_captioning.py",
     ),
     Break(

@@ -12,7 +12,7 @@ from launch import prompts
 from tests import untrained
 from tests.evals.features import clip_files
 from tests.test_captioning import TOKENS, encoder
-from ul import api, build, caches, captioning, evaluation, runs, splits
+from ul import api, asking, build, caches, captioning, evaluation, runs, splits
 from ul.core.errors import ConfigError, DataError
 from ul.data import captions, kinds
 from ul.evals import clip_score
@@ -86,20 +86,23 @@ def test_other_text_than_the_data_have_is_refused():
 
 def test_a_condition_is_checked_before_it_is_sampled():
     told = {n: np.stack([v, v]) for n, v in captions.embedded("a red two").items()}
-    gen = generator()
-    found = gen._condition(told)
+
+    def checked(given):
+        return asking.condition(parsed(), given, None)
+
+    found = checked(told)
     assert found.keys() == {"text", "text_length"} and found["text"].dtype == np.float16
     np.testing.assert_array_equal(found["text"], told["text"])
     with pytest.raises(DataError, match="asked by text, text_length; text is missing"):
-        gen._condition([1, 2])
+        checked([1, 2])
     with pytest.raises(DataError, match=r"text is float16\[2, 12, 31\]; wanted are"):
-        gen._condition(told | {"text": told["text"][..., 1:]})
+        checked(told | {"text": told["text"][..., 1:]})
     with pytest.raises(DataError, match="text_length is float64"):
-        gen._condition(told | {"text_length": [3.0, 3.0]})
+        checked(told | {"text_length": [3.0, 3.0]})
     with pytest.raises(DataError, match="text_length must be 0..12"):
-        gen._condition(told | {"text_length": [3, 13]})
+        checked(told | {"text_length": [3, 13]})
     with pytest.raises(DataError, match=r"text: 2, text_length: 1"):
-        gen._condition(told | {"text_length": [3]})
+        checked(told | {"text_length": [3]})
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from etils import epath
 from PIL import Image
 
 from ul.core.errors import DataError
-from ul.data import imported
+from ul.data import imported, shards
 from ul.data.shards import Store
 from ul.data.sources import Items, Shape
 
