@@ -139,7 +139,7 @@ def test_a_part_of_the_examples_is_drawn_from_all(monkeypatch):
     """Not the first: a folder's images are in the order of their classes."""
     seen = []
     monkeypatch.setattr(
-        planning.runs,
+        planning.splits,
         "read",
         lambda examples, indices, title: seen.extend(indices) or _blank(indices),
     )
