@@ -9,7 +9,7 @@
 
 `stage1` codes whole clips; `stage2` is given five frames and samples the other eleven;
 `stage2_medium` is its larger base. "stage1,smoke" and "stage2,smoke" are the same code at
-reduced width. Never trained yet. DRYRUN
+reduced width. Never trained yet.
 
 The paper does not say, and is decided here: convolutions 3x3 of each frame with one over three
 frames between the two of a block; in transformers half of the heads attend within a frame and
