@@ -56,10 +56,13 @@ class Group:
             log = processes[0].log
             seen = log.stat().st_size if log.exists() else 0
             self._running += [p.start() for p in processes]
-            while any(p.poll() is None for p in self._running):
-                time.sleep(0.1)
+            alive = True
+            while alive:
+                # Asked first: of what has ended by now, the rest is seen below.
+                alive = any(p.poll() is None for p in self._running)
                 self._look(processes, grace)
                 seen += show(log, seen)
+                time.sleep(0.1 * alive)
         finally:
             self._send(signal.SIGKILL)
             for n, handler in before.items():

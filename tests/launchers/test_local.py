@@ -34,6 +34,20 @@ def test_all_end_well(run, capsys):
     assert capsys.readouterr().out == "hello 0\n"
 
 
+def test_what_ends_at_once_is_seen(run, capsys, monkeypatch):
+    """Before anyone first looks, as on a busy machine."""
+    start = Process.start
+
+    def ended(self):
+        process = start(self)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(Process, "start", ended)
+    assert run("echo gone; exit 3").code == 3
+    assert capsys.readouterr().out == "gone\n"
+
+
 def test_only_new_output_is_shown(run, capsys, tmp_path):
     (tmp_path / "0.log").write_text("of an earlier run\n")
     run("echo new")
