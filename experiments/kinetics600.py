@@ -9,10 +9,11 @@
 
 `stage1` codes whole clips; `stage2` is given five frames and samples the other eleven;
 `stage2_medium` is its larger base. "stage1,smoke" and "stage2,smoke" are the same code at
-reduced width. Never trained yet. The dry run (`launch.plan
-pod`, commit 14cf090; 64 chips, data=4, fsdp=16; batches of 256 and 1024): stage1 on v6e:8x8
-2.662 TFLOP a clip of training, 1.67 GiB a chip, 49.3 ms a step at best; stage2 439.2 GFLOP, 2.97 GiB and 41.8 ms, on
-v5p:4x4x4 2.97 GiB and 25.1 ms.
+reduced width. Never trained yet. The dry run (`launch.plan pod`, commit 14cf090; 64
+chips, data=4, fsdp=16), a clip of training, GiB a chip and ms a step at best:
+            batch                v5p:4x4x4           v6e:8x8
+  stage1      256  2.662 T                           1.67 GiB  49.3 ms
+  stage2     1024  439.2 G       2.97 GiB  25.1 ms   2.97 GiB  41.8 ms
 
 The paper does not say, and is decided here: convolutions 3x3 of each frame with one over three
 frames between the two of a block; in transformers half of the heads attend within a frame and
