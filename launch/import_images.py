@@ -49,14 +49,7 @@ def main() -> None:
         jobs=_JOBS.value,
         max_bad_fraction=_BAD.value,
     )
-    for split, about in manifest["splits"].items():
-        size = sum(s["bytes"] for s in about["shards"]) / 2**20
-        labels = about["labels"]
-        print(
-            f"{split}: {about['count']} of {about['files']} images, {len(labels)} classes "
-            f"of {min(labels)} to {max(labels)}, {size:.1f} MiB"
-        )
-    print(f"rejected: {len(manifest['rejected'])}; digest {manifest['digest'][:16]}")
+    print(importing.said(manifest, "image"))
 
 
 if __name__ == "__main__":

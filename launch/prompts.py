@@ -1,6 +1,5 @@
-"""What launch.sample asks for: classes, or texts of which the model's captions are."""
+"""What launch.sample asks for: classes, texts, or the first frames of held-out clips."""
 
-import itertools
 import re
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from ul import api, build
 from ul.captioning import read_prompts
 from ul.core.errors import ConfigError
 from ul.data import captions
+from ul.evaluation.asked import continuing
 
 _LABELS = flags.DEFINE_list("labels", [], "Classes to go round; all of them if unset.")
 _TEXT = flags.DEFINE_multi_string("text", [], "Captions of captioned_digits; several.")
@@ -27,17 +27,22 @@ def asked(gen: api.Generator, count: int) -> tuple[dict[str, np.ndarray], list[s
     Raises:
       ConfigError: flags that are not for such a model.
     """
-    if "text" not in build.conditions(gen.config):
+    wanted = build.conditions(gen.config)
+    if "text" not in wanted:
         if _TEXT.value or _EMBEDDED.value:
             raise ConfigError(
-                "--text and --text_embeddings are for models that are told in words; this "
-                "one takes --labels"
+                "--text and --text_embeddings are for models told in words; this one takes "
+                + ("held-out clips" if "given" in wanted else "--labels")
             )
+        if "given" in wanted:
+            if _LABELS.value:
+                raise ConfigError("--labels is for models of classes, not of clips")
+            return continuing(gen, count), [f"continues{i}" for i in range(count)]
         return _of_classes(gen.num_classes, count)
     if _LABELS.value:
         raise ConfigError("--labels is for models of classes; this one takes text")
     found, said = _of_text(gen)
-    rows = list(itertools.islice(itertools.cycle(range(len(said))), count))
+    rows = [i % len(said) for i in range(count)]
     return {name: value[rows] for name, value in found.items()}, [said[i] for i in rows]
 
 

@@ -1,4 +1,4 @@
-"""Draw from a stage-2 run: PNG files, or one grid. Sample i has its own seed.
+"""Draw from a stage-2 run: PNG files, or one grid; of clips GIFs. Sample i has its own seed.
 
 python -m launch.sample --workdir runs/s2 --num 100 --grid --out samples.png
 python -m launch.sample --workdir runs/s2 --num 16 --labels 3 --out samples/
@@ -14,7 +14,8 @@ from launch import cli, prompts
 from ul import api
 from ul.core.errors import ConfigError
 from ul.core.files import write_atomic
-from ul.train.writer import grid, save_png
+from ul.train import clips
+from ul.train.writer import save_bytes, save_png
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The stage-2 run.")
 _OUT = flags.DEFINE_string(
@@ -33,7 +34,9 @@ _WEIGHTS = flags.DEFINE_string(
     "weights", "ema", "ema, ema:<decay>, power:<width> or raw."
 )
 _STAGE1 = flags.DEFINE_string("stage1_workdir", None, "Stage 1, if it was moved.")
-_GRID = flags.DEFINE_bool("grid", False, "One picture instead of files.")
+_GRID = flags.DEFINE_bool(
+    "grid", False, "One picture instead of files; of clips a row each."
+)
 _COLUMNS = flags.DEFINE_integer("columns", 10, "Columns of the grid.")
 _SCALE = flags.DEFINE_integer("scale", 1, "Each pixel of the grid so many wide.")
 
@@ -59,12 +62,17 @@ def main() -> None:
         condition, guidance=_GUIDANCE.value, seed=_SEED.value, progress=True
     )
     if _GRID.value:
-        save_png(out, grid(images, _COLUMNS.value, _SCALE.value))
+        save_png(out, clips.picture(images, _COLUMNS.value, _SCALE.value))
         if "text" in condition:
             write_atomic(out.with_suffix(".json"), json.dumps(said, indent=2))
     else:
         for i, image in enumerate(images):
-            save_png(out / prompts.file_name(i, said[i]), image)
+            name = out / prompts.file_name(i, said[i])
+            if image.ndim == 4:
+                animated = clips.gif(image[None], clips.FPS, _SCALE.value)
+                save_bytes(name.with_suffix(".gif"), animated)
+            else:
+                save_png(name, image)
     print(f"{len(images)} images, step {generator.step}: {out}")
 
 

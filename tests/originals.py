@@ -3,7 +3,10 @@
 import io
 import tarfile
 
+import pytest
+
 from tests.running import wait_for
+from ul.core.errors import DataError
 
 
 def tar(contents):
@@ -39,3 +42,25 @@ def killed_and_run_again(command, where, shards, *arguments):
     again = command(*arguments, f"--out={killed}")
     assert f" 0 of {shards + 1} shards are there" not in again
     return whole, killed
+
+
+def interrupted_and_run_again(monkeypatch, module, run, read, where, after, tool):
+    """Two stores: `run(out)` was broken off in one, after so many records, and run again."""
+    whole, out = where / "whole", where / "out"
+    run(whole)
+    pack, calls = module.pack, []
+
+    def cut_off(*args):
+        calls.append(args)
+        if len(calls) > after:
+            raise RuntimeError("killed")
+        return pack(*args)
+
+    monkeypatch.setattr(module, "pack", cut_off)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(out, jobs=1)
+    with pytest.raises(DataError, match=f"half written.*run the same launch.{tool}"):
+        read(out)
+    monkeypatch.setattr(module, "pack", pack)
+    run(out)
+    return whole, out

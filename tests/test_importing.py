@@ -1,6 +1,7 @@
 """Original archives, as broken as real ones, to shards; and training's view of those."""
 
 import dataclasses
+import functools
 import io
 import json
 import tarfile
@@ -9,7 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.originals import as_folder, contents, killed_and_run_again, tar
+from tests.originals import (
+    as_folder,
+    contents,
+    interrupted_and_run_again,
+    killed_and_run_again,
+    tar,
+)
 from ul import importing
 from ul.core.errors import ConfigError, DataError
 from ul.data import archives, images, kinds
@@ -208,23 +215,15 @@ def test_a_folder_and_any_number_of_jobs_give_the_same_shards(originals, tmp_pat
 def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
     originals, tmp_path, after, monkeypatch
 ):
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    run(originals, whole)
-    pack, calls = images.pack, []
-
-    def cut_off(*args):
-        calls.append(args)
-        if len(calls) > after:
-            raise RuntimeError("killed")
-        return pack(*args)
-
-    monkeypatch.setattr(images, "pack", cut_off)
-    with pytest.raises(RuntimeError, match="killed"):
-        run(originals, out, jobs=1)
-    with pytest.raises(DataError, match="half written.*run the same launch.import"):
-        examples(out)
-    monkeypatch.setattr(images, "pack", pack)
-    run(originals, out)
+    whole, out = interrupted_and_run_again(
+        monkeypatch,
+        images,
+        functools.partial(run, originals),
+        examples,
+        tmp_path,
+        after,
+        "import_images",
+    )
     assert contents(out) == contents(whole)
 
 

@@ -1,5 +1,6 @@
 """Original clips, as broken as real ones, to shards; and training's view of those."""
 
+import functools
 import io
 import json
 import tempfile
@@ -11,7 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.originals import as_folder, contents, killed_and_run_again, tar
+from tests.originals import (
+    as_folder,
+    contents,
+    interrupted_and_run_again,
+    killed_and_run_again,
+    tar,
+)
 from ul import importing
 from ul.core.errors import ConfigError, DataError
 from ul.data import archives, images, kinds, pipeline, videos
@@ -332,23 +339,15 @@ def test_a_video_in_both_splits_is_said(originals, tmp_path, caplog):
 def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
     originals, tmp_path, after, monkeypatch
 ):
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    run(originals, whole)
-    pack, calls = videos.pack, []
-
-    def cut_off(*args):
-        calls.append(args)
-        if len(calls) > after:
-            raise RuntimeError("killed")
-        return pack(*args)
-
-    monkeypatch.setattr(videos, "pack", cut_off)
-    with pytest.raises(RuntimeError, match="killed"):
-        run(originals, out, jobs=1)
-    with pytest.raises(DataError, match="half written.*run the same launch.import_vid"):
-        examples(out)
-    monkeypatch.setattr(videos, "pack", pack)
-    run(originals, out)
+    whole, out = interrupted_and_run_again(
+        monkeypatch,
+        videos,
+        functools.partial(run, originals),
+        examples,
+        tmp_path,
+        after,
+        "import_video",
+    )
     assert contents(out) == contents(whole)
 
 

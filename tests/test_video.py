@@ -111,6 +111,16 @@ def test_settings_that_fit_no_clip_are_refused():
     ):
         with pytest.raises(ConfigError, match=message):
             build.modules(changed)
+    of_images = untrained.parsed("digits", "stage1")
+    factorised = of_images.decoder | {"factorised": True, "width": 64}
+    with pytest.raises(
+        ConfigError, match="decoder.factorised is of clips .*images, 8x8"
+    ):
+        build.modules(dataclasses.replace(of_images, decoder=factorised))
+    told = untrained.parsed("captions", "stage2")
+    wide = told.base | {"factorised": True, "widths": (128,)}
+    with pytest.raises(ConfigError, match="base.factorised is of clips"):
+        build.latent_sampler(dataclasses.replace(told, base=wide))
     with pytest.raises(ConfigError, match="given_frames is 16; it is of clips, fewer"):
         build.latent_sampler(parsed("stage2", given_frames=16))
     with pytest.raises(ConfigError, match="given_frames is -1"):
@@ -220,5 +230,12 @@ def test_both_stages_of_clips_train_resume_and_are_evaluated(tmp_path):
     below = f"--config.stage1.workdir={one}"
     command("train", f"{config_of}:smoke2", f"--workdir={two}", below)
     command("evaluate", f"--workdir={two}", "--num_examples=8")
+    out = command("sample", f"--workdir={two}", "--num=2", f"--out={tmp_path / 'gifs'}")
+    assert "2 images" in out and len(list((tmp_path / "gifs").glob("*.gif"))) == 2
+    strips = tmp_path / "strips.png"
+    command("sample", f"--workdir={two}", "--num=2", "--grid", f"--out={strips}")
+    assert strips.exists()
+    out = command("sample", f"--workdir={two}", "--labels=3", "--out=x", code=64)
+    assert "--labels is for models of classes" in out
     (record,) = (two / "evals").glob("generation*.json")
     assert json.loads(record.read_text())["position_error_px"] > 0

@@ -76,6 +76,7 @@ def modules(config: configs.Trained) -> Modules:
             f"the encoder downsamples {a}x but the decoder's transformer is at "
             f"{b}x; change decoder.patch or decoder.channels"
         )
+    parts.check_factorised("decoder", decoder, image)
     channels = encoder.latent_channels
     shape = (*(n // side for n, side in zip(image, down, strict=False)), channels)
     single = isinstance(config, configs.Single)
@@ -91,6 +92,7 @@ def modules(config: configs.Trained) -> Modules:
             text_channels=0,
         )
         parts.check_levels("prior", prior, shape)
+        parts.check_factorised("prior", prior, shape)
     if isinstance(config, configs.LearnedVariance | configs.KlAutoencoder):
         encoder = encoder.clone(latent_channels=2 * channels)  # mean and log variance
     # A single stage's decoder is told the noise of its latents.

@@ -132,6 +132,18 @@ def check_levels(where: str, vit: ViT, shape: tuple[int, ...]) -> None:
         )
 
 
+def check_factorised(
+    where: str, made: ViT | UViT, shape: tuple[int, ...], text: bool = False
+) -> None:
+    """Factorised attention is of clips, and has no place for text's keys."""
+    if made.factorised and (len(shape) != 4 or text):
+        what = "told in words" if text else f"images, {by(shape)}"
+        raise ConfigError(
+            f"{where}.factorised is of clips [T, H, W, C], and these are {what}; set it to "
+            "False"
+        )
+
+
 def apply(module, params, *args, key=None, condition=None):
     """The module with dropout seeded by `key`; without a key, without dropout.
 

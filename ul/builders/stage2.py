@@ -24,6 +24,7 @@ def base_module(config: configs.Base | configs.Pixels) -> ViT | UViT:
     if isinstance(config, configs.Pixels):
         decoder = parts.network("decoder", UViT, config.decoder, config.dtype)
         parts.grid_of(decoder, config.data.image_shape)
+        parts.check_factorised("decoder", decoder, config.data.image_shape)
         return decoder
     made = parts.network(
         "base",
@@ -34,6 +35,8 @@ def base_module(config: configs.Base | configs.Pixels) -> ViT | UViT:
         text_channels=config.data.text[1],
     )
     parts.check_levels("base", made, config.latent_shape)
+    told = config.data.text != (0, 0)
+    parts.check_factorised("base", made, config.latent_shape, told)
     image = config.data.image_shape
     if config.given_frames and not (len(image) == 4 and config.given_frames < image[0]):
         raise ConfigError(

@@ -24,15 +24,22 @@ def asked(request: Request, gen: api.Generator, count: int) -> tuple[Asked, str]
         said = requests.label_protocol(request)
         return lambda first, last: {"label": label[first:last]}, said
     examples = splits.dataset(gen.config, "eval")
+    said = f"of the {len(examples)} held-out examples, i mod {len(examples)}"
+    return lambda first, last: _held_out(gen, examples, range(first, last)), said
 
-    def part(first: int, last: int) -> dict[str, Any]:
-        found = [examples[i % len(examples)] for i in range(first, last)]
-        rows = {name: np.stack([f[name] for f in found]) for name in found[0]}
-        if few := getattr(gen.config, "given_frames", 0):
-            rows["given"] = rows["image"][:, :few]
-        return rows
 
-    return part, f"of the {len(examples)} held-out examples, i mod {len(examples)}"
+def continuing(gen: api.Generator, count: int) -> dict[str, np.ndarray]:
+    """The first held-out clips, round again, with their given frames."""
+    return _held_out(gen, splits.dataset(gen.config, "eval"), range(count))
+
+
+def _held_out(gen: api.Generator, examples, rows: range) -> dict[str, Any]:
+    """All of these examples; of clips what is given, too."""
+    found = [examples[i % len(examples)] for i in rows]
+    whole = {name: np.stack([f[name] for f in found]) for name in found[0]}
+    if few := getattr(gen.config, "given_frames", 0):
+        whole["given"] = whole["image"][:, :few]
+    return whole
 
 
 def in_words(gen: api.Generator) -> bool:

@@ -191,7 +191,9 @@ def _see(
     score = None
     if "clip_score" in plan.metrics:
         score = ClipScore(shared.clip(), gen.autoencoder.mesh)
-    most = PICTURES * _columns(gen)
+    # Of clips each is a row by itself.
+    images = len(gen.autoencoder.image_shape) == 3
+    most = PICTURES * (_columns(gen) if images else 1)
     with contextlib.ExitStack() as stack:
         kept = None
         if request.npz is not None:

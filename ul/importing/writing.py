@@ -79,6 +79,21 @@ def write(
         return imported.finish(to, identity, records, bad)
 
 
+def said(manifest: dict, noun: str) -> str:
+    """What was written, a line a split, for people."""
+    lines = []
+    for split, about in manifest["splits"].items():
+        size, labels = sum(s["bytes"] for s in about["shards"]) / 2**20, about["labels"]
+        lines.append(
+            f"{split}: {about['count']} of {about['files']} {noun}s, {len(labels)} classes "
+            f"of {min(labels)} to {max(labels)}, {size:.1f} MiB"
+        )
+    rejected = len(manifest["rejected"])
+    return "\n".join(
+        [*lines, f"rejected: {rejected}; digest {manifest['digest'][:16]}"]
+    )
+
+
 def _identity(listed: Labelled) -> dict:
     digest = hashlib.sha256()
     for entry, label in listed:

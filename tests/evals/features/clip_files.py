@@ -5,6 +5,7 @@ import json
 import numpy as np
 import safetensors.numpy
 
+from tests.evals.features import states
 from ul.evals.features import clip, weights
 
 # Both activations, an MLP that is not four times as wide, heads that do not follow.
@@ -34,15 +35,7 @@ def vocabulary():
 
 def parameters(size=TINY, seed=0):
     """Random tensors of the file, so scaled that every part changes the embeddings."""
-    rng = np.random.default_rng(seed)
-
-    def tensor(name, shape):
-        value = rng.normal(size=shape).astype(np.float32)
-        if name.endswith("kernel"):
-            return value / np.float32(np.prod(shape[-2:-1])) ** 0.5
-        return 1 + 0.3 * value if "scale" in name else 0.3 * value
-
-    return {name: tensor(name, shape) for name, shape in clip.shapes(size).items()}
+    return states.tensors(clip.shapes(size), seed)
 
 
 def state(params):

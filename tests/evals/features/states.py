@@ -12,6 +12,19 @@ def _kernel(rng, shape):
     return np.ascontiguousarray(kernel * np.float32(np.sqrt(2.0 / np.prod(shape[:3]))))
 
 
+def tensors(shapes, seed):
+    """Random ones of a file's shapes, so scaled that every part changes the features."""
+    rng = np.random.default_rng(seed)
+
+    def tensor(name, shape):
+        value = rng.normal(size=shape).astype(np.float32)
+        if name.endswith("kernel"):
+            return value / np.float32(np.prod(shape[-2:-1])) ** 0.5
+        return 1 + 0.3 * value if "scale" in name else 0.3 * value
+
+    return {name: tensor(name, shape) for name, shape in shapes.items()}
+
+
 def inception_state(seed=0):
     """As in pytorch-fid and torch-fidelity; running statistics far from 0 and 1."""
     rng = np.random.default_rng(seed)

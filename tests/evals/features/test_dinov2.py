@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.evals.features import states
 from tests.evals.features.oracle import package
 from ul.core.errors import DataError
 from ul.evals.features import dinov2
@@ -25,15 +26,7 @@ def images(*shape, seed=0):
 
 def parameters(size, seed=0):
     """Random tensors of the file, so scaled that every part changes the features."""
-    rng = np.random.default_rng(seed)
-
-    def tensor(name, shape):
-        value = rng.normal(size=shape).astype(np.float32)
-        if name.endswith("kernel"):
-            return value / np.float32(np.prod(shape[-2:-1])) ** 0.5
-        return 1 + 0.3 * value if "scale" in name else 0.3 * value
-
-    return {name: tensor(name, shape) for name, shape in dinov2.shapes(size).items()}
+    return states.tensors(dinov2.shapes(size), seed)
 
 
 def public(params, layout):
