@@ -429,6 +429,13 @@ BREAKS = (
         "tests/test_importing_video.py",
     ),
     Break(
+        "video without a container is opened",
+        "ul/importing/decoding.py",
+        'options={"format_whitelist": _CONTAINERS}',
+        "options={}",
+        "tests/test_importing_video.py::test_what_is_no_clip_is_not_opened",
+    ),
+    Break(
         "an import that another FFmpeg goes on with",
         "ul/importing/videos.py",
         "images.made_with() | decoding.made_with()",

@@ -225,6 +225,13 @@ def test_what_decodes_before_a_cut_is_kept():
     assert counted[-1] == len(some)
 
 
+def test_what_is_no_clip_is_not_opened():
+    """Frames without a container are video to FFmpeg; so are lists of other files."""
+    raw = b"YUV4MPEG2 W16 H16 F25:1 Ip C420\n" + (b"FRAME\n" + bytes(16 * 24)) * 4
+    with pytest.raises(ValueError, match="it cannot be opened"):
+        decoding.frames(raw, lambda times: range(len(times)))
+
+
 @pytest.mark.parametrize(
     ("fps", "frames", "want"),
     [(0, 3, [2, 3, 4]), (1, 3, [1, 3, 4]), (2, 4, [1, 2, 3, 3]), (1, 6, None)],

@@ -69,7 +69,7 @@ def corners(split: str, shape: Shape, index: int) -> np.ndarray:
 def _drawn(digit: np.ndarray, shape: Shape, corner: np.ndarray) -> np.ndarray:
     """[T, H, W]: the digit, bilinear between pixels, so that its centre moves as it does."""
     down, right = (_hats(side, corner[:, k]) for k, side in enumerate(shape[1:3]))
-    return np.einsum("thi,ij,twj->thw", down, digit, right)
+    return down @ digit @ right.swapaxes(1, 2)
 
 
 def _hats(side: int, corner: np.ndarray) -> np.ndarray:
