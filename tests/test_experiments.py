@@ -234,6 +234,8 @@ def test_stage_2_refuses_latents_that_do_not_fit(key, value):
     [
         ("guidance", dict(logsnr_low=3.0, logsnr_high=1.0), "must be below"),
         ("base", dict(widths=(64, 128), depths=(1, 2)), "needs 2 blocks"),
+        ("base", dict(widths=(64, 128), depths=(0, 2), head_dim=64), None),
+        ("base", dict(widths=(64, 128), depths=(0, 0)), "inner one at least 1"),
         ("base", dict(widths=(64, 64, 64), depths=(2, 2, 2), head_dim=64), None),
         ("base", dict(widths=(64,) * 4, depths=(2,) * 4, head_dim=64), "merged 8x"),
     ],

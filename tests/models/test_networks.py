@@ -70,6 +70,11 @@ CASES = {
     "encoder": (encoder, (X,), (2, 4, 4, 5)),
     "prior": (prior, (Z, LOGSNR), Z.shape),
     "base": (base, (Z, LOGSNR, LABEL), Z.shape),
+    "base_of_patch_2": (
+        lambda **c: base(**c | dict(depths=(0, 2))),
+        (Z, LOGSNR, LABEL),
+        Z.shape,
+    ),
     "told": (told, (Z, LOGSNR, None, TEXT, LENGTH), Z.shape),
     "decoder": (decoder, (X, LOGSNR, Z), X.shape),
     "decoder_latent_at_input": (

@@ -64,7 +64,8 @@ def network(where: str, module, section: dict, dtype: str, **given):
     made = construct(where, module, section, dtype=jnp.dtype(dtype), **given)
     for key, value in section.items():
         numbers = value if isinstance(value, tuple) else (value,)
-        least = 0 if key == "dropout" else 1
+        # No blocks outside: the outer level of a ViT then merges tokens, that is all.
+        least = 0 if key in ("dropout", "depths") else 1
         counts = [n for n in numbers if type(n) in (int, float)]  # a bool is no count
         if any(n < least for n in counts):
             raise ConfigError(
@@ -120,9 +121,11 @@ def check_levels(where: str, vit: ViT, shape: tuple[int, ...]) -> None:
         raise ConfigError(
             f"{where}.widths and {where}.depths must have the same length"
         )
-    if any(depth < 2 for depth in vit.depths[:-1]):
+    *outer, inner = vit.depths
+    if 1 in outer or not inner:
         raise ConfigError(
-            f"{where}.depths {vit.depths}: an outer level needs 2 blocks, one on each way"
+            f"{where}.depths {vit.depths}: an outer level needs 2 blocks, one on each way, "
+            "or none; the inner one at least 1"
         )
     merge = 2 ** (len(vit.widths) - 1)
     if any(size % merge for size in shape[-3:-1]):

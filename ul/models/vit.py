@@ -18,7 +18,8 @@ class ViT(nn.Module):
     One level: `widths` (1024,), `depths` (8,), the paper's prior. Two levels: the
     outer one runs half of its blocks, then 2x2 tokens merge for the inner level, then
     it runs the other half on the sum of the way down and up: (512, 1024), (6, 16) is
-    the paper's base as we read it (3 + 16 + 3). Frames are not merged.
+    the paper's base as we read it (3 + 16 + 3). An outer level of no blocks merges and
+    splits alone: patch 2, and a skip. Frames are not merged.
 
     With `text_channels` it sees text: its tokens in the attention of every block, and
     their mean in the condition. `given`: a latent that is seen beside z_t, cell by cell.
@@ -75,12 +76,14 @@ class ViT(nn.Module):
         block = arrays.space(2, z_t.ndim - 2)
         skips = []
         for i, (_, outer_depth) in enumerate(outer):
-            h = blocks(outer_depth // 2, f"down_{i}")(h, cond, told)
+            if outer_depth:
+                h = blocks(outer_depth // 2, f"down_{i}")(h, cond, told)
             skips.append(h)
             merge = Downsample(self.widths[i + 1], self.dtype, block, name=f"merge_{i}")
             h = merge(h)
         h = blocks(depth, "inner")(h, cond, told)
         for i, (width, outer_depth) in reversed(list(enumerate(outer))):
             h = skips[i] + Upsample(width, self.dtype, block, name=f"split_{i}")(h)
-            h = blocks(outer_depth - outer_depth // 2, f"up_{i}")(h, cond, told)
+            if outer_depth:
+                h = blocks(outer_depth - outer_depth // 2, f"up_{i}")(h, cond, told)
         return Head(z_t.shape[-1], self.dtype, name="head")(h, cond)
