@@ -5,10 +5,11 @@ import dataclasses
 import functools
 import logging
 
+import jax
 from etils import epath
 
 from ul import api, build, caches, config, runs
-from ul.core import processes
+from ul.core import memory, processes
 from ul.core.errors import ConfigError
 from ul.train import curves, loop, workdir
 from ul.train.checkpoint import Checkpoints, verified_steps
@@ -65,6 +66,8 @@ def train(
     """
     with contextlib.ExitStack() as held:
         guard = held.enter_context(Guard(where, dataclasses.asdict(parsed.watchdog)))
+        if jax.default_backend() == "cpu":
+            memory.keep_freed()
         # A barrier that gives up names who is missing: it does so before the watchdog.
         seconds = parsed.watchdog.start / 2.0
 
