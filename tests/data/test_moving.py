@@ -48,14 +48,14 @@ def test_it_moves_at_one_speed_and_bounces_off_the_borders():
         corner = moving.corners("train", SHAPE, i)
         assert corner.min() >= 0.0 and corner.max() <= 8.0
         step = np.diff(corner, axis=0)
-        assert np.linalg.norm(step, axis=1).max() <= 1.0
+        assert np.linalg.norm(step, axis=1).max() <= 0.75
         inside = (corner > 1.0).all(1) & (corner < 7.0).all(1)
         straight = np.abs(step[inside[1:] & inside[:-1]])
         if len(straight):
             np.testing.assert_allclose(
                 straight, np.tile(straight[0], (len(straight), 1))
             )
-            assert 0.4 <= np.linalg.norm(straight[0]) <= 1.0
+            assert 0.25 <= np.linalg.norm(straight[0]) <= 0.75
         bounced += np.ptp(np.sign(step), axis=0).max() > 0
     assert bounced > 30
 

@@ -13,9 +13,9 @@ from ul.data import sources
 from ul.data.sources import Items, Shape
 
 SIDE = 8
-# Pixels a frame. In 16 frames a digit crosses half to all of a 16x16 canvas's free 8 pixels,
-# there and back: it bounces once or twice, and no two frames are alike.
-SPEEDS = 0.4, 1.0
+# Pixels a frame. In 16 frames a digit goes half to one and a half of a 16x16 canvas's free 8
+# pixels: most bounce, and no two frames are alike.
+SPEEDS = 0.25, 0.75
 
 
 def moving_digits(split: str, shape: Shape, *, examples: int) -> Items:
