@@ -10,6 +10,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from launch import mistakes
 from ul import build, config
 from ul.core import processes
 from ul.core.errors import ConfigError, Preempted, UserError
@@ -27,7 +28,7 @@ def define_config(kind: type[config.Settings] = config.Common) -> Callable[[], A
         try:
             chosen = build.plain(holder.value)  # a file that failed says so only here
         except OSError as e:
-            raise ConfigError(f"--config cannot be read: {_line(e)}") from e
+            raise ConfigError(f"--config cannot be read: {mistakes.line(e)}") from e
         return config.parse(chosen, kind)
 
     return read
@@ -40,11 +41,6 @@ def required(holder: flags.FlagHolder) -> str:
     return holder.value
 
 
-def _line(error: Exception) -> str:
-    """The last line of a message: where ml_collections and absl say what is wrong."""
-    return str(error.args[0] if error.args else error).strip().splitlines()[-1].strip()
-
-
 def _parse(argv: list[str]) -> list[str]:
     """absl's parse; what a user mistyped becomes a ConfigError of one line."""
     app.define_help_flags()
@@ -52,7 +48,7 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     # Beside flags.Error: what ml_collections and config files raise for what they get.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-        raise ConfigError(_line(e)) from e
+        raise ConfigError(mistakes.mistyped(e, argv)) from e
 
 
 def run(main: Callable | Mapping[str, Callable], operand: str = "") -> None:

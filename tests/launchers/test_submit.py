@@ -39,6 +39,10 @@ def submit(stand_in):
     ("args", "says"),
     [
         (["slurm", STAGE1, "--config.seeed=1", "--workdir=w"], 'Did you mean "seed"'),
+        (
+            ["slurm", STAGE1, "--config.loss.x=1", "--workdir=w"],
+            "loss.x=1: there is no",
+        ),
         (["slurm", STAGE1, "--config.batch_size=0", "--workdir=w"], "batch_size is 0"),
         (["slurm", STAGE1], "--workdir is missing"),
         (["slurm", STAGE1, "--workdir=w", "--image=i"], "a flag of gke, not of slurm"),
