@@ -10,6 +10,10 @@
 Stage 2 is given five frames and continues them: the evaluation says in how many clips the
 digit stays what it is, and how far it is from where it moves to. `smoke` and `smoke2` touch
 every part in seconds.
+
+Expected (seed 0, commit 9063c6e, 29 minutes on two idle cores): 0.089 bits/pixel, 22.9 dB; of
+500 clips continued at guidance 2 the digit stays in 83 %, 0.35 pixels from where it goes (2.38
+if it stood still), at guidance 1 in 77 %.
 """
 
 import ml_collections
