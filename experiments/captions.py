@@ -10,8 +10,8 @@ scikit-learn's digits, 8x8, in six colours; a word is a fixed random vector (dat
 Held-out captions are asked for; `text_accuracy` is how many samples show both the digit and
 the colour, as classifiers trained on the real training images see them.
 
-Expected (seed 0, commit 07fd0ce, two busy cores): text accuracy 0.97 at guidance 2, 0.84 at 1,
-of held-out real images 0.994; ten minutes a stage. `smoke` and `smoke2` touch every part in
+Expected (seed 0, commit 9063c6e, two busy cores): text accuracy 0.97 at guidance 2, 0.84 at 1,
+of held-out real images 0.994; nine minutes a stage. `smoke` and `smoke2` touch every part in
 seconds.
 """
 

@@ -14,12 +14,13 @@ its crops bicubic in one go, not the reference's. "stage1,smoke" and "stage2,smo
 same code at reduced width: three steps in a minute or two on a CPU.
 
 `stage2`: the base of widths 512 and 1024, 350M parameters; `stage2_medium`: of 640 and 1280,
-546M. Never trained yet. The dry run (`launch.plan pod`, commits 0448b3d and d34e376; 64 chips,
-data=4, fsdp=16): FLOP an image of training, GiB a chip and ms a step at best
-                batch           v5p:4x4x4 (95.74 GiB)  v6e:8x8 (31.25 GiB)
-  stage1          512  3.736 T  3.33 GiB   79.8 ms     3.34 GiB   97.4 ms
-  stage2         2048  484.1 G  6.50 GiB   56 ms       6.25 GiB   93.3 ms
-  stage2_medium  2048  740.2 G  8.22 GiB   66 ms       7.91 GiB  116 ms
+546M. Never trained yet. The dry run (`launch.plan pod`, commits 0448b3d, d34e376, 56bd825; 64
+chips with data=4, fsdp=16, eight H200s with fsdp=8): FLOP an image of training, GiB a chip and
+ms a step at best
+                batch           v5p:4x4x4 (95.74 GiB)  v6e:8x8 (31.25)   h200:8 (140.4)
+  stage1          512  3.736 T  3.33 GiB   79.8 ms     3.34   97.4 ms    24.20  299 ms
+  stage2         2048  484.1 G  6.50 GiB   56 ms       6.25   93.3 ms    49.89  285 ms
+  stage2_medium  2048  740.2 G  8.22 GiB   66 ms       7.91  116 ms      64.68  357 ms
 
 The paper does not say, and is decided here: two blocks a convolutional stage and side, 1x1
 convolutions to change resolution, pixel-wise RMS norm, three of the base's six outer blocks on

@@ -9,11 +9,13 @@
 
 `stage1` codes whole clips; `stage2` is given five frames and samples the other eleven;
 `stage2_medium` is its larger base. "stage1,smoke" and "stage2,smoke" are the same code at
-reduced width. Never trained yet. The dry run (`launch.plan pod`, commit 14cf090; 64
-chips, data=4, fsdp=16), a clip of training, GiB a chip and ms a step at best:
-            batch                v5p:4x4x4           v6e:8x8
-  stage1      256  2.662 T                           1.67 GiB  49.3 ms
-  stage2     1024  439.2 G       2.97 GiB  25.1 ms   2.97 GiB  41.8 ms
+reduced width. Never trained yet. The dry run (`launch.plan pod`, commits 14cf090, 9063c6e and
+56bd825; 64 chips with data=4, fsdp=16, eight H200s with fsdp=8): FLOP a clip of training, GiB a
+chip and ms a step at best
+                batch           v5p:4x4x4 (95.74 GiB)  v6e:8x8 (31.25)   h200:8 (140.4)
+  stage1          256  2.662 T  1.67 GiB   30.6 ms     1.67   49.3 ms    13.24  128 ms
+  stage2         1024  439.2 G  2.97 GiB   25.1 ms     2.97   41.8 ms    22.35  110 ms
+  stage2_medium  1024  767.2 G  4.18 GiB   35.4 ms     4.18   59.2 ms    30.79  148 ms
 
 The paper does not say, and is decided here: convolutions 3x3 of each frame with one over three
 frames between the two of a block; in transformers half of the heads attend within a frame and
