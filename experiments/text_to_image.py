@@ -21,11 +21,11 @@ the text's projections: two levels with heads of 128, as the base of its ImageNe
   stage2_100   98.99 GFLOP   214.4M parameters
   stage2_300   295.8 GFLOP   640.1M
   stage2_970   955.1 GFLOP   2,298M
-Never trained yet: no captioned images were at hand. The dry run of stage2_970 (`launch.plan pod`,
-commits f3a9be7 and 56bd825, libtpu 0.0.42.1), batch 2048: GiB a chip and ms a step at best
-  v6e:8x16  data=8, fsdp=16                          10.64 GiB of 31.25    179 ms
+Never trained yet: no captioned images were at hand. The dry run of stage2_970 (`launch.plan
+pod`, commits f3a9be7 and 56bd825), batch 2048: GiB a chip and ms a step at best
+  v6e:8x16   data=8, fsdp=16                         10.64 GiB of 31.25    179 ms
   v5p:4x4x8  data=8, fsdp=16                         10.92 GiB of 95.74    106 ms
-  h200:8  data=1, fsdp=8, --config.accumulate=2      78.37 GiB of 140.4   1070 ms
+  h200:8     data=1, fsdp=8, --config.accumulate=2   78.37 GiB of 140.4   1070 ms
 On h200:8 in one part 4.13 GiB are missing.
 """
 
