@@ -6,7 +6,7 @@
     python -m launch.evaluate --workdir runs/c2 --num_examples 600 --guidance 1,2
     python -m launch.sample --workdir runs/c2 --text "a red three" --out three.png --grid
 
-scikit-learn's digits, 8x8, in six colours; a word is a fixed random vector (data/captions.py).
+scikit-learn's digits, 8x8, in six colours; each word is a fixed random vector.
 Held-out captions are asked for; `text_accuracy` is how many samples show both the digit and
 the colour, as classifiers trained on the real training images see them.
 

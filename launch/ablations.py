@@ -11,10 +11,10 @@ from absl import flags
 from etils import epath
 
 from experiments.sweeps import ablations
-from launch import cli, trials
+from launch.lib import cli, trials
 from ul import sweeps
 from ul.core.files import write_atomic
-from ul.evals import paper, report
+from ul.evaluation import paper_tables, table
 
 _OUT = flags.DEFINE_string("out", None, "Where the runs go.")
 _ONLY = flags.DEFINE_list("only", [], "These trials alone.")
@@ -24,7 +24,7 @@ FILE = "experiments/sweeps/ablations.py"
 
 
 def _numbers(out: epath.Path, trial: dict) -> dict:
-    return report.merged(*(out / stage["workdir"] for stage in trial["stages"]))
+    return table.merged(*(out / stage["workdir"] for stage in trial["stages"]))
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     sweeps.begin(out, FILE, made, some=bool(_ONLY.value))
     failed = trials.run(out, made, at_once=_JOBS.value)
     found = {t["name"]: _numbers(epath.Path(out), t) for t in described}
-    text = paper.tables(found)
+    text = paper_tables.tables(found)
     write_atomic(epath.Path(out) / "tables.md", text + "\n")
     print(text)
     trials.report(out, failed)

@@ -6,8 +6,8 @@ python -m launch.bits --workdir runs/p1 --image photo.jpg --reduce 2 --out bits.
 from absl import flags
 from etils import epath
 
-from launch import cli
-from ul.evaluation import picture
+from launch.lib import cli
+from ul.evaluation import bit_map
 from ul.train.writer import save_bytes
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The stage-1 run.")
@@ -27,7 +27,7 @@ _WEIGHTS = flags.DEFINE_string(
 
 def main() -> None:
     workdir, image, out = (cli.required(f) for f in (_WORKDIR, _IMAGE, _OUT))
-    png = picture.bit_map(
+    png = bit_map.bit_map(
         workdir,
         image,
         reduce=_REDUCE.value,

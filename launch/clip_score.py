@@ -9,9 +9,10 @@ import os
 from absl import flags
 from tqdm import tqdm
 
-from launch import cli
+from launch.lib import cli
 from ul.core import mesh
-from ul.evals import archive, clip_score
+from ul.evaluation import samples_npz
+from ul.metrics import clip_score
 
 _NPZ = flags.DEFINE_string("npz", None, "arr_0: uint8 [N, H, W, 3] (launch.evaluate).")
 _CAPTIONS = flags.DEFINE_string("captions", None, "A caption a line, in their order.")
@@ -21,7 +22,7 @@ _ROWS = 256  # images held at a time
 
 def main() -> None:
     npz, path = cli.required(_NPZ), cli.required(_CAPTIONS)
-    samples = archive.Reader(npz)
+    samples = samples_npz.Reader(npz)
     total = samples.shape[0]
     captions = clip_score.read(path, total)
     folder = _DIR.value or os.environ.get("UL_WEIGHTS") or cli.required(_DIR)

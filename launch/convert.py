@@ -18,9 +18,9 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from launch import cli, states
+from launch.lib import cli, states
 from ul.core.errors import DataError
-from ul.evals.features import clip, dinov2, i3d, inception, lpips, weights
+from ul.metrics.features import clip, dinov2, i3d, inception, lpips, weights
 
 _SOURCE = flags.DEFINE_list("source", [], "The public file; several are merged.")
 _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Where evaluations look.")

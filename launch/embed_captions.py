@@ -16,9 +16,9 @@ Run it again after an interruption: shards that are whole stay. --prompts lines.
 
 from absl import flags
 
-from launch import cli
-from ul import captioning, text_encoder
+from launch.lib import cli
 from ul.core.errors import ConfigError
+from ul.importing import captions, text_encoder
 
 _IMAGES = flags.DEFINE_string("images", None, "What launch.import_images wrote.")
 _CAPTIONS = flags.DEFINE_list("captions", [], "Files of captions, or a folder or tar.")
@@ -36,7 +36,7 @@ _MISSING = flags.DEFINE_float(
 )
 
 
-def _encoder() -> captioning.TextEncoder:
+def _encoder() -> captions.TextEncoder:
     model, dtype = cli.required(_MODEL), _DTYPE.value
     return text_encoder.load(model, tokens=_TOKENS.value, dtype=dtype)
 
@@ -44,12 +44,12 @@ def _encoder() -> captioning.TextEncoder:
 def main() -> None:
     out = cli.required(_OUT)
     if _PROMPTS.value:
-        count = captioning.embed_prompts(_PROMPTS.value, _encoder(), out)
+        count = captions.embed_prompts(_PROMPTS.value, _encoder(), out)
         return print(f"{count} captions: {out}")
     if not _CAPTIONS.value:
         raise ConfigError("--captions is missing")
     image_set = cli.required(_IMAGES)
-    manifest = captioning.captions_of(
+    manifest = captions.captions_of(
         image_set,
         _CAPTIONS.value,
         out,

@@ -11,9 +11,9 @@ anew. Many processes may run this same command; the cache is the same.
 
 from absl import flags
 
-from launch import cli, cluster
-from ul import encoding
+from launch.lib import cli, cluster
 from ul.core import processes
+from ul.runs import encode
 
 _CONFIG = cli.define_config()
 _OUT = flags.DEFINE_string("out", None, "The cache's directory.")
@@ -23,7 +23,7 @@ _SHARD = flags.DEFINE_integer("shard_examples", 4096, "Examples of a file.", 1)
 def main() -> None:
     parsed, out = _CONFIG(), cli.required(_OUT)
     cluster.join()
-    manifest = encoding.encode(parsed, out, shard_examples=_SHARD.value)
+    manifest = encode.encode(parsed, out, shard_examples=_SHARD.value)
     if processes.is_first():
         for split, about in manifest["splits"].items():
             size = sum(s["bytes"] for s in about["shards"]) / 2**20

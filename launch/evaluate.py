@@ -11,10 +11,10 @@ import os
 
 from absl import flags
 
-from launch import cli
+from launch.lib import cli
 from ul import evaluation
-from ul.evals import report
-from ul.evals.networks import Networks
+from ul.evaluation import table
+from ul.metrics.extractors import Networks
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate, of either stage.")
 _STEP = flags.DEFINE_string(
@@ -72,7 +72,7 @@ def main() -> None:
             records.append(record)
     finally:
         if records:  # what was done before a failure is not lost
-            print(report.table(records), report.protocols(records), sep="\n")
+            print(table.table(records), table.protocols(records), sep="\n")
 
 
 if __name__ == "__main__":

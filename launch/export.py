@@ -9,8 +9,8 @@ The directory can be given wherever a trained workdir can: `ul.load_autoencoder`
 
 from absl import flags
 
-from launch import cli
-from ul import exporting
+from launch.lib import cli
+from ul.inference import export
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run, of either stage.")
 _OUT = flags.DEFINE_string("out", None, "The directory to write.")
@@ -24,7 +24,7 @@ _STAGE1 = flags.DEFINE_string("stage1_workdir", None, "Stage 1, if it was moved.
 
 
 def main() -> None:
-    written = exporting.export(
+    written = export.export(
         cli.required(_WORKDIR),
         cli.required(_OUT),
         step=_STEP.value,

@@ -10,8 +10,10 @@ Nothing is trained; evaluate, sample and `ul.load_autoencoder` take the workdir 
 
 from absl import flags
 
-from launch import cli
-from ul import build, config, external
+from launch.lib import cli
+from ul import config
+from ul.importing import autoencoder_weights
+from ul.stages import registry
 
 _CONFIG = cli.define_config(config.External)
 _WEIGHTS = flags.DEFINE_string(
@@ -28,9 +30,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the stage 1 will lie.")
 def main() -> None:
     parsed, weights, workdir = _CONFIG(), cli.required(_WEIGHTS), cli.required(_WORKDIR)
     if _VAE_CONFIG.value:
-        parsed = external.settled(parsed, _VAE_CONFIG.value)
-    numbers = external.create(parsed, weights, workdir)
-    latents = "x".join(map(str, build.stage1(parsed).codec.latent_shape))
+        parsed = autoencoder_weights.settled(parsed, _VAE_CONFIG.value)
+    numbers = autoencoder_weights.create(parsed, weights, workdir)
+    latents = "x".join(map(str, registry.stage1(parsed).codec.latent_shape))
     print(
         f"Imported: {numbers / 1e6:.1f}M parameters, latents {latents} with scale "
         f"{parsed.scale:g}, shift {parsed.shift:g}: {workdir}"

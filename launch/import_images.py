@@ -14,7 +14,7 @@ import os
 
 from absl import flags
 
-from launch import cli
+from launch.lib import cli
 from ul import importing
 from ul.core.errors import ConfigError
 

@@ -13,7 +13,7 @@ import os
 
 from absl import flags
 
-from launch import cli
+from launch.lib import cli
 from ul import importing
 
 _TRAIN = flags.DEFINE_string("train", None, "Training clips: a folder or a tar.")

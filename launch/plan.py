@@ -14,9 +14,9 @@ after its table if the step does not fit; with --search what does not fit is a r
 
 from absl import flags
 
-from launch import cli, plan_bitrate, plan_pod
+from launch.lib import cli, plan_bitrate, plan_pod
 from ul.config import Common
-from ul.reporting import costs, published
+from ul.sweeps.report import costs, published
 
 _BESIDE = flags.DEFINE_bool("published", False, "flops: published models too.")
 

@@ -13,8 +13,8 @@ import sys
 
 from absl import flags
 
-from launch import cli
-from ul import reporting
+from launch.lib import cli
+from ul.sweeps import report
 
 _PREDICTIONS = flags.DEFINE_bool(
     "predictions", True, "Ask the planner, which reads each data set's training images."
@@ -22,7 +22,7 @@ _PREDICTIONS = flags.DEFINE_bool(
 
 
 def main(folder: str) -> None:
-    page = reporting.write(
+    page = report.write(
         folder,
         predict=_PREDICTIONS.value,
         progress=lambda line: print(line, file=sys.stderr),

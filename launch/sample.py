@@ -10,11 +10,11 @@ import json
 from absl import flags
 from etils import epath
 
-from launch import cli, prompts
-from ul import api
+from launch.lib import cli, prompts
 from ul.core.errors import ConfigError
 from ul.core.files import write_atomic
-from ul.train import clips
+from ul.inference import api
+from ul.train import image_grids
 from ul.train.writer import save_bytes, save_png
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The stage-2 run.")
@@ -62,14 +62,14 @@ def main() -> None:
         condition, guidance=_GUIDANCE.value, seed=_SEED.value, progress=True
     )
     if _GRID.value:
-        save_png(out, clips.picture(images, _COLUMNS.value, _SCALE.value))
+        save_png(out, image_grids.picture(images, _COLUMNS.value, _SCALE.value))
         if "text" in condition:
             write_atomic(out.with_suffix(".json"), json.dumps(said, indent=2))
     else:
         for i, image in enumerate(images):
             name = out / prompts.file_name(i, said[i])
             if image.ndim == 4:
-                animated = clips.gif(image[None], clips.FPS, _SCALE.value)
+                animated = image_grids.gif(image[None], image_grids.FPS, _SCALE.value)
                 save_bytes(name.with_suffix(".gif"), animated)
             else:
                 save_png(name, image)

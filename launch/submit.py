@@ -17,7 +17,7 @@ from types import ModuleType
 
 from absl import flags
 
-from launch import cli, jobs, places
+from launch.lib import cli, jobs, places
 from ul.core.errors import ConfigError
 
 _CONFIG = cli.define_config()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, cluster, files, places, sweep_jobs, trials
+from launch.lib import cli, cluster, files, places, sweep_jobs, trials
 from ul import sweeps
 
 _OUT = flags.DEFINE_string("out", None, "Where the runs go.")

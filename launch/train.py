@@ -9,9 +9,9 @@ On many machines every process runs this same command (launch/README.md).
 
 from absl import flags
 
-from launch import cli, cluster
-from ul import session
+from launch.lib import cli, cluster
 from ul.core.errors import ConfigError
+from ul.runs import session
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")

@@ -19,9 +19,12 @@ import jax
 from etils import epath
 
 from experiments import photos
-from ul import build, caches, config, runs, splits
+from ul import config
 from ul.core import mesh as meshes
-from ul.data import latents, pipeline
+from ul.data import datasets, latent_cache, pipeline
+from ul.runs import assemble
+from ul.runs import latent_cache as caches
+from ul.stages import registry
 from ul.train import loop
 from ul.train import state as states
 
@@ -29,7 +32,7 @@ CROPS = 64
 
 
 def parsed(variant, **changes):
-    plain = build.plain(photos.get_config(variant))
+    plain = registry.plain(photos.get_config(variant))
     plain["data"]["source"]["crops"] = CROPS
     for section, values in changes.items():
         plain[section] |= values
@@ -38,25 +41,25 @@ def parsed(variant, **changes):
 
 def both(depths: tuple[int, ...], out: epath.Path) -> dict[str, loop.Run]:
     """A run on images and one on their latents."""
-    made = build.stage1(parsed("stage1"))
+    made = registry.stage1(parsed("stage1"))
     base = {"base": {"depths": depths}} if depths else {}
     stage2 = parsed("stage2_fixed", **base)
     params = made.modules.init(jax.random.key(0), stage2.data.image_shape)
     return {
-        "on the fly": runs.base_run(stage2, made.codec, params),
-        "cached": runs.base_run(
+        "on the fly": assemble.base_run(stage2, made.codec, params),
+        "cached": assemble.base_run(
             stage2, made.codec, params, cache(stage2, made.codec, params, out)
         ),
     }
 
 
-def cache(stage2, codec, params, out: epath.Path) -> latents.Cache:
+def cache(stage2, codec, params, out: epath.Path) -> latent_cache.Cache:
     nowhere = {"workdir": "", "step": 0, "weights": "raw", "encoder": ""}
     identity = caches.identity(stage2, codec, nowhere)
     identity["shard_examples"] = 4096
     records = []
-    for shard in latents.plan(identity):
-        examples = splits.fixed(stage2, shard.split)
+    for shard in latent_cache.plan(identity):
+        examples = datasets.fixed(stage2, shard.split)
         batches = (
             batch | {"z_clean": jax.device_get(codec.encode(params, batch["image"]))}
             for batch in pipeline.in_order(
@@ -64,10 +67,12 @@ def cache(stage2, codec, params, out: epath.Path) -> latents.Cache:
             )
         )
         records.append(
-            latents.write(latents.store(out), shard, batches, stage2.latent_dtype)
+            latent_cache.write(
+                latent_cache.store(out), shard, batches, stage2.latent_dtype
+            )
         )
-    latents.finish(latents.store(out), identity, records)
-    known = {"manifest": latents.load(latents.store(out))[1]}
+    latent_cache.finish(latent_cache.store(out), identity, records)
+    known = {"manifest": latent_cache.load(latent_cache.store(out))[1]}
     return caches.opened(dataclasses.replace(stage2, latents=str(out)), identity, known)
 
 

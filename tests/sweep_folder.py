@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from experiments import digits
-from ul import build
-from ul.train.checkpoint import COMMITTED
-from ul.train.workdir import flatten
+from ul.checkpoints.store import COMMITTED
+from ul.checkpoints.workdir import flatten
+from ul.stages import registry
 
 # Loss factor, bias -> bits/pixel, PSNR: the digits' as the README measured them.
 POINTS = {
@@ -32,7 +32,7 @@ def resolved(variant: str, **changes) -> dict:
     for key, value in changes.items():
         assert key in flatten(config.to_dict()), key
         config.update_from_flattened_dict({key: value})
-    return json.loads(json.dumps(build.plain(config)))
+    return json.loads(json.dumps(registry.plain(config)))
 
 
 def run(where: Path, config: dict, *, trained: int | None = None) -> None:

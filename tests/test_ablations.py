@@ -5,9 +5,12 @@ import json
 
 import pytest
 
-from ul import build, config, evaluation, session
-from ul.evals import networks, paper, report
-from ul.train import checkpoint
+from ul import config, evaluation
+from ul.checkpoints import store
+from ul.evaluation import paper_tables, table
+from ul.metrics import extractors
+from ul.runs import session
+from ul.stages import registry
 
 KINDS = importlib.import_module("experiments.ablations").KINDS
 SINGLE = importlib.import_module("experiments.single_stage").VARIANTS
@@ -29,14 +32,14 @@ def small(file, variant, steps, **changes):
     if "encoder" in c:
         c.encoder.update(channels=(16, 16), blocks=(1, 1))
     c.update(changes)
-    return config.parse(build.plain(c))
+    return config.parse(registry.plain(c))
 
 
 def trained(where, file, variant, **changes):
     """Two steps, and two more by a second session."""
     for steps in (2, 4):
         session.train(small(file, variant, steps, **changes), str(where))
-    assert checkpoint.verified_steps(where)[-1] == 4
+    assert store.verified_steps(where)[-1] == 4
     steps = [
         json.loads(line)["step"]
         for line in (where / "metrics.jsonl").read_text().splitlines()
@@ -54,32 +57,34 @@ def test_trains_resumes_and_is_evaluated(name, tmp_path):
         below = dict(workdir=str(last), step=None, weights="ema")
         last = tmp_path / f"{name}_base"
         trained(last, file, f"{name}_base", stage1=below)
-    shared = evaluation.Shared(networks.Networks(None))
+    shared = evaluation.Shared(extractors.Networks(None))
     if "autoencoder" in evaluation.kinds_of(tmp_path / name):
         few = evaluation.Request(workdir=str(tmp_path / name), num_examples=8)
         evaluation.autoencoder(few, shared)
     assert "generator" in evaluation.kinds_of(last)
     few = evaluation.Request(workdir=str(last), num_examples=16)
     evaluation.generator(few, shared)
-    found = report.merged(tmp_path / name, tmp_path / f"{name}_base")
+    found = table.merged(tmp_path / name, tmp_path / f"{name}_base")
     assert found["frechet"] > 0
     if name != "pixels":
         assert found["rate_bpp"] > 0 and found["psnr_db"] > 0
     # An encoder's own variance would have to be taken off the base's figure again.
     exact = name in KINDS and name not in ("learned_variance", "kl_autoencoder")
     assert ("base_rate_bpp" in found) is exact
-    text = paper.tables({name: found})
+    text = paper_tables.tables({name: found})
     assert f"| {found['frechet']:.3f} |" in text
 
 
 def test_the_tables_have_ours_beside_the_papers():
     ours = dict(rate_bpp=0.5, base_rate_bpp=0.4, psnr_db=20.0, frechet=1.0)
-    text = paper.tables({"mse_decoder": ours})
+    text = paper_tables.tables({"mse_decoder": ours})
     line = next(row for row in text.splitlines() if "MSE decoder" in row)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:] == [
         "0.500", "0.400", "20.00", "", "1.000", "", ".072", ".072", "1.1", "2.4",
     ]  # fmt: skip
-    assert "not FID" in text and {r.trial for r in paper.TABLE_6} - {"-"} >= set(SINGLE)
-    rows = paper.TABLE_5 + paper.TABLE_6
+    assert "not FID" in text and {r.trial for r in paper_tables.TABLE_6} - {"-"} >= set(
+        SINGLE
+    )
+    rows = paper_tables.TABLE_5 + paper_tables.TABLE_6
     assert {row.trial for row in rows} - {"-"} == set(KINDS + SINGLE)

@@ -12,17 +12,22 @@ import numpy as np
 import pytest
 
 from tests.running import DIGITS, ROOT, Together, wait_for
-from ul import api, build, caches, config, encoding, session, splits
+from ul import config
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError, DataError
-from ul.data import latents
+from ul.data import datasets, latent_cache
+from ul.inference import api
+from ul.runs import encode as encoding
+from ul.runs import latent_cache as caches
+from ul.runs import session
+from ul.stages import registry
 from ul.train import loop
 from ul.train import state as states
 
 
 def parsed(file, variant, below, **changes):
     """A stage 2 of twenty steps on the stage 1 in `below`."""
-    plain = build.plain(
+    plain = registry.plain(
         importlib.import_module(f"experiments.{file}").get_config(variant)
     )
     plain["stage1"]["workdir"], plain["steps"] = str(below), 20
@@ -46,7 +51,7 @@ def encode(made, out, **how):
 def cached(trained, tmp_path_factory):
     """A directory of caches by dtype."""
     out = tmp_path_factory.mktemp("caches")
-    for dtype in latents.DTYPES:
+    for dtype in latent_cache.DTYPES:
         encode(digits(trained / "smoke"), out / dtype, latent_dtype=dtype)
     return out
 
@@ -77,7 +82,7 @@ def build_run(made, known=None):
 def assert_same_losses(made, cached):
     """To 1e-5, of latents of every dtype: the rounding is the config's, not the cache's."""
     compiled, seen = None, {}
-    for dtype in latents.DTYPES:
+    for dtype in latent_cache.DTYPES:
         on_the_fly = dataclasses.replace(made, latent_dtype=dtype)
         seen[dtype], compiled = losses(build_run(on_the_fly)[0], compiled)
         on_cache = dataclasses.replace(on_the_fly, latents=str(cached / dtype))
@@ -142,7 +147,7 @@ def shifted(tmp_path, trained, count):
     """Other images in the place of the digits: a level brighter, `count` of them."""
     paths = {}
     for split in ("train", "eval"):
-        found = splits.collect(digits(trained / "smoke"), split, 10**6)
+        found = datasets.collect(digits(trained / "smoke"), split, 10**6)
         image = np.minimum(found["image"], 254) + np.uint8(split == "train")
         paths[split] = str(tmp_path / f"{split}.npz")
         n = count if split == "train" else None
@@ -190,7 +195,7 @@ def test_damage_is_found_when_a_run_begins_and_sizes_when_it_goes_on(trained, co
 
 def test_random_crops_cannot_be_cached(tmp_path):
     """And what to set is said."""
-    codec = build.stage1(stage1_config("photos")).codec
+    codec = registry.stage1(stage1_config("photos")).codec
     for changes in ({}, {"data__flip": False}):
         made = parsed("photos", "smoke2", tmp_path, **changes)
         with pytest.raises(ConfigError, match="--config.data.augment=example"):
@@ -209,7 +214,7 @@ def test_a_cache_of_another_rounding_is_refused(trained, copy):
 
 def test_draws_of_an_encoder_with_a_variance_cannot_be_cached(tmp_path):
     codec = dataclasses.replace(
-        build.stage1(stage1_config("digits")).codec, exact=False
+        registry.stage1(stage1_config("digits")).codec, exact=False
     )
     with pytest.raises(ConfigError, match="variance of its own"):
         caches.identity(digits(tmp_path), codec, {})
@@ -217,7 +222,7 @@ def test_draws_of_an_encoder_with_a_variance_cannot_be_cached(tmp_path):
 
 def stage1_config(file):
     made = importlib.import_module(f"experiments.{file}").get_config("smoke")
-    return config.parse(build.plain(made))
+    return config.parse(registry.plain(made))
 
 
 def test_only_a_stage_2_has_latents_below_it(tmp_path):
@@ -297,7 +302,7 @@ def test_twenty_steps_on_photographs_are_those_on_images(command, tmp_path):
     made = parsed(
         "photos", "smoke2", below, data__source=source, data__augment="example"
     )
-    for dtype in latents.DTYPES:
+    for dtype in latent_cache.DTYPES:
         encode(made, tmp_path / dtype, latent_dtype=dtype)
     assert_same_losses(made, tmp_path)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.test_importing import SIZE, encoded, tar
-from ul import captioning, importing
+from ul import importing
 from ul.core.errors import ConfigError, DataError, NonFiniteError
-from ul.data import caption_files, kinds, texts
+from ul.data.sources import imported_captions, registry
+from ul.importing import caption_files, captions
 
 CHANNELS, TOKENS = 6, 4
 NAMES = [f"{i:04d}.jpg" for i in range(7)]
@@ -44,7 +45,7 @@ def encoder(fail_after=10**9, scale=1.0, **identity):
         ]
 
     said = {"model": "fake", "weights": "00"} | identity
-    made = captioning.TextEncoder(embed, CHANNELS, TOKENS, said)
+    made = captions.TextEncoder(embed, CHANNELS, TOKENS, said)
     return made, calls
 
 
@@ -76,11 +77,11 @@ def table(tmp_path):
 def run(image_set, files, out, made=None, **changes):
     how = dict(batch_size=2, shard_examples=3, max_missing_fraction=0.0) | changes
     made = made or encoder()[0]
-    return captioning.captions_of(image_set, files, str(out), made, **how)
+    return captions.captions_of(image_set, files, str(out), made, **how)
 
 
 def examples(image_set, out, split="train"):
-    source = kinds.SOURCES["imported_captions"](
+    source = registry.SOURCES["imported_captions"](
         split, (SIZE, SIZE, 3), path=image_set, captions=str(out)
     )
     return source, [source[i] for i in range(len(source))]
@@ -95,7 +96,7 @@ def test_each_image_has_its_caption_though_one_was_rejected(image_set, table, tm
     kept = [NAMES[i] for i in (0, 1, 2, 4)]
     source, found = examples(image_set, tmp_path / "out")
     assert source.text_shape == (TOKENS, CHANNELS) and source.num_classes == 1
-    plain = kinds.SOURCES["imported"]("train", (SIZE, SIZE, 3), path=image_set)
+    plain = registry.SOURCES["imported"]("train", (SIZE, SIZE, 3), path=image_set)
     for i, name in enumerate(kept):
         caption = CAPTIONS[name.removesuffix(".jpg")]
         assert source.caption(i) == caption
@@ -166,7 +167,9 @@ def test_a_damaged_record_is_named(image_set, table, tmp_path):
     source, _ = examples(image_set, tmp_path / "out")
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     manifest["channels"] += 1
-    wrong = texts.Texts(texts.store(tmp_path / "out"), manifest, "train")
+    wrong = imported_captions.Texts(
+        imported_captions.store(tmp_path / "out"), manifest, "train"
+    )
     with pytest.raises(
         DataError, match="record 0 is another; run the same launch.embed"
     ):
@@ -256,7 +259,7 @@ def test_a_name_that_two_images_have_needs_its_folder(tmp_path):
 
     def matched(content):
         (tmp_path / "c.tsv").write_text(content)
-        return captioning.matched(names, [str(tmp_path / "c.tsv")], 0.0)["train"]
+        return captions.matched(names, [str(tmp_path / "c.tsv")], 0.0)["train"]
 
     assert matched("a/1.jpg\tx\nb/1.jpg\ty") == ["x", "y"]
     with pytest.raises(DataError, match="2 images are called so, as a/1.jpg"):

@@ -12,23 +12,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ul import build, config, runs, splits
+from ul import config
 from ul.core.errors import ConfigError, DataError
-from ul.evals import paper, reconstruction, report
-from ul.evaluation import Request, picture
+from ul.data import datasets
+from ul.evaluation import Request, bit_map, paper_tables, table
 from ul.evaluation.request import GENERATION, label_of, wanted
+from ul.metrics import reconstruction
 from ul.objectives.single import Fixed, TruncatedLogistic
+from ul.runs import assemble
+from ul.stages import registry
 
 
 def parsed(file, variant):
     made = importlib.import_module(f"experiments.{file}").get_config(variant)
-    return config.parse(build.plain(made))
+    return config.parse(registry.plain(made))
 
 
 def test_a_single_stage_is_evaluated_at_its_least_noise_with_all_labels():
     c = parsed("single_stage", "random_noise")
-    trained = build.stage1(c, training=True).objective.keywords
-    evaluated = build.stage1(c).objective.keywords
+    trained = registry.stage1(c, training=True).objective.keywords
+    evaluated = registry.stage1(c).objective.keywords
     assert (
         trained["least"] == TruncatedLogistic(1.0) and trained["label_dropout"] == 0.1
     )
@@ -46,16 +49,16 @@ def test_a_single_stage_is_evaluated_at_its_least_noise_with_all_labels():
     ],
 )
 def test_codecs_say_what_they_are(name, exact, sampled):
-    codec = build.stage1(parsed("ablations", name)).codec
+    codec = registry.stage1(parsed("ablations", name)).codec
     assert (codec.exact, codec.sampled) == (exact, sampled)
 
 
 @pytest.mark.parametrize(("name", "moves"), [("ul", False), ("kl_autoencoder", True)])
 def test_a_base_model_learns_the_encoders_own_draws(name, moves):
     """Of an encoder with a variance: others at every step, the same at the same step."""
-    made = build.stage1(parsed("ablations", name))
+    made = registry.stage1(parsed("ablations", name))
     params = made.modules.init(jax.random.key(0), (8, 8, 1))
-    run = runs.base_run(parsed("ablations", f"{name}_base"), made.codec, params)
+    run = assemble.base_run(parsed("ablations", f"{name}_base"), made.codec, params)
 
     def latents(step):
         batch = {"image": jnp.full((4, 8, 8, 1), 99, jnp.uint8), "row": jnp.arange(4)}
@@ -84,8 +87,8 @@ def test_pooled_psnr_is_of_the_mean_error():
 
 def test_tables_mark_the_psnr_of_a_mean():
     one = dict(psnr_db=20.0, decoder="one call")
-    assert "20.00 (mean)" in paper.tables({"mse_decoder": one})
-    assert "(mean) |" not in paper.tables({"ul": one | {"decoder": "sampled"}})
+    assert "20.00 (mean)" in paper_tables.tables({"mse_decoder": one})
+    assert "(mean) |" not in paper_tables.tables({"ul": one | {"decoder": "sampled"}})
 
 
 def request(**changes):
@@ -136,8 +139,8 @@ def test_metrics_of_videos_are_refused_for_images_by_name():
 
 
 def test_a_folder_is_sampled_from_all_its_classes():
-    np.testing.assert_array_equal(splits.spread(5, 9), np.arange(5))
-    chosen = splits.spread(10_000, 1000)
+    np.testing.assert_array_equal(datasets.spread(5, 9), np.arange(5))
+    chosen = datasets.spread(10_000, 1000)
     assert len(set(chosen)) == 1000 and np.all(np.diff(chosen) > 0)
     # Of a hypergeometric count in each tenth, within four standard errors.
     counts = np.bincount(chosen // 1000)
@@ -145,16 +148,16 @@ def test_a_folder_is_sampled_from_all_its_classes():
 
 
 def test_parts_are_whole_batches_and_never_all():
-    assert splits.rows_at_once((8, 8, 1), 256) == 1024
-    assert splits.rows_at_once((8, 8, 1), 360) == 1080
-    assert splits.rows_at_once((512, 512, 3), 64) == 384
+    assert datasets.rows_at_once((8, 8, 1), 256) == 1024
+    assert datasets.rows_at_once((8, 8, 1), 360) == 1080
+    assert datasets.rows_at_once((512, 512, 3), 64) == 384
 
 
 def test_unlike_counts_never_share_a_column():
     one = dict(evaluation="generation", guidance=1.0, fid=9.0, step=1, weights="ema")
     few = one | {"num_examples": 500, "printed": {"fid": "FID@500"}, "protocol": {}}
     full = one | {"num_examples": 50_000, "printed": {"fid": "FID"}, "protocol": {}}
-    head, _, *rows = report.table([few, full]).splitlines()
+    head, _, *rows = table.table([few, full]).splitlines()
     titles = [cell.strip() for cell in head.strip("|").split("|")]
     at, other = titles.index("FID@500"), titles.index("FID")
     cells = [[c.strip() for c in row.strip("|").split("|")] for row in rows]
@@ -165,7 +168,7 @@ def test_unlike_counts_never_share_a_column():
 def test_every_number_has_its_protocol_said():
     one = dict(evaluation="generation", guidance=1.5, step=1, weights="ema")
     one |= {"protocol": {"labels": "i mod 3"}, "skipped": {"fid": "no file"}}
-    said = report.protocols([one, one | {"step": 2}])
+    said = table.protocols([one, one | {"step": 2}])
     assert said.splitlines() == [
         "generation-guidance1.5 step 1 ema, generation-guidance1.5 step 2 ema",
         "  labels: i mod 3",
@@ -175,18 +178,18 @@ def test_every_number_has_its_protocol_said():
 
 def test_tiles_of_a_picture_go_back_to_their_places():
     image = np.arange(7 * 11 * 3).reshape(7, 11, 3)
-    tiled = picture.tiles(image, (3, 5, 3))
+    tiled = bit_map.tiles(image, (3, 5, 3))
     assert tiled.shape == (2, 2, 3, 5, 3)
-    np.testing.assert_array_equal(picture.together(tiled), image[:6, :10])
+    np.testing.assert_array_equal(bit_map.together(tiled), image[:6, :10])
     with pytest.raises(DataError, match="smaller than the autoencoder's 8x8"):
-        picture.tiles(image, (8, 8, 3))
+        bit_map.tiles(image, (8, 8, 3))
 
 
 def test_pictures_are_read_or_refused_in_one_line(tmp_path):
     Image.fromarray(np.full((8, 6, 3), 7, np.uint8)).save(tmp_path / "a.png")
-    assert picture.read(str(tmp_path / "a.png"), 2, 1).shape == (4, 3, 1)
+    assert bit_map.read(str(tmp_path / "a.png"), 2, 1).shape == (4, 3, 1)
     Image.fromarray(np.full((8, 6), 7000, np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "text.png").write_text("no picture")
     for name, message in (("deep", "more than 8 bits"), ("text", "cannot be read")):
         with pytest.raises(DataError, match=message):
-            picture.read(str(tmp_path / f"{name}.png"), 1, 3)
+            bit_map.read(str(tmp_path / f"{name}.png"), 1, 3)

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import skimage
 
-from ul import build, config, runs, splits
+from ul import config
 from ul.core.errors import ConfigError
+from ul.data import datasets
+from ul.runs import assemble
+from ul.stages import registry
 from ul.train import state, step
 
 FOLDER = skimage.data_dir  # a directory with images that is always there
@@ -39,7 +42,7 @@ def plain(name, variant):
     found = importlib.import_module(f"experiments.{name}").get_config(variant)
     if name == "folder":
         found.data.source.path = FOLDER
-    return build.plain(found)
+    return registry.plain(found)
 
 
 def parsed(name, variant):
@@ -50,7 +53,7 @@ def parsed(name, variant):
 def test_parses_locks_and_survives_json(name, variant):
     assert importlib.import_module(f"experiments.{name}").get_config(variant).is_locked
     resolved = plain(name, variant)
-    again = build.plain(json.loads(json.dumps(resolved)))
+    again = registry.plain(json.loads(json.dumps(resolved)))
     kind = config.Settings
     assert config.parse(again, kind) == config.parse(resolved, kind)
 
@@ -76,13 +79,13 @@ TRACED = {
 )
 def test_one_step_traces(name, variant):
     """Shapes only: no experiment is too large for this."""
-    c = build.portable(parsed(name, variant))
+    c = registry.portable(parsed(name, variant))
     if isinstance(c, config.External):
-        made = build.stage1(c).modules
+        made = registry.stage1(c).modules
         jax.eval_shape(lambda: made.init(jax.random.key(0), c.data.image_shape))
         return
-    run = runs.update(c, runs.mesh(c))
-    batch = runs.abstract_batch(c, run.mesh)
+    run = assemble.update(c, assemble.mesh(c))
+    batch = assemble.abstract_batch(c, run.mesh)
     abstract = state.abstract(run.init, run.tx, run.decays, run.mesh)
     made = step.make(
         run.objective, run.tx, run.lr, root=run.root, accumulate=c.accumulate
@@ -104,7 +107,7 @@ def resized(name, variant, height, width):
         cell = was[0] // rows
         assert was[1] // columns == cell
         changed["latent_shape"] = (height // cell, width // cell, channels)
-    return build.portable(config.parse(changed, config.Settings))
+    return registry.portable(config.parse(changed, config.Settings))
 
 
 @pytest.mark.parametrize(
@@ -123,11 +126,11 @@ def test_any_sides_by_config_alone(name, variant, height, width):
     c = resized(name, variant, height, width)
     row, key = jnp.arange(2), jax.random.key(0)
     if isinstance(c, config.Common):
-        run = runs.update(c, runs.mesh(c))
-        batch, init = runs.abstract_batch(c, run.mesh), run.init
+        run = assemble.update(c, assemble.mesh(c))
+        batch, init = assemble.abstract_batch(c, run.mesh), run.init
         jax.eval_shape(lambda batch: run.objective(init(), batch, key, 0), batch)
     if isinstance(c, config.Autoencoder):
-        made = build.stage1(c)
+        made = registry.stage1(c)
         image = jax.ShapeDtypeStruct((2, *c.data.image_shape), np.uint8)
         init = functools.partial(made.modules.init, key, c.data.image_shape)
         again = jax.eval_shape(
@@ -137,19 +140,19 @@ def test_any_sides_by_config_alone(name, variant, height, width):
         rows, columns, _ = made.codec.latent_shape
         assert rows * width == columns * height
     else:
-        sampler, fields = build.latent_sampler(c), build.conditions(c)
+        sampler, fields = registry.latent_sampler(c), registry.conditions(c)
         asked = {k: jnp.zeros((2, *f.shape), f.dtype) for k, f in fields.items()}
         z_0 = jax.eval_shape(lambda: sampler.sample(init(), asked, row, key, 2.0))
-        assert z_0.shape == (2, *build.latent_shape(c))
+        assert z_0.shape == (2, *registry.latent_shape(c))
 
 
 def test_stages_of_other_sides_fit_each_other_and_their_data():
     below, above = (resized("photos", s, 32, 48) for s in ("stage1", "stage2"))
-    build.check_stage1(above, below)
+    registry.check_stage1(above, below)
     for split in ("train", "eval"):
-        assert splits.dataset(above, split)[0]["image"].shape == (32, 48, 3)
+        assert datasets.dataset(above, split)[0]["image"].shape == (32, 48, 3)
     with pytest.raises(ConfigError, match=r"latent_shape is \(8, 12, 8\) but"):
-        build.check_stage1(above, resized("photos", "stage1", 48, 32))
+        registry.check_stage1(above, resized("photos", "stage1", 48, 32))
 
 
 def test_an_unknown_variant_names_those_there_are():
@@ -201,13 +204,13 @@ def test_what_cannot_work_is_said_in_one_line(key, value, message):
         section = section[part]
     section[last] = value
     with pytest.raises(ConfigError, match=message) as e:
-        runs.stage1_run(config.parse(changed))
+        assemble.stage1_run(config.parse(changed))
     assert "\n" not in str(e.value)
 
 
 def test_cudnn_attention_without_a_gpu_is_refused_for_training():
     with pytest.raises(ConfigError, match="'cudnn' needs a GPU, and this is a cpu"):
-        runs.mesh(parsed("photos", "stage1_64"))
+        assemble.mesh(parsed("photos", "stage1_64"))
 
 
 def test_a_missing_key_is_named():
@@ -224,7 +227,7 @@ def test_a_missing_key_is_named():
 def test_stage_2_refuses_latents_that_do_not_fit(key, value):
     below = parsed("digits", "stage1")
     with pytest.raises(ConfigError, match=r"latent_shape is .* gives \(4, 4, 4\)"):
-        build.check_stage1(
+        registry.check_stage1(
             config.parse(plain("digits", "stage2") | {key: value}), below
         )
 
@@ -244,14 +247,14 @@ def test_stage_2_settings_must_fit_each_other(section, values, message):
     changed = plain("digits", "stage2")
     changed[section] |= values
     if message is None:
-        build.latent_sampler(config.parse(changed))
+        registry.latent_sampler(config.parse(changed))
     else:
         with pytest.raises(ConfigError, match=message):
-            build.latent_sampler(config.parse(changed))
+            registry.latent_sampler(config.parse(changed))
 
 
 def test_stage_2_refuses_another_least_noise():
     changed = plain("digits", "stage2")
     changed["schedule"]["logsnr_max"] = 6.0
     with pytest.raises(ConfigError, match="schedule.logsnr_max is 6.0"):
-        build.check_stage1(config.parse(changed), parsed("digits", "stage1"))
+        registry.check_stage1(config.parse(changed), parsed("digits", "stage1"))

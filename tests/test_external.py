@@ -11,17 +11,22 @@ import pytest
 from safetensors.numpy import save_file
 
 import ul
-from ul import api, build, config, evaluation, external, session
+from ul import config, evaluation
+from ul.checkpoints import store
 from ul.core import trees
 from ul.core.errors import CheckpointError, ConfigError, DataError
-from ul.evals import networks, report
-from ul.train import checkpoint
+from ul.evaluation import table
+from ul.importing import autoencoder_weights
+from ul.inference import api
+from ul.metrics import extractors
+from ul.runs import session
+from ul.stages import registry
 
 CONFIG = "experiments/external.py"
 
 
 def plain(variant="tiny"):
-    return build.plain(
+    return registry.plain(
         importlib.import_module("experiments.external").get_config(variant)
     )
 
@@ -34,7 +39,7 @@ TINY = parsed()
 
 
 def shapes(c=TINY):
-    made = build.stage1(c).modules
+    made = registry.stage1(c).modules
     return jax.eval_shape(lambda: made.init(jax.random.key(0), c.data.image_shape))
 
 
@@ -45,7 +50,10 @@ def published(seed=0):
     """Random weights by AutoencoderKL's names, in PyTorch's layouts."""
     rng, found = np.random.default_rng(seed), {}
     for path, leaf in trees.paths(SHAPES).items():
-        name, shape = external._public(path), external._theirs(leaf.shape)
+        name, shape = (
+            autoencoder_weights._public(path),
+            autoencoder_weights._theirs(leaf.shape),
+        )
         spread = 1 / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.1
         value = rng.normal(0.0, spread, shape) + path.endswith("scale")
         found[name] = value.astype(np.float32)
@@ -92,13 +100,16 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory, weights):
     workdir = tmp_path_factory.mktemp("imported")
-    external.create(parsed(), str(weights), str(workdir))
+    autoencoder_weights.create(parsed(), str(weights), str(workdir))
     return workdir
 
 
 def test_names_are_those_of_the_published_weights():
     full = trees.paths(shapes(parsed(networks=plain("autoencoder")["networks"])))
-    names = {external._public(p): external._theirs(v.shape) for p, v in full.items()}
+    names = {
+        autoencoder_weights._public(p): autoencoder_weights._theirs(v.shape)
+        for p, v in full.items()
+    }
     for name, shape in (
         ("encoder.down_blocks.0.downsamplers.0.conv.weight", [128, 128, 3, 3]),
         ("decoder.up_blocks.2.resnets.0.conv_shortcut.weight", [256, 512, 1, 1]),
@@ -124,8 +135,10 @@ def test_other_names_for_the_same_weights(tmp_path, weights, rename):
     if rename is compvis:
         tensors["model.diffusion_model.out.weight"] = np.zeros(3, np.float32)
     save_file(tensors, tmp_path / "other.safetensors")
-    wanted = external.fill(external.read(str(weights)), SHAPES, 3)
-    found = external.fill(external.read(str(tmp_path / "other.safetensors")), SHAPES, 3)
+    wanted = autoencoder_weights.fill(autoencoder_weights.read(str(weights)), SHAPES, 3)
+    found = autoencoder_weights.fill(
+        autoencoder_weights.read(str(tmp_path / "other.safetensors")), SHAPES, 3
+    )
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
@@ -139,7 +152,7 @@ def test_half_precision_is_read(tmp_path):
     }
     assert len({v.dtype for v in halves.values()}) == 2
     save_file(halves, tmp_path / "half.safetensors")
-    read = external.read(str(tmp_path / "half.safetensors"))
+    read = autoencoder_weights.read(str(tmp_path / "half.safetensors"))
     for name, value in halves.items():
         np.testing.assert_array_equal(read[name], value.astype(np.float32))
 
@@ -170,7 +183,7 @@ def test_every_tensor_is_used_and_every_parameter_filled(change, message):
     tensors = published()
     change(tensors)
     with pytest.raises(DataError, match=message):
-        external.fill(tensors, SHAPES, 3)
+        autoencoder_weights.fill(tensors, SHAPES, 3)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +210,7 @@ def test_every_tensor_is_used_and_every_parameter_filled(change, message):
 def test_files_that_cannot_be_used_leave_nothing(tmp_path, name, make, message):
     make(tmp_path / name)
     with pytest.raises(DataError, match=message) as e:
-        external.create(parsed(), str(tmp_path / name), str(tmp_path / "w"))
+        autoencoder_weights.create(parsed(), str(tmp_path / name), str(tmp_path / "w"))
     assert "\n" not in str(e.value) and not (tmp_path / "w").exists()
 
 
@@ -208,13 +221,13 @@ def test_a_header_as_long_as_a_pickle_begins_is_none(tmp_path):
         if path.read_bytes().startswith(b"\x80\x02"):
             break
     assert path.read_bytes().startswith(b"\x80\x02")
-    np.testing.assert_array_equal(external.read(str(path))["a"], np.ones(3))
+    np.testing.assert_array_equal(autoencoder_weights.read(str(path))["a"], np.ones(3))
 
 
 def test_a_cut_file_is_refused(tmp_path, weights):
     (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(DataError, match="cannot be read as safetensors"):
-        external.read(str(tmp_path / "cut.safetensors"))
+        autoencoder_weights.read(str(tmp_path / "cut.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +249,7 @@ def test_settings_that_do_not_fit(changes, message):
     for key, value in changes.items():
         changed[key] = changed[key] | value if isinstance(value, dict) else value
     with pytest.raises(ConfigError, match=message):
-        build.stage1(config.parse(changed, config.External))
+        registry.stage1(config.parse(changed, config.External))
 
 
 def vae_config(path, **changes):
@@ -265,13 +278,13 @@ def vae_config(path, **changes):
 
 
 def test_sizes_scale_and_shift_come_from_its_config(tmp_path):
-    found = external.settled(
+    found = autoencoder_weights.settled(
         parsed(networks=plain("autoencoder")["networks"]), vae_config(tmp_path / "c")
     )
     assert found.networks == plain()["networks"]
     assert (found.scale, found.shift, found.latent_logsnr) == (1.5305, 0.0609, 10.0)
     (tmp_path / "old").write_text(json.dumps({"block_out_channels": [32, 64]}))
-    found = external.settled(parsed(), str(tmp_path / "old"))
+    found = autoencoder_weights.settled(parsed(), str(tmp_path / "old"))
     assert (found.scale, found.shift) == (0.18215, 0.0)
     assert found.networks["quant_conv"] and found.networks["groups"] == 32
 
@@ -294,20 +307,22 @@ def test_sizes_scale_and_shift_come_from_its_config(tmp_path):
 )
 def test_configs_of_other_networks_are_refused(tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
-        build.stage1(external.settled(parsed(), vae_config(tmp_path / "c", **changes)))
+        registry.stage1(
+            autoencoder_weights.settled(parsed(), vae_config(tmp_path / "c", **changes))
+        )
 
 
 @pytest.mark.parametrize("text", ["[1", "[1]", '"text"', "3"])
 def test_a_config_that_is_no_json_object(tmp_path, text):
     (tmp_path / "c").write_text(text)
     with pytest.raises(DataError, match="cannot be read as a config.json"):
-        external.settled(parsed(), str(tmp_path / "c"))
+        autoencoder_weights.settled(parsed(), str(tmp_path / "c"))
 
 
 def test_latents_are_the_scaled_mean_and_decoding_undoes_it(imported):
     """By the networks themselves, called without the codec."""
     ae = api.load_autoencoder(imported)
-    made = build.stage1(parsed()).modules
+    made = registry.stage1(parsed()).modules
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     x = image.astype(np.float32) / 127.5 - 1.0
     apply = jax.jit(made.encoder.apply)
@@ -325,39 +340,41 @@ def test_latents_are_the_scaled_mean_and_decoding_undoes_it(imported):
 def test_what_an_import_leaves_and_that_again_changes_nothing(
     tmp_path, weights, imported
 ):
-    assert checkpoint.verified_steps(imported) == [0]
+    assert store.verified_steps(imported) == [0]
     record = json.loads((imported / "config.json").read_text())
-    assert config.parse(build.plain(record["config"]), config.External) == parsed()
+    assert config.parse(registry.plain(record["config"]), config.External) == parsed()
     assert record["facts"]["weights"]["file"] == str(weights)
     before = json.loads((imported / "verified" / "0.json").read_text())["digests"]
-    external.create(parsed(), str(weights), str(imported))
+    autoencoder_weights.create(parsed(), str(weights), str(imported))
     assert (
         json.loads((imported / "verified" / "0.json").read_text())["digests"] == before
     )
     save_file(published(seed=1), tmp_path / "other.safetensors")
     with pytest.raises(ConfigError, match="vae.safetensors; choose another --workdir"):
-        external.create(parsed(), str(tmp_path / "other.safetensors"), str(imported))
+        autoencoder_weights.create(
+            parsed(), str(tmp_path / "other.safetensors"), str(imported)
+        )
     with pytest.raises(ConfigError, match="scale: 0.18215 -> 2.0"):
-        external.create(parsed(scale=2.0), str(weights), str(imported))
+        autoencoder_weights.create(parsed(scale=2.0), str(weights), str(imported))
 
 
 def test_an_import_that_was_cut_off_is_finished(tmp_path, weights, imported):
-    external.create(parsed(), str(weights), str(tmp_path))
+    autoencoder_weights.create(parsed(), str(weights), str(tmp_path))
     (tmp_path / "verified" / "0.json").unlink()
     with pytest.raises(CheckpointError, match="no verified checkpoint"):
         api.load_autoencoder(tmp_path)
-    external.create(parsed(), str(weights), str(tmp_path))
+    autoencoder_weights.create(parsed(), str(weights), str(tmp_path))
     one, other = (w / "verified" / "0.json" for w in (tmp_path, imported))
     assert one.read_text() == other.read_text()
 
 
 def test_it_is_evaluated_without_a_rate(imported):
     few = evaluation.Request(workdir=str(imported), num_examples=4)
-    found = evaluation.autoencoder(few, evaluation.Shared(networks.Networks(None)))
+    found = evaluation.autoencoder(few, evaluation.Shared(extractors.Networks(None)))
     assert found["psnr_db"] > 0 and found["ssim"] <= 1 and found["step"] == 0
     assert "rate_bpp" not in found and "no rate" in found["skipped"]["rate"]
     assert found["decoder"] == "one call" and "rate" not in found["protocol"]
-    assert "reconstruction" in report.table([found])
+    assert "reconstruction" in table.table([found])
 
 
 def test_a_base_model_stands_on_it(imported):

@@ -38,9 +38,10 @@ import jax.numpy as jnp
 import pytest
 
 from tests.running import digests, lines, stage1, wait_for
+from ul.checkpoints import store, workdir
 from ul.core import processes
 from ul.core.errors import ConfigError, NoProgress, OutOfMemory
-from ul.train import checkpoint, guard, workdir
+from ul.train import guard
 
 # Commands that are ended from outside take a while: not in the default suite.
 pytestmark = pytest.mark.processes
@@ -72,7 +73,7 @@ def test_a_signal_while_the_step_compiles_ends_the_run_at_once(command, tmp_path
     assert code == 75, text
     assert "SIGTERM during compile: nothing new to save" in text
     assert "compiled in" not in text
-    assert checkpoint.verified_steps(tmp_path / "w") == []
+    assert store.verified_steps(tmp_path / "w") == []
 
 
 def test_a_signal_while_restoring_ends_the_run_at_once(trained, command, tmp_path):
@@ -94,7 +95,7 @@ def test_a_signal_during_a_look_breaks_it_off_and_saves(trained, command, tmp_pa
     code, text = signalled(command, tmp_path, "looking at step 4", *args)
     assert code == 75, text
     assert "SIGTERM at step 4, saved" in text
-    assert checkpoint.verified_steps(tmp_path / "w") == [4]
+    assert store.verified_steps(tmp_path / "w") == [4]
     # The look at step 4 was not said; what comes after is what it always was.
     assert [line["step"] for line in lines(tmp_path / "w")] == [2, 4]
     command(*stage1(tmp_path / "w", "--config.checkpoint.every=100"))
@@ -138,7 +139,7 @@ def test_standing_still_is_reported_with_stacks_and_ends_with_124(command, tmp_p
 def test_starts_without_a_new_checkpoint_are_counted(command, tmp_path):
     limited = stage1(tmp_path, "--max_attempts=2", "--config.optimizer.lr=1e30")
     command(*limited, code=70)
-    newest = max(checkpoint.verified_steps(tmp_path), default=0)
+    newest = max(store.verified_steps(tmp_path), default=0)
     command(*limited, code=70)
     out = command(*limited, code=69)
     assert f"2 starts in a row saved nothing beyond step {newest}" in out

@@ -19,7 +19,8 @@ from tests.originals import (
 )
 from ul import importing
 from ul.core.errors import ConfigError, DataError
-from ul.data import archives, images, kinds
+from ul.data.sources import imported_images, registry
+from ul.importing import archives
 
 SIZE = 16
 CLASSES = {"n01440764": 5, "n01443537": 4}  # name: good images of it in `train`
@@ -99,7 +100,7 @@ def run(where, out, **changes):
 
 
 def examples(out, split="train"):
-    source = kinds.SOURCES["imported"](split, (SIZE, SIZE, 3), path=str(out))
+    source = registry.SOURCES["imported"](split, (SIZE, SIZE, 3), path=str(out))
     return [source[i] for i in range(len(source))]
 
 
@@ -133,7 +134,7 @@ def test_pixels_are_those_of_the_reference_crop(originals, tmp_path):
 def test_any_shape_is_cropped_as_the_reference_does(shape):
     """To the last level, on noise: portrait, halved often, enlarged, nearly a strip."""
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    found = np.asarray(images.centre_square(Image.fromarray(noise), SIZE))
+    found = np.asarray(imported_images.centre_square(Image.fromarray(noise), SIZE))
     assert any(np.array_equal(found, want) for want in cropped(noise))
 
 
@@ -193,7 +194,7 @@ def fixed_point(size, to, support, kernel):
 
 def test_a_square_of_the_size_passes_unchanged():
     square = Image.fromarray(pixels(0, 32, 32))
-    found = np.asarray(images.centre_square(square, 32))
+    found = np.asarray(imported_images.centre_square(square, 32))
     np.testing.assert_array_equal(found, np.asarray(square))
 
 
@@ -217,7 +218,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
 ):
     whole, out = interrupted_and_run_again(
         monkeypatch,
-        images,
+        imported_images,
         functools.partial(run, originals),
         examples,
         tmp_path,
@@ -290,7 +291,7 @@ def test_another_pillow_does_not_go_on_and_what_is_there_is_read(
 ):
     out = tmp_path / "out"
     run(originals, out)
-    monkeypatch.setattr(images.PIL, "__version__", "1.2.3")
+    monkeypatch.setattr(imported_images.PIL, "__version__", "1.2.3")
     with pytest.raises(ConfigError, match=r"made with pillow \d.* there, 1.2.3 here"):
         run(originals, out)
     for name in ("begun.json", "manifest.json"):  # as it was before this was kept
@@ -306,9 +307,9 @@ def test_another_pillow_does_not_go_on_and_what_is_there_is_read(
 def test_images_of_another_size_are_refused(originals, tmp_path):
     run(originals, tmp_path / "out")
     with pytest.raises(DataError, match=r"16x16, RGB, but .* set it to \[16, 16, 3\]"):
-        kinds.SOURCES["imported"]("train", (32, 32, 3), path=str(tmp_path / "out"))
+        registry.SOURCES["imported"]("train", (32, 32, 3), path=str(tmp_path / "out"))
     with pytest.raises(DataError, match="is no set of imported images; write one"):
-        kinds.SOURCES["imported"]("train", (16, 16, 3), path=str(tmp_path / "none"))
+        registry.SOURCES["imported"]("train", (16, 16, 3), path=str(tmp_path / "none"))
 
 
 def test_an_entry_is_a_range_of_bytes(originals):
@@ -348,7 +349,7 @@ def test_labels_are_those_of_the_file_that_is_named(tmp_path, text, want):
     held_out = few("a.1.png", "a.2.png", "b.png")
     manifest = run_few(tmp_path, few(*TRAIN), held_out, labels=str(tmp_path / "l.txt"))
     assert manifest["classes"] == ["big horse", "cat", "dog"]
-    source = kinds.SOURCES["imported"]("eval", (8, 8, 3), path=str(tmp_path / "out"))
+    source = registry.SOURCES["imported"]("eval", (8, 8, 3), path=str(tmp_path / "out"))
     assert [source[i]["label"] for i in range(3)] == want
 
 

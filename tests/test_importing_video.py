@@ -21,8 +21,9 @@ from tests.originals import (
 )
 from ul import importing
 from ul.core.errors import ConfigError, DataError
-from ul.data import archives, images, kinds, pipeline, videos
-from ul.importing import decoding
+from ul.data import pipeline
+from ul.data.sources import imported_clips, imported_images, registry
+from ul.importing import archives, decoding
 from ul.importing.videos import middle
 
 SIZE, FRAMES = 16, 4
@@ -126,7 +127,7 @@ def run(where, out, **changes):
 
 def examples(out, split="train", frames=FRAMES):
     shape = (frames, SIZE, SIZE, 3)
-    source = kinds.SOURCES["imported_video"](split, shape, path=str(out))
+    source = registry.SOURCES["imported_video"](split, shape, path=str(out))
     return [source[i] for i in range(len(source))]
 
 
@@ -189,7 +190,10 @@ def test_frames_are_the_nearest_in_time_cut_as_images_are(originals, tmp_path, f
         AT_TEN.items(), examples(tmp_path / "out"), strict=True
     ):
         every = list(decoded(files[name]))
-        want = [np.asarray(images.centre_square(every[i], SIZE), int) for i in numbers]
+        want = [
+            np.asarray(imported_images.centre_square(every[i], SIZE), int)
+            for i in numbers
+        ]
         # Colours have half the resolution, and FFmpeg is smoother between them; a frame
         # beside the right one is 4 levels away.
         off = np.abs(found["image"] - np.stack(want)).mean((1, 2, 3))
@@ -202,7 +206,7 @@ def test_pixels_are_the_crop_of_the_decoded_frames(originals, tmp_path, fps, fil
     run(originals, tmp_path / "out", fps=fps, frames=6)
     every = decoding.frames(files[next(iter(GOOD))], lambda times: range(len(times)))
     found = examples(tmp_path / "out", frames=6)[0]["image"]
-    want = [np.asarray(images.centre_square(f, SIZE)) for f in every[3:9]]
+    want = [np.asarray(imported_images.centre_square(f, SIZE)) for f in every[3:9]]
     np.testing.assert_array_equal(found, want)
 
 
@@ -348,7 +352,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
 ):
     whole, out = interrupted_and_run_again(
         monkeypatch,
-        videos,
+        imported_clips,
         functools.partial(run, originals),
         examples,
         tmp_path,
@@ -376,7 +380,7 @@ def test_fewer_frames_are_cut_in_time_and_more_are_refused(originals, tmp_path):
     run(originals, out)
     whole = examples(out)[0]["image"]
     shape = (2, SIZE, SIZE, 3)
-    source = kinds.SOURCES["imported_video"]("train", shape, path=str(out))
+    source = registry.SOURCES["imported_video"]("train", shape, path=str(out))
     assert source.num_classes == 2
     dataset = pipeline.examples(source, shape=shape, flip=False, seed=0, shuffle=True)
     found = [dataset[i] for i in range(60)]
@@ -386,17 +390,17 @@ def test_fewer_frames_are_cut_in_time_and_more_are_refused(originals, tmp_path):
         with pytest.raises(
             DataError, match=r"4 frames of 16x16, RGB.* \[4, 16, 16, 3\]"
         ):
-            kinds.SOURCES["imported_video"]("train", wrong, path=str(out))
+            registry.SOURCES["imported_video"]("train", wrong, path=str(out))
 
 
 def test_a_record_of_more_frames_than_one_picture_holds(monkeypatch):
     clip = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
-    one = videos.pack(5, clip)
-    monkeypatch.setattr(videos, "TALLEST", 25)
-    three = videos.pack(5, clip)
+    one = imported_clips.pack(5, clip)
+    monkeypatch.setattr(imported_clips, "TALLEST", 25)
+    three = imported_clips.pack(5, clip)
     assert len(three) > len(one)
     for record in (one, three):
-        label, found = videos.unpack(record, 8)
+        label, found = imported_clips.unpack(record, 8)
         assert label == 5
         np.testing.assert_array_equal(found, clip)
 

@@ -15,9 +15,10 @@ import safetensors.numpy
 import ul
 from tests.running import ROOT
 from tests.untrained import leave, parsed
-from ul import config, evaluation, exporting, stored
+from ul import config, evaluation
 from ul.core.errors import CheckpointError, ConfigError, DataError
-from ul.evaluation import sequence
+from ul.evaluation import runner
+from ul.inference import export, weights
 from ul.models.encoder import Encoder
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
@@ -32,8 +33,8 @@ def made(tmp_path_factory):
         "digits", "smoke2", **{"stage1": dict(workdir=s1, step=2, weights="raw")}
     )
     s2 = leave(root / "s2", c)
-    exporting.export(s1, root / "ae", step=2, weights="raw")
-    exporting.export(s2, root / "gen")
+    export.export(s1, root / "ae", step=2, weights="raw")
+    export.export(s2, root / "gen")
     want = {
         "z": ul.load_autoencoder(s1, step=2, weights="raw").encode(IMAGES),
         "sample": ul.load_generator(s2).sample([1, 2], guidance=1.5, seed=3),
@@ -97,15 +98,15 @@ def test_a_network_is_built_from_its_json_alone(made):
 def test_a_second_export_changes_nothing_and_another_is_refused(made):
     root, _ = made
     s1, out = root / "runs" / "s1", root / "twice"
-    exporting.export(s1, out, step=2)
+    export.export(s1, out, step=2)
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     (out / "config.json").unlink()  # as after a kill
-    exporting.export(s1, out, step=2)
+    export.export(s1, out, step=2)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     with pytest.raises(ConfigError, match="holds something else; choose another --out"):
-        exporting.export(s1, out, step=2, weights="raw")
+        export.export(s1, out, step=2, weights="raw")
     with pytest.raises(ConfigError, match="config.json holds something else"):
-        exporting.export(s1, root / "runs" / "s2", step=2)
+        export.export(s1, root / "runs" / "s2", step=2)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 
@@ -161,7 +162,7 @@ def test_a_network_of_another_shape_is_refused(copy):
 
 
 def test_an_export_has_one_step_and_one_set_of_weights(copy):
-    assert stored.steps(copy) == [2]
+    assert weights.steps(copy) == [2]
     with pytest.raises(CheckpointError, match="has no step 4, only 2"):
         ul.load_autoencoder(copy, step=4)
     with pytest.raises(ConfigError, match="exported with weights raw, not ema:0.998"):
@@ -171,7 +172,7 @@ def test_an_export_has_one_step_and_one_set_of_weights(copy):
 
 def test_an_export_is_evaluated_as_a_workdir(copy):
     request = evaluation.Request(workdir=str(copy), num_examples=2, metrics=("psnr",))
-    (record,) = sequence.every(request, "latest", ["ema"], ["1"])
+    (record,) = runner.every(request, "latest", ["ema"], ["1"])
     assert (record["step"], record["weights"]) == (2, "raw")
 
 
@@ -179,7 +180,7 @@ def test_an_export_is_evaluated_as_a_workdir(copy):
 def test_pixels_and_single_stages_are_exported_too(tmp_path):
     for variant in ("pixels", "random_noise"):
         workdir = leave(tmp_path / variant, parsed("single_stage", variant), steps=(1,))
-        exporting.export(workdir, tmp_path / "out" / variant)
+        export.export(workdir, tmp_path / "out" / variant)
         a, b = (
             jax.tree.leaves([gen.params, gen.autoencoder.params])
             for gen in map(ul.load_generator, (workdir, tmp_path / "out" / variant))
@@ -216,7 +217,7 @@ def test_an_evaluation_names_its_guide(made):
         metrics=("base_rate",),
         guide=f"{root}/runs/s2:2",
     )
-    one, two = sequence.every(request, "latest", ["ema"], ["1", "2"])
+    one, two = runner.every(request, "latest", ["ema"], ["1", "2"])
     assert one["protocol"]["guide"] == "unused at guidance 1"
     guide = two["protocol"]["guide"]
     assert (guide["step"], guide["weights"]) == (2, "ema") and guide["digest"]
@@ -263,6 +264,6 @@ def test_a_guide_is_a_stage_2(made):
         generator(root, f"{root}/ae")
     with pytest.raises(ConfigError, match="--guide is about samples"):
         request = evaluation.Request(workdir=str(root / "ae"), guide=f"{root}/gen")
-        list(sequence.every(request, "latest", ["ema"], ["1"]))
+        list(runner.every(request, "latest", ["ema"], ["1"]))
     with pytest.raises(CheckpointError, match="no step 7, only"):
         generator(root, f"{root}/gen:7")

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ul import build, config, planning, splits
+from ul import config
 from ul.core.errors import ConfigError, StorageError
+from ul.data import datasets
 from ul.diffusion import waterfilling
-from ul.evals.reconstruction import covariance_spectrum
+from ul.metrics.reconstruction import covariance_spectrum
+from ul.planning import bitrate
+from ul.stages import registry
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "experiments" / "digits.py"
@@ -23,7 +26,7 @@ FACTORS, BIASES = (1.5, 2.0), (0.0, 2.0, 4.0)
 
 
 def parsed(variant="stage1", **loss):
-    plain = build.plain(
+    plain = registry.plain(
         importlib.import_module("experiments.digits").get_config(variant)
     )
     plain["loss"] |= loss
@@ -32,7 +35,7 @@ def parsed(variant="stage1", **loss):
 
 @pytest.fixture(scope="module")
 def plan():
-    return planning.prepare(parsed(), FACTORS, BIASES)
+    return bitrate.prepare(parsed(), FACTORS, BIASES)
 
 
 def table(text):
@@ -42,7 +45,7 @@ def table(text):
 
 
 def test_rows_are_water_filling_of_the_training_images(plan):
-    image = splits.collect(parsed(), "train", 10_000)["image"]
+    image = datasets.collect(parsed(), "train", 10_000)["image"]
     variances = covariance_spectrum(image)
     for r in plan.rows:
         precision = waterfilling.posterior_precision(r.factor, r.bias)
@@ -56,7 +59,7 @@ def test_rows_are_water_filling_of_the_training_images(plan):
 
 
 def test_the_table_has_each_point_and_the_config_once(plan):
-    rows = table(planning.markdown(plan))
+    rows = table(bitrate.markdown(plan))
     assert [r[:2] for r in rows] == [
         [f"{f:g}", f"{b:g}"] for f in FACTORS for b in BIASES
     ]
@@ -65,85 +68,85 @@ def test_the_table_has_each_point_and_the_config_once(plan):
 
 
 def test_a_config_off_the_grid_is_added_and_marked_once():
-    found = planning.prepare(parsed(factor=1.8, bias=3.25), FACTORS, BIASES)
-    rows = table(planning.markdown(found))
+    found = bitrate.prepare(parsed(factor=1.8, bias=3.25), FACTORS, BIASES)
+    rows = table(bitrate.markdown(found))
     assert len(rows) == 7
     assert [r[:2] for r in rows if r[-1]] == [["1.8", "3.25"]]
 
 
 def test_what_the_numbers_rest_on_is_said(plan):
-    text = planning.markdown(plan)
+    text = bitrate.markdown(plan)
     assert "Exact for Gaussian data and ideal networks" in text
     assert "covariance of 1437 whole images." in text
     assert "(4x4x4 = 64) is not counted in" in text
-    assert planning.measured_ratios() in text
+    assert bitrate.measured_ratios() in text
 
 
 def test_measured_over_predicted_is_a_range_for_each_data_set():
     rows = [
-        planning.Measured("a", 2.0, 1.0, 1.0, 0.5),
-        planning.Measured("a", 2.0, 2.0, 2.0, 1.5),
-        planning.Measured("b", 2.0, 1.0, 0.5, 0.4),
+        bitrate.Measured("a", 2.0, 1.0, 1.0, 0.5),
+        bitrate.Measured("a", 2.0, 2.0, 2.0, 1.5),
+        bitrate.Measured("b", 2.0, 1.0, 0.5, 0.4),
     ]
     assert (
-        planning.measured_ratios(rows) == "0.50 to 0.75 (a, 2 runs) and 0.80 (b, 1 run)"
+        bitrate.measured_ratios(rows) == "0.50 to 0.75 (a, 2 runs) and 0.80 (b, 1 run)"
     )
 
 
 def test_the_latents_limit_costs_rate_and_psnr(plan):
     small = parsed()
     small = dataclasses.replace(small, encoder=small.encoder | {"latent_channels": 1})
-    tight = planning.prepare(small, FACTORS, BIASES, latent_limit=True)
-    wide = planning.prepare(parsed(), FACTORS, BIASES, latent_limit=True)
+    tight = bitrate.prepare(small, FACTORS, BIASES, latent_limit=True)
+    wide = bitrate.prepare(parsed(), FACTORS, BIASES, latent_limit=True)
     assert wide.rows == plan.rows  # as many elements as numbers
     assert tight.own.coded == 16 and plan.own.coded == 46
     assert tight.own.bpp < plan.own.bpp
     assert tight.own.psnr_sampled_db < plan.own.psnr_sampled_db
-    assert "At most 16 directions" in planning.markdown(tight)
+    assert "At most 16 directions" in bitrate.markdown(tight)
 
 
 @pytest.mark.parametrize("limit", [False, True])
 @pytest.mark.parametrize("estimator", ["covariance", "patches", "radial"])
 def test_a_target_is_met_by_both_overrides(estimator, limit, monkeypatch):
-    monkeypatch.setattr(planning.spectra, "PATCH_DIMENSIONS", 16)  # four an image
+    monkeypatch.setattr(bitrate.spectra, "PATCH_DIMENSIONS", 16)  # four an image
     c = parsed()
     c = dataclasses.replace(c, encoder=c.encoder | {"patch": 2, "latent_channels": 2})
     c = dataclasses.replace(c, decoder=c.decoder | {"patch": 2})
     how = dict(estimator=estimator, latent_limit=limit)
-    found = planning.prepare(c, FACTORS, BIASES, **how)
-    said = re.findall(r"--config\.loss\.(\w+)=(\S+)", planning.proposals(found, 0.1))
+    found = bitrate.prepare(c, FACTORS, BIASES, **how)
+    said = re.findall(r"--config\.loss\.(\w+)=(\S+)", bitrate.proposals(found, 0.1))
     assert [name for name, _ in said] == ["bias", "factor"]
     for name, value in said:
         loss = dataclasses.replace(c.loss, **{name: float(value)})
         changed = dataclasses.replace(c, loss=loss)
-        again = planning.prepare(changed, FACTORS, BIASES, **how)
+        again = bitrate.prepare(changed, FACTORS, BIASES, **how)
         np.testing.assert_allclose(again.own.bpp, 0.1, rtol=1e-3)
 
 
 def test_a_target_that_no_factor_reaches_is_said():
-    found = planning.prepare(parsed(bias=40.0), FACTORS, BIASES)
-    text = planning.proposals(found, 0.1)
+    found = bitrate.prepare(parsed(bias=40.0), FACTORS, BIASES)
+    text = bitrate.proposals(found, 0.1)
     assert "--config.loss.bias=" in text and "at bias 40 no factor reaches it" in text
 
 
 def test_large_images_get_the_radial_model_and_fewer_examples(monkeypatch):
-    monkeypatch.setattr(planning.spectra, "MOST_DIMENSIONS", 63)
-    monkeypatch.setattr(planning, "NUMBERS", 64 * 100)
-    said = planning.prepare(parsed(), FACTORS, BIASES).spectrum.estimator
+    monkeypatch.setattr(bitrate.spectra, "MOST_DIMENSIONS", 63)
+    monkeypatch.setattr(bitrate, "NUMBERS", 64 * 100)
+    said = bitrate.prepare(parsed(), FACTORS, BIASES).spectrum.estimator
     assert "stationary" in said and "100 images" in said
     with pytest.raises(ConfigError, match="use radial or patches"):
-        planning.prepare(parsed(), FACTORS, BIASES, estimator="covariance")
+        bitrate.prepare(parsed(), FACTORS, BIASES, estimator="covariance")
 
 
 def test_a_part_of_the_examples_is_drawn_from_all(monkeypatch):
     """Not the first: a folder's images are in the order of their classes."""
     seen = []
     monkeypatch.setattr(
-        planning.splits,
+        bitrate.splits,
         "read",
         lambda examples, indices, title: seen.extend(indices) or _blank(indices),
     )
-    planning.prepare(parsed(), FACTORS, BIASES, examples=100)
+    bitrate.prepare(parsed(), FACTORS, BIASES, examples=100)
     assert len(set(seen)) == 100 and max(seen) > 1000
 
 
@@ -164,28 +167,28 @@ def _blank(indices):
     ],
 )
 def test_arguments_out_of_range_are_said_before_reading(given, message, monkeypatch):
-    monkeypatch.setattr(planning.splits, "plain_train", None)
+    monkeypatch.setattr(bitrate.splits, "plain_train", None)
     with pytest.raises(ConfigError, match=message):
-        planning.prepare(parsed(), **(dict(factors=FACTORS, biases=BIASES) | given))
+        bitrate.prepare(parsed(), **(dict(factors=FACTORS, biases=BIASES) | given))
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_target_must_be_positive(plan, target):
     with pytest.raises(ConfigError, match="--target_bpp"):
-        planning.proposals(plan, target)
+        bitrate.proposals(plan, target)
 
 
 def test_another_stage_is_refused():
     with pytest.raises(ConfigError, match="stage 'base'.*give a stage-1 one"):
-        planning.prepare(parsed("stage2"), FACTORS, BIASES)
+        bitrate.prepare(parsed("stage2"), FACTORS, BIASES)
 
 
 def test_a_picture_is_drawn_also_without_any_bits(tmp_path):
     """At bias -9 the config's own point has no bits, and neither has the grid."""
-    found = planning.prepare(parsed(bias=-9.0), (1.3,), (-9.0,), latent_limit=True)
+    found = bitrate.prepare(parsed(bias=-9.0), (1.3,), (-9.0,), latent_limit=True)
     assert found.own.bpp == 0.0
     path = tmp_path / "new" / "plan.png"
-    planning.draw(found, str(path), "nothing")
+    bitrate.draw(found, str(path), "nothing")
     with Image.open(path) as image:
         assert image.format == "PNG" and image.width > 1000
 
@@ -193,7 +196,7 @@ def test_a_picture_is_drawn_also_without_any_bits(tmp_path):
 def test_a_picture_that_cannot_be_written_is_an_error_of_storage(plan, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
-        planning.draw(plan, str(tmp_path / "file" / "plan.png"), "digits")
+        bitrate.draw(plan, str(tmp_path / "file" / "plan.png"), "digits")
 
 
 def test_the_command_prints_the_table_and_draws(tmp_path):
@@ -232,7 +235,8 @@ def test_mistakes_cost_one_line(tmp_path, args, message, monkeypatch, capsys):
     """As the command does it, without starting Python for each."""
     from absl import flags
 
-    from launch import cli, plan
+    from launch import plan
+    from launch.lib import cli
 
     monkeypatch.setattr(sys, "argv", ["plan", f"--config={DIGITS}:stage1", *args])
     monkeypatch.chdir(tmp_path)

@@ -25,7 +25,7 @@ from tests.running import (
     wait_for_checkpoint,
     wait_for_step,
 )
-from ul.train import checkpoint
+from ul.checkpoints import store
 
 pytestmark = pytest.mark.processes
 # Twenty steps, saved at ten and at the end; no look of its own on the way.
@@ -105,9 +105,9 @@ def test_a_run_goes_on_with_other_processes(
     wait_for_step(made.processes[0], workdir, 11)
     made.processes[-1].send_signal(signal.SIGTERM)
     made.wait(*[75] * first)
-    newest = checkpoint.verified_steps(workdir)[-1]
+    newest = store.verified_steps(workdir)[-1]
     assert 10 <= newest < 20
-    found, _ = checkpoint.measure(ul.load_autoencoder(workdir, weights="raw").params)
+    found, _ = store.measure(ul.load_autoencoder(workdir, weights="raw").params)
     saved = digests(workdir, newest)
     assert all(saved[f"params/{path}"] == d for path, d in found.items())
     out = run(then)[0]
@@ -121,7 +121,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(together, tmp_path):
     wait_for_step(made.processes[0], stopped, 3)
     made.processes[1].send_signal(signal.SIGTERM)
     logs = made.wait(75, 75)
-    (step,) = checkpoint.verified_steps(stopped)
+    (step,) = store.verified_steps(stopped)
     assert f"a stop of another process at step {step}, saved" in logs[0]
     assert f"SIGTERM at step {step}, saved" in logs[1]
     together(2, stopped, *TWENTY).wait(0, 0)
@@ -137,7 +137,7 @@ def test_a_signal_to_one_process_that_compiles_ends_all(together, tmp_path):
     logs = made.wait(75, 75)
     assert "SIGTERM during compile: nothing new to save" in logs[0]
     assert "SIGTERM of process 0 during compile" in logs[1]
-    assert checkpoint.verified_steps(tmp_path / "w") == []
+    assert store.verified_steps(tmp_path / "w") == []
 
 
 def test_a_process_that_is_killed_ends_the_others_and_the_rerun_resumes(
@@ -239,4 +239,4 @@ def test_damage_that_one_process_meets_is_passed_over_by_all(together, tmp_path)
     logs = together(2, tmp_path, "--config.mesh.fsdp=2").wait(0, 0)
     assert "checkpoint 8 cannot be read" in logs[0]
     assert "resumed at step 6" in logs[0]
-    assert checkpoint.verified_steps(tmp_path)[-1] == 8
+    assert store.verified_steps(tmp_path)[-1] == 8

@@ -13,11 +13,12 @@ from PIL import Image
 
 from tests import sweep_folder
 from tests.sweep_folder import evaluation, listed, resolved, run
-from ul import config, reporting
+from ul import config
 from ul.core.errors import ConfigError, DataError
-from ul.pods import count
-from ul.reporting import folder, gather, numbers, page, published, swept
-from ul.reporting.rows import DONE, FAILED, MISSING, PARTIAL
+from ul.planning.pods import model_flops
+from ul.sweeps import report
+from ul.sweeps.report import folder, gather, numbers, page, published, swept
+from ul.sweeps.report.rows import DONE, FAILED, MISSING, PARTIAL
 
 EVIL = "<script>alert('x')</script>"
 
@@ -57,9 +58,7 @@ class Page(html.parser.HTMLParser):
 
 
 def written(path, **how) -> Page:
-    return Page(
-        Path(reporting.write(str(path), **({"predict": False} | how))).read_text()
-    )
+    return Page(Path(report.write(str(path), **({"predict": False} | how))).read_text())
 
 
 def rendered(path) -> Page:
@@ -138,10 +137,10 @@ def test_flops_are_three_forward_passes_of_all_steps(made):
     row = trials_csv(made[0])["factor2-bias3"]
     one, two = (float(row[f"training FLOPs stage {i}"]) for i in (1, 2))
     first = config.parse(resolved("stage1"))
-    forward = count.closed(first).forward * first.batch_size * first.steps
+    forward = model_flops.closed(first).forward * first.batch_size * first.steps
     assert 2.98 < one / forward <= 3.0
     second = config.parse(resolved("stage2", **{"stage1.workdir": "x"}))
-    np.testing.assert_allclose(two, count.model(second) * second.steps, rtol=1e-2)
+    np.testing.assert_allclose(two, model_flops.model(second) * second.steps, rtol=1e-2)
     assert float(row["training FLOPs together"]) == one + two
 
 
@@ -301,7 +300,7 @@ def test_a_picture_that_is_not_there_is_named(tmp_path):
 def test_a_large_sheet_is_shrunk_before_it_goes_into_the_page(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (900, 1600, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    uri = reporting.page.pictures.of_file(tmp_path / "a.png")
+    uri = report.page.pictures.of_file(tmp_path / "a.png")
     assert uri.startswith("data:image/jpeg;base64,")
     assert len(uri) < (tmp_path / "a.png").stat().st_size / 2
 
@@ -384,16 +383,16 @@ def test_plots_of_before_do_not_stay(tmp_path):
 
 def test_a_folder_with_nothing_in_it_is_refused(tmp_path):
     with pytest.raises(DataError, match="no run's config.json"):
-        reporting.write(str(tmp_path), predict=False)
+        report.write(str(tmp_path), predict=False)
     with pytest.raises(ConfigError, match="is no folder"):
-        reporting.write(str(tmp_path / "none"), predict=False)
+        report.write(str(tmp_path / "none"), predict=False)
     stage = {"config": "x", "workdir": "a/stage1", "overrides": {}}
     listed(tmp_path, [{"name": "a", "overrides": {}, "stages": [stage]}])
     with pytest.raises(DataError, match="none of its trials has begun"):
-        reporting.write(str(tmp_path), predict=False)
+        report.write(str(tmp_path), predict=False)
     (tmp_path / "sweep.json").write_text('{"trials": [{"name"')
     with pytest.raises(DataError, match="cannot be read as a sweep"):
-        reporting.write(str(tmp_path), predict=False)
+        report.write(str(tmp_path), predict=False)
     assert not (tmp_path / "report").exists()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests import sweep_folder
 from tests.running import DIGITS, Commands
-from ul import reporting
+from ul.sweeps import report
 
 pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -41,7 +41,7 @@ def browser():
 def made(tmp_path_factory):
     """Six trials made by hand, with FIDs."""
     out = sweep_folder.sweep(tmp_path_factory.mktemp("made"), fid=True)
-    return reporting.write(str(out), predict=True)
+    return report.write(str(out), predict=True)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from PIL import Image
 
 import ul
 from tests.running import DIGITS, ROOT, digests, lines, stage1, wait_for_step
+from ul.checkpoints import store
 from ul.core.errors import CheckpointError, ConfigError, DataError
-from ul.train import checkpoint
 
 
 def test_what_a_run_leaves(trained):
@@ -27,7 +27,7 @@ def test_what_a_run_leaves(trained):
         assert record["facts"]["mesh"] == {"data": 1, "fsdp": 1}
         assert [line["step"] for line in lines(workdir)] == [2, 4, 4, 6, 8, 8]
         assert (workdir / "curves.png").stat().st_size > 5000
-        assert checkpoint.verified_steps(workdir) == [6, 8]
+        assert store.verified_steps(workdir) == [6, 8]
         assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
     first = lines(s1)[0]
     for name in ("loss", "rate", "prior", "terminal", "decoder"):
@@ -75,7 +75,7 @@ def test_a_signal_saves_and_exits_75_and_the_command_goes_on(
     process.send_signal(number)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 75, output
-    stopped = checkpoint.verified_steps(workdir)
+    stopped = store.verified_steps(workdir)
     assert len(stopped) == 1 and 2 <= stopped[0] < 8
     assert f"at step {stopped[0]}, saved; run the same command" in output
     command(*stage1(workdir, "--config.checkpoint.every=100"))
@@ -209,9 +209,9 @@ def test_a_full_disk_exits_74_and_keeps_what_was_saved(command, tmp_path):
     limited = ("bash", "-c", 'ulimit -f 100; exec "$@"', "_")
     out = command(*stage1(tmp_path), code=74, prefix=limited)
     assert "checkpoint 6 was not written" in out
-    assert checkpoint.verified_steps(tmp_path) == [2, 4]
+    assert store.verified_steps(tmp_path) == [2, 4]
     command(*stage1(tmp_path))
-    assert checkpoint.verified_steps(tmp_path) == [6, 8]
+    assert store.verified_steps(tmp_path) == [6, 8]
 
 
 def test_a_workdir_that_cannot_be_made_exits_74(command, tmp_path):
@@ -222,7 +222,7 @@ def test_a_workdir_that_cannot_be_made_exits_74(command, tmp_path):
 def test_training_that_is_not_finite_exits_70(command, tmp_path):
     out = command(*stage1(tmp_path, "--config.optimizer.lr=1e30"), code=70)
     assert "not finite" in out
-    steps = checkpoint.verified_steps(tmp_path)
+    steps = store.verified_steps(tmp_path)
     for step in steps:
         assert json.loads((tmp_path / "verified" / f"{step}.json").read_text())[
             "finite"

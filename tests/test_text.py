@@ -8,19 +8,24 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from launch import prompts
+from launch.lib import prompts
 from tests import untrained
 from tests.evals.features import clip_files
 from tests.test_captioning import TOKENS, encoder
-from ul import api, asking, build, caches, captioning, evaluation, runs, splits
+from ul import evaluation
 from ul.core.errors import ConfigError, DataError
-from ul.data import captions, kinds
-from ul.evals import clip_score
-from ul.evals.clip_score import ClipScore
-from ul.evals.networks import Networks
-from ul.evaluation import judges
+from ul.data import datasets
+from ul.data.sources import colored_digits, registry
+from ul.evaluation import probes
+from ul.evaluation.context import Shared
 from ul.evaluation.request import Request
-from ul.evaluation.shared import Shared
+from ul.importing import captions
+from ul.inference import api, conditions
+from ul.metrics import clip_score
+from ul.metrics.clip_score import ClipScore
+from ul.metrics.extractors import Networks
+from ul.runs import assemble, latent_cache
+from ul.stages import registry as stages
 
 
 def parsed(variant="stage2", **changes):
@@ -34,30 +39,30 @@ def generator(variant="stage2"):
 
 
 def test_a_text_model_is_asked_by_text_alone():
-    fields = build.conditions(parsed())
+    fields = stages.conditions(parsed())
     assert {n: f.shape for n, f in fields.items()} == {
         "text": (12, 32),
         "text_length": (),
     }
-    init = jax.eval_shape(lambda: build.init_base(parsed(), jax.random.key(0)))
+    init = jax.eval_shape(lambda: stages.init_base(parsed(), jax.random.key(0)))
     names = set(init) | set(init["conditioning"])
     assert "text" in names and "label" not in names
-    batch = runs.abstract_batch(parsed(), runs.mesh(parsed()))
+    batch = assemble.abstract_batch(parsed(), assemble.mesh(parsed()))
     assert batch["text"].dtype == np.float16 and "label" not in batch
 
 
 def test_text_goes_where_the_config_wants_it():
-    told = splits.dataset(parsed(), "eval")[5]
+    told = datasets.dataset(parsed(), "eval")[5]
     assert told["text"].shape == (12, 32) and told["text_length"] > 0
-    assert splits.dataset(parsed("stage1"), "eval")[5].keys() == {"image", "label"}
-    batch = next(splits.eval_batches(parsed(), splits.dataset(parsed(), "eval"), 4))
+    assert datasets.dataset(parsed("stage1"), "eval")[5].keys() == {"image", "label"}
+    batch = next(datasets.eval_batches(parsed(), datasets.dataset(parsed(), "eval"), 4))
     assert batch["text"].shape == (4, 12, 32) and batch["text_length"].dtype == np.int32
 
 
 def test_cached_latents_have_the_captions_of_their_images():
-    source = splits.source(parsed(), "eval")
+    source = datasets.source(parsed(), "eval")
     items = [{"z_clean": i, "label": 0} for i in range(2 * len(source))]
-    joined = kinds.WithText(items, source)
+    joined = registry.WithText(items, source)
     found = joined[len(source) + 3]
     assert len(joined) == len(items) and found["z_clean"] == len(source) + 3
     np.testing.assert_array_equal(found["text"], source[3]["text"])
@@ -66,18 +71,18 @@ def test_cached_latents_have_the_captions_of_their_images():
         parsed(),
         untrained.parsed("captions", "stage2", data={"text": (0, 0)}),
     )
-    one, other = (caches.identity(c, codec, {}) for c in (told, plain))
+    one, other = (latent_cache.identity(c, codec, {}) for c in (told, plain))
     assert one == other
-    image = splits.fixed(splits.untold(told), "train")[4]
+    image = datasets.fixed(datasets.untold(told), "train")[4]
     assert image.keys() == {"image", "label"}
 
 
 def test_other_text_than_the_data_have_is_refused():
     with pytest.raises(DataError, match=r"data.text is \(12, 16\), .* have \(12, 32\)"):
-        splits.source(parsed(data={"text": (12, 16)}), "eval")
+        datasets.source(parsed(data={"text": (12, 16)}), "eval")
     plain = untrained.parsed("digits", "stage2", data={"text": (12, 32)})
     with pytest.raises(DataError, match=r"the data have \(0, 0\)"):
-        splits.source(plain, "eval")
+        datasets.source(plain, "eval")
     with pytest.raises(ConfigError, match="'joint' is told nothing in words"):
         parsed("stage1", data={"text": (12, 32)})
     with pytest.raises(ConfigError, match="data.text is .* it must be"):
@@ -85,10 +90,12 @@ def test_other_text_than_the_data_have_is_refused():
 
 
 def test_a_condition_is_checked_before_it_is_sampled():
-    told = {n: np.stack([v, v]) for n, v in captions.embedded("a red two").items()}
+    told = {
+        n: np.stack([v, v]) for n, v in colored_digits.embedded("a red two").items()
+    }
 
     def checked(given):
-        return asking.condition(parsed(), given, None)
+        return conditions.condition(parsed(), given, None)
 
     found = checked(told)
     assert found.keys() == {"text", "text_length"} and found["text"].dtype == np.float16
@@ -107,7 +114,7 @@ def test_a_condition_is_checked_before_it_is_sampled():
 
 @pytest.fixture(scope="module")
 def judge():
-    return judges.Words(generator())
+    return probes.Words(generator())
 
 
 def recoloured(image):
@@ -122,7 +129,7 @@ def test_judges_know_digit_and_colour_of_real_images(judge):
 
 
 def test_a_wrong_colour_and_a_wrong_digit_are_both_wrong(judge):
-    held_out = splits.dataset(parsed(), "eval")
+    held_out = datasets.dataset(parsed(), "eval")
     first = 7
     examples = [held_out[i] for i in range(first, first + 40)]
     asked = {"label": np.asarray([e["label"] for e in examples])}
@@ -139,9 +146,9 @@ def test_a_wrong_colour_and_a_wrong_digit_are_both_wrong(judge):
 
 
 def test_a_bench_counts_samples_in_their_order(judge, monkeypatch):
-    monkeypatch.setitem(judges.JUDGES, "text_accuracy", lambda gen: judge)
-    bench = judges.Bench(generator(), ("frechet", "text_accuracy"))
-    held_out = splits.dataset(parsed(), "eval")
+    monkeypatch.setitem(probes.JUDGES, "text_accuracy", lambda gen: judge)
+    bench = probes.Bench(generator(), ("frechet", "text_accuracy"))
+    held_out = datasets.dataset(parsed(), "eval")
     total = len(held_out)
     for rows in (range(4), range(4, 10)):
         examples = [held_out[i % total] for i in rows]
@@ -158,27 +165,25 @@ def test_a_bench_counts_samples_in_their_order(judge, monkeypatch):
 
 def test_which_judges_sit_over_which_run():
     digits = types.SimpleNamespace(config=untrained.parsed("digits", "stage2"))
-    assert judges.obstacle("class_accuracy", digits) is None
-    assert judges.obstacle("text_accuracy", digits) is not None
-    assert judges.obstacle("text_accuracy", generator()) is None
-    assert judges.obstacle("class_accuracy", generator()) is not None
+    assert probes.obstacle("class_accuracy", digits) is None
+    assert probes.obstacle("text_accuracy", digits) is not None
+    assert probes.obstacle("text_accuracy", generator()) is None
+    assert probes.obstacle("class_accuracy", generator()) is not None
 
 
 def test_prompts_come_back_with_their_encoder(tmp_path):
     lines, out = tmp_path / "lines.txt", str(tmp_path / "p.npz")
     lines.write_text("a dog\n\n two  cats sleep\n")
     made, _ = encoder()
-    assert captioning.embed_prompts(str(lines), made, out) == 2
-    found, said = captioning.read_prompts(out, {"kind": "captioned_digits"})
+    assert captions.embed_prompts(str(lines), made, out) == 2
+    found, said = captions.read_prompts(out, {"kind": "captioned_digits"})
     assert said == ["a dog", "two cats sleep"]
     assert found["text_length"].tolist() == [2, 3]
     assert found["text"].shape == (2, TOKENS, made.channels)
     vectors = made.embed(["a dog"])[0].astype(np.float16)
     np.testing.assert_array_equal(found["text"][0, :2], vectors)
     source = {"kind": "imported_captions", "captions": str(tmp_path / "set")}
-    assert (
-        captioning.read_prompts(out, source)[1] == said
-    )  # cannot be checked: a warning
+    assert captions.read_prompts(out, source)[1] == said  # cannot be checked: a warning
     (tmp_path / "set").mkdir()
     other = {
         "encoder": {"model": "another"},
@@ -187,9 +192,9 @@ def test_prompts_come_back_with_their_encoder(tmp_path):
     other["splits"]["eval"] = other["splits"]["train"]
     (tmp_path / "set/manifest.json").write_text(json.dumps(other))
     with pytest.raises(ConfigError, match="made by another text encoder"):
-        captioning.read_prompts(out, source)
+        captions.read_prompts(out, source)
     with pytest.raises(DataError, match="is no .npz of launch.embed_captions"):
-        captioning.read_prompts(str(lines), source)
+        captions.read_prompts(str(lines), source)
 
 
 def test_what_a_sampler_is_asked_on_the_command_line():
@@ -202,7 +207,7 @@ def test_what_a_sampler_is_asked_on_the_command_line():
     with flagsaver.flagsaver(text=["a red two", "blue nine"]):
         found, said = prompts.asked(gen, 3)
         assert said == ["a red two", "blue nine", "a red two"]
-        want = captions.embedded("blue nine")
+        want = colored_digits.embedded("blue nine")
         np.testing.assert_array_equal(found["text"][1], want["text"])
         assert found["text_length"].tolist() == [3, 2, 3]
         with pytest.raises(ConfigError, match="this one takes --labels"):
@@ -226,7 +231,9 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     gen = api.load_generator(where)
 
     def drawn(caption, **how):
-        told = {n: np.stack([v] * 2) for n, v in captions.embedded(caption).items()}
+        told = {
+            n: np.stack([v] * 2) for n, v in colored_digits.embedded(caption).items()
+        }
         return gen.sample_latents(told, **how)
 
     one = drawn("a red two")
@@ -237,7 +244,7 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     metrics = ("text_accuracy", "clip_score")
     request = Request(workdir=where, num_examples=30, metrics=metrics)
     record = evaluation.generator(request, Shared(Networks(None), str(folder)))
-    source = splits.source(gen.config, "eval")
+    source = datasets.source(gen.config, "eval")
     assert record["captions"] == [source.caption(i) for i in range(30)]
     assert record["text_accuracy"] <= record["text_accuracy_colour"] <= 1
     assert record["text_accuracy_real"] > 0.97

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from ul import text_encoder
 from ul.core.errors import ConfigError
+from ul.importing import text_encoder
 
 pytestmark = pytest.mark.oracle
 

@@ -12,14 +12,17 @@ import pytest
 import ul
 from tests import untrained
 from tests.running import Commands
-from ul import build, caches, encoding, evaluation, splits
+from ul import evaluation
 from ul.core import arrays
 from ul.core.errors import ConfigError, DataError
-from ul.evals.networks import Networks
+from ul.data import datasets
 from ul.evaluation import Request
-from ul.evaluation.shared import Shared
+from ul.evaluation.context import Shared
+from ul.metrics.extractors import Networks
 from ul.models.attention import Attention
 from ul.models.layers import InTime, ResBlock
+from ul.runs import encode, latent_cache
+from ul.stages import registry
 
 F32 = jnp.float32
 
@@ -110,26 +113,26 @@ def test_settings_that_fit_no_clip_are_refused():
         ),
     ):
         with pytest.raises(ConfigError, match=message):
-            build.modules(changed)
+            registry.modules(changed)
     of_images = untrained.parsed("digits", "stage1")
     factorised = of_images.decoder | {"factorised": True, "width": 64}
     with pytest.raises(
         ConfigError, match="decoder.factorised is of clips .*images, 8x8"
     ):
-        build.modules(dataclasses.replace(of_images, decoder=factorised))
+        registry.modules(dataclasses.replace(of_images, decoder=factorised))
     told = untrained.parsed("captions", "stage2")
     wide = told.base | {"factorised": True, "widths": (128,)}
     with pytest.raises(ConfigError, match="base.factorised is of clips"):
-        build.latent_sampler(dataclasses.replace(told, base=wide))
+        registry.latent_sampler(dataclasses.replace(told, base=wide))
     with pytest.raises(ConfigError, match="given_frames is 16; it is of clips, fewer"):
-        build.latent_sampler(parsed("stage2", given_frames=16))
+        registry.latent_sampler(parsed("stage2", given_frames=16))
     with pytest.raises(ConfigError, match="given_frames is -1"):
         parsed("stage2", given_frames=-1)
     with pytest.raises(ConfigError, match="given_frames is 1; it is of clips"):
         images = dataclasses.replace(
             untrained.parsed("digits", "stage2"), given_frames=1
         )
-        build.latent_sampler(images)
+        registry.latent_sampler(images)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +145,7 @@ def made(tmp_path_factory):
 
 
 def few(split="eval", count=3):
-    examples = splits.dataset(parsed("smoke"), split)
+    examples = datasets.dataset(parsed("smoke"), split)
     return np.stack([examples[i]["image"] for i in range(count)])
 
 
@@ -181,7 +184,7 @@ def test_an_evaluation_says_what_moved_where(made):
     record = evaluation.generator(request, Shared(Networks(None)))
     assert record["position_error_px_real"] == 0.0 < record["position_error_px"]
     standing = record["position_error_standing_px"]
-    clips = splits.dataset(parsed("smoke"), "eval")
+    clips = datasets.dataset(parsed("smoke"), "eval")
     assert 0.0 <= record["identity_kept"] <= 1.0 and standing > 1.0
     assert record["protocol"]["given_frames"].startswith("5 real ones")
     assert record["protocol"]["labels"].startswith(f"of the {len(clips)} held-out")
@@ -204,10 +207,10 @@ def test_a_cache_holds_what_is_given_too(made, tmp_path):
     source = dict(kind="moving_digits", examples=12)
     data = dataclasses.asdict(parsed("smoke2").data) | {"source": source}
     c = parsed("smoke2", stage1=below, data=data, latents=str(tmp_path / "z"))
-    encoding.encode(c, c.latents, shard_examples=8)
-    ae, identity = encoding._encoder(c)
-    cache = caches.opened(c, identity, {})
-    found, clips = cache.held_out[3], splits.fixed(c, "eval")[3]["image"][None]
+    encode.encode(c, c.latents, shard_examples=8)
+    ae, identity = encode._encoder(c)
+    cache = latent_cache.opened(c, identity, {})
+    found, clips = cache.held_out[3], datasets.fixed(c, "eval")[3]["image"][None]
     for name, want in (
         ("z_clean", ae.encode(clips)),
         ("given", ae.given(clips[:, :5])),
@@ -215,7 +218,9 @@ def test_a_cache_holds_what_is_given_too(made, tmp_path):
         np.testing.assert_array_equal(found[name], want[0].astype(np.float16))
     other = dataclasses.replace(c, given_frames=4)
     with pytest.raises(ConfigError, match="given_frames: 5 there, 4 here"):
-        caches.opened(other, caches.identity(other, ae.codec, identity["encoder"]), {})
+        latent_cache.opened(
+            other, latent_cache.identity(other, ae.codec, identity["encoder"]), {}
+        )
 
 
 @pytest.mark.slow

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from ul import build, config, session
-from ul.train import state, workdir
+from ul import config
+from ul.checkpoints import workdir
+from ul.runs import session
+from ul.stages import registry
+from ul.train import state
 
 
 def parsed(file, variant, **changes):
     made = importlib.import_module(f"experiments.{file}").get_config(variant).unlock()
     made.update(changes)
-    return config.parse(build.plain(made))
+    return config.parse(registry.plain(made))
 
 
 def awake(params):

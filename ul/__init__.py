@@ -10,15 +10,20 @@ images = ul.load_generator("runs/s2").sample([3, 1, 4])
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ul.api import Autoencoder, Generator, load_autoencoder, load_generator
+    from ul.inference.api import (
+        Autoencoder,
+        Generator,
+        load_autoencoder,
+        load_generator,
+    )
 
 __all__ = ["Autoencoder", "Generator", "load_autoencoder", "load_generator"]
 
 
 def __getattr__(name: str):
-    """Import `ul.api` when it is first asked for: `import ul` alone stays light."""
+    """Import `ul.inference.api` when it is first asked for: `import ul` alone stays light."""
     if name in __all__:
-        from ul import api
+        from ul.inference import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'ul' has no attribute {name!r}")

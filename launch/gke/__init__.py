@@ -6,8 +6,8 @@ from json import dumps  # its strings are YAML's
 from pathlib import Path
 
 from launch.gke.slices import hosts_and_chips
-from launch.jobs import Job, field, required
-from launch.templates import fill
+from launch.lib.jobs import Job, field, required
+from launch.lib.templates import fill
 from ul.core.errors import ConfigError
 
 COMMAND = ["kubectl", "create", "-f", "-"]

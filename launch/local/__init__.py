@@ -5,7 +5,7 @@ import shlex
 import socket
 import sys
 
-from launch.jobs import Job, field, run_again
+from launch.lib.jobs import Job, field, run_again
 from launch.local.group import Group
 from launch.local.processes import Process
 from ul.core.errors import ConfigError

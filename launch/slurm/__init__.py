@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launch.jobs import Job, field
-from launch.templates import fill, quoted
+from launch.lib.jobs import Job, field
+from launch.lib.templates import fill, quoted
 from ul.core.errors import ConfigError
 
 COMMAND = ["sbatch"]

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from launch.jobs import ROOT, Job, field, required
-from launch.templates import fill, quoted
+from launch.lib.jobs import ROOT, Job, field, required
+from launch.lib.templates import fill, quoted
 
 COMMAND = ["bash", "queue.sh"]
 PYTHON = ".venv/bin/python"

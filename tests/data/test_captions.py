@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from ul.core.errors import ConfigError, DataError
-from ul.data import captions, sources
-from ul.data.captions import COLOURS, DIGITS, TEMPLATES
+from ul.data.sources import basic, colored_digits
+from ul.data.sources.colored_digits import COLOURS, DIGITS, TEMPLATES
 
 SHAPE = (8, 8, 3)
 
 
 @pytest.fixture(scope="module")
 def held_out():
-    return captions.captioned_digits("eval", SHAPE)
+    return colored_digits.captioned_digits("eval", SHAPE)
 
 
 def test_every_digit_comes_once_in_every_colour(held_out):
-    grey = sources.digits("eval", (8, 8, 1))
+    grey = basic.digits("eval", (8, 8, 1))
     assert len(held_out) == 6 * len(grey) == 2160
     seen = collections.Counter((i % 360, held_out.colour(i)) for i in range(2160))
     assert len(seen) == 2160
@@ -45,28 +45,30 @@ def test_the_caption_names_the_digit_and_the_colour(held_out):
 
 
 def test_words_are_fixed_unit_vectors_padded_with_zeros(held_out):
-    found = captions.embedded("the digit three in red")
+    found = colored_digits.embedded("the digit three in red")
     assert found["text"].shape == held_out.text_shape == (12, 32)
     assert found["text"].dtype == np.float16
     assert found["text_length"] == 5 and found["text_length"].dtype == np.int32
     norms = np.linalg.norm(found["text"].astype(np.float32), axis=1)
     np.testing.assert_allclose(norms, [1.0] * 5 + [0.0] * 7, atol=1e-3)
     np.testing.assert_array_equal(
-        found["text"][2], captions.embedded("three , red")["text"][0]
+        found["text"][2], colored_digits.embedded("three , red")["text"][0]
     )
-    vectors = np.stack([captions.vector(word) for word in sorted(captions.VOCABULARY)])
+    vectors = np.stack(
+        [colored_digits.vector(word) for word in sorted(colored_digits.VOCABULARY)]
+    )
     overlap = np.abs(vectors @ vectors.T - np.eye(len(vectors)))
     assert overlap.max() < 0.7
     # The same on every machine and in every process.
-    np.testing.assert_allclose(captions.vector("red")[:2], GOLDEN, rtol=1e-5)
+    np.testing.assert_allclose(colored_digits.vector("red")[:2], GOLDEN, rtol=1e-5)
 
 
 GOLDEN = (0.02390662, 0.25159833)
 
 
 def test_training_and_held_out_captions_are_drawn_apart(held_out):
-    train = captions.captioned_digits("train", SHAPE)
-    again = captions.captioned_digits("train", SHAPE)
+    train = colored_digits.captioned_digits("train", SHAPE)
+    again = colored_digits.captioned_digits("train", SHAPE)
     said = [train.caption(i).split() for i in range(100)]
     assert said == [again.caption(i).split() for i in range(100)]
     lengths = [len(s) for s in said]
@@ -75,8 +77,8 @@ def test_training_and_held_out_captions_are_drawn_apart(held_out):
 
 def test_what_cannot_be_said_is_refused():
     with pytest.raises(ConfigError, match="'thre'; did you mean 'three'"):
-        captions.embedded("a red thre")
+        colored_digits.embedded("a red thre")
     with pytest.raises(ConfigError, match="13 words; at most 12"):
-        captions.embedded("red " * 13)
+        colored_digits.embedded("red " * 13)
     with pytest.raises(DataError, match=r"\[8, 8, 1\]; set it to \[8, 8, 3\]"):
-        captions.captioned_digits("train", (8, 8, 1))
+        colored_digits.captioned_digits("train", (8, 8, 1))

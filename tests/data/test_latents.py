@@ -5,8 +5,8 @@ import pytest
 from etils import epath
 
 from ul.core.errors import ConfigError, DataError, NonFiniteError, StorageError
-from ul.data import latents, pipeline
-from ul.data.latents import Latents
+from ul.data import latent_cache, pipeline
+from ul.data.latent_cache import Latents
 
 SHAPE, COUNTS, SIZE = (2, 3, 4), {"train": 23, "eval": 7}, 5
 RNG = np.random.default_rng(0)
@@ -40,15 +40,19 @@ def batches(shard, at_most=2):
 def write(out, processes=1, **changes):
     """As launch.encode does it: process p writes every P-th shard."""
     wanted = identity(**changes)
-    latents.store(out).begin(wanted, latents.unlike)
-    every = latents.plan(wanted)
+    latent_cache.store(out).begin(wanted, latent_cache.unlike)
+    every = latent_cache.plan(wanted)
     records = {}
     for p in range(processes):
         for shard in every[p::processes]:
-            records[shard] = latents.store(out).finished(shard) or latents.write(
-                latents.store(out), shard, batches(shard), wanted["dtype"]
+            records[shard] = latent_cache.store(out).finished(
+                shard
+            ) or latent_cache.write(
+                latent_cache.store(out), shard, batches(shard), wanted["dtype"]
             )
-    return latents.finish(latents.store(out), wanted, [records[s] for s in every])
+    return latent_cache.finish(
+        latent_cache.store(out), wanted, [records[s] for s in every]
+    )
 
 
 @pytest.fixture
@@ -62,17 +66,17 @@ def contents(out):
     return {p.name: p.read_bytes() for p in out.iterdir()}
 
 
-@pytest.mark.parametrize("dtype", latents.DTYPES)
+@pytest.mark.parametrize("dtype", latent_cache.DTYPES)
 def test_what_was_written_is_read(out, dtype):
     manifest = write(out, dtype=dtype)
-    assert latents.load(latents.store(out))[0] == manifest
-    latents.check(latents.store(out), manifest, identity(dtype=dtype))
-    latents.store(out).verify(manifest, part=(0, 1))
+    assert latent_cache.load(latent_cache.store(out))[0] == manifest
+    latent_cache.check(latent_cache.store(out), manifest, identity(dtype=dtype))
+    latent_cache.store(out).verify(manifest, part=(0, 1))
     for split, n in COUNTS.items():
-        source = Latents(latents.store(out), manifest, split)
+        source = Latents(latent_cache.store(out), manifest, split)
         assert len(source) == n
         kept = np.stack([source[i]["z_clean"] for i in range(n)])
-        assert kept.dtype == latents.DTYPES[dtype]
+        assert kept.dtype == latent_cache.DTYPES[dtype]
         # Half a unit in the last place: 11, 8 and 24 bits of mantissa.
         bits = {"float16": 11, "bfloat16": 8, "float32": 24}[dtype]
         np.testing.assert_allclose(
@@ -106,20 +110,20 @@ def test_an_interrupted_write_goes_on_to_the_same_bytes(tmp_path, batch):
     for path in (whole, out):
         path.mkdir()
     write(whole)
-    every = latents.plan(identity())
-    latents.store(out).begin(identity(), latents.unlike)
+    every = latent_cache.plan(identity())
+    latent_cache.store(out).begin(identity(), latent_cache.unlike)
     for shard in every[:2]:
-        latents.write(latents.store(out), shard, batches(shard), "float16")
+        latent_cache.write(latent_cache.store(out), shard, batches(shard), "float16")
 
     def interrupted():
         yield from list(batches(every[2], batch))[:1]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        latents.write(latents.store(out), every[2], interrupted(), "float16")
+        latent_cache.write(latent_cache.store(out), every[2], interrupted(), "float16")
     with pytest.raises(DataError, match=r"half written, .* run the same launch.encode"):
-        latents.load(latents.store(out))
-    kept = [latents.store(out).finished(shard) is not None for shard in every]
+        latent_cache.load(latent_cache.store(out))
+    kept = [latent_cache.store(out).finished(shard) is not None for shard in every]
     assert kept == [True] * 2 + [False] * (len(every) - 2)
     write(out, processes=2)
     assert contents(out) == contents(whole)
@@ -165,7 +169,7 @@ def other(split, **changes):
 def test_a_cache_of_something_else_is_refused(out, changes, message):
     manifest = write(out)
     with pytest.raises(ConfigError, match=message) as e:
-        latents.check(latents.store(out), manifest, identity(**changes))
+        latent_cache.check(latent_cache.store(out), manifest, identity(**changes))
     assert e.value.code == 64 and "\n" not in str(e.value)
 
 
@@ -202,8 +206,8 @@ def test_a_damaged_cache_is_refused_and_mended(out, harm, message):
     before = contents(out)
     harm(out)
     with pytest.raises(DataError, match=message) as e:
-        manifest, _ = latents.load(latents.store(out))
-        latents.store(out).verify(manifest, part=(0, 1))
+        manifest, _ = latent_cache.load(latent_cache.store(out))
+        latent_cache.store(out).verify(manifest, part=(0, 1))
     assert e.value.code == 65 and "\n" not in str(e.value)
     write(out)
     assert contents(out) == before
@@ -211,7 +215,7 @@ def test_a_damaged_cache_is_refused_and_mended(out, harm, message):
 
 def test_nothing_there_is_said(tmp_path):
     with pytest.raises(DataError, match="is no cache of latents; write one"):
-        latents.load(latents.store(tmp_path / "nowhere"))
+        latent_cache.load(latent_cache.store(tmp_path / "nowhere"))
 
 
 def test_the_processes_share_the_digests(out):
@@ -222,10 +226,10 @@ def test_the_processes_share_the_digests(out):
     for i in range(7):
         if i in (0, 6):
             with pytest.raises(DataError, match="is damaged"):
-                latents.store(out).verify(manifest, part=(i, 7))
+                latent_cache.store(out).verify(manifest, part=(i, 7))
         else:
-            latents.store(out).verify(manifest, part=(i, 7))
-    latents.store(out).verify(manifest, part=None)  # sizes are right
+            latent_cache.store(out).verify(manifest, part=(i, 7))
+    latent_cache.store(out).verify(manifest, part=None)  # sizes are right
 
 
 def test_a_record_damaged_later_is_noticed_when_it_is_read(out):
@@ -238,7 +242,7 @@ def test_a_record_damaged_later_is_noticed_when_it_is_read(out):
     for at in places:
         path.write_bytes(whole)
         damage(path, at)
-        source = Latents(latents.store(out), manifest, "train")
+        source = Latents(latent_cache.store(out), manifest, "train")
         try:
             for i in range(SIZE):
                 found = source[i]
@@ -256,38 +260,44 @@ def test_a_shard_in_the_place_of_another_is_noticed(out):
     other_shard = out / "train-00001-of-00005.array_record"
     first_shard(out).write_bytes(other_shard.read_bytes())
     with pytest.raises(DataError, match="record 2 is another"):
-        Latents(latents.store(out), manifest, "train")[2]
+        Latents(latent_cache.store(out), manifest, "train")[2]
 
 
 def test_latents_that_cannot_be_kept_are_refused():
     z = np.full((1, *SHAPE), 1e5, np.float32)
     with pytest.raises(ConfigError, match="float16 cannot hold latents of up to 1e"):
-        latents.stored(z, "float16")
+        latent_cache.stored(z, "float16")
     np.testing.assert_allclose(
-        latents.stored(z, "bfloat16").astype(np.float32), z, rtol=2.0**-8
+        latent_cache.stored(z, "bfloat16").astype(np.float32), z, rtol=2.0**-8
     )
     z[0, 0, 0, 0] = np.nan
     with pytest.raises(NonFiniteError, match="stage1.step"):
-        latents.stored(z, "float32")
+        latent_cache.stored(z, "float32")
 
 
 def test_too_few_examples_are_no_shard(out):
-    shard = latents.plan(identity())[0]
+    shard = latent_cache.plan(identity())[0]
     with pytest.raises(DataError, match="2 examples came, not 5"):
-        latents.write(latents.store(out), shard, list(batches(shard))[:1], "float16")
-    assert latents.store(out).finished(shard) is None
+        latent_cache.write(
+            latent_cache.store(out), shard, list(batches(shard))[:1], "float16"
+        )
+    assert latent_cache.store(out).finished(shard) is None
 
 
 def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
-    shard = latents.plan(identity())[0]
+    shard = latent_cache.plan(identity())[0]
     with pytest.raises(StorageError, match="cannot be written"):
-        latents.write(latents.store(tmp_path / "no"), shard, batches(shard), "float16")
+        latent_cache.write(
+            latent_cache.store(tmp_path / "no"), shard, batches(shard), "float16"
+        )
 
 
 def test_training_reads_a_cache_in_the_order_of_images(out):
     """Labels come from the shuffle alone; two epochs, the second in another order."""
     manifest = write(out)
-    cached = pipeline.endless(Latents(latents.store(out), manifest, "train"), seed=3)
+    cached = pipeline.endless(
+        Latents(latent_cache.store(out), manifest, "train"), seed=3
+    )
     source = pipeline.in_turn(
         [{"image": np.zeros((2, 2, 1), np.uint8), "label": i % 3} for i in range(23)]
     )

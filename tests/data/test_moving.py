@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from ul.core.errors import ConfigError
-from ul.data import moving, sources
+from ul.data.sources import basic, moving_digits
 
 SHAPE = (16, 16, 16, 1)
 
 
 def clip(i, split="train", shape=SHAPE):
-    return moving.moving_digits(split, shape, examples=2000)[i]
+    return moving_digits.moving_digits(split, shape, examples=2000)[i]
 
 
 def test_a_clip_depends_on_split_and_index_alone():
@@ -24,10 +24,10 @@ def test_a_clip_depends_on_split_and_index_alone():
 @pytest.mark.parametrize(("split", "count"), [("train", 1437), ("eval", 360)])
 def test_the_digit_is_one_of_its_split(split, count):
     """On whole pixels a frame is the digit itself."""
-    digits = sources.digits(split, (8, 8, 1))
+    digits = basic.digits(split, (8, 8, 1))
     assert len(digits) == count
     for i in (0, 5, count + 2):
-        drawn = moving._drawn(
+        drawn = moving_digits._drawn(
             digits[i % count]["image"][..., 0], SHAPE, np.full((16, 2), [3.0, 8.0])
         )
         want = np.zeros((16, 16))
@@ -45,7 +45,7 @@ def test_it_moves_at_one_speed_and_bounces_off_the_borders():
     """Elastic: each axis is straight, mirrored at the walls; the digit never leaves."""
     bounced = 0
     for i in range(40):
-        corner = moving.corners("train", SHAPE, i)
+        corner = moving_digits.corners("train", SHAPE, i)
         assert corner.min() >= 0.0 and corner.max() <= 8.0
         step = np.diff(corner, axis=0)
         assert np.linalg.norm(step, axis=1).max() <= 0.75
@@ -69,7 +69,9 @@ def test_the_true_centre_is_that_of_the_pixels():
             [frames.sum(2) @ at / total, frames.sum(1) @ at / total], axis=-1
         )
         # Levels are rounded: a few of 81 pixels at a distance of 4, of a mass above 2,000.
-        np.testing.assert_allclose(found, moving.centres("train", SHAPE, i), atol=0.05)
+        np.testing.assert_allclose(
+            found, moving_digits.centres("train", SHAPE, i), atol=0.05
+        )
 
 
 @pytest.mark.parametrize(
@@ -78,4 +80,4 @@ def test_the_true_centre_is_that_of_the_pixels():
 )
 def test_what_no_digit_can_move_in_is_refused(shape, examples):
     with pytest.raises(ConfigError, match="moving_digits: data.image_shape"):
-        moving.moving_digits("train", shape, examples=examples)
+        moving_digits.moving_digits("train", shape, examples=examples)

@@ -3,13 +3,14 @@ import pytest
 from PIL import Image
 
 from ul.core.errors import ConfigError, DataError
-from ul.data import pipeline, sources
+from ul.data import pipeline
+from ul.data.sources import basic
 
 DIGITS, SMALL = (8, 8, 1), (16, 16, 3)
 
 
 def test_digits_have_a_fixed_split_of_all_classes():
-    train, held_out = (sources.digits(s, DIGITS) for s in ("train", "eval"))
+    train, held_out = (basic.digits(s, DIGITS) for s in ("train", "eval"))
     assert (len(train), len(held_out)) == (1437, 360)
     labels = np.bincount([held_out[i]["label"] for i in range(360)])
     assert len(labels) == 10 and labels.min() >= 34
@@ -20,8 +21,8 @@ def test_digits_have_a_fixed_split_of_all_classes():
 
 
 def test_photos_hold_two_photographs_out():
-    train = sources.photos("train", SMALL, reduce=2, crops=3)
-    held_out = sources.photos("eval", SMALL, reduce=2, crops=3)
+    train = basic.photos("train", SMALL, reduce=2, crops=3)
+    held_out = basic.photos("eval", SMALL, reduce=2, crops=3)
     assert (len(train), len(held_out)) == (24, 6)
     assert {train[i]["label"] for i in range(24)} == set(range(8))
     assert {held_out[i]["label"] for i in range(6)} == {8}
@@ -30,7 +31,7 @@ def test_photos_hold_two_photographs_out():
 
 
 def test_reduce_averages_squares():
-    full, half = sources.photograph("coffee", 1), sources.photograph("coffee", 2)
+    full, half = basic.photograph("coffee", 1), basic.photograph("coffee", 2)
     np.testing.assert_allclose(half[3, 5], full[6:8, 10:12].mean((0, 1)), atol=0.51)
 
 
@@ -49,7 +50,7 @@ def tree(tmp_path):
 
 
 def read(tree, split="train", holdout=0.0, bad=0.0):
-    return sources.folder(
+    return basic.folder(
         split, SMALL, path=str(tree), holdout=holdout, max_bad_fraction=bad
     )
 
@@ -123,10 +124,10 @@ def test_arrays(tmp_path):
     np.savez(tmp_path / "a.npz", image=image, label=np.arange(6))
     np.save(tmp_path / "b.npy", image[:2, :, :, 0])
     how = dict(path=str(tmp_path / "a.npz"), eval_path=str(tmp_path / "b.npy"))
-    train = sources.arrays("train", SMALL, **how)
+    train = basic.arrays("train", SMALL, **how)
     np.testing.assert_array_equal(train[4]["image"], image[4])
     assert train[4]["label"] == 4
-    held_out = sources.arrays("eval", SMALL, **how)
+    held_out = basic.arrays("eval", SMALL, **how)
     assert len(held_out) == 2 and held_out[1]["image"].shape == (16, 16, 1)
 
 
@@ -142,7 +143,7 @@ def test_arrays_of_another_kind_are_refused(tmp_path):
     ):
         path = str(tmp_path / (f"{name}.npz" if name == "n" else f"{name}.npy"))
         with pytest.raises(DataError, match=message):
-            sources.arrays("train", SMALL, path=path, eval_path=path)
+            basic.arrays("train", SMALL, path=path, eval_path=path)
 
 
 def test_empty_arrays_and_labels_below_zero_are_refused(tmp_path):
@@ -155,15 +156,15 @@ def test_empty_arrays_and_labels_below_zero_are_refused(tmp_path):
     ):
         np.savez(path, **content)
         with pytest.raises(DataError, match="holds no images"):
-            sources.arrays("train", SMALL, path=str(path), eval_path="")
+            basic.arrays("train", SMALL, path=str(path), eval_path="")
     with pytest.raises(DataError, match="cannot be read"):
-        sources.arrays("train", SMALL, path=str(tmp_path / "b.npy"), eval_path="")
+        basic.arrays("train", SMALL, path=str(tmp_path / "b.npy"), eval_path="")
 
 
 def test_an_image_smaller_than_wanted_is_a_data_error(tmp_path):
     path = str(tmp_path / "a.npy")
     np.save(path, np.zeros((4, 8, 8, 3), np.uint8))
-    source = sources.arrays("train", SMALL, path=path, eval_path=path)
+    source = basic.arrays("train", SMALL, path=path, eval_path=path)
     dataset = pipeline.examples(source, shape=SMALL, flip=False, seed=0, shuffle=False)
     with pytest.raises(DataError, match="data.image_shape"):
         dataset[0]
@@ -174,10 +175,10 @@ def test_gaussian_images_have_the_spectrum_they_were_given():
 
     how = dict(exponent=2.0, std=0.25, examples=4096)
     shape = (4, 4, 1)
-    found = sources.gaussian("train", shape, **how)
+    found = basic.gaussian("train", shape, **how)
     x = np.stack([found[i]["image"] for i in range(4096)]) / 127.5 - 1.0
     directions = fft.dctn(x, axes=(1, 2), norm="ortho")
-    want = sources.gaussian_variances(shape, 2.0, 0.25)
+    want = basic.gaussian_variances(shape, 2.0, 0.25)
     # A sample variance has relative standard error sqrt(2 / n).
     np.testing.assert_allclose(directions.var(0), want, rtol=4 * np.sqrt(2 / 4096))
     np.testing.assert_allclose(want.mean(), 0.25**2)
@@ -187,8 +188,8 @@ def test_gaussian_images_have_the_spectrum_they_were_given():
 
 def test_gaussian_images_depend_on_split_and_index_alone():
     how = dict(exponent=2.0, std=0.25, examples=8)
-    one, two = (sources.gaussian("train", (4, 4, 3), **how) for _ in range(2))
-    held_out = sources.gaussian("eval", (4, 4, 3), **how)
+    one, two = (basic.gaussian("train", (4, 4, 3), **how) for _ in range(2))
+    held_out = basic.gaussian("eval", (4, 4, 3), **how)
     np.testing.assert_array_equal(one[5]["image"], two[5]["image"])
     assert not np.array_equal(one[5]["image"], one[4]["image"])
     assert not np.array_equal(one[5]["image"], held_out[5]["image"])
@@ -200,4 +201,4 @@ def test_gaussian_images_depend_on_split_and_index_alone():
 def test_gaussian_settings_out_of_range_are_refused(wrong):
     how = dict(exponent=2.0, std=0.25, examples=8) | wrong
     with pytest.raises(ConfigError, match="data.source"):
-        sources.gaussian("train", (4, 4, 1), **how)
+        basic.gaussian("train", (4, 4, 1), **how)

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ul.core.errors import DataError
-from ul.data import sources
+from ul.data.sources import basic
 
 SHAPE = (16, 16, 3)
 
@@ -51,7 +51,7 @@ def read(data_dir, split, **changes):
     settings = dict(
         name="colours", data_dir=data_dir, train_split="train[:50%]", eval_split="test"
     )
-    return sources.tfds(split, SHAPE, **settings | changes)
+    return basic.tfds(split, SHAPE, **settings | changes)
 
 
 def test_images_and_labels_come_back(data_dir):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ul.evals.networks import Missing, Network
+from ul.metrics.extractors import Missing, Network
 
 WIDTH = 6
 

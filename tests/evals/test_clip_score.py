@@ -9,9 +9,10 @@ import pytest
 from tests.evals.features import clip_files, states
 from ul.core import mesh as meshes
 from ul.core.errors import DataError
-from ul.evals import archive, clip_score
-from ul.evals.clip_score import ClipScore
-from ul.evals.features import weights
+from ul.evaluation import samples_npz
+from ul.metrics import clip_score
+from ul.metrics.clip_score import ClipScore
+from ul.metrics.features import weights
 
 COUNT = 7
 IMAGES = states.images(1, COUNT, 30, 40, 3)
@@ -151,12 +152,12 @@ def test_captions_are_lines_and_none_is_empty(tmp_path):
 
 def test_samples_are_read_in_parts(tmp_path):
     plain, packed = tmp_path / "a.npz", tmp_path / "b.npz"
-    with archive.writing(str(plain), COUNT, IMAGES.shape[1:]) as out:
+    with samples_npz.writing(str(plain), COUNT, IMAGES.shape[1:]) as out:
         out.add(IMAGES[:4], np.zeros(4))
         out.add(IMAGES[4:], np.zeros(COUNT - 4))
     np.savez_compressed(packed, arr_0=IMAGES)
     for path in (plain, packed):
-        reader = archive.Reader(str(path))
+        reader = samples_npz.Reader(str(path))
         parts = list(reader.parts(4))
         assert reader.shape == IMAGES.shape and [len(p) for p in parts] == [4, 3]
         np.testing.assert_array_equal(np.concatenate(parts), IMAGES)
@@ -171,16 +172,16 @@ def test_archives_that_are_no_samples_are_refused(tmp_path):
     ):
         np.savez(path, arr_0=found)
         with pytest.raises(DataError, match=said):
-            archive.Reader(str(path))
+            samples_npz.Reader(str(path))
     np.savez(path, other=IMAGES)
     with pytest.raises(DataError, match="arr_0"):
-        archive.Reader(str(path))
+        samples_npz.Reader(str(path))
     for content in (b"", b"PK\x03\x04 no zip"):
         path.write_bytes(content)
         with pytest.raises(DataError, match="a.npz"):
-            archive.Reader(str(path))
+            samples_npz.Reader(str(path))
     with pytest.raises(DataError, match="absent.npz"):
-        archive.Reader(str(tmp_path / "absent.npz"))
+        samples_npz.Reader(str(tmp_path / "absent.npz"))
 
 
 def test_a_damaged_part_is_an_error(tmp_path):
@@ -190,10 +191,10 @@ def test_a_damaged_part_is_an_error(tmp_path):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match="a.npz is damaged"):
-        list(archive.Reader(str(path)).parts(4))
+        list(samples_npz.Reader(str(path)).parts(4))
     short = np.lib.format.header_data_from_array_1_0(IMAGES)
     with zipfile.ZipFile(path, "w") as zipped, zipped.open("arr_0.npy", "w") as member:
         np.lib.format.write_array_header_1_0(member, short)
         member.write(IMAGES.tobytes()[:-1])
     with pytest.raises(DataError, match="a.npz"):
-        list(archive.Reader(str(path)).parts(4))
+        list(samples_npz.Reader(str(path)).parts(4))

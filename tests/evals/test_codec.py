@@ -8,7 +8,7 @@ import numpy as np
 
 from ul.diffusion import gaussian
 from ul.diffusion.schedules import Linear
-from ul.evals.codec import LatentSampler, Sampling
+from ul.stages.codec import LatentSampler, Sampling
 
 MEANS, STD = jnp.asarray([0.7, 0.1, -0.2]), 0.35  # of two classes, and of no label
 GUIDE_MEANS = jnp.asarray([-0.3, -0.2, 9.0])

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from ul.evals import frechet
-from ul.evals.features import pixels
+from ul.metrics import frechet
+from ul.metrics.features import pixels
 
 RNG = np.random.default_rng(0)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ul.evals.inception_score import InceptionScore
+from ul.metrics.inception_score import InceptionScore
 
 RNG = np.random.default_rng(0)
 

@@ -7,9 +7,10 @@ import pytest
 
 from ul.diffusion import gaussian
 from ul.diffusion.schedules import Cosine, Linear
-from ul.evals import bit_pictures, bits, likelihood
-from ul.objectives.draws import Draws
+from ul.evaluation import bit_plots
+from ul.metrics import likelihood, rate_split
 from ul.objectives.joint import Networks, prior_nats
+from ul.objectives.noise import Draws
 
 ROWS, SHAPE, G = 1 << 12, (2, 4, 1), 1.3
 # One standard deviation a pixel, far above a level (1/127.5), far below the clip.
@@ -73,7 +74,9 @@ def test_levels_are_certain_without_noise_and_a_guess_with_much(batch):
 def test_every_split_has_the_sum_of_the_rate(batch, schedule):
     image, row, stratum = batch
     key, draws = jax.random.key(0), 3
-    found = bits.split(NETWORKS, schedule, {}, image, row, stratum, key, draws=draws)
+    found = rate_split.split(
+        NETWORKS, schedule, {}, image, row, stratum, key, draws=draws
+    )
     again = [
         prior_nats(
             lambda z_t, logsnr: denoise_latent({}, z_t, logsnr, None),
@@ -93,16 +96,16 @@ def test_every_split_has_the_sum_of_the_rate(batch, schedule):
 def test_bits_lie_where_the_variance_is_and_where_the_noise_is(batch):
     """Each pixel costs 1/2 log(1 + g^2 s^2 e^5), each level 1/2 v e^l / (1 + v e^l)."""
     found = jax.device_get(
-        bits.split(NETWORKS, PRIOR, {}, *batch, jax.random.key(0), draws=16)
+        rate_split.split(NETWORKS, PRIOR, {}, *batch, jax.random.key(0), draws=16)
     )
-    shares = bits.shares(found, PRIOR, pixels=8)
+    shares = rate_split.shares(found, PRIOR, pixels=8)
     gain = (G * S) ** 2
     want = 0.5 * np.log2((1 + gain * np.exp(5.0)) / (1 + gain * np.exp(-10.0)))
     np.testing.assert_allclose(shares.place.mean(0), want[..., 0], rtol=0.03)
     level = gain[None] * np.exp(shares.logsnr)[:, None, None, None]
     each = (0.5 * level / (1 + level)).sum((1, 2, 3)) / 8 / np.log(2)
     assert np.all(np.abs(shares.level - each) < 4 * shares.level_sem + 0.01 * each)
-    width = 15.0 / bits.LEVELS
+    width = 15.0 / rate_split.LEVELS
     np.testing.assert_allclose(
         shares.level.sum() * width, shares.channel.sum(), rtol=1e-5
     )
@@ -111,7 +114,7 @@ def test_bits_lie_where_the_variance_is_and_where_the_noise_is(batch):
 
 def test_maps_cover_the_pixels_they_stand_for():
     place = np.arange(4.0).reshape(1, 2, 2)
-    big = bits.enlarged(place, (4, 6))
+    big = rate_split.enlarged(place, (4, 6))
     assert big.shape == (1, 4, 6)
     np.testing.assert_array_equal(big[0, :2, :3], 0.0)
     np.testing.assert_array_equal(big[0, 2:, 3:], 3.0)
@@ -120,10 +123,10 @@ def test_maps_cover_the_pixels_they_stand_for():
 def test_pictures_are_png(batch):
     image = np.asarray(batch[0][:6])
     found = jax.device_get(
-        bits.split(
+        rate_split.split(
             NETWORKS, PRIOR, {}, *(b[:6] for b in batch), jax.random.key(0), draws=1
         )
     )
-    shares = bits.shares(found, PRIOR, pixels=8)
-    for png in (bit_pictures.curves(shares), bit_pictures.maps(image, shares.place)):
+    shares = rate_split.shares(found, PRIOR, pixels=8)
+    for png in (bit_plots.curves(shares), bit_plots.maps(image, shares.place)):
         assert png.startswith(b"\x89PNG")

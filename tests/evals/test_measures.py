@@ -5,9 +5,9 @@ import pytest
 from tests.evals.fakes import WIDTH, Fakes
 from ul.core import mesh as meshes
 from ul.core.errors import DataError
-from ul.evals import frechet, measures
-from ul.evals.measures import METRICS, Comparison, Extractor, Reference, Statistics
-from ul.evals.networks import KNOWN, Networks, coloured
+from ul.metrics import frechet, streaming
+from ul.metrics.extractors import KNOWN, Networks, coloured
+from ul.metrics.streaming import METRICS, Comparison, Extractor, Reference, Statistics
 
 RNG = np.random.default_rng(0)
 SHAPE = (8, 8, 1)
@@ -106,18 +106,18 @@ def test_statistics_go_on_after_a_file():
     ],
 )
 def test_only_fifty_thousand_samples_have_the_plain_name(name, count, want):
-    assert measures.printed(name, count) == want
+    assert streaming.printed(name, count) == want
 
 
 def test_what_cannot_be_measured_says_why():
     some = Fakes(SHAPE, only=("inception",))
-    assert measures.obstacle("fid", SHAPE, 2, some) is None
-    assert measures.obstacle("precision", SHAPE, 4, some) is None
-    assert "4 images or more" in measures.obstacle("precision", SHAPE, 3, some)
-    assert "dinov2.safetensors" in measures.obstacle("fd_dinov2", SHAPE, 9, some)
-    assert "divisible by 8" in measures.obstacle("frechet", (9, 9, 3), 9, some)
+    assert streaming.obstacle("fid", SHAPE, 2, some) is None
+    assert streaming.obstacle("precision", SHAPE, 4, some) is None
+    assert "4 images or more" in streaming.obstacle("precision", SHAPE, 3, some)
+    assert "dinov2.safetensors" in streaming.obstacle("fd_dinov2", SHAPE, 9, some)
+    assert "divisible by 8" in streaming.obstacle("frechet", (9, 9, 3), 9, some)
     none = Networks(None)
-    assert "--weights_dir" in measures.obstacle("fid", SHAPE, 9, none)
+    assert "--weights_dir" in streaming.obstacle("fid", SHAPE, 9, none)
 
 
 @pytest.mark.parametrize(
@@ -136,19 +136,19 @@ def test_the_networks_give_what_the_metrics_read(name, shape, want):
     }
     found = jax.eval_shape(fn, params, jax.ShapeDtypeStruct(shape, np.uint8))
     assert jax.tree.map(lambda x: x.shape[1], found) == want
-    parts = {part for network, part in measures.SOURCES.values() if network == name}
+    parts = {part for network, part in streaming.SOURCES.values() if network == name}
     assert parts == (set(want) if isinstance(want, dict) else {None})
 
 
 def test_missing_files_are_named(tmp_path):
-    reason = measures.obstacle("fid", SHAPE, 9, Networks(str(tmp_path)))
+    reason = streaming.obstacle("fid", SHAPE, 9, Networks(str(tmp_path)))
     assert "inception_v3_fid.safetensors is missing" in reason
 
 
 def test_a_damaged_network_is_an_error_and_nothing_to_skip(tmp_path):
     (tmp_path / "inception_v3_fid.safetensors").write_bytes(b"\x80\x04 not weights")
     with pytest.raises(DataError, match="pickle"):
-        measures.obstacle("fid", SHAPE, 9, Networks(str(tmp_path)))
+        streaming.obstacle("fid", SHAPE, 9, Networks(str(tmp_path)))
 
 
 def test_features_that_are_not_finite_are_refused():

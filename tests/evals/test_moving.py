@@ -3,8 +3,8 @@ import functools
 import numpy as np
 import pytest
 
-from ul.data import moving as data
-from ul.evals import moving
+from ul.data.sources import moving_digits as data
+from ul.metrics import moving_digits
 
 SHAPE = (16, 16, 16, 1)
 GIVEN, GENERATED = slice(0, 5), slice(5, 16)
@@ -23,7 +23,7 @@ def clips(split, count, frames=16):
 @functools.cache
 def judge():
     image, label, _ = clips("train", 1437, frames=1)
-    return moving.Judge(image, label, frames=1)
+    return moving_digits.Judge(image, label, frames=1)
 
 
 def noisy(image, std):
@@ -35,7 +35,7 @@ def noisy(image, std):
 def test_the_digit_is_located(std, mean, most):
     """Held-out digits, clean and with a generated frame's noise, in pixels."""
     image, _, centres = clips("eval", 120)
-    away = np.linalg.norm(moving.locate(noisy(image, std)) - centres, axis=-1)
+    away = np.linalg.norm(moving_digits.locate(noisy(image, std)) - centres, axis=-1)
     assert away.mean() < mean and away.max() < most
 
 
@@ -44,11 +44,13 @@ def test_a_speck_far_off_does_not_count_and_nothing_is_in_the_middle():
     far = (centres > 10.0).all(-1).any(-1)  # in some frame, of the first corner
     assert far.sum() >= 10
     image, centres = image[far].copy(), centres[far]
-    before = moving.locate(image)
+    before = moving_digits.locate(image)
     away = (centres > 10.0).all(-1)
     image[away, 0, 0] = 120
-    np.testing.assert_array_equal(moving.locate(image), before)
-    np.testing.assert_array_equal(moving.locate(0 * image), np.full(before.shape, 7.5))
+    np.testing.assert_array_equal(moving_digits.locate(image), before)
+    np.testing.assert_array_equal(
+        moving_digits.locate(0 * image), np.full(before.shape, 7.5)
+    )
 
 
 def test_real_clips_show_their_digit():
@@ -74,10 +76,10 @@ def test_position_error_is_the_distance_over_the_frames_asked_for():
     inside = centres[:, :, 1].max(1) < 10.0
     assert inside.sum() >= 5
     one, two = moved[inside], image[inside]
-    assert moving.position_error(one, two, GENERATED) == pytest.approx(2.0)
+    assert moving_digits.position_error(one, two, GENERATED) == pytest.approx(2.0)
     one[:, GIVEN] = 0
-    assert moving.position_error(one, two, GENERATED) == pytest.approx(2.0)
-    assert moving.position_error(two, centres[inside], GENERATED) < 0.1
+    assert moving_digits.position_error(one, two, GENERATED) == pytest.approx(2.0)
+    assert moving_digits.position_error(two, centres[inside], GENERATED) < 0.1
 
 
 def test_a_copy_of_the_last_given_frame_is_far_off():
@@ -86,5 +88,5 @@ def test_a_copy_of_the_last_given_frame_is_far_off():
     copied = np.concatenate(
         [image[:, GIVEN], np.repeat(image[:, 4:5], 11, axis=1)], axis=1
     )
-    assert 2.0 < moving.position_error(copied, centres, GENERATED) < 2.7
+    assert 2.0 < moving_digits.position_error(copied, centres, GENERATED) < 2.7
     assert judge().accuracy(copied, label, GENERATED) >= 0.95

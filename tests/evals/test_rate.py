@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ul.data.sources.basic.basic import Items
 
-from ul.core import mesh, rng
+from ul.core import batching, mesh, rng
 from ul.data import pipeline
-from ul.data.sources import Items
-from ul.evals import chunks, rate
+from ul.objectives import held_out
 from ul.objectives.terms import Terms
 
 N = 21
@@ -27,7 +27,7 @@ def measured(batch_size, on, draws=3):
     dataset = pipeline.examples(
         source, shape=(2, 2, 1), flip=False, seed=0, shuffle=False
     )
-    found = rate.HeldOut(objective, draws=draws)(
+    found = held_out.HeldOut(objective, draws=draws)(
         jnp.float32(0.5),
         pipeline.eval_batches(dataset, batch_size=batch_size, num_examples=100),
         jax.random.key(0),
@@ -57,7 +57,7 @@ def test_the_mean_and_its_error_are_over_examples():
 
 def test_nats_to_bits_per_pixel():
     m = measured(N, mesh.make())
-    bpp, sem = rate.bits_per_pixel(m, 4)
+    bpp, sem = held_out.bits_per_pixel(m, 4)
     np.testing.assert_allclose(bpp, float(m.mean) / (4 * np.log(2)), rtol=1e-6)
     np.testing.assert_allclose(sem, float(m.sem()) / (4 * np.log(2)), rtol=1e-6)
 
@@ -65,5 +65,5 @@ def test_nats_to_bits_per_pixel():
 @pytest.mark.parametrize("rows", [1, 7, 8, 20])
 def test_map_rows_keeps_every_row_in_order(rows):
     x = np.arange(rows, dtype=np.float32)
-    got = chunks.map_rows(lambda x: 2 * x, {"x": x}, batch_size=8, on=mesh.make())
+    got = batching.map_rows(lambda x: 2 * x, {"x": x}, batch_size=8, on=mesh.make())
     np.testing.assert_array_equal(got, 2 * x)

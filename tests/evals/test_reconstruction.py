@@ -4,7 +4,7 @@ from skimage import metrics
 
 from ul.core.errors import ConfigError
 from ul.diffusion import waterfilling
-from ul.evals import reconstruction as r
+from ul.metrics import reconstruction as r
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -64,9 +64,9 @@ def test_the_gaussian_bound_by_hand():
 
 def test_the_gaussian_bound_of_the_digits():
     """Method of the issue: about 16.6 dB at 0.54 bits/pixel."""
-    from ul.data import sources
+    from ul.data.sources import basic
 
-    source = sources.digits("train", (8, 8, 1))
+    source = basic.digits("train", (8, 8, 1))
     image = np.stack([source[i]["image"] for i in range(len(source))])
     got = r.gaussian_psnr_db(r.covariance_spectrum(image), 0.54 * 64)
     np.testing.assert_allclose(got, 16.6, atol=0.1)

@@ -6,8 +6,9 @@ import pytest
 
 from tests.evals.fakes import Fakes
 from ul.core.errors import ConfigError, DataError
-from ul.evals import archive, references
-from ul.evals.measures import Statistics
+from ul.evaluation import samples_npz
+from ul.metrics import references
+from ul.metrics.streaming import Statistics
 
 RNG = np.random.default_rng(0)
 SHAPE = (8, 8, 1)
@@ -128,7 +129,7 @@ def test_images_of_an_adm_file_must_be_images(tmp_path):
 def test_samples_are_archived_as_savez_does(tmp_path):
     image = RNG.integers(0, 256, (5, 4, 4, 1), np.uint8)
     label = np.arange(5, dtype=np.int32)
-    with archive.writing(str(tmp_path / "d" / "a.npz"), 5, (4, 4, 1)) as kept:
+    with samples_npz.writing(str(tmp_path / "d" / "a.npz"), 5, (4, 4, 1)) as kept:
         kept.add(image[:3], label[:3])
         kept.add(image[3:], label[3:])
         assert not (tmp_path / "d" / "a.npz").exists()
@@ -141,6 +142,6 @@ def test_samples_are_archived_as_savez_does(tmp_path):
 
 def test_an_archive_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(DataError, match="mine"):
-        with archive.writing(str(tmp_path / "a.npz"), 5, (4, 4, 1)):
+        with samples_npz.writing(str(tmp_path / "a.npz"), 5, (4, 4, 1)):
             raise DataError("mine")
     assert not (tmp_path / "a.npz").exists()

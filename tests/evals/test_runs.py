@@ -15,12 +15,13 @@ import ul
 from tests import untrained
 from tests.evals.fakes import Fakes, inception
 from tests.running import ROOT
-from ul import evaluation, splits
+from ul import evaluation
+from ul.checkpoints import store
 from ul.core.errors import CheckpointError, ConfigError, DataError
-from ul.evals import frechet, inception_score, manifold, networks
-from ul.evaluation import Request, Shared, autoencoder, sequence
+from ul.data import datasets
+from ul.evaluation import Request, Shared, reconstruction, runner
 from ul.evaluation import reference as references
-from ul.train import checkpoint
+from ul.metrics import extractors, frechet, inception_score, precision_recall
 
 SHAPE = (8, 8, 1)
 IMAGE_METRICS = ("fid", "sfid", "inception_score", "precision", "recall", "fd_dinov2")
@@ -44,7 +45,7 @@ def shared(**how):
 
 def of(fn, image):
     """What a fake network sees, without mesh or parts."""
-    return fn(Fakes(SHAPE).get("inception").params, networks.coloured(image))
+    return fn(Fakes(SHAPE).get("inception").params, extractors.coloured(image))
 
 
 def read(folder, name):
@@ -54,7 +55,7 @@ def read(folder, name):
 
 def test_samples_are_compared_with_the_training_images(made, tmp_path, monkeypatch):
     """In parts of sixteen; each figure equals that of everything at once."""
-    monkeypatch.setattr(splits, "rows_at_once", lambda shape, batch: 16)
+    monkeypatch.setattr(datasets, "rows_at_once", lambda shape, batch: 16)
     request = Request(
         workdir=str(made / "s2"),
         num_examples=40,
@@ -69,7 +70,7 @@ def test_samples_are_compared_with_the_training_images(made, tmp_path, monkeypat
     with np.load(tmp_path / "out.npz") as data:
         np.testing.assert_array_equal(data["arr_0"], image.repeat(3, -1))
         np.testing.assert_array_equal(data["arr_1"], label)
-    train = splits.collect(gen.config, "train", 50_000)["image"]
+    train = datasets.collect(gen.config, "train", 50_000)["image"]
     ours, theirs = of(inception, image), of(inception, train)
 
     def distance(name):
@@ -82,7 +83,7 @@ def test_samples_are_compared_with_the_training_images(made, tmp_path, monkeypat
     score = inception_score.InceptionScore()
     score.add(np.asarray(ours["probs"]))
     np.testing.assert_allclose(record["inception_score"], score.value(), **near)
-    both = manifold.precision_recall(ours["pool"], theirs["pool"])
+    both = precision_recall.precision_recall(ours["pool"], theirs["pool"])
     assert (record["precision"], record["recall"]) == both
     assert record["fd_dinov2"] > 0 and record["frechet"] > record["frechet_real"] > 0
     assert record["printed"]["fid"] == "FID@40" and "frechet" not in record["printed"]
@@ -93,13 +94,13 @@ def test_samples_are_compared_with_the_training_images(made, tmp_path, monkeypat
 
 
 def test_reconstructions_are_compared_with_their_originals(made, monkeypatch):
-    monkeypatch.setattr(splits, "rows_at_once", lambda shape, batch: 16)
-    monkeypatch.setattr(autoencoder.__globals__["lpips"], "MIN_SIDE", 8)
+    monkeypatch.setattr(datasets, "rows_at_once", lambda shape, batch: 16)
+    monkeypatch.setattr(reconstruction.__globals__["lpips"], "MIN_SIDE", 8)
     metrics = ("psnr", "ssim", "lpips", "rfid", "reconstruction_frechet")
     request = Request(workdir=str(made / "s1"), num_examples=40, metrics=metrics)
-    record = autoencoder(request, shared())
+    record = reconstruction(request, shared())
     ae = ul.load_autoencoder(made / "s1")
-    image = splits.collect(ae.config, "eval", 40)["image"]
+    image = datasets.collect(ae.config, "eval", 40)["image"]
     again = ae.reconstruct(image)
     ours, theirs = of(inception, again), of(inception, image)
     pair = (frechet.statistics(np.asarray(f["pool"])) for f in (ours, theirs))
@@ -120,7 +121,7 @@ def test_what_is_missing_is_skipped_by_name_and_never_a_number(made, capsys):
     assert "skipped: fd_dinov2: dinov2" in capsys.readouterr().out
     assert record["class_accuracy"] <= 1 and record["base_rate_bpp"] > 0
     request = Request(workdir=str(made / "s1"), num_examples=20, metrics=("lpips",))
-    assert "at least 16" in autoencoder(request, shared())["skipped"]["lpips"]
+    assert "at least 16" in reconstruction(request, shared())["skipped"]["lpips"]
 
 
 def make(out, split="train", metrics=("fid", "precision", "fd_dinov2"), **how):
@@ -213,13 +214,13 @@ def copy(made, tmp_path):
 
 def steps(workdir, step, weights=("ema",), **how):
     request = Request(workdir=str(workdir), num_examples=8, metrics=("psnr",), **how)
-    found = sequence.every(request, step, list(weights), ["1"])
+    found = runner.every(request, step, list(weights), ["1"])
     return [(r["step"], r["weights"]) for r in found]
 
 
 def deleted(monkeypatch, workdir, at):
     """The step `at` goes away, as a trainer's would, while it is read."""
-    real = checkpoint.read
+    real = store.read
 
     def read(step, item, abstract=None):
         if step.name == str(at) and step.exists():
@@ -227,7 +228,7 @@ def deleted(monkeypatch, workdir, at):
             shutil.rmtree(step)
         return real(step, item, abstract)
 
-    monkeypatch.setattr(checkpoint, "read", read)
+    monkeypatch.setattr(store, "read", read)
 
 
 @pytest.mark.slow
@@ -268,12 +269,12 @@ def test_mistakes_are_one_line(made, copy):
         steps(copy, "all", reference="x.npz")
     with pytest.raises(ConfigError, match="--npz takes the samples of one"):
         request = Request(workdir=str(made / "s2"), npz="x.npz")
-        list(sequence.every(request, "latest", ["ema", "raw"], ["1"]))
+        list(runner.every(request, "latest", ["ema", "raw"], ["1"]))
     with pytest.raises(ConfigError, match="unknown 'fid'; known are rate"):
         request = Request(workdir=str(copy), metrics=("fid",))
-        list(sequence.every(request, "latest", ["ema"], ["1"]))
+        list(runner.every(request, "latest", ["ema"], ["1"]))
     with pytest.raises(ConfigError, match="are not numbers"):
-        list(sequence.every(Request(workdir=str(copy)), "latest", ["ema"], ["one"]))
+        list(runner.every(Request(workdir=str(copy)), "latest", ["ema"], ["one"]))
     with pytest.raises(DataError, match="nothing.npz cannot be read"):
         request = Request(workdir=str(made / "s2"), reference="nothing.npz")
         evaluation.generator(request, shared())

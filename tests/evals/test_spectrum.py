@@ -4,8 +4,8 @@ from sklearn.covariance import ledoit_wolf
 
 from ul.core.errors import DataError
 from ul.diffusion import waterfilling
-from ul.evals import reconstruction
-from ul.evals import spectrum as s
+from ul.metrics import reconstruction
+from ul.planning import spectrum as s
 
 COLOURS = np.array([[1.0, 0.0, 0.0], [0.8, 0.5, 0.0], [0.6, 0.3, 0.2]])
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from launch.jobs import Job
+from launch.lib.jobs import Job
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launch import slurm, tpu_vm
-from launch.jobs import run_again
+from launch.lib.jobs import run_again
 
 GOLDEN = Path(__file__).parent / "golden"
 BIN = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from launch import gke, jobs, slurm, tpu_vm
+from launch import gke, slurm, tpu_vm
 from launch.gke.slices import hosts_and_chips
-from launch.templates import fill
+from launch.lib import jobs
+from launch.lib.templates import fill
 from ul.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ul import external
+from ul.importing import autoencoder_weights
 from ul.models.kl_autoencoder import KlDecoder, KlEncoder, Resampler, Sizes
 
 F32 = jnp.dtype("float32")
@@ -69,7 +69,7 @@ def test_it_agrees_with_diffusers(theirs, sizes, shape):
         "encoder": jax.eval_shape(encoder.init, key, x)["params"],
         "decoder": jax.eval_shape(decoder.init, key, z)["params"],
     }
-    params = external.fill(tensors, shapes, len(sizes.channels))
+    params = autoencoder_weights.fill(tensors, shapes, len(sizes.channels))
 
     def nchw(array):
         return torch.from_numpy(np.array(array).transpose(0, 3, 1, 2).copy())

@@ -11,7 +11,7 @@ from ul.core import trees
 from ul.models import remat
 from ul.models.attention import Attention, Block
 from ul.models.encoder import Encoder
-from ul.models.text import Text
+from ul.models.text_conditioning import Text
 from ul.models.uvit import UViT
 from ul.models.vit import ViT
 

@@ -6,7 +6,7 @@ from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Linear
 from ul.objectives import conditions
 from ul.objectives.base import base
-from ul.objectives.draws import Draws
+from ul.objectives.noise import Draws
 
 ROWS = 1 << 14
 SCHEDULE = Linear(5.0, -10.0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ul.diffusion import gaussian, times, weightings
+from ul.diffusion import gaussian, time_sampling, weightings
 from ul.diffusion.schedules import Cosine, Linear
 from ul.objectives.denoising import denoising
 
@@ -16,7 +16,7 @@ def data(variance, seed=0):
     key = jax.random.key(seed)
     x = jnp.sqrt(variance) * jax.random.normal(key, (N, D))
     eps = jax.random.normal(jax.random.fold_in(key, 1), (N, D))
-    t = times.stratified(jax.random.fold_in(key, 2), jnp.arange(N) / N)
+    t = time_sampling.stratified(jax.random.fold_in(key, 2), jnp.arange(N) / N)
     return x, t, eps
 
 

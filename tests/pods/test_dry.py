@@ -9,11 +9,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from ul import build, config
+from ul import config
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError
-from ul.pods import chips, dry, estimate, report, search, topology
-from ul.pods.topology import Topology
+from ul.planning.pods import chips, compile, report, roofline, search, topology
+from ul.planning.pods.topology import Topology
+from ul.stages import registry
 from ul.train import loop
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,7 +23,7 @@ DIGITS = ROOT / "experiments" / "digits.py"
 
 def small():
     """Stage 2 of digits, scanned, of two blocks; its weights are split eight ways."""
-    plain = build.plain(
+    plain = registry.plain(
         importlib.import_module("experiments.digits").get_config("stage2")
     )
     plain["base"] |= {"depths": (2,), "scan": True, "remat": "dots"}
@@ -35,7 +36,7 @@ def cpus(chip=None):
 
 @pytest.fixture(scope="module")
 def plan():
-    return dry.plan(small(), cpus())
+    return compile.plan(small(), cpus())
 
 
 def test_fsdp_gathers_parameters_and_no_activations(plan):
@@ -47,7 +48,7 @@ def test_fsdp_gathers_parameters_and_no_activations(plan):
 
 def test_without_constraints_activations_are_gathered_and_that_is_seen(monkeypatch):
     monkeypatch.setattr(meshes, "gathered", lambda kernel: kernel)
-    assert dry.plan(small(), cpus()).program.gathered_activations
+    assert compile.plan(small(), cpus()).program.gathered_activations
 
 
 def test_a_plan_counts_what_there_is(plan):
@@ -67,7 +68,7 @@ def too_large(monkeypatch, message):
         raise jax.errors.JaxRuntimeError(message)
 
     monkeypatch.setattr(loop, "lower", lower)
-    return dry.plan(small(), cpus(V5E))
+    return compile.plan(small(), cpus(V5E))
 
 
 OUT_OF_MEMORY = (
@@ -92,18 +93,18 @@ def test_another_compiler_error_is_not_taken_for_memory(monkeypatch):
 
 def test_memory_errors_are_read_in_their_units():
     used = "RESOURCE_EXHAUSTED: ... Used 512.50M of 15.75G hbm. Exceeded hbm capacity"
-    assert dry.bytes_needed(used) == round(512.5 * 2**20)
-    assert dry.bytes_needed(OUT_OF_MEMORY) == round(92.4 * 2**30)
-    assert dry.bytes_needed("RESOURCE_EXHAUSTED: a quota") == 0
+    assert compile.bytes_needed(used) == round(512.5 * 2**20)
+    assert compile.bytes_needed(OUT_OF_MEMORY) == round(92.4 * 2**30)
+    assert compile.bytes_needed("RESOURCE_EXHAUSTED: a quota") == 0
 
 
 def test_times_are_counts_over_the_data_sheet():
-    got = estimate.estimate(
+    got = roofline.estimate(
         flops=200, traffic=300, sent=60, peak=100.0, bandwidth=100.0, egress=20.0
     )
     assert (got.compute, got.memory, got.interconnect) == (2.0, 3.0, 3.0)
     assert (got.step, got.in_turn) == (3.0, 8.0)
-    alone = estimate.estimate(
+    alone = roofline.estimate(
         flops=1, traffic=1, sent=0, peak=1.0, bandwidth=1.0, egress=0.0
     )
     assert alone.interconnect == 0.0  # one chip has no links
@@ -136,9 +137,9 @@ def test_a_search_tries_all_and_proposes_the_fastest_that_fits(monkeypatch):
         a_chip, remat = one.batch_size // 8, one.base["remat"]
         seconds = a_chip**0.9 * {"none": 1.0, "dots": 1.02, "full": 1.3}[remat]
         gib = a_chip * {"none": 1.0, "dots": 0.7, "full": 0.4}[remat]
-        times = estimate.Estimate(seconds, 0.0, 0.0)
+        times = roofline.Estimate(seconds, 0.0, 0.0)
         sent = dict.fromkeys(report.collectives.KINDS, 0)
-        return dry.Plan(
+        return compile.Plan(
             one, where, 1, 1, 1, 1, sent, round(gib * 2**30), 1.0, None, times
         )
 
@@ -224,7 +225,8 @@ def test_the_command_plans_for_virtual_devices():
 def test_arguments_that_cannot_be_are_one_line(monkeypatch, capsys, args, message):
     from absl import flags
 
-    from launch import cli, plan
+    from launch import plan
+    from launch.lib import cli
 
     argv = ["plan", "pod", f"--config={DIGITS}:smoke2", *args]
     monkeypatch.setattr(sys, "argv", argv)

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ul import build, config
+from ul import config
 from ul.core.errors import ConfigError
 from ul.models.vit import ViT
-from ul.pods import closed_form, count, flops
-from ul.reporting import costs
+from ul.planning.pods import closed_form, jaxpr_flops, model_flops
+from ul.stages import registry
+from ul.sweeps.report import costs
 
 
 def shape(*dims):
@@ -21,7 +22,7 @@ def test_products_and_convolutions_by_hand():
     def f(a, b):
         return jnp.einsum("bij,bjk->bik", a, b)
 
-    assert flops.of(f, shape(5, 3, 4), shape(5, 4, 7)) == 2 * 5 * 3 * 4 * 7
+    assert jaxpr_flops.of(f, shape(5, 3, 4), shape(5, 4, 7)) == 2 * 5 * 3 * 4 * 7
 
     def conv(x, kernel, groups):
         numbers = ("NHWC", "HWIO", "NHWC")
@@ -32,11 +33,11 @@ def test_products_and_convolutions_by_hand():
 
     x = shape(2, 8, 6, 4)
     assert (
-        flops.of(lambda x, k: conv(x, k, 1), x, shape(3, 5, 4, 10))
+        jaxpr_flops.of(lambda x, k: conv(x, k, 1), x, shape(3, 5, 4, 10))
         == 2 * (2 * 4 * 6 * 10) * 3 * 5 * 4
     )
     assert (
-        flops.of(lambda x, k: conv(x, k, 2), x, shape(3, 5, 2, 10))
+        jaxpr_flops.of(lambda x, k: conv(x, k, 2), x, shape(3, 5, 2, 10))
         == 2 * (2 * 4 * 6 * 10) * 3 * 5 * 2
     )
 
@@ -57,21 +58,21 @@ def test_loops_count_as_often_as_they_run_and_branches_once():
         return jax.lax.scan(outer, x, length=3)[0]
 
     once = 2 * 8**3
-    assert flops.of(twelve, shape(8, 8)) == 12 * once
+    assert jaxpr_flops.of(twelve, shape(8, 8)) == 12 * once
 
     def either(x):
         return jax.lax.cond(x[0, 0] > 0, product, lambda x: product(product(x)), x)
 
-    assert flops.of(either, shape(8, 8)) == 2 * once
+    assert jaxpr_flops.of(either, shape(8, 8)) == 2 * once
 
 
 def test_a_loop_of_unknown_length_is_refused_if_it_has_products():
     def loop(body):
         return lambda x: jax.lax.while_loop(lambda x: x[0, 0] > 0, body, x)
 
-    assert flops.of(loop(lambda x: x + 1), shape(8, 8)) == 0
+    assert jaxpr_flops.of(loop(lambda x: x + 1), shape(8, 8)) == 0
     with pytest.raises(ConfigError, match="unknown length"):
-        flops.of(loop(lambda x: x @ x), shape(8, 8))
+        jaxpr_flops.of(loop(lambda x: x @ x), shape(8, 8))
 
 
 def test_the_paper_size_prior_is_the_known_sum():
@@ -97,12 +98,12 @@ BY_HAND = {
 @pytest.mark.parametrize("variant", ["stage1", "stage2"])
 def test_the_papers_networks_cost_what_is_known(variant):
     made = importlib.import_module("experiments.imagenet512").get_config(variant)
-    parsed = config.parse(build.plain(made))
-    found = count.networks(parsed)
+    parsed = config.parse(registry.plain(made))
+    found = model_flops.networks(parsed)
     for name, cost in found.items():
         assert cost.forward / 1e9 == pytest.approx(BY_HAND[name], rel=0.02), name
     known = {"encoder": 28.3, "prior": 156.4, "decoder": 192.2, "base": 349.8}
-    sizes = count.parameters(parsed)
+    sizes = model_flops.parameters(parsed)
     assert sizes.keys() == found.keys()
     for name, size in sizes.items():
         assert size / 1e6 == pytest.approx(known[name], abs=0.1), name
@@ -110,7 +111,7 @@ def test_the_papers_networks_cost_what_is_known(variant):
 
 def test_both_conventions_are_printed():
     found = importlib.import_module("experiments.imagenet512").get_config("stage2")
-    line = costs_of(config.parse(build.plain(found)))["base"]
+    line = costs_of(config.parse(registry.plain(found)))["base"]
     assert line[:4] == ["349.8M", "80.69", "161.4", "484.1"]
     assert "| DiT-XL/2 " in costs.beside() and "| 525  | 1050  |" in costs.beside()
 
@@ -144,14 +145,18 @@ def costs_of(parsed):
 def test_closed_forms_are_what_training_traces_to(name, variant):
     """The bar is 1 %; the layers that see only data counted twice, they are equal."""
     found = importlib.import_module(f"experiments.{name}").get_config(variant)
-    parsed = config.parse(build.plain(found))
-    assert count.model(parsed) == count.closed(parsed).training * parsed.batch_size
+    parsed = config.parse(registry.plain(found))
+    assert (
+        model_flops.model(parsed)
+        == model_flops.closed(parsed).training * parsed.batch_size
+    )
 
 
 def test_remat_computes_more_than_the_model():
     found = importlib.import_module("experiments.digits").get_config("stage2")
-    parsed = config.parse(build.plain(found))
+    parsed = config.parse(registry.plain(found))
     none, dots, full = (
-        count.traced(count.with_remat(parsed, p)) for p in ("none", "dots", "full")
+        model_flops.traced(model_flops.with_remat(parsed, p))
+        for p in ("none", "dots", "full")
     )
-    assert none == count.model(parsed) < dots < full < 4 / 3 * none
+    assert none == model_flops.model(parsed) < dots < full < 4 / 3 * none

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from ul.core import mesh as meshes
-from ul.pods import collectives, hlo, traffic
+from ul.planning.pods import collectives, hlo, traffic
 
 # Shortened from what the TPU compiler wrote for v5e and v5p, and XLA for CPU and GPU.
 LOOPS = """\

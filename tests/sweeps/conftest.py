@@ -5,7 +5,7 @@ import os
 import pytest
 
 from experiments import sweeps as language
-from launch import trials
+from launch.lib import trials
 
 STAGE1, STAGE2 = "experiments/digits.py:smoke", "experiments/digits.py:smoke2"
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.running import digests, wait_for_step
-from ul.train.checkpoint import verified_steps
+from ul.checkpoints.store import verified_steps
 
 SWEEP = """
 from experiments import sweeps

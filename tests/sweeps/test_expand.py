@@ -7,7 +7,7 @@ import pytest
 
 from experiments import sweeps as language
 from experiments.sweeps import bases, chain, grid, product, zipped
-from launch import sweep_jobs, trials
+from launch.lib import sweep_jobs, trials
 from ul.core.errors import ConfigError
 from ul.sweeps.runner import lines
 

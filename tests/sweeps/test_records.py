@@ -7,7 +7,7 @@ from etils import epath
 
 from ul import sweeps
 from ul.core.errors import ConfigError, StorageError
-from ul.evals import report
+from ul.evaluation import table
 from ul.sweeps import records
 
 
@@ -141,5 +141,5 @@ def test_a_trials_numbers_are_those_of_the_usual_evaluation(tmp_path):
     folder.mkdir(parents=True)
     for i, record in enumerate(written):
         (folder / f"{i}.json").write_text(json.dumps(record))
-    found = report.merged(tmp_path / "ul", tmp_path / "none")
+    found = table.merged(tmp_path / "ul", tmp_path / "none")
     assert (found["rate_bpp"], found["frechet"]) == (0.5, 1.0)

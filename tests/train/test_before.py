@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from ul.config import sections, stages
-from ul.train import workdir
+from ul.checkpoints import workdir
+from ul.config import schema, stages
 
 
 def defaults(section, prefix=""):
@@ -15,7 +15,7 @@ def defaults(section, prefix=""):
 
 
 def test_every_key_with_a_default_is_what_runs_without_it_did():
-    found = defaults(sections.Data, "data.") | defaults(stages.Base)
+    found = defaults(schema.Data, "data.") | defaults(stages.Base)
     kept = {k: v for k, v in found.items() if k not in workdir.FREE_KEYS}
     assert workdir.flatten(kept) == workdir.BEFORE_KEYS
 

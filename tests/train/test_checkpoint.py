@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from ul.checkpoints import store
 from ul.core import mesh, processes
 from ul.core.errors import CheckpointError, NonFiniteError, PeerLost, StorageError
-from ul.train import checkpoint, state
+from ul.train import state
 
 TX = optax.adam(1e-3)
 
@@ -35,7 +36,7 @@ def abstract(on=None, width=256):
 @pytest.fixture
 def saved(tmp_path):
     """A workdir with the verified steps 1, 2, 3."""
-    kept = checkpoint.Checkpoints(tmp_path, keep=3)
+    kept = store.Checkpoints(tmp_path, keep=3)
     for step in (1, 2, 3):
         kept.save(step, make(step))
     kept.close()
@@ -43,7 +44,7 @@ def saved(tmp_path):
 
 
 def resume(workdir, **how):
-    kept = checkpoint.Checkpoints(workdir, keep=3)
+    kept = store.Checkpoints(workdir, keep=3)
     try:
         return kept.resume(abstract(**how))
     finally:
@@ -74,17 +75,17 @@ def test_nothing_there_is_none(tmp_path):
 
 
 def test_each_commit_is_confirmed(saved):
-    assert checkpoint.verified_steps(saved) == [1, 2, 3]
+    assert store.verified_steps(saved) == [1, 2, 3]
     record = json.loads((saved / "verified" / "3.json").read_text())
-    assert record["digests"] == checkpoint.measure(make(3))[0]
+    assert record["digests"] == store.measure(make(3))[0]
 
 
 def test_retention_keeps_the_last_and_the_multiples(tmp_path):
-    kept = checkpoint.Checkpoints(tmp_path, keep=2, keep_every=4)
+    kept = store.Checkpoints(tmp_path, keep=2, keep_every=4)
     for step in range(1, 12):
         kept.save(step, make(step))
     kept.close()
-    assert checkpoint.verified_steps(tmp_path) == [4, 8, 10, 11]
+    assert store.verified_steps(tmp_path) == [4, 8, 10, 11]
     assert sorted(int(p.stem) for p in (tmp_path / "verified").iterdir()) == [
         4,
         8,
@@ -95,11 +96,11 @@ def test_retention_keeps_the_last_and_the_multiples(tmp_path):
 
 def test_retention_by_time(tmp_path):
     """One step a minute for good: of five saved within seconds, the first and the last."""
-    kept = checkpoint.Checkpoints(tmp_path, keep=1, keep_minutes=1.0)
+    kept = store.Checkpoints(tmp_path, keep=1, keep_minutes=1.0)
     for step in range(1, 6):
         kept.save(step, make(step))
     kept.close()
-    assert checkpoint.verified_steps(tmp_path) == [1, 5]
+    assert store.verified_steps(tmp_path) == [1, 5]
 
 
 @pytest.mark.parametrize("harm", ["truncate", "remove", "metadata", "flip"])
@@ -119,22 +120,22 @@ def test_a_damaged_step_falls_back_to_the_one_before(saved, harm):
             file.write_bytes(content)
     assert int(resume(saved).step) == 2
     # Its number is free again, and what is left of it is kept.
-    assert checkpoint.verified_steps(saved) == [1, 2]
+    assert store.verified_steps(saved) == [1, 2]
     assert [p.name.split("-")[0] for p in (saved / "damaged").iterdir()] == ["3"]
 
 
 def test_a_step_without_its_commit_marker_is_no_step(saved):
     (saved / "checkpoints" / "3" / "commit_success.txt").unlink()
-    assert checkpoint.verified_steps(saved) == [1, 2]
+    assert store.verified_steps(saved) == [1, 2]
     assert int(resume(saved).step) == 2
 
 
 def test_a_kill_between_commit_and_verification_costs_nothing(saved):
     shutil.rmtree(saved / "verified")
     with pytest.raises(CheckpointError, match="no verified checkpoint"):
-        checkpoint.choose(saved, None)
+        store.choose(saved, None)
     assert int(resume(saved).step) == 3
-    assert 3 in checkpoint.verified_steps(saved)
+    assert 3 in store.verified_steps(saved)
 
 
 def test_wrong_digests_are_not_believed(saved):
@@ -146,7 +147,7 @@ def test_wrong_digests_are_not_believed(saved):
 
 
 def test_a_step_that_holds_another_number_of_updates_is_not_believed(saved):
-    kept = checkpoint.Checkpoints(saved, keep=4)
+    kept = store.Checkpoints(saved, keep=4)
     kept.save(9, make(8))
     kept.close()
     assert int(resume(saved).step) == 3
@@ -166,7 +167,7 @@ def test_another_model_is_refused_with_the_leaves_that_differ(saved):
 
 
 def test_what_is_not_finite_is_not_saved(tmp_path):
-    kept = checkpoint.Checkpoints(tmp_path, keep=3)
+    kept = store.Checkpoints(tmp_path, keep=3)
     kept.save(1, make(1))
     broken = make(2)
     broken = broken.replace(
@@ -175,7 +176,7 @@ def test_what_is_not_finite_is_not_saved(tmp_path):
     with pytest.raises(NonFiniteError, match="ema/0.9/encoder"):
         kept.save(2, broken)
     kept.close()
-    assert checkpoint.verified_steps(tmp_path) == [1]
+    assert store.verified_steps(tmp_path) == [1]
 
 
 def part(width=256):
@@ -205,7 +206,7 @@ def part(width=256):
 def test_a_lost_process_is_not_taken_for_a_full_disk(
     tmp_path, monkeypatch, said, count, raised
 ):
-    kept = checkpoint.Checkpoints(tmp_path, keep=3)
+    kept = store.Checkpoints(tmp_path, keep=3)
 
     def fails(*args, **how):
         raise ValueError(said)  # as Orbax hands on what JAX and TensorStore raise
@@ -220,7 +221,7 @@ def test_a_lost_process_is_not_taken_for_a_full_disk(
 
 
 def test_a_part_can_be_read_alone(saved):
-    found = checkpoint.restore_part(saved, 2, part())
+    found = store.restore_part(saved, 2, part())
     np.testing.assert_array_equal(
         found["ema"]["0.9"]["encoder"]["kernel"], init()["encoder"]["kernel"]
     )
@@ -228,13 +229,13 @@ def test_a_part_can_be_read_alone(saved):
 
 def test_a_part_of_another_shape_or_name_is_refused(saved):
     with pytest.raises(CheckpointError, match="cannot be read"):
-        checkpoint.restore_part(saved, 2, part(width=64))
+        store.restore_part(saved, 2, part(width=64))
     wrong = {"ema": {"0.5": part()["ema"]["0.9"]}}
     with pytest.raises(CheckpointError, match="no ema/0.5/encoder"):
-        checkpoint.restore_part(saved, 2, wrong)
+        store.restore_part(saved, 2, wrong)
 
 
 def test_choosing_a_step_that_is_not_there_names_those_that_are(saved):
-    assert checkpoint.choose(saved, None) == 3
+    assert store.choose(saved, None) == 3
     with pytest.raises(CheckpointError, match=r"no verified step 7, only \[1, 2, 3\]"):
-        checkpoint.choose(saved, 7)
+        store.choose(saved, 7)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ul.train import clips, writer
+from ul.train import image_grids, writer
 
 
 def noise(*shape):
@@ -14,7 +14,7 @@ def noise(*shape):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_strip_has_a_clip_a_row_and_frames_in_order(tmp_path, channels):
     found = noise(2, 5, 4, 6, channels)
-    writer.save_png(tmp_path / "s.png", clips.strip(found, (0, 2, 4), 2))
+    writer.save_png(tmp_path / "s.png", image_grids.strip(found, (0, 2, 4), 2))
     with Image.open(tmp_path / "s.png") as image:
         read = np.asarray(image).reshape(image.height, image.width, channels)
     assert read.shape == (2 * (2 * 5 + 1), 2 * (3 * 7 + 1), channels)
@@ -33,7 +33,7 @@ def test_a_gif_moves(fps, duration, channels):
     """Five clips in a square of three; grey levels to the last, few colours too."""
     found = noise(5, 4, 6, 6, channels)
     found &= 0xFF if channels == 1 else 0xC0  # 64 colours
-    with Image.open(io.BytesIO(clips.gif(found, fps))) as image:
+    with Image.open(io.BytesIO(image_grids.gif(found, fps))) as image:
         assert image.n_frames == 4 and image.info["loop"] == 0
         for t in range(4):
             image.seek(t)

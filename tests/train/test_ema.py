@@ -9,11 +9,13 @@ import pytest
 from scipy import integrate
 
 from tests.untrained import parsed
-from ul import config, stored
-from ul.core import averages
+from ul import config
+from ul.checkpoints import store, workdir
+from ul.core import ema_names
 from ul.core import mesh as meshes
 from ul.core.errors import CheckpointError, ConfigError
-from ul.train import checkpoint, ema, state, workdir
+from ul.inference import weights as stored_weights
+from ul.train import ema, state
 
 WIDTHS = (0.05, 0.1)
 
@@ -39,7 +41,7 @@ def test_exponents_are_those_of_the_paper():
     np.testing.assert_allclose(
         [ema.exponent(w) for w in WIDTHS], [16.97, 6.94], atol=5e-3
     )
-    assert ema.exponent(averages.WIDEST) == pytest.approx(0.0, abs=1e-9)
+    assert ema.exponent(ema_names.WIDEST) == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("t_b", [300.0, 700.0, 1000.0])
@@ -171,7 +173,7 @@ def kept(tmp_path_factory):
     names = tuple(f"power:{w}" for w in WIDTHS)
     c = dataclasses.replace(parsed("digits", "smoke"), ema=names)
     workdir.claim(path, dataclasses.asdict(c), {}, allow=False)
-    checkpoints = checkpoint.Checkpoints(path, keep=1, keep_every=10)
+    checkpoints = store.Checkpoints(path, keep=1, keep_every=10)
     for step, means in run(100, names):
         if step % 10 == 0:
             params = {"w": jnp.float32(trajectory(step))}
@@ -183,17 +185,17 @@ def kept(tmp_path_factory):
 
 def restored(kept, name, step=None):
     path, c = kept
-    chosen = stored.choose(path, c, step, name)
+    chosen = stored_weights.choose(path, c, step, name)
     shapes = {"w": jax.ShapeDtypeStruct((), jnp.float32)}
-    return chosen, float(stored.restore(chosen, shapes, meshes.make())["w"])
+    return chosen, float(stored_weights.restore(chosen, shapes, meshes.make())["w"])
 
 
 def test_weights_of_any_width_come_from_the_checkpoints(kept):
     for name, step in (("power:0.07", 100), ("power:0.12", 100), ("power:0.07", 60)):
         chosen, got = restored(kept, name, step)
         steps = range(10, step + 1, 10)
-        _, most = bound(steps, averages.width(name), step)
-        error = abs(got - averaged(step, averages.width(name)))
+        _, most = bound(steps, ema_names.width(name), step)
+        error = abs(got - averaged(step, ema_names.width(name)))
         assert error < most * spread(step) + 1e-4  # float32
         assert chosen.made_of["steps"] == list(steps)
         assert chosen.made_of["averages"] == ["power:0.05", "power:0.1"]

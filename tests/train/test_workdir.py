@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from ul.checkpoints import workdir
 from ul.core.errors import ConfigError
-from ul.train import workdir
 
 
 def test_a_run_from_before_a_key_did_what_the_key_says():

@@ -4,7 +4,6 @@
 said here, in one line, before JAX starts.
 """
 
-from ul.config.parsing import construct, parse
 from ul.config.stages import (
     STAGES,
     Autoencoder,
@@ -23,6 +22,7 @@ from ul.config.stages import (
     Single,
     Trained,
 )
+from ul.config.validation import construct, parse
 
 __all__ = [
     "STAGES",

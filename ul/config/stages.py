@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from ul.config.sections import (
+from ul.config.schema import (
     BaseLoss,
     Checkpoint,
     Data,
@@ -65,7 +65,7 @@ class Autoencoder(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class External(Autoencoder):
-    """Another's KL autoencoder: imported, not trained (ul/external.py).
+    """Another's KL autoencoder: imported, not trained (ul/importing/autoencoder_weights.py).
 
     Its latents are scale (mean - shift); `latent_logsnr` is what a base model stops at.
     """

@@ -1,11 +1,11 @@
 """Evaluations of restored runs: one dict of numbers, with the protocol they come from."""
 
-from ul.evaluation.autoencoder import autoencoder
-from ul.evaluation.generator import generator
+from ul.evaluation.context import Shared
+from ul.evaluation.generation import generator
+from ul.evaluation.reconstruction import autoencoder
 from ul.evaluation.reference import make_reference
 from ul.evaluation.request import Request
-from ul.evaluation.sequence import every, kinds_of
-from ul.evaluation.shared import Shared
+from ul.evaluation.runner import every, kinds_of
 
 __all__ = [
     "Request",

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 from etils import epath
 
+from ul.checkpoints.workdir import code_version
 from ul.config import Common, Settings
 from ul.core.errors import DataError, StorageError
 from ul.core.files import write_atomic
-from ul.evals import measures
 from ul.evaluation.request import Request
-from ul.train.workdir import code_version
+from ul.metrics import streaming
 from ul.train.writer import save_bytes, save_png
 
 PICTURES = 10
@@ -94,7 +94,7 @@ class Record:
     def content(self, workdir) -> dict[str, Any]:
         """The JSON, but for when it was written."""
         count = self.result["num_examples"]
-        titles = {name: measures.printed(name, count) for name in self.result}
+        titles = {name: streaming.printed(name, count) for name in self.result}
         return {
             "evaluation": self.evaluation,
             "step": self.loaded.step,

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ul import splits
 from ul.config import Settings
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError, StorageError
-from ul.evals import measures, references
-from ul.evals.measures import METRICS, Extractor, Provider, Statistics
+from ul.data import datasets
+from ul.evaluation.context import data_digest, examples_of, kept_rows, needs_of
 from ul.evaluation.request import known, wanted
-from ul.evaluation.shared import data_digest, examples_of, kept_rows, needs_of
+from ul.metrics import references, streaming
+from ul.metrics.streaming import METRICS, Extractor, Provider, Statistics
 
 log = logging.getLogger("ul")
 
@@ -68,7 +68,7 @@ def make_reference(
     saved, rest = time.monotonic(), np.arange(seen.count, len(examples))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for part in splits.parts(config, examples, rest, f"{split} images"):
+        for part in datasets.parts(config, examples, rest, f"{split} images"):
             seen.add(extract(part["image"]))
             if time.monotonic() - saved >= every_seconds:
                 _keep(begun, seen, protocol)
@@ -103,7 +103,7 @@ def _needs(
     chosen = DEFAULT if metrics is None else tuple(metrics)
     known(chosen, REFERENCED)
     for name in wanted(chosen, REFERENCED, shape):
-        reason = measures.obstacle(name, shape, METRICS[name].least, networks)
+        reason = streaming.obstacle(name, shape, METRICS[name].least, networks)
         if reason is not None:
             raise ConfigError(f"no reference for {name}: {reason}")
     return needs_of(chosen)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from ul import api
 from ul.core import rng
 from ul.core.errors import ConfigError
-from ul.evals.measures import METRICS
+from ul.inference import api
+from ul.metrics.streaming import METRICS
 
 RECONSTRUCTION = (
     "rate",

@@ -1,13 +1,13 @@
-"""Original archives of images to images of one size (data/images.py)."""
+"""Original archives of images to images of one size (data/sources/imported_images.py)."""
 
 import os
 from collections.abc import Collection
 
 from ul.core.errors import DataError
-from ul.data import images
-from ul.data.archives import Entry
-from ul.data.sources import SUFFIXES
+from ul.data.sources import imported_images
+from ul.data.sources.basic.basic import SUFFIXES
 from ul.importing import listing, writing
+from ul.importing.archives import Entry
 from ul.importing.listing import Labelled, shown
 
 
@@ -33,14 +33,14 @@ def images_of(
     """
     kind = writing.Kind(
         noun="image",
-        settings={"size": size, "made_with": images.made_with()},
-        pack=lambda entry, label, content: images.pack(label, content, size),
-        broken=images.BROKEN,
+        settings={"size": size, "made_with": imported_images.made_with()},
+        pack=lambda entry, label, content: imported_images.pack(label, content, size),
+        broken=imported_images.BROKEN,
         reason=_reason,
     )
     found, classes = _alike(paths) if one_class else _listed(paths, labels)
     return writing.write(
-        images.store(where),
+        imported_images.store(where),
         kind,
         found,
         classes,

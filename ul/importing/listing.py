@@ -7,8 +7,8 @@ import os
 from tqdm import tqdm
 
 from ul.core.errors import DataError
-from ul.data import archives
-from ul.data.archives import Entry
+from ul.importing import archives
+from ul.importing.archives import Entry
 
 log = logging.getLogger("ul")
 Labelled = list[tuple[Entry, int]]

@@ -1,4 +1,4 @@
-"""Original clips, as dirty as Kinetics-600's, to clips of one size (data/videos.py)."""
+"""Import videos as clips of one size (see data/sources/imported_clips.py)."""
 
 import bisect
 import csv
@@ -12,9 +12,9 @@ import numpy as np
 from PIL import features
 
 from ul.core.errors import DataError
-from ul.data import images, videos
-from ul.data.archives import Entry
+from ul.data.sources import imported_clips, imported_images
 from ul.importing import decoding, listing, writing
+from ul.importing.archives import Entry
 from ul.importing.decoding import Times
 from ul.importing.listing import Labelled, shown
 
@@ -56,11 +56,13 @@ def clips_of(
             return middle(times, frames=frames, fps=rate, said=said)
 
         found = decoding.frames(content, pick)
-        squares = [np.asarray(images.centre_square(frame, size)) for frame in found]
-        return videos.pack(label, np.stack(squares))
+        squares = [
+            np.asarray(imported_images.centre_square(frame, size)) for frame in found
+        ]
+        return imported_clips.pack(label, np.stack(squares))
 
     listed, classes, about = _listed(paths, labels)
-    made_with = images.made_with() | decoding.made_with()
+    made_with = imported_images.made_with() | decoding.made_with()
     made_with["libwebp"] = str(features.version("webp"))
     kind = writing.Kind(
         noun="clip",
@@ -70,7 +72,7 @@ def clips_of(
         reason=str,
     )
     return writing.write(
-        videos.store(where),
+        imported_clips.store(where),
         kind,
         listed,
         classes,

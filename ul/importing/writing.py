@@ -10,13 +10,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ul.checkpoints import workdir
 from ul.core.errors import DataError
 from ul.core.files import write_atomic
-from ul.data import imported, pipeline, shards
-from ul.data.archives import Entry
-from ul.data.shards import Shard, Store
+from ul.data import pipeline, record_shards
+from ul.data.record_shards import Shard, Store
+from ul.data.sources import imported
+from ul.importing.archives import Entry
 from ul.importing.listing import Labelled, shown
-from ul.train import workdir
 
 log = logging.getLogger("ul")
 _NAMED = 3  # of what is wrong
@@ -107,7 +108,7 @@ def _shards(
 ) -> list[dict]:
     """Records of all shards in their order; those that are missing are written."""
     counts = {split: len(listed) for split, listed in found.items()}
-    every = shards.plan(counts, identity["shard_examples"])
+    every = record_shards.plan(counts, identity["shard_examples"])
     records = {shard: to.finished(shard) for shard in every}
     missing = [shard for shard in every if records[shard] is None]
     log.info("%d of %d shards are there", len(every) - len(missing), len(every))

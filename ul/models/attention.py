@@ -6,13 +6,13 @@ import jax.numpy as jnp
 
 from ul.core import mesh
 from ul.models.conditioning import Modulation
-from ul.models.products import Dense
 from ul.models.remat import remat
+from ul.models.sharded_layers import Dense
 
 
 class Attention(nn.Module):
     """Full self-attention with RMS-normed queries and keys; text, where there is some,
-    has keys and values besides (models/text.py).
+    has keys and values besides (models/text_conditioning.py).
 
     frames: 0 is all tokens to all. Of a clip, first half of the heads attend within each
     of its `frames`, the others along time at each place: factorised space and time.

@@ -6,7 +6,7 @@ import numpy as np
 
 from ul.core import mesh
 from ul.core.types import Array, Float, Int, typechecked
-from ul.models.products import Dense
+from ul.models.sharded_layers import Dense
 
 # Angular frequencies per unit of logsnr: periods from the whole range to 1/16 nat.
 _SLOWEST, _FASTEST = 2 * np.pi / 64.0, 2 * np.pi * 16.0

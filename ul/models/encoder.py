@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from ul.core import arrays
 from ul.core.types import Array, Float, typechecked
 from ul.models.layers import Downsample, ResBlock
-from ul.models.products import Conv, Dense
 from ul.models.remat import remat
+from ul.models.sharded_layers import Conv, Dense
 
 
 class Encoder(nn.Module):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ul.core import mesh
 from ul.core.types import Array, Float, typechecked
-from ul.models.products import Conv, Dense
+from ul.models.sharded_layers import Conv, Dense
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ul.core import arrays, mesh
 from ul.models.conditioning import Modulation
-from ul.models.products import Conv, Dense
+from ul.models.sharded_layers import Conv, Dense
 
 
 class InTime(nn.Module):

@@ -10,8 +10,8 @@ from ul.core.types import Array, Float, typechecked
 from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, ResBlock, Upsample
-from ul.models.products import Conv, Dense
 from ul.models.remat import remat
+from ul.models.sharded_layers import Conv, Dense
 
 
 class UViT(nn.Module):

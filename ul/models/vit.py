@@ -8,8 +8,8 @@ from ul.core.types import Array, Float, Int, typechecked
 from ul.models.attention import Blocks, Head
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, Upsample
-from ul.models.products import Dense
-from ul.models.text import Reader
+from ul.models.sharded_layers import Dense
+from ul.models.text_conditioning import Reader
 
 
 class ViT(nn.Module):

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from ul.core import arrays, trees
 from ul.diffusion import gaussian
 from ul.diffusion.schedules import Schedule
-from ul.objectives.draws import Draws
 from ul.objectives.joint import (
     Networks,
     decoder_nats,
@@ -21,6 +20,7 @@ from ul.objectives.joint import (
     prior_nats,
     ramp_at,
 )
+from ul.objectives.noise import Draws
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 

@@ -10,8 +10,8 @@ from ul.diffusion.schedules import Schedule
 from ul.objectives import conditions
 from ul.objectives.conditions import Null
 from ul.objectives.denoising import denoising
-from ul.objectives.draws import Draws
 from ul.objectives.joint import prior_nats
+from ul.objectives.noise import Draws
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 

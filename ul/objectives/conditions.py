@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ul.diffusion.gaussian import expand
-from ul.objectives.draws import Draws
+from ul.objectives.noise import Draws
 from ul.objectives.terms import Batch
 
 Condition = dict[str, jax.Array]

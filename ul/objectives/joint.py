@@ -13,7 +13,7 @@ from ul.core import arrays, trees
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Schedule
 from ul.objectives.denoising import denoising
-from ul.objectives.draws import Draws
+from ul.objectives.noise import Draws
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 

@@ -13,8 +13,8 @@ from ul.core import arrays, trees
 from ul.diffusion.schedules import Linear
 from ul.objectives import conditions
 from ul.objectives.conditions import Null
-from ul.objectives.draws import Draws
 from ul.objectives.joint import decoder_nats, least_noise, prior_nats, ramp_at
+from ul.objectives.noise import Draws
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 

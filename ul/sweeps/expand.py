@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ul import build, config
+from ul import config
+from ul.checkpoints.workdir import flatten
 from ul.core.errors import ConfigError
-from ul.train.workdir import flatten
+from ul.stages import registry
 
 NAME = re.compile(r"[a-z0-9]([-_.a-z0-9]{0,98}[a-z0-9])?")
 # What another machine or a later look may want otherwise: no result depends on it.
@@ -106,7 +107,7 @@ def _trial(trial: dict, load, pairs: list[tuple[str, Any]]) -> Trial:
     stages: list[Stage] = []
     for i, stage in enumerate(trial["stages"]):
         where = f"trial {name}, {stage['config']}"
-        base = build.plain(load(stage["config"]))
+        base = registry.plain(load(stage["config"]))
         below = stages[0] if i else None
         stages.append(_stage(where, stage, own[i], base, below))
     return Trial(
@@ -143,19 +144,19 @@ def _stage(
             first = config.parse(below.resolved)
             resolved["stage1"]["workdir"] = below.workdir
             assert isinstance(first, config.Trained)
-            shape = build.modules(first).latent_shape
+            shape = registry.modules(first).latent_shape
             if "latent_shape" not in overrides and resolved["latent_shape"] != shape:
                 overrides = overrides | {"latent_shape": list(shape)}
                 resolved["latent_shape"] = shape
-        parsed = config.parse(build.plain(resolved))
+        parsed = config.parse(registry.plain(resolved))
         if below:
             assert isinstance(parsed, config.Base)
             assert isinstance(first, config.Trained)
-            build.check_stage1(parsed, first)
+            registry.check_stage1(parsed, first)
         elif isinstance(parsed, config.Trained):
-            build.stage1(parsed)
+            registry.stage1(parsed)
         if isinstance(parsed, config.Generators):
-            build.latent_sampler(parsed)
+            registry.latent_sampler(parsed)
     except ConfigError as e:
         raise ConfigError(f"{where}: {e}") from e
     made = json.loads(json.dumps(dataclasses.asdict(parsed)))

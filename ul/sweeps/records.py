@@ -15,10 +15,10 @@ from typing import Any
 
 from etils import epath
 
+from ul.checkpoints.workdir import code_version, unlike
 from ul.core.errors import ConfigError, StorageError
 from ul.core.files import lock, write_atomic
 from ul.sweeps.expand import Stage, Trial, lasting
-from ul.train.workdir import code_version, unlike
 
 SAID = 3  # differences in a message
 

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from etils import epath
 
+from ul.checkpoints.store import verified_steps
 from ul.core import files
 from ul.core.errors import CheckpointError, Preempted, StorageError, WorkdirInUse
 from ul.sweeps import records
 from ul.sweeps.expand import Stage, Trial
 from ul.sweeps.table import Table
-from ul.train.checkpoint import verified_steps
 
 PREEMPTED = Preempted.code
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

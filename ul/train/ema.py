@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ul.core import averages
+from ul.core import ema_names
 
 
 def decay_at(step, decay: float):
@@ -32,7 +32,7 @@ def rate_at(step, name: str):
 
     Of a power function 1 - (1 - 1 / step)^(e + 1): at step 1 all of it.
     """
-    width = averages.width(name)
+    width = ema_names.width(name)
     if width is None:
         return 1.0 - decay_at(step, float(name))
     return -jnp.expm1((exponent(width) + 1.0) * jnp.log1p(-1.0 / step))

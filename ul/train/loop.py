@@ -17,13 +17,13 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from ul.checkpoints.store import Checkpoints
 from ul.core import mesh as meshes
 from ul.core import processes
 from ul.core.errors import ConfigError, Interrupted, NonFiniteError, Preempted
 from ul.core.metrics import Moments, merge
 from ul.train import state as states
 from ul.train import step as steps
-from ul.train.checkpoint import Checkpoints
 from ul.train.guard import Ballot, Guard
 from ul.train.writer import Silent, Writer
 

@@ -6,7 +6,7 @@ import numpy as np
 import safetensors.numpy
 
 from tests.evals.features import states
-from ul.evals.features import clip, weights
+from ul.metrics.features import clip, weights
 
 # Both activations, an MLP that is not four times as wide, heads that do not follow.
 TINY = clip.Size(

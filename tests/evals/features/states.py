@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ul.evals.features import inception, lpips
+from ul.metrics.features import inception, lpips
 
 
 def _kernel(rng, shape):

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.evals.features import clip_files, states
 from tests.evals.features.clip_files import TINY
 from ul.core.errors import ConfigError, DataError
-from ul.evals.features import captions, clip, resize, weights
+from ul.metrics.features import captions, clip, resize, weights
 
 TEXTS = (
     "A cat",

@@ -12,8 +12,8 @@ import safetensors.numpy
 from tests.evals.features import clip_files, states, test_clip
 from tests.evals.features.oracle import package
 from ul.core import mesh
-from ul.evals import clip_score
-from ul.evals.features import captions, clip, weights
+from ul.metrics import clip_score
+from ul.metrics.features import captions, clip, weights
 
 pytestmark = pytest.mark.oracle
 

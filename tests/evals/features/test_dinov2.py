@@ -11,7 +11,7 @@ from PIL import Image
 from tests.evals.features import states
 from tests.evals.features.oracle import package
 from ul.core.errors import DataError
-from ul.evals.features import dinov2
+from ul.metrics.features import dinov2
 
 # Of PyTorch, for the default suite; an oracle test keeps them.
 GOLDEN = [-0.116966, 0.174079, 1.77269, -1.19743, -0.97499, -0.0715874]

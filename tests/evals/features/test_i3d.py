@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ul.core.errors import DataError
-from ul.evals.features import i3d
+from ul.metrics.features import i3d
 
 # Of PyTorch, by index into LAYERS, see `excerpt`; an oracle test keeps them.
 GOLDEN = {

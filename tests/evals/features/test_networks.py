@@ -10,7 +10,7 @@ import pytest
 
 from tests.evals.features import states
 from ul.core.errors import DataError
-from ul.evals.features import inception, lpips, resize, weights
+from ul.metrics.features import inception, lpips, resize, weights
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens.json").read_text())
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.evals.features import oracle, states
-from ul.evals.features import inception, lpips, resize, weights
+from ul.metrics.features import inception, lpips, resize, weights
 
 pytestmark = [
     pytest.mark.oracle,

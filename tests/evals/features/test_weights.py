@@ -11,10 +11,10 @@ import safetensors.numpy
 from tests.evals.features import states
 from tests.running import ROOT
 from ul.core.errors import DataError, StorageError
-from ul.evals.features import lpips, weights
+from ul.metrics.features import lpips, weights
 
 TINY = types.SimpleNamespace(
-    __name__="ul.evals.features.tiny",
+    __name__="ul.metrics.features.tiny",
     FILE="tiny.safetensors",
     shapes=lambda: {"a.weight": (2, 3), "a.bias": (3,), "b": (4,)},
 )

@@ -1,1 +1,0 @@
-"""One builder a stage, and what they share; `ul/build.py` hands them on."""

@@ -1,0 +1,80 @@
+"""The split of a rate as pictures: a curve, bars, and maps beside their images."""
+
+import io
+
+import matplotlib
+import numpy as np
+
+from ul.metrics import rate_split
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  (the backend comes first)
+
+
+def _png(figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def curves(shares: rate_split.Shares) -> bytes:
+    """PNG: bits by noise level, and by latent channel, with standard errors."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+    left.plot(shares.logsnr, shares.level)
+    left.fill_between(
+        shares.logsnr,
+        shares.level - shares.level_sem,
+        shares.level + shares.level_sem,
+        alpha=0.3,
+    )
+    left.set(
+        xlabel="log-SNR of the latent",
+        ylabel="bits/pixel per unit of log-SNR",
+        title=f"bits by noise level (terminal KL apart: {shares.terminal:.1e})",
+    )
+    left.grid(alpha=0.3)
+    order = np.arange(len(shares.channel))
+    right.bar(order, shares.channel, yerr=shares.channel_sem)
+    right.set(
+        xlabel="latent channel",
+        ylabel="bits/pixel",
+        title=f"bits by channel, together {shares.channel.sum():.3f}",
+    )
+    if len(order) <= 16:
+        right.set_xticks(order)
+    right.grid(alpha=0.3, axis="y")
+    return _png(figure)
+
+
+def maps(
+    image: np.ndarray, place: np.ndarray, columns: int = 4, inches: float = 1.3
+) -> bytes:
+    """PNG: uint8 images [N, H, W, C], each beside its map [N, h, w] in bits/pixel.
+
+    `inches`: the width of one of them.
+    """
+    rows = -(-len(image) // columns)
+    side = image.shape[1] / image.shape[2]
+    figure, axes = plt.subplots(
+        rows,
+        2 * columns,
+        figsize=(2 * inches * columns + 0.6, inches * rows * side + 0.2),
+        squeeze=False,
+        layout="constrained",
+    )
+    high = float(np.quantile(place, 0.995))
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, (picture, heat) in enumerate(zip(image, place, strict=True)):
+        left, right = axes[i // columns, 2 * (i % columns) :][:2]
+        left.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
+        shown = right.imshow(
+            rate_split.enlarged(heat[None], picture.shape[:2])[0],
+            cmap="inferno",
+            vmin=0.0,
+            vmax=high,
+        )
+    bar = figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.01)
+    bar.set_label("bits/pixel")
+    return _png(figure)
