@@ -56,11 +56,11 @@ browser: $(VENV)/.done
 
 # Brings up a cluster of two nodes; installs slurm-wlm and munge if they are missing.
 slurm: $(VENV)/.done
-	$(BIN)/python -m pytest tests/slurm -rs
+	$(BIN)/python -m pytest tests/system/slurm -rs
 
 # Rewrites what launch.submit and launch.sweep --dry-run should print; review the difference.
 goldens: $(VENV)/.done
-	UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/launchers/test_goldens.py
+	UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/launch/test_goldens.py
 
 lint: $(VENV)/.done
 	$(BIN)/ruff format --check .

@@ -17,10 +17,10 @@ flags.FLAGS.mark_as_parsed()
 
 import pytest  # noqa: E402
 
-from tests.running import DIGITS, Commands  # noqa: E402
+from tests.lib.commands import DIGITS, Commands  # noqa: E402
 
 # Whose tests run whole commands, the longest first: no worker is left with them at the end.
-LONG = ("test_system.py", "test_cache.py", "test_loading.py", "test_runs.py")
+LONG = ("test_train.py", "test_latent_cache.py", "test_api.py", "test_evaluate.py")
 
 
 def pytest_collection_modifyitems(items):

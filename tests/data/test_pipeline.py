@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from ul.data.sources.basic.basic import Items
 
 from ul.core.errors import DataError
 from ul.data import pipeline
+from ul.data.sources.basic import Items
 
 N, B = 24, 8
 SHAPE = (4, 4, 1)

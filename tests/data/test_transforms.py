@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from ul.data.sources.basic.basic import Items
 
 from ul.core.errors import DataError
 from ul.data import pipeline, transforms
+from ul.data.sources.basic import Items
 
 
 def whole(*shape):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.diffusion import mixture
+from tests.lib import mixture
 from ul.core import rng
 from ul.diffusion import gaussian, samplers
 from ul.diffusion.schedules import Cosine, Linear

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.running import digests, wait_for_step
+from tests.lib.commands import digests, wait_for_step
 from ul.checkpoints.store import verified_steps
 
 SWEEP = """

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.running import ROOT, wait_for
+from tests.lib.commands import ROOT, wait_for
 from tests.sweeps.conftest import STAGE1
 
 DRIVER = """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from tests.untrained import parsed
+from tests.lib.untrained import parsed
 from ul import config
 from ul.checkpoints import store, workdir
 from ul.core import ema_names

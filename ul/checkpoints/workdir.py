@@ -4,10 +4,7 @@ import contextlib
 import json
 import logging
 import os
-import platform
-import subprocess
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,10 @@ from etils import epath
 
 from ul.core.errors import ConfigError, NoProgress, WorkdirInUse
 from ul.core.files import lock, write_atomic
+from ul.core.provenance import code_version, versions
 
 log = logging.getLogger("ul")
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # What may change between runs of one workdir: it moves no weight that is kept.
 FREE_KEYS = (
     "steps",
@@ -87,28 +84,6 @@ def changed(saved: dict, wanted: dict) -> list[str]:
         if a.get(key) != b.get(key)
         and not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
     ]
-
-
-def code_version() -> str:
-    """Git commit of the code, `+` if it has changes; "unknown" outside a clone."""
-    here = Path(__file__).parent
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return out.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide what a run computes."""
-    packages = {p: metadata.version(p) for p in PACKAGES}
-    return packages | {"python": platform.python_version()}
 
 
 def identity(config: dict, data: str) -> dict[str, Any]:

@@ -68,3 +68,8 @@ def is_pickle(head: bytes) -> bool:
     """
     pickled = b"\x80\x02" <= head[:2] < b"\x80\x06"  # protocols 2 to 5
     return (pickled or head.startswith(b"PK\x03\x04")) and head[8:9] != b"{"
+
+
+def hidden(name: str) -> bool:
+    """A part of the path begins with a dot, as macOS's `._x` and `.cache` folders do."""
+    return any(part.startswith(".") for part in name.split(os.sep))

@@ -8,10 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ul.config import Settings
+from ul.config.registry import of_kind
 from ul.core.errors import DataError
 from ul.data import pipeline
 from ul.data.sources import registry
-from ul.stages import registry as stages
 
 
 def dataset(config: Settings, split: str):
@@ -117,7 +117,7 @@ def source(config: Settings, split: str):
       DataError: more classes than the config says, or other text.
     """
     data = config.data
-    found = stages.of_kind(
+    found = of_kind(
         "data.source",
         registry.SOURCES,
         data.source,

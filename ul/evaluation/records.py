@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul.checkpoints.workdir import code_version
 from ul.config import Common, Settings
 from ul.core.errors import DataError, StorageError
 from ul.core.files import write_atomic
+from ul.core.provenance import code_version
 from ul.evaluation.request import Request
 from ul.metrics import streaming
 from ul.train.writer import save_bytes, save_png

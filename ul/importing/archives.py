@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ul.core.errors import DataError
+from ul.core.files import hidden
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +31,6 @@ class Entry:
         with open(self.file, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
-
-
-def hidden(name: str) -> bool:
-    """A part of the path begins with a dot, as macOS's `._x` and `.cache` folders do."""
-    return any(part.startswith(".") for part in name.split(os.sep))
 
 
 def entries(path: str) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from ul.core.errors import DataError
 from ul.data.sources import imported_images
-from ul.data.sources.basic.basic import SUFFIXES
+from ul.data.sources.basic import SUFFIXES
 from ul.importing import listing, writing
 from ul.importing.archives import Entry
 from ul.importing.listing import Labelled, shown

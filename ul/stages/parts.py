@@ -1,11 +1,12 @@
 """What the stages' builders share: kinds, schedules, samplers, checked networks."""
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax.numpy as jnp
 
 from ul.config import Settings, construct
+from ul.config.registry import of_kind
 from ul.core import arrays
 from ul.core.errors import ConfigError
 from ul.diffusion import samplers, schedules
@@ -18,27 +19,6 @@ from ul.stages.codec import Sampling
 SCHEDULES = {"linear": schedules.Linear, "cosine": schedules.Cosine}
 ATTENTION = ("xla", "cudnn")
 Kind = TypeVar("Kind", bound=Settings)
-
-
-def plain(config) -> dict:
-    """An ml_collections ConfigDict, or JSON, as nested dicts with tuples."""
-    config = config.to_dict() if hasattr(config, "to_dict") else config
-
-    def convert(value):
-        if isinstance(value, dict):
-            return {k: convert(v) for k, v in value.items()}
-        return tuple(map(convert, value)) if isinstance(value, list | tuple) else value
-
-    return convert(config)
-
-
-def of_kind(where: str, kinds: dict, section: dict, **given) -> Any:
-    """The object that a section with a `kind` describes."""
-    settings = dict(section)
-    kind = settings.pop("kind", None)
-    if kind not in kinds:
-        raise ConfigError(f"{where}.kind is {kind!r}; known are {sorted(kinds)}")
-    return construct(where, kinds[kind], settings, **given)
 
 
 def schedule(where: str, section: dict) -> schedules.Schedule:

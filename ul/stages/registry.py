@@ -3,8 +3,9 @@
 With `runs.py` the only reader of configs: settings in, objects that know none out.
 """
 
+from ul.config.registry import of_kind, plain
 from ul.stages.networks import modules
-from ul.stages.parts import of_kind, plain, portable, uses_cudnn
+from ul.stages.parts import portable, uses_cudnn
 from ul.stages.stage1 import Diffusions, Stage1, stage1
 from ul.stages.stage2 import (
     base_objective,

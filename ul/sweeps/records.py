@@ -15,9 +15,10 @@ from typing import Any
 
 from etils import epath
 
-from ul.checkpoints.workdir import code_version, unlike
+from ul.checkpoints.workdir import unlike
 from ul.core.errors import ConfigError, StorageError
 from ul.core.files import lock, write_atomic
+from ul.core.provenance import code_version
 from ul.sweeps.expand import Stage, Trial, lasting
 
 SAID = 3  # differences in a message

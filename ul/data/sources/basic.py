@@ -21,7 +21,7 @@ from PIL import Image
 from scipy import fft
 
 from ul.core.errors import ConfigError, DataError
-from ul.importing.archives import hidden
+from ul.core.files import hidden
 
 log = logging.getLogger("ul")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ul.core.errors import ConfigError, DataError
 from ul.data.sources import basic
-from ul.data.sources.basic.basic import Example, Shape
+from ul.data.sources.basic import Example, Shape
 
 DIGITS = (
     "zero",

@@ -17,7 +17,7 @@ from ul.core.errors import ConfigError, DataError, NonFiniteError
 from ul.data import record_shards
 from ul.data.record_shards import Shard, Store
 from ul.data.sources import imported_images
-from ul.data.sources.basic.basic import Example, Items, Shape
+from ul.data.sources.basic import Example, Items, Shape
 
 HEAD = struct.Struct("<qii")
 DTYPE = np.dtype("<f2")

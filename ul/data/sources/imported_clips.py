@@ -16,7 +16,7 @@ from PIL import Image
 from ul.core.errors import DataError
 from ul.data.record_shards import Store
 from ul.data.sources import imported
-from ul.data.sources.basic.basic import Items, Shape
+from ul.data.sources.basic import Items, Shape
 from ul.data.sources.imported_images import BROKEN
 
 HEAD, LENGTH = struct.Struct("<ii"), struct.Struct("<I")

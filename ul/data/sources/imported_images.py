@@ -17,7 +17,7 @@ from ul.core.errors import DataError
 from ul.data import record_shards
 from ul.data.record_shards import Store
 from ul.data.sources import imported
-from ul.data.sources.basic.basic import Items, Shape
+from ul.data.sources.basic import Items, Shape
 
 HEAD = struct.Struct("<i")
 # Sides of an image, the longer by the shorter: beyond, its square shows nothing of it.

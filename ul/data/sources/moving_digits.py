@@ -10,7 +10,7 @@ import numpy as np
 
 from ul.core.errors import ConfigError
 from ul.data.sources import basic
-from ul.data.sources.basic.basic import Items, Shape
+from ul.data.sources.basic import Items, Shape
 
 SIDE = 8
 # Pixels a frame. In 16 frames a digit goes half to one and a half of a 16x16 canvas's free 8

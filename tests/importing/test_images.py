@@ -1,0 +1,445 @@
+"""Original archives, as broken as real ones, to shards; and training's view of those."""
+
+import dataclasses
+import functools
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.lib.originals import (
+    as_folder,
+    contents,
+    interrupted_and_run_again,
+    killed_and_run_again,
+    tar,
+)
+from ul import importing
+from ul.core.errors import ConfigError, DataError
+from ul.data.sources import imported_images, registry
+from ul.importing import archives
+
+SIZE = 16
+CLASSES = {"n01440764": 5, "n01443537": 4}  # name: good images of it in `train`
+BAD = {
+    "n01440764/empty.JPEG": "it is empty",
+    "n01440764/text.JPEG": "it is no image",
+    "n01443537/cut.JPEG": "runcated",
+}
+
+
+def pixels(seed, height=40, width=52):
+    """Smooth, so that a JPEG keeps it nearly."""
+    y, x = np.mgrid[:height, :width] / 20.0
+    planes = [np.sin(x + seed) + np.cos(y * c - seed) for c in (1, 2, 3)]
+    return np.uint8(np.clip(127 + 60 * np.stack(planes, -1), 0, 255))
+
+
+def encoded(seed, kind="JPEG", mode="RGB", **how):
+    content = io.BytesIO()
+    Image.fromarray(pixels(seed)).convert(mode).save(content, kind, **how)
+    return content.getvalue()
+
+
+def files():
+    """name: content, as the real ImageNet has them: CMYK, grey and a PNG named .JPEG too."""
+    cut = encoded(8, quality=95)
+    return {
+        "n01440764/a.JPEG": encoded(0, quality=95),
+        "n01440764/b.JPEG": encoded(1, mode="CMYK"),
+        "n01440764/c.JPEG": encoded(2, "PNG"),
+        "n01440764/d.JPEG": encoded(3, mode="L"),
+        "n01440764/e.JPEG": encoded(4, "PNG", mode="RGBA"),
+        "n01440764/._a.JPEG": b"Mac OS X",
+        "n01440764/empty.JPEG": b"",
+        "n01440764/text.JPEG": b"<html>404</html>",
+        "n01443537/a.JPEG": encoded(5),
+        "n01443537/b.JPEG": encoded(6, exif=rotated()),
+        "n01443537/c.JPEG": encoded(7),
+        "n01443537/cut.JPEG": cut[: len(cut) // 2],
+        "n01443537/d.JPEG": encoded(9),
+        "n01443537/readme.txt": b"no image",
+    }
+
+
+def rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes()
+
+
+def of_class(name):
+    return {
+        file.split("/")[1]: content
+        for file, content in files().items()
+        if file.startswith(name)
+    }
+
+
+@pytest.fixture
+def originals(tmp_path):
+    """ILSVRC2012's two archives, and a list of held-out labels."""
+    train = tmp_path / "train.tar"
+    train.write_bytes(tar({f"{name}.tar": tar(of_class(name)) for name in CLASSES}))
+    held_out = {f"ILSVRC2012_val_{i:08d}.JPEG": encoded(20 + i) for i in range(1, 4)}
+    (tmp_path / "val.tar").write_bytes(tar(held_out))
+    (tmp_path / "val.txt").write_text("n01443537\nn01440764\nn01440764\n")
+    return tmp_path
+
+
+def run(where, out, **changes):
+    how = dict(labels=str(where / "val.txt"), size=SIZE, shard_examples=4, jobs=2)
+    paths = {"train": str(where / "train.tar"), "eval": str(where / "val.tar")}
+    paths |= changes.pop("paths", {})
+    return importing.images_of(
+        paths, str(out), **how | {"max_bad_fraction": 0.3} | changes
+    )
+
+
+def examples(out, split="train"):
+    source = registry.SOURCES["imported"](split, (SIZE, SIZE, 3), path=str(out))
+    return [source[i] for i in range(len(source))]
+
+
+def test_what_is_good_is_kept_and_what_is_broken_is_named(originals, tmp_path):
+    manifest = run(originals, tmp_path / "out")
+    assert manifest["classes"] == list(CLASSES)
+    assert manifest["splits"]["train"]["labels"] == list(CLASSES.values())
+    assert manifest["splits"]["eval"]["labels"] == [2, 1]
+    found = {bad["file"]: bad["why"] for bad in manifest["rejected"]}
+    assert found.keys() == BAD.keys()
+    assert all(BAD[name] in why for name, why in found.items())
+    assert "n01443537/cut.JPEG" in (tmp_path / "out/rejected.txt").read_text()
+    assert [e["label"] for e in examples(tmp_path / "out")] == [0] * 5 + [1] * 4
+    assert [e["label"] for e in examples(tmp_path / "out", "eval")] == [1, 0, 0]
+
+
+def test_pixels_are_those_of_the_reference_crop(originals, tmp_path):
+    run(originals, tmp_path / "out")
+    kept = [e["image"] for e in examples(tmp_path / "out")]
+    names = [n for n in sorted(files()) if n.endswith("JPEG") and n not in BAD]
+    names.remove("n01440764/._a.JPEG")
+    for name, found in zip(names, kept, strict=True):
+        with Image.open(io.BytesIO(files()[name])) as image:
+            want = cropped(np.asarray(image.convert("RGB")))
+        assert any(np.array_equal(found, w) for w in want), name
+
+
+@pytest.mark.parametrize(
+    "shape", [(40, 52), (97, 33), (150, 16), (64, 64), (9, 20), (31, 115), (139, 17)]
+)
+def test_any_shape_is_cropped_as_the_reference_does(shape):
+    """To the last level, on noise: portrait, halved often, enlarged, nearly a strip."""
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    found = np.asarray(imported_images.centre_square(Image.fromarray(noise), SIZE))
+    assert any(np.array_equal(found, want) for want in cropped(noise))
+
+
+def cropped(image):
+    """Box halvings, bicubic, the middle: with columns first, and with rows first.
+
+    Each direction rounds to whole levels; which one Pillow begins with is its choice.
+    """
+    return [_cropped(image, order) for order in ((1, 0), (0, 1))]
+
+
+def _cropped(image, order):
+    height, width = image.shape[:2]
+    while min(height, width) >= 2 * SIZE:
+        height, width = height // 2, width // 2
+        image = resized(image, (height, width), order, 0.5, box)
+    scale = SIZE / min(height, width)
+    height, width = round(height * scale), round(width * scale)
+    image = resized(image, (height, width), order, 2.0, cubic)
+    top, left = (height - SIZE) // 2, (width - SIZE) // 2
+    return image[top : top + SIZE, left : left + SIZE]
+
+
+def box(t):
+    return np.where((t > -0.5) & (t <= 0.5), 1.0, 0.0)
+
+
+def cubic(t):
+    """Keys' kernel at a = -1/2."""
+    t = np.abs(t)
+    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    return np.where(t < 1, near, np.where(t < 2, far, 0.0))
+
+
+def resized(image, shape, order, support, kernel):
+    """In integers: weights are multiples of 2^-22, as Pillow's are."""
+    for axis in order:
+        weights = fixed_point(image.shape[axis], shape[axis], support, kernel)
+        image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
+        image = np.clip((image + 2**21) >> 22, 0, 255)
+    return image
+
+
+def fixed_point(size, to, support, kernel):
+    """What each of `to` pixels takes of each of `size`, times 2^22."""
+    scale = size / to
+    stretch = max(scale, 1.0)
+    taken = np.zeros((to, size), np.int64)
+    for i in range(to):
+        centre, reach = (i + 0.5) * scale, support * stretch
+        first, last = max(0, int(centre - reach + 0.5)), int(centre + reach + 0.5)
+        at = np.arange(first, min(size, last))
+        weights = kernel((at + 0.5 - centre) / stretch)
+        taken[i, at] = np.rint(weights / weights.sum() * 2**22)
+    return taken
+
+
+def test_a_square_of_the_size_passes_unchanged():
+    square = Image.fromarray(pixels(0, 32, 32))
+    found = np.asarray(imported_images.centre_square(square, 32))
+    np.testing.assert_array_equal(found, np.asarray(square))
+
+
+def test_a_folder_and_any_number_of_jobs_give_the_same_shards(originals, tmp_path):
+    folder = as_folder(tmp_path / "train", files())
+    (tmp_path / "labels.csv").write_text(
+        "ImageId,PredictionString\n"
+        "ILSVRC2012_val_00000003,n01440764 1 2 3 4\n"
+        "ILSVRC2012_val_00000001,n01443537 9 9 9 9 n01443537 1 1 1 1\n"
+        "ILSVRC2012_val_00000002,n01440764 85 1 499 272\n"
+    )
+    run(originals, tmp_path / "one", jobs=1)
+    labels = str(tmp_path / "labels.csv")
+    run(originals, tmp_path / "two", jobs=8, paths={"train": folder}, labels=labels)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.parametrize("after", [1, 6, 11])
+def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
+    originals, tmp_path, after, monkeypatch
+):
+    whole, out = interrupted_and_run_again(
+        monkeypatch,
+        imported_images,
+        functools.partial(run, originals),
+        examples,
+        tmp_path,
+        after,
+        "import_images",
+    )
+    assert contents(out) == contents(whole)
+
+
+def test_a_damaged_shard_is_written_anew_and_refused_until_then(originals, tmp_path):
+    out = tmp_path / "out"
+    run(originals, out)
+    before = contents(out)
+    path = out / "train-00001-of-00003.array_record"
+    path.write_bytes(before[path.name][:-1])
+    with pytest.raises(DataError, match="00001-of-00003.* bytes, not"):
+        examples(out)
+    run(originals, out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"max_bad_fraction": 0.1}, DataError, r"3 of 15 files are broken"),
+        (
+            {"labels": None},
+            DataError,
+            "in no class folder .* and so are 2 more; --eval_lab",
+        ),
+        ({"paths": {"train": "nowhere"}}, DataError, "nowhere does not exist"),
+        ({"paths": {"train": "val.tar"}}, DataError, "no class folders"),
+        ({"paths": {"train": "cut.tar"}}, DataError, "without compression: .*cut off"),
+        ({"paths": {"train": "zip.tar"}}, DataError, "without compression"),
+        ({"labels": "short.txt"}, DataError, "says nothing of ILSVRC2012_val_00000001"),
+        ({"labels": "no.txt"}, DataError, "no.txt cannot be read"),
+    ],
+)
+def test_what_cannot_be_imported_is_said(
+    originals, tmp_path, monkeypatch, changes, kind, message
+):
+    import gzip
+
+    monkeypatch.chdir(originals)
+    whole = (originals / "train.tar").read_bytes()
+    (originals / "zip.tar").write_bytes(gzip.compress(whole))
+    # Between two members, where tarfile sees nothing wrong.
+    second = list(tarfile.open(originals / "train.tar"))[1].offset
+    (originals / "cut.tar").write_bytes(whole[:second])
+    (originals / "short.txt").write_text("n01440764\n")
+    with pytest.raises(kind, match=message) as e:
+        run(originals, tmp_path / "out", **changes)
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_another_import_is_not_written_over(originals, tmp_path):
+    run(originals, tmp_path / "out")
+    with pytest.raises(ConfigError, match="size: 16 there, 8 here"):
+        run(originals, tmp_path / "out", size=8)
+    whole = (originals / "val.tar").read_bytes()
+    (originals / "val.tar").write_bytes(tar({"x.JPEG": encoded(1)}) or whole)
+    (originals / "val.txt").write_text("n01440764\n")
+    with pytest.raises(ConfigError, match="eval files: 3 there, 1 here"):
+        run(originals, tmp_path / "out")
+
+
+def test_another_pillow_does_not_go_on_and_what_is_there_is_read(
+    originals, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    run(originals, out)
+    monkeypatch.setattr(imported_images.PIL, "__version__", "1.2.3")
+    with pytest.raises(ConfigError, match=r"made with pillow \d.* there, 1.2.3 here"):
+        run(originals, out)
+    for name in ("begun.json", "manifest.json"):  # as it was before this was kept
+        found = json.loads((out / name).read_text())
+        assert found.pop("made_with")["pillow"] != "1.2.3"
+        (out / name).write_text(json.dumps(found))
+    assert len(examples(out)) == sum(CLASSES.values())
+    with pytest.raises(ConfigError, match="pillow of no known version there") as e:
+        run(originals, out)
+    assert "\n" not in str(e.value)
+
+
+def test_images_of_another_size_are_refused(originals, tmp_path):
+    run(originals, tmp_path / "out")
+    with pytest.raises(DataError, match=r"16x16, RGB, but .* set it to \[16, 16, 3\]"):
+        registry.SOURCES["imported"]("train", (32, 32, 3), path=str(tmp_path / "out"))
+    with pytest.raises(DataError, match="is no set of imported images; write one"):
+        registry.SOURCES["imported"]("train", (16, 16, 3), path=str(tmp_path / "none"))
+
+
+def test_an_entry_is_a_range_of_bytes(originals):
+    found = list(archives.entries(str(originals / "train.tar")))
+    want = {name: content for name, content in files().items() if "._" not in name}
+    assert {e.name: e.read() for e in found} == want
+    assert dataclasses.replace(found[0], size=10**6).read().startswith(found[0].read())
+
+
+def few(*names):
+    return {name: encoded(i, "PNG") for i, name in enumerate(names)}
+
+
+def run_few(tmp_path, train, held_out, **how):
+    paths = {
+        "train": as_folder(tmp_path / "t", train),
+        "eval": as_folder(tmp_path / "e", held_out),
+    }
+    how = dict(size=8, shard_examples=2, jobs=1, max_bad_fraction=0.5) | how
+    return importing.images_of(paths, str(tmp_path / how.pop("out", "out")), **how)
+
+
+TRAIN = ("big horse/0.png", "cat/0.png", "dog/0.png", "dog/1.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("a.1.png cat\na.2.png dog\nb.png big horse\n", [1, 2, 0]),
+        ("b cat\na.2 dog\na.1 big horse\n", [0, 2, 1]),
+        ("\ufeffcat\r\nbig horse\r\ncat\r\n", [1, 0, 1]),
+        ("a.1.png,cat 1 2 3 4\na.2.png,dog 9 9 9 9\nb.png,big horse\n", [1, 2, 0]),
+    ],
+)
+def test_labels_are_those_of_the_file_that_is_named(tmp_path, text, want):
+    (tmp_path / "l.txt").write_text(text)
+    held_out = few("a.1.png", "a.2.png", "b.png")
+    manifest = run_few(tmp_path, few(*TRAIN), held_out, labels=str(tmp_path / "l.txt"))
+    assert manifest["classes"] == ["big horse", "cat", "dog"]
+    source = registry.SOURCES["imported"]("eval", (8, 8, 3), path=str(tmp_path / "out"))
+    assert [source[i]["label"] for i in range(3)] == want
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.1.png cat\na.2.png dog\na.1.png dog\nb cat\n", "a.1.png is cat and dog"),
+        ("a.1.png cat\na.2.png cow\nb.png dog\n", "a.2.png is of class 'cow', which"),
+        ("a.1.png cat\n", "says nothing of a.2.png"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(tmp_path, text, message):
+    (tmp_path / "l.txt").write_text(text)
+    held_out = few("a.1.png", "a.2.png", "b.png")
+    with pytest.raises(DataError, match=message):
+        run_few(tmp_path, few(*TRAIN), held_out, labels=str(tmp_path / "l.txt"))
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "message"),
+    [
+        (("logo.png", *TRAIN), TRAIN, "logo.png lies beside the class folders"),
+        (
+            ("t/cat/0.png", "t/dog/0.png"),
+            TRAIN,
+            "one folder, t, with all classes in it",
+        ),
+        (TRAIN, ("cow/0.png",), "cow/0.png is of class 'cow', which --train has not"),
+        (("cat/0.gif",), TRAIN, r"no images \(.*\) but 1 .gif"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(tmp_path, train, held_out, message):
+    with pytest.raises(DataError, match=message):
+        run_few(tmp_path, few(*train), few(*held_out))
+
+
+def test_odd_names_and_links(tmp_path, caplog):
+    """Hidden folders are none, other files are counted, links are followed."""
+    folder = tmp_path / "t"
+    as_folder(folder, few(*TRAIN, ".checkpoints/x.png", "cat/z.tif"))
+    as_folder(tmp_path / "far", few("0.png", "1.png"))
+    (folder / "cow").symlink_to(tmp_path / "far")
+    (folder / b"dog/\xff.png".decode(errors="surrogateescape")).write_bytes(b"")
+    manifest = run_few(tmp_path, {}, few("cat/0.png"))
+    assert manifest["classes"] == ["big horse", "cat", "cow", "dog"]
+    assert manifest["splits"]["train"]["labels"] == [1, 1, 2, 2]
+    assert manifest["rejected"][0]["file"] == "dog/\ufffd.png"
+    assert "passed over as no images: 1 .tif" in caplog.text
+    (folder / "cat/gone.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match="cat/gone.png cannot be read"):
+        run_few(tmp_path, {}, {}, out="other")
+    (tmp_path / "out/begun.json").unlink()
+    with pytest.raises(ConfigError, match="has shards but no begun.json"):
+        run_few(tmp_path, {}, {})
+
+
+def test_links_in_a_tar_are_what_they_link_to(tmp_path):
+    as_folder(tmp_path / "t", few(*TRAIN))
+    (tmp_path / "t/cat/same.png").hardlink_to(tmp_path / "t/big horse/0.png")
+    (tmp_path / "t/dog/too.png").symlink_to("../cat/0.png")
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        archive.add(tmp_path / "t", "/abs/..")
+    found = {e.name: e.read() for e in archives.entries(str(tmp_path / "t.tar"))}
+    names = (*TRAIN, "cat/same.png", "dog/too.png")
+    assert found == {name: (tmp_path / "t" / name).read_bytes() for name in names}
+
+
+def test_sixteen_bits_and_strips_are_named_and_nothing_good_is_an_error(tmp_path):
+    deep, strip = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.full((9, 9), 9000, np.uint16)).save(deep, "PNG")
+    Image.new("RGB", (9000, 1)).save(strip, "PNG")
+    bad = {"cat/a.png": deep.getvalue(), "cat/b.png": strip.getvalue()}
+    manifest = run_few(tmp_path, few(*TRAIN) | bad, few("cat/0.png"))
+    why = [one["why"] for one in manifest["rejected"]]
+    assert why == [
+        "its mode is I;16, not 8 bits a channel",
+        "9000x1 is a strip, not an image",
+    ]
+    (tmp_path / "e/cat/0.png").write_bytes(b"")
+    with pytest.raises(DataError, match="--eval .* has no image that is whole"):
+        run_few(tmp_path, {}, {}, out="other")
+
+
+@pytest.mark.processes
+def test_killed_and_run_again_the_bytes_are_the_same(originals, command, tmp_path):
+    train = {f"c{i % 2}/{i:04d}.png": encoded(i, "PNG") for i in range(600)}
+    folder = as_folder(tmp_path / "train", train)
+    held_out = as_folder(tmp_path / "eval", dict(list(train.items())[:9]))
+    head = ("import_images", f"--train={folder}", f"--eval={held_out}", "--size=256")
+    how = (*head, "--shard_examples=50", "--jobs=2")
+    whole, killed = killed_and_run_again(command, tmp_path, 12, *how)
+    assert contents(killed) == contents(whole)
+    assert json.loads((whole / "manifest.json").read_text())["rejected"] == []

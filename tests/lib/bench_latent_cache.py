@@ -1,0 +1,130 @@
+"""How much faster a step is on cached latents; run by hand, it prints ratios.
+
+    python -m tests.lib.bench_latent_cache --rounds=8 --steps=20
+    python -m tests.lib.bench_latent_cache --depths=2,2
+
+experiments/photos.py:stage2_fixed with its stage 1's encoder, untrained: time does not ask
+for weights. Both ways take turns in one process. Seconds are by the clock and of CPU time, all
+threads: on a machine that others share only the second means something, and on a CPU alone.
+A step is reading, to the device, the encoder where there is one, the update.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+
+import jax
+from etils import epath
+
+from experiments import photos
+from ul import config
+from ul.core import mesh as meshes
+from ul.data import datasets, latent_cache, pipeline
+from ul.runs import assemble
+from ul.runs import latent_cache as caches
+from ul.stages import registry
+from ul.train import loop
+from ul.train import state as states
+
+CROPS = 64
+
+
+def parsed(variant, **changes):
+    plain = registry.plain(photos.get_config(variant))
+    plain["data"]["source"]["crops"] = CROPS
+    for section, values in changes.items():
+        plain[section] |= values
+    return config.parse(plain)
+
+
+def both(depths: tuple[int, ...], out: epath.Path) -> dict[str, loop.Run]:
+    """A run on images and one on their latents."""
+    made = registry.stage1(parsed("stage1"))
+    base = {"base": {"depths": depths}} if depths else {}
+    stage2 = parsed("stage2_fixed", **base)
+    params = made.modules.init(jax.random.key(0), stage2.data.image_shape)
+    return {
+        "on the fly": assemble.base_run(stage2, made.codec, params),
+        "cached": assemble.base_run(
+            stage2, made.codec, params, cache(stage2, made.codec, params, out)
+        ),
+    }
+
+
+def cache(stage2, codec, params, out: epath.Path) -> latent_cache.Cache:
+    nowhere = {"workdir": "", "step": 0, "weights": "raw", "encoder": ""}
+    identity = caches.identity(stage2, codec, nowhere)
+    identity["shard_examples"] = 4096
+    records = []
+    for shard in latent_cache.plan(identity):
+        examples = datasets.fixed(stage2, shard.split)
+        batches = (
+            batch | {"z_clean": jax.device_get(codec.encode(params, batch["image"]))}
+            for batch in pipeline.in_order(
+                examples, range(shard.count), batch_size=128, threads=2
+            )
+        )
+        records.append(
+            latent_cache.write(
+                latent_cache.store(out), shard, batches, stage2.latent_dtype
+            )
+        )
+    latent_cache.finish(latent_cache.store(out), identity, records)
+    known = {"manifest": latent_cache.load(latent_cache.store(out))[1]}
+    return caches.opened(dataclasses.replace(stage2, latents=str(out)), identity, known)
+
+
+def steps(run: loop.Run, state, compiled, first: int, count: int):
+    """Seconds of `count` steps, by the clock and of CPU; and the state after them."""
+    began = time.perf_counter(), time.process_time()
+    for step, batch in enumerate(run.batches(first, first + count), first + 1):
+        whole = meshes.to_global(run.mesh, batch, run.batch_size)
+        state, _ = compiled(state, run.prepare(whole, step))
+    jax.block_until_ready(state)
+    spent = time.perf_counter() - began[0], time.process_time() - began[1]
+    return spent, state
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--depths", default="", help="of the base model, as 4,6")
+    told = parser.parse_args()
+    depths = tuple(map(int, told.depths.split(","))) if told.depths else ()
+    with tempfile.TemporaryDirectory() as scratch:
+        made = both(depths, epath.Path(scratch))
+        run = made["cached"]
+        with jax.set_mesh(run.mesh):
+            state = states.initialise(run.init, run.tx, run.decays, run.mesh)
+            batch = next(run.batches(0, 1))
+            whole = meshes.to_global(run.mesh, batch, run.batch_size)
+            compiled = loop.lower(run, state, run.prepare(whole, 1)).compile()
+            for each in made.values():  # compile what is left, and read files once
+                _, state = steps(each, state, compiled, 0, 2)
+            ratios = []
+            for i in range(told.rounds):
+                seconds = {}
+                order = list(made.items())
+                for name, each in order if i % 2 else reversed(order):
+                    seconds[name], state = steps(
+                        each, state, compiled, i * told.steps, told.steps
+                    )
+                images, cached = seconds["on the fly"], seconds["cached"]
+                ratios.append([a / b for a, b in zip(images, cached, strict=True)])
+                each_step = {
+                    k: [round(1000 * s / told.steps, 1) for s in v]
+                    for k, v in seconds.items()
+                }
+                print(f"round {i + 1}: ms a step [clock, CPU] {each_step}", flush=True)
+    for name, found in zip(("clock", "CPU"), zip(*ratios, strict=True), strict=True):
+        print(
+            f"{name}: on the fly / cached, median {statistics.median(found):.3f} of "
+            f"{told.rounds} rounds, {min(found):.3f} to {max(found):.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""What is read as weights, and what is refused, with a line that says what to do."""
+
+import hashlib
+import json
+import types
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tests.lib import torch_states
+from tests.lib.commands import ROOT
+from ul.core.errors import DataError, StorageError
+from ul.metrics.features import lpips, weights
+
+TINY = types.SimpleNamespace(
+    __name__="ul.metrics.features.tiny",
+    FILE="tiny.safetensors",
+    shapes=lambda: {"a.weight": (2, 3), "a.bias": (3,), "b": (4,)},
+)
+
+
+def tensors():
+    rng = np.random.default_rng(0)
+    return {k: rng.standard_normal(s, np.float32) for k, s in TINY.shapes().items()}
+
+
+def save(folder, arrays=None, **how):
+    how = {"licence": "MIT", "source": "https://x.org/tiny.pth"} | how
+    return weights.save(folder, TINY, arrays or tensors(), **how)
+
+
+def refused(folder, *said, kind=DataError):
+    """The line that `load` ends with; a pickle is never an absent file."""
+    with pytest.raises(kind) as caught:
+        weights.load(folder, TINY)
+    line = str(caught.value)
+    assert type(caught.value) is kind and "\n" not in line
+    for text in said:
+        assert text in line, line
+    return line
+
+
+def test_saved_weights_come_back(tmp_path):
+    digest = save(tmp_path / "w")
+    loaded = weights.load(tmp_path / "w", TINY)
+    assert loaded.keys() == TINY.shapes().keys()
+    for name, array in tensors().items():
+        np.testing.assert_array_equal(loaded[name], array)
+    entry = json.loads((tmp_path / "w" / "manifest.json").read_text())[TINY.FILE]
+    source = "https://x.org/tiny.pth"
+    assert entry == {"sha256": digest, "licence": "MIT", "source": source}
+
+
+def test_the_manifest_keeps_other_networks(tmp_path):
+    save(tmp_path)
+    other = types.SimpleNamespace(**vars(TINY) | {"FILE": "other.safetensors"})
+    weights.save(tmp_path, other, tensors(), licence="BSD", source="y")
+    assert weights.manifest(tmp_path).keys() == {TINY.FILE, other.FILE}
+    assert weights.load(tmp_path, TINY) and weights.load(tmp_path, other)
+
+
+@pytest.mark.parametrize("folder", ["", "absent"])
+def test_an_absent_file_is_missing(tmp_path, folder):
+    command = "python -m launch.convert tiny --source"
+    refused(tmp_path / folder, "is missing", command, kind=weights.Missing)
+
+
+@pytest.mark.parametrize("byte", [0, 9, 100, -1])
+def test_a_flipped_byte_is_refused(tmp_path, byte):
+    save(tmp_path)
+    path = tmp_path / TINY.FILE
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1
+    path.write_bytes(content)
+    refused(tmp_path, str(path), "SHA-256", "launch.convert tiny")
+
+
+def test_a_short_file_is_refused_and_so_with_its_digest(tmp_path):
+    save(tmp_path)
+    path = tmp_path / TINY.FILE
+    path.write_bytes(path.read_bytes()[:-5])
+    refused(tmp_path, "SHA-256")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps({TINY.FILE: {"sha256": digest}}))
+    refused(tmp_path, str(path), "cannot be read")
+    for content in (b"", b"\x80", b"\x80\x09"):
+        path.write_bytes(content)
+        refused(tmp_path, "SHA-256")
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + b"x" * 40, b"\x80\x02}q\x00." * 9])
+def test_a_pickle_under_the_files_name_is_refused_unread(tmp_path, content):
+    save(tmp_path)
+    (tmp_path / TINY.FILE).write_bytes(content)
+    refused(tmp_path, "is a pickle and not read", "launch.convert tiny")
+    (tmp_path / "manifest.json").unlink()
+    refused(tmp_path, "is a pickle")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl"])
+def test_a_pickle_in_the_files_place_is_named(tmp_path, suffix):
+    (tmp_path / f"tiny{suffix}").write_bytes(b"whatever")
+    refused(tmp_path, f"tiny{suffix} is a pickle", "launch.convert tiny")
+    save(tmp_path)  # beside the file it does no harm
+    assert weights.load(tmp_path, TINY)
+
+
+def test_a_header_that_begins_like_a_pickle_is_no_pickle(tmp_path):
+    """The length of the JSON may be 0x0280, as the first bytes of a pickle."""
+    content = safetensors.numpy.save(tensors())
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    padded = (
+        (0x0280).to_bytes(8, "little")
+        + header.ljust(0x0280)
+        + content[8 + len(header) :]
+    )
+    (tmp_path / TINY.FILE).write_bytes(padded)
+    digest = hashlib.sha256(padded).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps({TINY.FILE: {"sha256": digest}}))
+    assert weights.load(tmp_path, TINY).keys() == TINY.shapes().keys()
+
+
+def test_a_file_without_an_entry_is_refused(tmp_path):
+    save(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    refused(tmp_path, "is not in", "manifest.json", "launch.convert tiny --source")
+    (tmp_path / "manifest.json").unlink()
+    refused(tmp_path, "is not in")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"tiny.safetensors": {}}', '{"x": 1}'])
+def test_a_broken_manifest_is_refused(tmp_path, text):
+    save(tmp_path)
+    (tmp_path / "manifest.json").write_text(text)
+    refused(tmp_path, "manifest.json")
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"b": np.zeros((4, 1), np.float32)}, ("b is (4, 1), not (4,)",)),
+        ({"b": None}, ("lacks b",)),
+        ({"c": np.zeros(1, np.float32)}, ("has c, which is unknown",)),
+        ({"b": np.zeros(4, np.float16)}, ("b is float16, not float32",)),
+        ({"b": np.asarray([0, 0, np.nan, 0], np.float32)}, ("b is not finite",)),
+        (
+            {k: np.zeros(7, np.float32) for k in ("a.bias", "b", "c", "d", "e")},
+            ("a.bias is (7,)", "b is (7,)", "and 2 more"),
+        ),
+    ],
+)
+def test_other_tensors_are_refused(tmp_path, change, said):
+    """Also where their digest is right, as after a change of the network's code."""
+    arrays = {k: v for k, v in (tensors() | change).items() if v is not None}
+    with pytest.raises(DataError, match="tiny.pth does not fit"):
+        save(tmp_path, arrays)
+    assert not list(tmp_path.iterdir())
+    names = types.SimpleNamespace(
+        **vars(TINY) | {"shapes": lambda: {k: v.shape for k, v in arrays.items()}}
+    )
+    if all(v.dtype == np.float32 and np.isfinite(v).all() for v in arrays.values()):
+        weights.save(tmp_path, names, arrays, licence="MIT", source="x")
+        refused(tmp_path, *said)
+    else:
+        with pytest.raises(DataError, match=said[0]):
+            weights.check("x", arrays, TINY)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be made"):
+        save(tmp_path / "file" / "w")
+    (tmp_path / TINY.FILE).mkdir()
+    with pytest.raises(StorageError, match="cannot be written"):
+        save(tmp_path)
+    refused(tmp_path, "cannot be read")
+
+
+def test_transposed_views_are_saved_as_they_read(tmp_path):
+    """safetensors alone would write their memory in its own order."""
+    view = np.arange(6, dtype=np.float32).reshape(3, 2).T
+    save(tmp_path, tensors() | {"a.weight": view})
+    np.testing.assert_array_equal(weights.load(tmp_path, TINY)["a.weight"], view)
+
+
+def test_convert_from_safetensors(command, tmp_path):
+    """The whole command, without PyTorch."""
+    state = torch_states.lpips_state()
+    heads = {k: v for k, v in state.items() if k.startswith("lin")}
+    rest = {k: v for k, v in state.items() if k not in heads}
+    sources = tmp_path / "heads.safetensors", tmp_path / "rest.safetensors"
+    for path, part in zip(sources, (heads, rest), strict=True):
+        safetensors.numpy.save_file(part, path)
+    about = (f"--weights_dir={tmp_path / 'w'}", "--licence=MIT", "--url=https://x.org")
+    both = ",".join(map(str, sources))
+    out = command("convert", "lpips", *about, f"--source={both}")
+    assert "lpips_vgg.safetensors: 14,716,160 numbers, SHA-256" in out
+    loaded = weights.load(tmp_path / "w", lpips)
+    for name, array in lpips.from_torch(state).items():
+        np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_convert_without_pytorch_says_what_to_install(command, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError")
+    (tmp_path / "x.pth").write_bytes(b"PK")
+    out = command(
+        "convert",
+        "inception",
+        f"--source={tmp_path / 'x.pth'}",
+        f"--weights_dir={tmp_path / 'w'}",
+        "--licence=MIT",
+        "--url=https://x.org",
+        code=64,
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
+    assert "x.pth needs PyTorch: pip install '.[convert]'" in out
+    assert not (tmp_path / "w").exists()

@@ -1,0 +1,218 @@
+"""What a run of one process says and leaves when something from outside ends it.
+
+Every fault that a run must survive, and the test that produces it:
+
+signal in the loop, of one of two processes    test_processes: a_signal_to_one_process_...
+signal in a compile, a restore, a look         here, and test_processes for two
+second signal                                  here
+signal to a run of one process                 test_system: a_signal_saves_and_exits_75
+kill -9 at any moment, during a save too       test_system: killed_at_any_moment
+kill -9 of one of two processes                test_processes: a_process_that_is_killed
+a process that hangs                           here (reading), test_processes (stopped)
+workdir that cannot be made or written         test_system: a_workdir_that_cannot_be_made
+step without its commit                        train/test_checkpoint
+file truncated, missing, a bit flipped         train/test_checkpoint; of one process:
+                                               test_processes: damage_that_one_process_meets
+metadata missing, all steps unreadable         train/test_checkpoint
+checkpoint of another model                    train/test_checkpoint
+config changed between runs                    test_system: another_config; allowed: here
+other devices, other number of processes       test_system, test_processes
+other number of reading threads                data/test_pipeline
+data or their pipeline changed                 here
+device too small                               here; at compile: pods/test_dry
+other devices than asked for, CPU fallback     here
+processes of unlike config or code             test_processes: processes_that_differ
+two runs in one workdir                        test_system: a_workdir_in_use
+
+Not produced: a file system mounted read-only and object stores (no such thing here; a
+file in the directory's place gives the same error), a signal while FID is computed (no
+FID yet; evaluations write nothing before their end).
+"""
+
+import json
+import os
+import signal
+import time
+
+import jax.numpy as jnp
+import pytest
+
+from tests.lib.commands import digests, lines, stage1, wait_for
+from ul.checkpoints import store, workdir
+from ul.core import processes
+from ul.core.errors import ConfigError, NoProgress, OutOfMemory
+from ul.train import guard
+
+# Commands that are ended from outside take a while: not in the default suite.
+pytestmark = pytest.mark.processes
+
+
+def signalled(command, tmp_path, text, *args, times=1):
+    """A run that gets SIGTERM once its log has `text`: exit code and log."""
+    log = tmp_path / "log.txt"
+    with log.open("w") as file:
+        process = command.start(*args, stdout=file)
+    try:
+        wait_for(log, text, process)
+        time.sleep(1.0 if times > 1 else 0.0)  # into the look, which then goes on long
+        for _ in range(times - 1):
+            process.send_signal(signal.SIGTERM)
+            wait_for(log, "once more to stop at once", process)
+            time.sleep(2 * guard.SAME_SECONDS)
+        process.send_signal(signal.SIGTERM)
+        return process.wait(timeout=60), log.read_text()
+    finally:
+        process.kill()
+
+
+def test_a_signal_while_the_step_compiles_ends_the_run_at_once(command, tmp_path):
+    """The main thread is inside XLA and hears nothing; there is nothing to save."""
+    changes = ("--config.decoder.depth=12", "--config.prior.depths=(12,)")
+    args = stage1(tmp_path / "w", *changes)
+    code, text = signalled(command, tmp_path, "compiling the step", *args)
+    assert code == 75, text
+    assert "SIGTERM during compile: nothing new to save" in text
+    assert "compiled in" not in text
+    assert store.verified_steps(tmp_path / "w") == []
+
+
+def test_a_signal_while_restoring_ends_the_run_at_once(trained, command, tmp_path):
+    """Storage hangs: a pipe that nobody writes stands where the log was."""
+    args = stage1(tmp_path / "w", "--config.steps=2")
+    command(*args)
+    before = digests(tmp_path / "w", 2)
+    (tmp_path / "w" / "metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "w" / "metrics.jsonl")
+    code, text = signalled(command, tmp_path, "resumed at step 2", *args)
+    assert code == 75, text
+    assert "SIGTERM during restore: nothing new to save" in text
+    assert digests(tmp_path / "w", 2) == before
+
+
+def test_a_signal_during_a_look_breaks_it_off_and_saves(trained, command, tmp_path):
+    long = ("--config.eval.draws=4000", "--config.look.eval_examples=360")
+    args = stage1(tmp_path / "w", *long, "--config.checkpoint.every=100")
+    code, text = signalled(command, tmp_path, "looking at step 4", *args)
+    assert code == 75, text
+    assert "SIGTERM at step 4, saved" in text
+    assert store.verified_steps(tmp_path / "w") == [4]
+    # The look at step 4 was not said; what comes after is what it always was.
+    assert [line["step"] for line in lines(tmp_path / "w")] == [2, 4]
+    command(*stage1(tmp_path / "w", "--config.checkpoint.every=100"))
+    assert digests(tmp_path / "w") == digests(trained / "smoke")
+
+
+def test_a_second_signal_ends_the_run_at_once(trained, command, tmp_path):
+    """Where the first is heard and cannot be answered yet: a look in one long part."""
+    args = stage1(tmp_path / "w", "--config.eval.draws=4000000")
+    code, text = signalled(command, tmp_path, "looking at step 4", *args, times=2)
+    assert code == 128 + signal.SIGTERM, text
+    command(*stage1(tmp_path / "w"))
+    assert digests(tmp_path / "w") == digests(trained / "smoke")
+
+
+def test_standing_still_is_reported_with_stacks_and_ends_with_124(command, tmp_path):
+    """The pictures' folder has a pipe in it: reading it never ends."""
+    from PIL import Image
+
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    for i in range(40):
+        Image.new("L", (8, 8), i).save(folder / f"{i}.png")
+    for i in range(40, 80):
+        os.mkfifo(folder / f"{i}.png")
+    source = (
+        "--config=experiments/folder.py:stage1",
+        f"--config.data.source.path={tmp_path / 'images'}",
+        "--config.data.num_classes=1",
+    )
+    out = command(
+        *("train", *source, f"--workdir={tmp_path / 'w'}", "--config.watchdog.start=3"),
+        code=124,
+    )
+    assert "nothing moved for" in out and "watchdog.start is 3 s" in out
+    (report,) = (tmp_path / "w" / "logs").glob("stall-process-0-*.txt")
+    assert "most recent call first" in report.read_text()
+    assert "sources.py" in report.read_text()
+
+
+def test_starts_without_a_new_checkpoint_are_counted(command, tmp_path):
+    limited = stage1(tmp_path, "--max_attempts=2", "--config.optimizer.lr=1e30")
+    command(*limited, code=70)
+    newest = max(store.verified_steps(tmp_path), default=0)
+    command(*limited, code=70)
+    out = command(*limited, code=69)
+    assert f"2 starts in a row saved nothing beyond step {newest}" in out
+
+
+def test_attempts_start_afresh_with_progress_and_at_the_end(tmp_path):
+    for newest in (0, 0, 2, 2):
+        workdir.count_attempt(tmp_path, newest, 2)
+    with pytest.raises(NoProgress, match="beyond step 2"):
+        workdir.count_attempt(tmp_path, 2, 2)
+    workdir.count_attempt(tmp_path, 2, 0)
+    workdir.done(tmp_path)
+    workdir.count_attempt(tmp_path, 2, 2)
+
+
+def test_other_data_and_other_settings_are_refused_unless_allowed(
+    trained, command, tmp_path
+):
+    args = stage1(tmp_path, "--config.steps=2")
+    command(*args)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["facts"]["data"] = "0123456789abcdef"
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    out = command(*args, code=64)
+    assert "the training examples: 0123456789abcdef -> " in out
+    changes = ("--allow_changes", "--config.loss.bias=3.0")
+    out = command(*stage1(tmp_path, *changes, "--config.steps=4"))
+    assert "allowed change, loss.bias: 4.0 -> 3.0" in out
+    assert "allowed change, the training examples" in out
+    assert lines(tmp_path)[-1]["step"] == 4
+
+
+def test_other_devices_than_asked_for_are_refused(command, tmp_path):
+    out = command(*stage1(tmp_path / "w", "--devices=gpu:8"), code=64)
+    assert "--devices=gpu:8, but JAX finds cpu:1" in out
+    out = command(*stage1(tmp_path / "w", "--devices=cpu:2"), code=64)
+    assert "JAX finds cpu:1" in out
+    assert "as gpu:8" in command(*stage1(tmp_path / "w", "--devices=gpu:x"), code=64)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_device_without_the_memory_is_one_line():
+    """64 TiB; in a run, where a CPU's allocation fails later, and a compile: pods/."""
+    with pytest.raises(OutOfMemory, match="not enough memory .*; lower batch_size"):
+        with processes.plain_errors():
+            jnp.zeros(1 << 44).block_until_ready()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (dict(coordinator="a:1"), "give all or none"),
+        (dict(coordinator="a:1", count=2, index=2), "2 is not below"),
+        (dict(mode="on"), "no cluster here"),
+    ],
+)
+def test_flags_that_cannot_join_are_refused(how, message):
+    with pytest.raises(ConfigError, match=message):
+        processes.join(processes.Meeting(**how))
+
+
+def test_the_guard_knows_its_phase_and_what_moved(tmp_path):
+    budgets = dict.fromkeys(("start", "step", "evaluation"), 100.0)
+    with guard.Guard(str(tmp_path), budgets) as made:
+        made.enter("step")
+        made.beat("step 5")
+        with made.phase("evaluation"):
+            assert made._phase.name == "evaluation"
+        assert made._phase.name == "step" and made.place == "step 5"
+        assert not made
+        # As from a scheduler and a parent process, which both pass it on: one wish.
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            made._closed.wait(0.4)
+        assert made and made.reason == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

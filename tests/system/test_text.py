@@ -1,0 +1,259 @@
+"""Asked for in words: from the config to samples, and judges of what they show."""
+
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from launch.lib import prompts
+from tests.importing.test_captions import TOKENS, encoder
+from tests.lib import clip_files, untrained
+from ul import evaluation
+from ul.core.errors import ConfigError, DataError
+from ul.data import datasets
+from ul.data.sources import colored_digits, registry
+from ul.evaluation import probes
+from ul.evaluation.context import Shared
+from ul.evaluation.request import Request
+from ul.importing import captions
+from ul.inference import api, conditions
+from ul.metrics import clip_score
+from ul.metrics.clip_score import ClipScore
+from ul.metrics.extractors import Networks
+from ul.runs import assemble, latent_cache
+from ul.stages import registry as stages
+
+
+def parsed(variant="stage2", **changes):
+    return untrained.parsed("captions", variant, **changes)
+
+
+def generator(variant="stage2"):
+    """As loaded, without its parameters."""
+    made = parsed(variant)
+    return api.Generator(made, None, None, None, 0, "ema")
+
+
+def test_a_text_model_is_asked_by_text_alone():
+    fields = stages.conditions(parsed())
+    assert {n: f.shape for n, f in fields.items()} == {
+        "text": (12, 32),
+        "text_length": (),
+    }
+    init = jax.eval_shape(lambda: stages.init_base(parsed(), jax.random.key(0)))
+    names = set(init) | set(init["conditioning"])
+    assert "text" in names and "label" not in names
+    batch = assemble.abstract_batch(parsed(), assemble.mesh(parsed()))
+    assert batch["text"].dtype == np.float16 and "label" not in batch
+
+
+def test_text_goes_where_the_config_wants_it():
+    told = datasets.dataset(parsed(), "eval")[5]
+    assert told["text"].shape == (12, 32) and told["text_length"] > 0
+    assert datasets.dataset(parsed("stage1"), "eval")[5].keys() == {"image", "label"}
+    batch = next(datasets.eval_batches(parsed(), datasets.dataset(parsed(), "eval"), 4))
+    assert batch["text"].shape == (4, 12, 32) and batch["text_length"].dtype == np.int32
+
+
+def test_cached_latents_have_the_captions_of_their_images():
+    source = datasets.source(parsed(), "eval")
+    items = [{"z_clean": i, "label": 0} for i in range(2 * len(source))]
+    joined = registry.WithText(items, source)
+    found = joined[len(source) + 3]
+    assert len(joined) == len(items) and found["z_clean"] == len(source) + 3
+    np.testing.assert_array_equal(found["text"], source[3]["text"])
+    codec = types.SimpleNamespace(exact=True)
+    told, plain = (
+        parsed(),
+        untrained.parsed("captions", "stage2", data={"text": (0, 0)}),
+    )
+    one, other = (latent_cache.identity(c, codec, {}) for c in (told, plain))
+    assert one == other
+    image = datasets.fixed(datasets.untold(told), "train")[4]
+    assert image.keys() == {"image", "label"}
+
+
+def test_other_text_than_the_data_have_is_refused():
+    with pytest.raises(DataError, match=r"data.text is \(12, 16\), .* have \(12, 32\)"):
+        datasets.source(parsed(data={"text": (12, 16)}), "eval")
+    plain = untrained.parsed("digits", "stage2", data={"text": (12, 32)})
+    with pytest.raises(DataError, match=r"the data have \(0, 0\)"):
+        datasets.source(plain, "eval")
+    with pytest.raises(ConfigError, match="'joint' is told nothing in words"):
+        parsed("stage1", data={"text": (12, 32)})
+    with pytest.raises(ConfigError, match="data.text is .* it must be"):
+        parsed(data={"text": (12, 0)})
+
+
+def test_a_condition_is_checked_before_it_is_sampled():
+    told = {
+        n: np.stack([v, v]) for n, v in colored_digits.embedded("a red two").items()
+    }
+
+    def checked(given):
+        return conditions.condition(parsed(), given, None)
+
+    found = checked(told)
+    assert found.keys() == {"text", "text_length"} and found["text"].dtype == np.float16
+    np.testing.assert_array_equal(found["text"], told["text"])
+    with pytest.raises(DataError, match="asked by text, text_length; text is missing"):
+        checked([1, 2])
+    with pytest.raises(DataError, match=r"text is float16\[2, 12, 31\]; wanted are"):
+        checked(told | {"text": told["text"][..., 1:]})
+    with pytest.raises(DataError, match="text_length is float64"):
+        checked(told | {"text_length": [3.0, 3.0]})
+    with pytest.raises(DataError, match="text_length must be 0..12"):
+        checked(told | {"text_length": [3, 13]})
+    with pytest.raises(DataError, match=r"text: 2, text_length: 1"):
+        checked(told | {"text_length": [3]})
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return probes.Words(generator())
+
+
+def recoloured(image):
+    """Red is green, green is blue, blue is red."""
+    return np.roll(image, 1, axis=-1)
+
+
+def test_judges_know_digit_and_colour_of_real_images(judge):
+    real = {name: np.mean(right) for name, right in judge.real.items()}
+    assert real["text_accuracy_colour"] == 1.0
+    assert real["text_accuracy"] == real["text_accuracy_digit"] > 0.97
+
+
+def test_a_wrong_colour_and_a_wrong_digit_are_both_wrong(judge):
+    held_out = datasets.dataset(parsed(), "eval")
+    first = 7
+    examples = [held_out[i] for i in range(first, first + 40)]
+    asked = {"label": np.asarray([e["label"] for e in examples])}
+    image = np.stack([e["image"] for e in examples])
+    right = judge.right(image, asked, first)
+    assert np.mean(right["text_accuracy"]) > 0.9
+    wrong = judge.right(recoloured(image), asked, first)
+    assert not wrong["text_accuracy"].any() and not wrong["text_accuracy_colour"].any()
+    np.testing.assert_array_equal(
+        wrong["text_accuracy_digit"], right["text_accuracy_digit"]
+    )
+    other = judge.right(image, {"label": (asked["label"] + 1) % 10}, first)
+    assert other["text_accuracy_colour"].all() and not other["text_accuracy"].any()
+
+
+def test_a_bench_counts_samples_in_their_order(judge, monkeypatch):
+    monkeypatch.setitem(probes.JUDGES, "text_accuracy", lambda gen: judge)
+    bench = probes.Bench(generator(), ("frechet", "text_accuracy"))
+    held_out = datasets.dataset(parsed(), "eval")
+    total = len(held_out)
+    for rows in (range(4), range(4, 10)):
+        examples = [held_out[i % total] for i in rows]
+        image = np.stack([e["image"] for e in examples])
+        image = recoloured(image) if rows[0] else image
+        bench.see(image, {"label": np.asarray([e["label"] for e in examples])})
+    found = bench.shares()
+    assert found["text_accuracy_colour"] == 0.4
+    digit = judge.real["text_accuracy_digit"][:10]
+    assert found["text_accuracy_digit"] == np.mean(digit)
+    assert found["text_accuracy"] == np.sum(digit[:4]) / 10
+    assert found["text_accuracy_colour_real"] == 1.0
+
+
+def test_which_judges_sit_over_which_run():
+    digits = types.SimpleNamespace(config=untrained.parsed("digits", "stage2"))
+    assert probes.obstacle("class_accuracy", digits) is None
+    assert probes.obstacle("text_accuracy", digits) is not None
+    assert probes.obstacle("text_accuracy", generator()) is None
+    assert probes.obstacle("class_accuracy", generator()) is not None
+
+
+def test_prompts_come_back_with_their_encoder(tmp_path):
+    lines, out = tmp_path / "lines.txt", str(tmp_path / "p.npz")
+    lines.write_text("a dog\n\n two  cats sleep\n")
+    made, _ = encoder()
+    assert captions.embed_prompts(str(lines), made, out) == 2
+    found, said = captions.read_prompts(out, {"kind": "captioned_digits"})
+    assert said == ["a dog", "two cats sleep"]
+    assert found["text_length"].tolist() == [2, 3]
+    assert found["text"].shape == (2, TOKENS, made.channels)
+    vectors = made.embed(["a dog"])[0].astype(np.float16)
+    np.testing.assert_array_equal(found["text"][0, :2], vectors)
+    source = {"kind": "imported_captions", "captions": str(tmp_path / "set")}
+    assert captions.read_prompts(out, source)[1] == said  # cannot be checked: a warning
+    (tmp_path / "set").mkdir()
+    other = {
+        "encoder": {"model": "another"},
+        "splits": {"train": {"count": 0, "shards": []}},
+    }
+    other["splits"]["eval"] = other["splits"]["train"]
+    (tmp_path / "set/manifest.json").write_text(json.dumps(other))
+    with pytest.raises(ConfigError, match="made by another text encoder"):
+        captions.read_prompts(out, source)
+    with pytest.raises(DataError, match="is no .npz of launch.embed_captions"):
+        captions.read_prompts(str(lines), source)
+
+
+def test_what_a_sampler_is_asked_on_the_command_line():
+    gen, classes = (
+        generator(),
+        types.SimpleNamespace(
+            config=untrained.parsed("digits", "stage2"), num_classes=10
+        ),
+    )
+    with flagsaver.flagsaver(text=["a red two", "blue nine"]):
+        found, said = prompts.asked(gen, 3)
+        assert said == ["a red two", "blue nine", "a red two"]
+        want = colored_digits.embedded("blue nine")
+        np.testing.assert_array_equal(found["text"][1], want["text"])
+        assert found["text_length"].tolist() == [3, 2, 3]
+        with pytest.raises(ConfigError, match="this one takes --labels"):
+            prompts.asked(classes, 3)
+    with pytest.raises(ConfigError, match="told in words; give --text"):
+        prompts.asked(gen, 3)
+    with flagsaver.flagsaver(labels=["3", "5"]):
+        assert prompts.asked(classes, 3)[1] == ["class3", "class5", "class3"]
+        with pytest.raises(ConfigError, match="this one takes text"):
+            prompts.asked(gen, 3)
+    assert prompts.file_name(3, "seven , cyan") == "000003-seven_cyan.png"
+    assert prompts.file_name(0, "class3") == "000000-class3.png"
+
+
+@pytest.mark.slow
+def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
+    """Untrained weights, but no zero ones: what is said changes what is drawn."""
+    below = untrained.leave(tmp_path / "s1", parsed("smoke"))
+    above = parsed("smoke2", stage1={"workdir": below})
+    where = untrained.leave(tmp_path / "s2", above)
+    gen = api.load_generator(where)
+
+    def drawn(caption, **how):
+        told = {
+            n: np.stack([v] * 2) for n, v in colored_digits.embedded(caption).items()
+        }
+        return gen.sample_latents(told, **how)
+
+    one = drawn("a red two")
+    np.testing.assert_array_equal(one, drawn("a red two"))
+    assert np.abs(one - drawn("a blue nine")).max() > 1e-3
+    assert np.abs(one - drawn("a red two", guidance=3.0)).max() > 1e-4
+    folder = clip_files.converted(tmp_path)
+    metrics = ("text_accuracy", "clip_score")
+    request = Request(workdir=where, num_examples=30, metrics=metrics)
+    record = evaluation.generator(request, Shared(Networks(None), str(folder)))
+    source = datasets.source(gen.config, "eval")
+    assert record["captions"] == [source.caption(i) for i in range(30)]
+    assert record["text_accuracy"] <= record["text_accuracy_colour"] <= 1
+    assert record["text_accuracy_real"] > 0.97
+    assert "held-out examples" in record["protocol"]["labels"]
+    asked = [source.told(i) for i in range(30)]
+    again = gen.sample({n: np.stack([t[n] for t in asked]) for n in asked[0]})
+    score = ClipScore(clip_score.load(folder), gen.autoencoder.mesh)
+    score.add(again, record["captions"])
+    np.testing.assert_allclose(record["clip_score"], score.value(), rtol=1e-6)
+    assert record["protocol"]["clip"]["sha256"] == score.protocol()["sha256"]
+    without = evaluation.generator(request, Shared(Networks(None)))
+    assert "CLIP is not here" in without["skipped"]["clip_score"]
+    assert "clip_score" not in without
