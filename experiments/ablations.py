@@ -43,7 +43,7 @@ def get_config(arg: str = "ul") -> ml_collections.ConfigDict:
         changes = _CHANGES.get(arg)
     if changes:
         changes(c)
-    c.batch_size, c.look.every = 32, c.steps
+    c.batch_size, c.validation.every = 32, c.steps
     return c.lock()
 
 

@@ -26,7 +26,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     if arg not in VARIANTS:
         raise common.unknown(arg, VARIANTS)
     c = digits.get_config(arg).unlock()
-    c.data.source = dict(kind="captioned_digits")
+    c.data.source = dict(kind="colored_digits")
     c.data.image_shape = (8, 8, 3)
     if c.stage == "base":
         # Tokens, and channels of a word's vector.

@@ -44,7 +44,7 @@ def on_latents(c: ConfigDict, shape: tuple[int, int, int]) -> None:
     """What a stage 2 stands on. A cache written by launch.encode may come from the command
     line. Of latents up to 4, float16 rounds off less than a hundredth of z_0's noise."""
     c.stage1 = stage1()
-    c.latents = config_dict.placeholder(str)
+    c.latent_cache = config_dict.placeholder(str)
     c.latent_shape, c.latent_dtype = shape, "float16"
 
 
@@ -72,8 +72,8 @@ def smoke(c: ConfigDict, steps: int, sampling: int) -> None:
     """The loop of a run of seconds that touches every part; its networks are to shrink."""
     c.steps, c.batch_size = steps, 16
     c.log.every, c.checkpoint.every = 2, 2
-    c.look = dict(every=4, pictures=4, eval_examples=16)
-    c.eval = dict(batch_size=16, examples=16, draws=2)
+    c.validation = dict(every=4, num_images=4, num_examples=16)
+    c.eval = dict(batch_size=16, num_examples=16, num_draws=2)
     c.sampling.num_steps = sampling
 
 

@@ -58,8 +58,8 @@ def _stage1() -> ml_collections.ConfigDict:
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
     c.sampling = dict(method="ancestral", num_steps=50)
-    c.look = dict(every=500, pictures=10, eval_examples=360)
-    c.eval = dict(batch_size=256, examples=360, draws=16)
+    c.validation = dict(every=500, num_images=10, num_examples=360)
+    c.eval = dict(batch_size=256, num_examples=360, num_draws=16)
     return c
 
 
@@ -75,8 +75,8 @@ def _stage2() -> ml_collections.ConfigDict:
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
     c.sampling = dict(method="ddim", num_steps=50)
-    c.look = dict(every=500, pictures=20, eval_examples=360)
-    c.eval = dict(batch_size=256, examples=360, draws=16)
+    c.validation = dict(every=500, num_images=20, num_examples=360)
+    c.eval = dict(batch_size=256, num_examples=360, num_draws=16)
     return c
 
 

@@ -45,12 +45,12 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
     c.sampling = dict(method="ancestral", num_steps=250)
-    c.look = dict(every=2500, pictures=16, eval_examples=512)
-    c.eval = dict(batch_size=512, examples=2048, draws=8)
+    c.validation = dict(every=2500, num_images=16, num_examples=512)
+    c.eval = dict(batch_size=512, num_examples=2048, num_draws=8)
     if arg == "smoke":
         c.steps, c.batch_size = 4, 16
         c.log.every, c.checkpoint.every = 2, 2
-        c.look = dict(every=4, pictures=4, eval_examples=16)
-        c.eval = dict(batch_size=16, examples=16, draws=2)
+        c.validation = dict(every=4, num_images=4, num_examples=16)
+        c.eval = dict(batch_size=16, num_examples=16, num_draws=2)
         c.sampling.num_steps = 4
     return c.lock()

@@ -96,7 +96,7 @@ def _stage1() -> ml_collections.ConfigDict:
     )
     c.loss = dict(factor=1.5, bias=0.0, ramp_steps=0, rate_floor_bpp=0.005)
     c.sampling = dict(method="ddim", num_steps=64)
-    c.look = dict(every=10_000, pictures=16, eval_examples=1024)
+    c.validation = dict(every=10_000, num_images=16, num_examples=1024)
     return c
 
 
@@ -109,5 +109,5 @@ def _stage2() -> ml_collections.ConfigDict:
     c.loss = dict(bias=0.0, label_dropout=0.1)
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
     c.sampling = dict(method="dpmpp_2m", num_steps=32)
-    c.look = dict(every=10_000, pictures=32, eval_examples=1024)
+    c.validation = dict(every=10_000, num_images=32, num_examples=1024)
     return c

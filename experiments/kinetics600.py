@@ -89,7 +89,7 @@ def _stage1() -> ml_collections.ConfigDict:
     )
     c.loss = dict(factor=1.5, bias=0.0, ramp_steps=0, rate_floor_bpp=0.005)
     c.sampling = dict(method="ddim", num_steps=64)
-    c.look = dict(every=10_000, pictures=8, eval_examples=256)
+    c.validation = dict(every=10_000, num_images=8, num_examples=256)
     return c
 
 
@@ -97,11 +97,11 @@ def _stage2() -> ml_collections.ConfigDict:
     c = _common("base")
     c.steps, c.batch_size = 500_000, 1024
     common.on_latents(c, (4, 16, 16, 32))
-    c.given_frames = 5
+    c.context_frames = 5
     c.base = dict(widths=(512, 1024), depths=(6, 16)) | _transformer(0.1, "dots")
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(bias=0.0, label_dropout=0.1)
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
     c.sampling = dict(method="dpmpp_2m", num_steps=32)
-    c.look = dict(every=10_000, pictures=8, eval_examples=256)
+    c.validation = dict(every=10_000, num_images=8, num_examples=256)
     return c

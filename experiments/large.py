@@ -15,7 +15,7 @@ def run(stage: str) -> ml_collections.ConfigDict:
     c.optimizer = common.optimizer(lr=1e-4, warmup=10_000)
     c.optimizer.update(final_fraction=1.0, weight_decay=0.0)
     c.ema = (0.9999,)
-    c.eval = dict(batch_size=256, examples=50_000, draws=1)
+    c.eval = dict(batch_size=256, num_examples=50_000, num_draws=1)
     return c
 
 

@@ -4,7 +4,7 @@
     python -m launch.encode --config experiments/moving_digits.py:stage2 --out runs/mz \\
         --config.stage1.workdir=runs/m1
     python -m launch.train --config experiments/moving_digits.py:stage2 --workdir runs/m2 \\
-        --config.stage1.workdir=runs/m1 --config.latents=runs/mz
+        --config.stage1.workdir=runs/m1 --config.latent_cache=runs/mz
     python -m launch.evaluate --workdir runs/m2 --guidance 2
 
 Stage 2 is given five frames and continues them: the evaluation says in how many clips the
@@ -73,8 +73,8 @@ def _stage1() -> ml_collections.ConfigDict:
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
     c.sampling = dict(method="ancestral", num_steps=30)
-    c.look = dict(every=500, pictures=8, eval_examples=64)
-    c.eval = dict(batch_size=64, examples=256, draws=4)
+    c.validation = dict(every=500, num_images=8, num_examples=64)
+    c.eval = dict(batch_size=64, num_examples=256, num_draws=4)
     return c
 
 
@@ -85,7 +85,7 @@ def _stage2() -> ml_collections.ConfigDict:
     c.steps, c.batch_size = 14_000, 32
     c.data = _data()
     common.on_latents(c, (4, 4, 4, 8))
-    c.given_frames = 5
+    c.context_frames = 5
     c.base = dict(widths=(128, 192), depths=(0, 6)) | common.transformer(32)
     c.schedule = dict(kind="cosine", logsnr_max=5.0, logsnr_min=-10.0, shift=-1.0)
     c.loss = dict(bias=-3.0, label_dropout=0.1)
@@ -93,8 +93,8 @@ def _stage2() -> ml_collections.ConfigDict:
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.999,)
     c.sampling = dict(method="ddim", num_steps=30)
-    c.look = dict(every=4000, pictures=8, eval_examples=64)
-    c.eval = dict(batch_size=64, examples=256, draws=4)
+    c.validation = dict(every=4000, num_images=8, num_examples=64)
+    c.eval = dict(batch_size=64, num_examples=256, num_draws=4)
     return c
 
 

@@ -18,7 +18,7 @@ def get_config(arg: str = "random_noise") -> ml_collections.ConfigDict:
     if arg not in VARIANTS:
         raise common.unknown(arg, VARIANTS)
     c = digits.get_config("stage1").unlock()
-    c.steps, c.batch_size, c.look.every = 2000, 32, 2000
+    c.steps, c.batch_size, c.validation.every = 2000, 32, 2000
     if arg == "pixels":
         _pixels(c)
     elif arg == "shifted_loss":

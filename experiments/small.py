@@ -28,8 +28,8 @@ def stage1(size: int, data: dict) -> ml_collections.ConfigDict:
     c.ema = (0.999, 0.9995)
     c.checkpoint.keep_every, c.checkpoint.keep_minutes = 2000, 60.0
     c.sampling = dict(method="ddim", num_steps=50)
-    c.look = dict(every=500, pictures=8, eval_examples=256)
-    c.eval = dict(batch_size=128, examples=512, draws=4)
+    c.validation = dict(every=500, num_images=8, num_examples=256)
+    c.eval = dict(batch_size=128, num_examples=512, num_draws=4)
     return c
 
 
@@ -47,6 +47,6 @@ def stage2(size: int, data: dict) -> ml_collections.ConfigDict:
     c.optimizer = common.optimizer(lr=1e-3, warmup=200)
     c.ema = (0.999, 0.9995)
     c.sampling = dict(method="dpmpp_2m", num_steps=25)
-    c.look = dict(every=500, pictures=16, eval_examples=256)
-    c.eval = dict(batch_size=128, examples=512, draws=4)
+    c.validation = dict(every=500, num_images=16, num_examples=256)
+    c.eval = dict(batch_size=128, num_examples=512, num_draws=4)
     return c

@@ -3,7 +3,7 @@
     python -m launch.encode --config experiments/photos.py:stage2_fixed \\
         --config.stage1.workdir=runs/p1 --out runs/latents
     python -m launch.train --config experiments/photos.py:stage2_fixed --workdir runs/p2 \\
-        --config.stage1.workdir=runs/p1 --config.latents=runs/latents
+        --config.stage1.workdir=runs/p1 --config.latent_cache=runs/latents
 
 Run it again after an interruption: finished shards are kept, damaged ones are written
 anew. Many processes may run this same command; the cache is the same.

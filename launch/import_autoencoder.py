@@ -15,7 +15,7 @@ from ul import config
 from ul.importing import autoencoder_weights
 from ul.stages import registry
 
-_CONFIG = cli.define_config(config.External)
+_CONFIG = cli.define_config(config.ExternalConfig)
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "Its safetensors file, of diffusers or CompVis."
 )

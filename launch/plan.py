@@ -15,13 +15,13 @@ after its table if the step does not fit; with --search what does not fit is a r
 from absl import flags
 
 from launch.lib import cli, plan_bitrate, plan_pod
-from ul.config import Common
+from ul.config import TrainConfig
 from ul.sweeps.report import costs, published
 
 _BESIDE = flags.DEFINE_bool("published", False, "flops: published models too.")
 
 
-def _flops(parsed: Common) -> None:
+def _flops(parsed: TrainConfig) -> None:
     print(f"An image, 1 MAC = 2 FLOP:\n\n{costs.per_image(parsed)}")
     if _BESIDE.value:
         print(f"\n{published.DATA}, FID of 50,000 samples:\n\n{costs.beside()}")

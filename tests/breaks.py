@@ -60,7 +60,7 @@ BREAKS = (
     Break(
         "a cache of other given frames is taken",
         "ul/data/latent_cache.py",
-        'pairs.append(("given_frames", *(c.get("given_frames", 0) for c in (there, here))))',
+        'pairs.append(("context_frames", *(c.get("context_frames", 0) for c in (there, here))))',  # noqa: E501
         "pass",
         "tests/system/test_clips.py::test_a_cache_holds_what_is_given_too",
     ),
@@ -627,8 +627,8 @@ BREAKS = (
     Break(
         "a stop-gradient on z_clean for the decoder",
         "ul/objectives/joint.py",
-        "z_0 = least_noise(z_clean,",
-        "z_0 = least_noise(trees.scale_gradient(z_clean, 0.0),",
+        "z_0 = add_encoder_noise(z_clean,",
+        "z_0 = add_encoder_noise(trees.scale_gradient(z_clean, 0.0),",
         "tests/objectives/test_joint.py",
     ),
     Break(
@@ -893,8 +893,8 @@ BREAKS = (
     Break(
         "half the decoder's gradient to the encoder",
         "ul/objectives/joint.py",
-        "z_0 = least_noise(z_clean",
-        "z_0 = least_noise(trees.scale_gradient(z_clean, 0.5)",
+        "z_0 = add_encoder_noise(z_clean",
+        "z_0 = add_encoder_noise(trees.scale_gradient(z_clean, 0.5)",
         "tests/objectives/test_closed_forms.py",
     ),
     Break(

@@ -46,7 +46,7 @@ def plain(name, variant):
 
 
 def parsed(name, variant):
-    return config.parse(plain(name, variant), config.Settings)
+    return config.parse(plain(name, variant), config.RunConfig)
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
@@ -54,7 +54,7 @@ def test_parses_locks_and_survives_json(name, variant):
     assert importlib.import_module(f"experiments.{name}").get_config(variant).is_locked
     resolved = plain(name, variant)
     again = registry.plain(json.loads(json.dumps(resolved)))
-    kind = config.Settings
+    kind = config.RunConfig
     assert config.parse(again, kind) == config.parse(resolved, kind)
 
 
@@ -80,7 +80,7 @@ TRACED = {
 def test_one_step_traces(name, variant):
     """Shapes only: no experiment is too large for this."""
     c = registry.portable(parsed(name, variant))
-    if isinstance(c, config.External):
+    if isinstance(c, config.ExternalConfig):
         made = registry.stage1(c).modules
         jax.eval_shape(lambda: made.init(jax.random.key(0), c.data.image_shape))
         return
@@ -107,7 +107,7 @@ def resized(name, variant, height, width):
         cell = was[0] // rows
         assert was[1] // columns == cell
         changed["latent_shape"] = (height // cell, width // cell, channels)
-    return registry.portable(config.parse(changed, config.Settings))
+    return registry.portable(config.parse(changed, config.RunConfig))
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_any_sides_by_config_alone(name, variant, height, width):
     """What is trained and what evaluations call, by shapes."""
     c = resized(name, variant, height, width)
     row, key = jnp.arange(2), jax.random.key(0)
-    if isinstance(c, config.Common):
+    if isinstance(c, config.TrainConfig):
         run = assemble.update(c, assemble.mesh(c))
         batch, init = assemble.abstract_batch(c, run.mesh), run.init
         jax.eval_shape(lambda batch: run.objective(init(), batch, key, 0), batch)
-    if isinstance(c, config.Autoencoder):
+    if isinstance(c, config.AutoencoderConfig):
         made = registry.stage1(c)
         image = jax.ShapeDtypeStruct((2, *c.data.image_shape), np.uint8)
         init = functools.partial(made.modules.init, key, c.data.image_shape)

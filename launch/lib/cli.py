@@ -19,7 +19,9 @@ from ul.stages import registry
 _TRACE = flags.DEFINE_bool("trace", False, "Show the whole trace of an error.")
 
 
-def define_config(kind: type[config.Settings] = config.Common) -> Callable[[], Any]:
+def define_config(
+    kind: type[config.RunConfig] = config.TrainConfig,
+) -> Callable[[], Any]:
     """Defines --config; the result reads, resolves and validates it, one of a `kind`."""
     holder = config_flags.DEFINE_config_file("config", None, "experiments/x.py:variant")
 

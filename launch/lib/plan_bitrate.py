@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from ul.config import Common
+from ul.config import TrainConfig
 from ul.core.errors import ConfigError
 from ul.planning import bitrate
 
@@ -40,7 +40,7 @@ def _picture(name: str) -> str:
     return out
 
 
-def main(parsed: Common) -> None:
+def main(parsed: TrainConfig) -> None:
     name = Path(flags.FLAGS["config"].serialize()).name.replace(".py", "")
     out = _picture(name)
     if _TARGET.value is not None:

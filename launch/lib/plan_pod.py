@@ -5,7 +5,7 @@ import re
 from absl import flags
 
 from launch.lib import cli
-from ul.config import Common
+from ul.config import TrainConfig
 from ul.core.errors import ConfigError, OutOfMemory
 from ul.planning.pods import report, search, topology
 
@@ -34,7 +34,7 @@ def _axes(text: str) -> tuple[int, int]:
     return int(both["data"]), int(both["fsdp"])
 
 
-def main(parsed: Common) -> None:
+def main(parsed: TrainConfig) -> None:
     """Raises OutOfMemory, after the table, if a single plan does not fit."""
     meshes = [_axes(m) for m in _MESH.value] or [(parsed.mesh.data, parsed.mesh.fsdp)]
     if not all(b.isdigit() and int(b) for b in _BATCHES.value):

@@ -14,7 +14,7 @@ from ul.inference import api
 from ul.stages import registry
 
 _LABELS = flags.DEFINE_list("labels", [], "Classes to go round; all of them if unset.")
-_TEXT = flags.DEFINE_multi_string("text", [], "Captions of captioned_digits; several.")
+_TEXT = flags.DEFINE_multi_string("text", [], "Captions of colored_digits; several.")
 _EMBEDDED = flags.DEFINE_string(
     "text_embeddings",
     None,
@@ -33,9 +33,9 @@ def asked(gen: api.Generator, count: int) -> tuple[dict[str, np.ndarray], list[s
         if _TEXT.value or _EMBEDDED.value:
             raise ConfigError(
                 "--text and --text_embeddings are for models told in words; this one takes "
-                + ("held-out clips" if "given" in wanted else "--labels")
+                + ("held-out clips" if "context" in wanted else "--labels")
             )
-        if "given" in wanted:
+        if "context" in wanted:
             if _LABELS.value:
                 raise ConfigError("--labels is for models of classes, not of clips")
             return continuing(gen, count), [f"continues{i}" for i in range(count)]
@@ -66,9 +66,9 @@ def _of_text(gen: api.Generator) -> tuple[dict[str, np.ndarray], list[str]]:
         raise ConfigError(
             "this model is told in words; give --text or --text_embeddings"
         )
-    if source["kind"] != "captioned_digits":
+    if source["kind"] != "colored_digits":
         raise ConfigError(
-            f"--text is for captioned_digits, whose words are built in, and this model's "
+            f"--text is for colored_digits, whose words are built in, and this model's "
             f"source is {source['kind']}; give --text_embeddings, which launch.embed_captions "
             "--prompts makes with the model's own text encoder"
         )

@@ -30,7 +30,7 @@ def test_settings_that_no_result_depends_on_are_free():
 
 def test_an_export_is_not_trained_on(tmp_path):
     """Its config is the run's: training would begin again, beside the weights."""
-    record = {"config": {"seed": 0}, "facts": {}, "export": {"step": 8}}
+    record = {"config": {"seed": 0}, "provenance": {}, "export": {"step": 8}}
     (tmp_path / "config.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match="is an export.*choose another --workdir"):
         workdir.claim(tmp_path, {"seed": 0}, {}, allow=True)

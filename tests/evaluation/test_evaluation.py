@@ -18,7 +18,7 @@ from ul.data import datasets
 from ul.evaluation import Request, bit_map, paper_tables, table
 from ul.evaluation.request import GENERATION, label_of, wanted
 from ul.metrics import reconstruction
-from ul.objectives.single import Fixed, TruncatedLogistic
+from ul.objectives.single_stage import Fixed, TruncatedLogistic
 from ul.runs import assemble
 from ul.stages import registry
 

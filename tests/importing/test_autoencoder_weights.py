@@ -32,7 +32,7 @@ def plain(variant="tiny"):
 
 
 def parsed(**changes):
-    return config.parse(plain() | changes, config.External)
+    return config.parse(plain() | changes, config.ExternalConfig)
 
 
 TINY = parsed()
@@ -249,7 +249,7 @@ def test_settings_that_do_not_fit(changes, message):
     for key, value in changes.items():
         changed[key] = changed[key] | value if isinstance(value, dict) else value
     with pytest.raises(ConfigError, match=message):
-        registry.stage1(config.parse(changed, config.External))
+        registry.stage1(config.parse(changed, config.ExternalConfig))
 
 
 def vae_config(path, **changes):
@@ -342,8 +342,11 @@ def test_what_an_import_leaves_and_that_again_changes_nothing(
 ):
     assert store.verified_steps(imported) == [0]
     record = json.loads((imported / "config.json").read_text())
-    assert config.parse(registry.plain(record["config"]), config.External) == parsed()
-    assert record["facts"]["weights"]["file"] == str(weights)
+    assert (
+        config.parse(registry.plain(record["config"]), config.ExternalConfig)
+        == parsed()
+    )
+    assert record["provenance"]["weights"]["file"] == str(weights)
     before = json.loads((imported / "verified" / "0.json").read_text())["digests"]
     autoencoder_weights.create(parsed(), str(weights), str(imported))
     assert (
@@ -380,8 +383,8 @@ def test_it_is_evaluated_without_a_rate(imported):
 def test_a_base_model_stands_on_it(imported):
     c = plain("smoke2")
     c["stage1"]["workdir"] = str(imported)
-    run, facts = session.build_run(config.parse(c), {})
-    assert facts["stage1"]["step"] == 0
+    run, provenance = session.build_run(config.parse(c), {})
+    assert provenance["stage1"]["step"] == 0
     batch = {"image": jnp.full((4, 32, 32, 3), 99, jnp.uint8), "row": jnp.arange(4)}
     z = run.prepare(batch, 3)["z_clean"]
     wanted = api.load_autoencoder(imported).encode(

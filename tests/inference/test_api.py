@@ -89,8 +89,8 @@ def test_a_network_is_built_from_its_json_alone(made):
     assert says["latent_shape"] == list(z.shape[1:]) == [4, 4, 4]
     assert (says["latent_logsnr"], says["num_classes"]) == (5.0, 10)
     assert says["source"]["step"] == 2 and says["source"]["weights"] == "raw"
-    facts = json.loads((root / "gen" / "config.json").read_text())["facts"]
-    assert says["source"]["digest"] == facts["stage1"]["encoder"]
+    provenance = json.loads((root / "gen" / "config.json").read_text())["provenance"]
+    assert says["source"]["digest"] == provenance["stage1"]["encoder"]
     base = json.loads((root / "gen" / "base.json").read_text())
     assert base["schedule"]["kind"] == "linear" and base["settings"]["widths"] == [32]
 
@@ -238,7 +238,7 @@ def changed(key, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (changed("facts.stage1.encoder", "0"), r"another encoder \(0\)"),
+        (changed("provenance.stage1.encoder", "0"), r"another encoder \(0\)"),
         (changed("config.schedule.logsnr_min", -9.0), "another schedule"),
         (changed("config.latent_shape", [8, 8, 4]), "another shape of latents"),
         (changed("config.data.num_classes", 11), "another data.num_classes"),

@@ -73,7 +73,9 @@ def cache(stage2, codec, params, out: epath.Path) -> latent_cache.Cache:
         )
     latent_cache.finish(latent_cache.store(out), identity, records)
     known = {"manifest": latent_cache.load(latent_cache.store(out))[1]}
-    return caches.opened(dataclasses.replace(stage2, latents=str(out)), identity, known)
+    return caches.opened(
+        dataclasses.replace(stage2, latent_cache=str(out)), identity, known
+    )
 
 
 def steps(run: loop.Run, state, compiled, first: int, count: int):

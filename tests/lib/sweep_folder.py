@@ -39,8 +39,13 @@ def run(where: Path, config: dict, *, trained: int | None = None) -> None:
     """A run directory that was trained so far, by default to its end."""
     trained = config["steps"] if trained is None else trained
     where.mkdir(parents=True)
-    facts = {"mesh": {"data": 1, "fsdp": 1}, "processes": 1, "devices": "cpu"}
-    record = {"config": config, "facts": facts, "code": "abc123", "versions": {}}
+    provenance = {"mesh": {"data": 1, "fsdp": 1}, "processes": 1, "devices": "cpu"}
+    record = {
+        "config": config,
+        "provenance": provenance,
+        "code": "abc123",
+        "versions": {},
+    }
     (where / "config.json").write_text(json.dumps(record))
     name = "base_bpp" if config["stage"] == "base" else "rate_bpp"
     steps = range(1, max(trained, 1) + 1, max(1, trained // 60))

@@ -31,11 +31,11 @@ def awake(params):
 
 def leave(where, parsed, steps=(2, 4)):
     """config.json and verified checkpoints, every step with other weights, EMA and raw."""
-    run, facts = session.build_run(parsed, {})
+    run, provenance = session.build_run(parsed, {})
     path = epath.Path(where)
     path.mkdir(parents=True)
     plain = dataclasses.asdict(parsed)
-    workdir.claim(path, plain, facts | session.about(run), allow=False)
+    workdir.claim(path, plain, provenance | session.about(run), allow=False)
     checkpoints = session.open_checkpoints(path, parsed.checkpoint)
     # On one device: a checkpoint is the same from any, and eight take thrice the time.
     first = jax.jit(lambda: state.create(awake(run.init()), run.tx, run.decays))()

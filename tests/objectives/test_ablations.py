@@ -16,7 +16,7 @@ from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Linear
 from ul.objectives import ablations
 from ul.objectives.joint import Networks, joint
-from ul.objectives.single import Fixed, TruncatedLogistic, single
+from ul.objectives.single_stage import Fixed, TruncatedLogistic, single
 
 ROWS, SHAPE, S, G = 1 << 16, (2, 2, 1), 0.4, 1.5
 D, END = int(np.prod(SHAPE)), 5.0

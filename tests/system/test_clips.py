@@ -20,7 +20,7 @@ from ul.evaluation import Request
 from ul.evaluation.context import Shared
 from ul.metrics.extractors import Networks
 from ul.models.attention import Attention
-from ul.models.layers import InTime, ResBlock
+from ul.models.layers import ResBlock, TemporalConv
 from ul.runs import encode, latent_cache
 from ul.stages import registry
 
@@ -53,7 +53,7 @@ def test_a_clip_of_one_frame_is_cut_into_blocks_as_an_image():
 
 
 def test_in_time_is_a_convolution_of_three_frames():
-    x, module = normal(0, 2, 5, 3, 2, 4), InTime(6, F32)
+    x, module = normal(0, 2, 5, 3, 2, 4), TemporalConv(6, F32)
     params = module.init(jax.random.key(1), x)["params"]
     kernel = params["Dense_0"]["kernel"].reshape(3, 1, 1, 4, 6)
     want = nn.Conv(6, (3, 1, 1)).apply(
@@ -124,13 +124,15 @@ def test_settings_that_fit_no_clip_are_refused():
     wide = told.base | {"factorised": True, "widths": (128,)}
     with pytest.raises(ConfigError, match="base.factorised is of clips"):
         registry.latent_sampler(dataclasses.replace(told, base=wide))
-    with pytest.raises(ConfigError, match="given_frames is 16; it is of clips, fewer"):
-        registry.latent_sampler(parsed("stage2", given_frames=16))
-    with pytest.raises(ConfigError, match="given_frames is -1"):
-        parsed("stage2", given_frames=-1)
-    with pytest.raises(ConfigError, match="given_frames is 1; it is of clips"):
+    with pytest.raises(
+        ConfigError, match="context_frames is 16; it is of clips, fewer"
+    ):
+        registry.latent_sampler(parsed("stage2", context_frames=16))
+    with pytest.raises(ConfigError, match="context_frames is -1"):
+        parsed("stage2", context_frames=-1)
+    with pytest.raises(ConfigError, match="context_frames is 1; it is of clips"):
         images = dataclasses.replace(
-            untrained.parsed("digits", "stage2"), given_frames=1
+            untrained.parsed("digits", "stage2"), context_frames=1
         )
         registry.latent_sampler(images)
 
@@ -155,26 +157,26 @@ def test_nothing_later_than_the_given_frames_is_seen(made):
     changed[:, 5:] = 255 - changed[:, 5:]
 
     def given(image):
-        return np.asarray(ae.codec.given(ae.params, image, 5))
+        return np.asarray(ae.codec.encode_context(ae.params, image, 5))
 
     want = given(clips)
     np.testing.assert_array_equal(given(changed), want)
-    np.testing.assert_array_equal(ae.given(clips[:, :5]), want)
+    np.testing.assert_array_equal(ae.encode_context(clips[:, :5]), want)
     changed[:, 4] = 255 - changed[:, 4]
     assert np.abs(given(changed) - want).max() > 1e-3
 
 
 def test_a_clip_goes_on_from_the_frames_that_are_given(made):
     gen, given = ul.load_generator(made / "s2"), few()[:, :5]
-    clip = gen.sample({"given": given}, guidance=1.5, seed=1)
+    clip = gen.sample({"context": given}, guidance=1.5, seed=1)
     assert clip.shape == (3, 16, 16, 16, 1)
     np.testing.assert_array_equal(clip[:, :5], given)
-    alone = gen.sample({"given": given[1:2]}, guidance=1.5, seed=1, first=1)
+    alone = gen.sample({"context": given[1:2]}, guidance=1.5, seed=1, first=1)
     np.testing.assert_array_equal(alone, clip[1:2])
-    other = gen.sample({"given": given[::-1]}, guidance=1.5, seed=1)
+    other = gen.sample({"context": given[::-1]}, guidance=1.5, seed=1)
     assert (other[1:2] == clip[1:2]).all() and (other[0, 5:] != clip[0, 5:]).any()
     with pytest.raises(DataError, match=r"given frames are uint8\[3, 4, 16, 16, 1\]"):
-        gen.sample({"given": given[:, :4]})
+        gen.sample({"context": given[:, :4]})
     with pytest.raises(DataError, match="asked by given; given is missing"):
         gen.sample([1, 2])
 
@@ -186,7 +188,7 @@ def test_an_evaluation_says_what_moved_where(made):
     standing = record["position_error_standing_px"]
     clips = datasets.dataset(parsed("smoke"), "eval")
     assert 0.0 <= record["identity_kept"] <= 1.0 and standing > 1.0
-    assert record["protocol"]["given_frames"].startswith("5 real ones")
+    assert record["protocol"]["context_frames"].startswith("5 real ones")
     assert record["protocol"]["labels"].startswith(f"of the {len(clips)} held-out")
     assert len(list((made / "s2" / "evals").glob("*-clips.gif"))) == 1
     assert record["base_rate_bpp"] > 0 and "frechet" not in record
@@ -206,18 +208,18 @@ def test_a_cache_holds_what_is_given_too(made, tmp_path):
     below = dict(workdir=str(made / "s1"), step=None, weights="ema")
     source = dict(kind="moving_digits", examples=12)
     data = dataclasses.asdict(parsed("smoke2").data) | {"source": source}
-    c = parsed("smoke2", stage1=below, data=data, latents=str(tmp_path / "z"))
-    encode.encode(c, c.latents, shard_examples=8)
+    c = parsed("smoke2", stage1=below, data=data, latent_cache=str(tmp_path / "z"))
+    encode.encode(c, c.latent_cache, shard_examples=8)
     ae, identity = encode._encoder(c)
     cache = latent_cache.opened(c, identity, {})
     found, clips = cache.held_out[3], datasets.fixed(c, "eval")[3]["image"][None]
     for name, want in (
         ("z_clean", ae.encode(clips)),
-        ("given", ae.given(clips[:, :5])),
+        ("context", ae.encode_context(clips[:, :5])),
     ):
         np.testing.assert_array_equal(found[name], want[0].astype(np.float16))
-    other = dataclasses.replace(c, given_frames=4)
-    with pytest.raises(ConfigError, match="given_frames: 5 there, 4 here"):
+    other = dataclasses.replace(c, context_frames=4)
+    with pytest.raises(ConfigError, match="context_frames: 5 there, 4 here"):
         latent_cache.opened(
             other, latent_cache.identity(other, ae.codec, identity["encoder"]), {}
         )

@@ -90,7 +90,7 @@ def test_a_signal_while_restoring_ends_the_run_at_once(trained, command, tmp_pat
 
 
 def test_a_signal_during_a_look_breaks_it_off_and_saves(trained, command, tmp_path):
-    long = ("--config.eval.draws=4000", "--config.look.eval_examples=360")
+    long = ("--config.eval.num_draws=4000", "--config.validation.num_examples=360")
     args = stage1(tmp_path / "w", *long, "--config.checkpoint.every=100")
     code, text = signalled(command, tmp_path, "looking at step 4", *args)
     assert code == 75, text
@@ -104,7 +104,7 @@ def test_a_signal_during_a_look_breaks_it_off_and_saves(trained, command, tmp_pa
 
 def test_a_second_signal_ends_the_run_at_once(trained, command, tmp_path):
     """Where the first is heard and cannot be answered yet: a look in one long part."""
-    args = stage1(tmp_path / "w", "--config.eval.draws=4000000")
+    args = stage1(tmp_path / "w", "--config.eval.num_draws=4000000")
     code, text = signalled(command, tmp_path, "looking at step 4", *args, times=2)
     assert code == 128 + signal.SIGTERM, text
     command(*stage1(tmp_path / "w"))
@@ -161,7 +161,7 @@ def test_other_data_and_other_settings_are_refused_unless_allowed(
     args = stage1(tmp_path, "--config.steps=2")
     command(*args)
     record = json.loads((tmp_path / "config.json").read_text())
-    record["facts"]["data"] = "0123456789abcdef"
+    record["provenance"]["data"] = "0123456789abcdef"
     (tmp_path / "config.json").write_text(json.dumps(record))
     out = command(*args, code=64)
     assert "the training examples: 0123456789abcdef -> " in out

@@ -85,7 +85,7 @@ def assert_same_losses(made, cached):
     for dtype in latent_cache.DTYPES:
         on_the_fly = dataclasses.replace(made, latent_dtype=dtype)
         seen[dtype], compiled = losses(build_run(on_the_fly)[0], compiled)
-        on_cache = dataclasses.replace(on_the_fly, latents=str(cached / dtype))
+        on_cache = dataclasses.replace(on_the_fly, latent_cache=str(cached / dtype))
         found, _ = losses(build_run(on_cache)[0], compiled)
         print(f"{dtype}: off by {np.max(np.abs(found / seen[dtype] - 1.0)):.2g}")
         np.testing.assert_allclose(found, seen[dtype], rtol=1e-5, err_msg=dtype)
@@ -103,8 +103,8 @@ def test_batches_hold_the_latents_of_the_images_in_the_same_order(
     """Also in the second epoch: 88 batches of 16 are one epoch, nearly."""
     fly, _ = build_run(digits(trained / "smoke"))
     how = dict(latent_dtype="float32")
-    made = digits(trained / "smoke", latents=str(cached / "float32"), **how)
-    run, facts = build_run(made)
+    made = digits(trained / "smoke", latent_cache=str(cached / "float32"), **how)
+    run, provenance = build_run(made)
     ae = api.load_autoencoder(trained / "smoke")
     pairs = zip(
         fly.batches(start, start + 4), run.batches(start, start + 4), strict=True
@@ -114,8 +114,8 @@ def test_batches_hold_the_latents_of_the_images_in_the_same_order(
             np.testing.assert_array_equal(found[name], images[name])
         z = ae.encode(images["image"])
         np.testing.assert_allclose(found["z_clean"], z, atol=1e-6)
-    assert facts["stage1"]["step"] == 8
-    assert len(facts["latents"]["manifest"]) == 16 and fly.data != run.data
+    assert provenance["stage1"]["step"] == 8
+    assert len(provenance["latent_cache"]["manifest"]) == 16 and fly.data != run.data
 
 
 @pytest.mark.slow
@@ -123,13 +123,13 @@ def test_a_look_says_the_same_of_cached_latents(trained, cached):
     made = digits(trained / "smoke", latent_dtype="float32")
     on_images, _ = build_run(made)
     on_latents, _ = build_run(
-        dataclasses.replace(made, latents=str(cached / "float32"))
+        dataclasses.replace(made, latent_cache=str(cached / "float32"))
     )
     state = states.initialise(
         on_images.init, on_images.tx, on_images.decays, on_images.mesh
     )
     (a, pictures), (b, others) = (
-        run.look(state.params, lambda: None) for run in (on_images, on_latents)
+        run.validate(state.params, lambda: None) for run in (on_images, on_latents)
     )
     assert a["eval_base_bpp"] == pytest.approx(b["eval_base_bpp"], rel=1e-5)
     np.testing.assert_array_equal(pictures["samples"], others["samples"])
@@ -161,7 +161,7 @@ def shifted(tmp_path, trained, count):
 )
 def test_a_cache_of_other_images_is_refused(trained, copy, tmp_path, count, message):
     source = shifted(tmp_path, trained, count)
-    made = digits(trained / "smoke", latents=str(copy), data__source=source)
+    made = digits(trained / "smoke", latent_cache=str(copy), data__source=source)
     with pytest.raises(ConfigError, match=message) as e:
         build_run(made)
     assert "data.source" in str(e.value) and "\n" not in str(e.value)
@@ -169,15 +169,15 @@ def test_a_cache_of_other_images_is_refused(trained, copy, tmp_path, count, mess
 
 def test_a_cache_of_another_encoder_is_refused(trained, copy):
     """Raw weights are another encoder than their average."""
-    made = digits(trained / "smoke", latents=str(copy), stage1__weights="raw")
+    made = digits(trained / "smoke", latent_cache=str(copy), stage1__weights="raw")
     with pytest.raises(ConfigError, match="encoder: .*ema.* there, .*raw.* here") as e:
         build_run(made)
     assert e.value.code == 64 and "\n" not in str(e.value)
 
 
 def test_damage_is_found_when_a_run_begins_and_sizes_when_it_goes_on(trained, copy):
-    made = digits(trained / "smoke", latents=str(copy))
-    _, facts = build_run(made)
+    made = digits(trained / "smoke", latent_cache=str(copy))
+    _, provenance = build_run(made)
     path = copy / "train-00002-of-00005.array_record"
     content = path.read_bytes()
     at = content.index((650).to_bytes(8, "little")) + 20  # in the latents of record 650
@@ -185,12 +185,14 @@ def test_damage_is_found_when_a_run_begins_and_sizes_when_it_goes_on(trained, co
     with pytest.raises(DataError, match="00002-of-00005.* is damaged") as e:
         build_run(made)
     assert e.value.code == 65
-    run, _ = build_run(made, facts)  # begun before the damage: on, until it is read
+    run, _ = build_run(
+        made, provenance
+    )  # begun before the damage: on, until it is read
     with pytest.raises(DataError, match="00002-of-00005.*record 650 cannot be read"):
         list(run.batches(0, 90))
     path.write_bytes(content[:-1])
     with pytest.raises(DataError, match="bytes, not"):
-        build_run(made, facts)
+        build_run(made, provenance)
 
 
 def test_random_crops_cannot_be_cached(tmp_path):
@@ -207,7 +209,7 @@ def test_random_crops_cannot_be_cached(tmp_path):
 
 
 def test_a_cache_of_another_rounding_is_refused(trained, copy):
-    made = digits(trained / "smoke", latents=str(copy), latent_dtype="bfloat16")
+    made = digits(trained / "smoke", latent_cache=str(copy), latent_dtype="bfloat16")
     with pytest.raises(ConfigError, match="dtype: float16 there, bfloat16 here"):
         build_run(made)
 
@@ -256,7 +258,7 @@ def test_killed_and_run_again_and_by_two_processes_the_bytes_are_the_same(
     process.kill()
     process.communicate()
     assert not (killed / "manifest.json").exists()
-    refused = (*train(trained, tmp_path / "w"), f"--config.latents={killed}")
+    refused = (*train(trained, tmp_path / "w"), f"--config.latent_cache={killed}")
     assert "half written" in command(*refused, code=65)
     assert " 0 of 19 shards are there" not in command(*arguments(trained, killed))
     assert files(killed) == files(whole)
@@ -273,17 +275,17 @@ def train(trained, workdir):
 def test_a_run_on_a_cache_resumes_samples_and_is_evaluated(trained, command, tmp_path):
     out, workdir = tmp_path / "latents", tmp_path / "w"
     command(*arguments(trained, out))
-    on_cache = (*train(trained, workdir), f"--config.latents={out}")
+    on_cache = (*train(trained, workdir), f"--config.latent_cache={out}")
     command(*on_cache, "--config.steps=4")
     assert "resumed at step 4" in command(*on_cache)
-    facts = json.loads((workdir / "config.json").read_text())["facts"]
-    assert facts["latents"]["path"] == str(out)
+    provenance = json.loads((workdir / "config.json").read_text())["provenance"]
+    assert provenance["latent_cache"]["path"] == str(out)
     # On images it would be another run, if only by rounding.
     other = command(*train(trained, workdir), code=64)
     assert "the training examples" in other
     moved = shutil.move(out, tmp_path / "moved")
     assert "no cache of latents" in command(*on_cache, code=65)
-    command(*train(trained, workdir), f"--config.latents={moved}")
+    command(*train(trained, workdir), f"--config.latent_cache={moved}")
     shutil.rmtree(moved)
     picture = tmp_path / "samples.png"
     command("sample", f"--workdir={workdir}", "--num=4", "--grid", f"--out={picture}")

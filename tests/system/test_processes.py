@@ -32,7 +32,7 @@ pytestmark = pytest.mark.processes
 TWENTY = (
     "--config.steps=20",
     "--config.checkpoint.every=10",
-    "--config.look.every=20",
+    "--config.validation.every=20",
     "--config.log.every=1",
 )
 
@@ -81,8 +81,8 @@ def assert_same_run(workdir, other):
 def test_many_processes_train_as_one_does(alone, together, tmp_path, count):
     logs = together(count, tmp_path / "w", *TWENTY).wait(*[0] * count)
     assert_same_run(tmp_path / "w", alone)
-    facts = json.loads((tmp_path / "w" / "config.json").read_text())["facts"]
-    assert facts["processes"] == count and facts["mesh"]["data"] == count
+    provenance = json.loads((tmp_path / "w" / "config.json").read_text())["provenance"]
+    assert provenance["processes"] == count and provenance["mesh"]["data"] == count
     # Process 0 alone speaks.
     assert "MiB of the state" in logs[0]
     assert all("MiB of the state" not in log for log in logs[1:])

@@ -175,7 +175,7 @@ def test_prompts_come_back_with_their_encoder(tmp_path):
     lines.write_text("a dog\n\n two  cats sleep\n")
     made, _ = encoder()
     assert captions.embed_prompts(str(lines), made, out) == 2
-    found, said = captions.read_prompts(out, {"kind": "captioned_digits"})
+    found, said = captions.read_prompts(out, {"kind": "colored_digits"})
     assert said == ["a dog", "two cats sleep"]
     assert found["text_length"].tolist() == [2, 3]
     assert found["text"].shape == (2, TOKENS, made.channels)

@@ -24,7 +24,7 @@ def test_what_a_run_leaves(trained):
         record = json.loads((workdir / "config.json").read_text())
         assert record["config"]["steps"] == 8
         assert record["versions"]["jax"] == jax.__version__
-        assert record["facts"]["mesh"] == {"data": 1, "fsdp": 1}
+        assert record["provenance"]["mesh"] == {"data": 1, "fsdp": 1}
         assert [line["step"] for line in lines(workdir)] == [2, 4, 4, 6, 8, 8]
         assert (workdir / "curves.png").stat().st_size > 5000
         assert store.verified_steps(workdir) == [6, 8]
@@ -36,8 +36,8 @@ def test_what_a_run_leaves(trained):
     assert any("eval_rate_bpp" in line for line in lines(s1))
     assert (s1 / "samples" / "reconstructions-00000008.png").exists()
     assert (s2 / "samples" / "samples-00000008.png").exists()
-    facts = json.loads((s2 / "config.json").read_text())["facts"]["stage1"]
-    assert facts["step"] == 8 and facts["weights"] == "ema"
+    provenance = json.loads((s2 / "config.json").read_text())["provenance"]["stage1"]
+    assert provenance["step"] == 8 and provenance["weights"] == "ema"
 
 
 def test_two_runs_are_bitwise_equal_and_more_steps_go_on(trained, command, tmp_path):
@@ -316,10 +316,10 @@ def test_a_moved_pair_of_runs_still_loads(trained, tmp_path):
     shutil.copytree(trained / "smoke", tmp_path / "smoke")
     shutil.copytree(trained / "smoke2", tmp_path / "smoke2")
     record = json.loads((tmp_path / "smoke2" / "config.json").read_text())
-    record["facts"]["stage1"]["workdir"] = "/where/it/was/smoke"
+    record["provenance"]["stage1"]["workdir"] = "/where/it/was/smoke"
     (tmp_path / "smoke2" / "config.json").write_text(json.dumps(record))
     assert ul.load_generator(tmp_path / "smoke2").sample([0]).shape == (1, 8, 8, 1)
-    record["facts"]["stage1"]["encoder"] = "00000000"
+    record["provenance"]["stage1"]["encoder"] = "00000000"
     (tmp_path / "smoke2" / "config.json").write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match="another encoder"):
         ul.load_generator(tmp_path / "smoke2")

@@ -197,10 +197,10 @@ def test_weights_of_any_width_come_from_the_checkpoints(kept):
         _, most = bound(steps, ema_names.width(name), step)
         error = abs(got - averaged(step, ema_names.width(name)))
         assert error < most * spread(step) + 1e-4  # float32
-        assert chosen.made_of["steps"] == list(steps)
-        assert chosen.made_of["averages"] == ["power:0.05", "power:0.1"]
+        assert chosen.ema_sources["steps"] == list(steps)
+        assert chosen.ema_sources["averages"] == ["power:0.05", "power:0.1"]
     chosen, got = restored(kept, "power:0.1")
-    assert (len(chosen.parts), chosen.step, chosen.made_of) == (1, 100, {})
+    assert (len(chosen.parts), chosen.step, chosen.ema_sources) == (1, 100, {})
     assert got == pytest.approx(averaged(100, 0.1), rel=1e-6)
 
 

@@ -20,22 +20,22 @@ log = logging.getLogger("ul")
 FREE_KEYS = (
     "steps",
     "log",
-    "look",
+    "validation",
     "eval",
     "checkpoint",
     "mesh",
     "sampling",
     "data.threads",
-    "stage1.workdir",  # facts.stage1 says by digest which encoder it was
+    "stage1.workdir",  # provenance.stage1 says by digest which encoder it was
     "stage1.step",
-    "latents",  # facts.latents says by digest which they were
+    "latent_cache",  # provenance.latent_cache says by digest which they were
     "watchdog",
 )
 # What runs did from before there was the key.
 BEFORE_KEYS = {
     "data.augment": "stream",
     "data.text": [0, 0],
-    "given_frames": 0,
+    "context_frames": 0,
     "latent_dtype": "float32",
 }
 
@@ -101,10 +101,10 @@ def unlike(here: dict, there: dict) -> list[str]:
     ]
 
 
-def check_same(saved: dict, config: dict, facts: dict) -> list[str]:
+def check_same(saved: dict, config: dict, provenance: dict) -> list[str]:
     """What a resumed run would not survive, one phrase each."""
     found = changed(saved["config"], config)
-    before, now = saved["facts"], facts
+    before, now = saved["provenance"], provenance
     if "data" in before and before["data"] != now["data"]:
         found += [
             f"the training examples: {before['data']} -> {now['data']} (other files, "
@@ -113,10 +113,10 @@ def check_same(saved: dict, config: dict, facts: dict) -> list[str]:
     return found
 
 
-def claim(workdir: epath.Path, config: dict, facts: dict, *, allow: bool) -> None:
+def claim(workdir: epath.Path, config: dict, provenance: dict, *, allow: bool) -> None:
     """Write config.json, or check that the one there is of the same run.
 
-    `facts`: what else to remember: mesh, processes, a digest of the data, the stage 1
+    `provenance`: what else to remember: mesh, processes, a digest of the data, the stage 1
     checkpoint that was restored. `allow`: differences are said and not refused.
 
     Raises:
@@ -130,7 +130,7 @@ def claim(workdir: epath.Path, config: dict, facts: dict, *, allow: bool) -> Non
                 f"{workdir} is an export, weights without what training goes on from; "
                 "choose another --workdir"
             )
-        differences = check_same(saved, config, facts)
+        differences = check_same(saved, config, provenance)
         if differences and not allow:
             raise ConfigError(
                 f"{workdir} was trained with another config ({'; '.join(differences)}); "
@@ -138,16 +138,16 @@ def claim(workdir: epath.Path, config: dict, facts: dict, *, allow: bool) -> Non
             )
         for difference in differences:
             log.warning("allowed change, %s", difference)
-        kept, wanted = saved["facts"].get("stage1"), facts.get("stage1")
+        kept, wanted = saved["provenance"].get("stage1"), provenance.get("stage1")
         if kept and wanted and kept["encoder"] != wanted["encoder"]:
             raise ConfigError(
                 f"{workdir} was trained on the encoder of {kept['workdir']} step "
                 f"{kept['step']} ({kept['weights']}), not on this one; choose another --workdir"
             )
-        _say_what_moved(saved["facts"], facts)
+        _say_what_moved(saved["provenance"], provenance)
     record = {
         "config": config,
-        "facts": facts,
+        "provenance": provenance,
         "code": code_version(),
         "versions": versions(),
     }
@@ -195,13 +195,13 @@ def done(workdir: epath.Path) -> None:
 
 
 def remembered(workdir) -> dict[str, Any]:
-    """The facts of the run in this workdir; none before its first start."""
+    """The provenance of the run in this workdir; none before its first start."""
     there = (epath.Path(workdir) / "config.json").exists()
-    return load_config(workdir)["facts"] if there else {}
+    return load_config(workdir)["provenance"] if there else {}
 
 
 def load_config(workdir) -> dict[str, Any]:
-    """The record in config.json: config, facts, code, versions.
+    """The record in config.json: config, provenance, code, versions.
 
     Raises:
       ConfigError: there is none, or it cannot be read.
@@ -209,7 +209,7 @@ def load_config(workdir) -> dict[str, Any]:
     path = epath.Path(workdir) / "config.json"
     try:
         record = json.loads(path.read_text())
-        return {"config": record["config"], "facts": record["facts"]} | record
+        return {"config": record["config"], "provenance": record["provenance"]} | record
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ConfigError(
             f"{workdir} is no run's workdir: config.json is missing or unreadable"

@@ -101,12 +101,12 @@ class Log:
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """Every so many steps: held-out loss on `eval_examples`, `pictures` images drawn."""
+class ValidationConfig:
+    """Every `every` steps: held-out loss of `num_examples`, and `num_images` images drawn."""
 
     every: int
-    pictures: int
-    eval_examples: int
+    num_images: int
+    num_examples: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +133,8 @@ class Eval:
     and noises each example's rate is the mean."""
 
     batch_size: int
-    examples: int
-    draws: int
+    num_examples: int
+    num_draws: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,6 @@ from ul.config.schema import (
     JointLoss,
     KlLoss,
     Log,
-    Look,
     Loss,
     MeshAxes,
     MseLoss,
@@ -22,12 +21,13 @@ from ul.config.schema import (
     Shape,
     SingleLoss,
     Stage1,
+    ValidationConfig,
     Watchdog,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class RunConfig:
     """Of everything that has a workdir: what an evaluation reads."""
 
     stage: str
@@ -38,7 +38,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Common(Settings):
+class TrainConfig(RunConfig):
     """Of everything that is trained.
 
     ema: which averages of the parameters are kept, the first the usual one: decays, or
@@ -52,19 +52,19 @@ class Common(Settings):
     ema: tuple[float | str, ...]
     mesh: MeshAxes
     log: Log
-    look: Look
+    validation: ValidationConfig
     checkpoint: Checkpoint
     watchdog: Watchdog
     sampling: Sampling
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoencoder(Settings):
+class AutoencoderConfig(RunConfig):
     """Any stage 1."""
 
 
 @dataclasses.dataclass(frozen=True)
-class External(Autoencoder):
+class ExternalConfig(AutoencoderConfig):
     """Another's KL autoencoder: imported, not trained (ul/importing/autoencoder_weights.py).
 
     Its latents are scale (mean - shift); `latent_logsnr` is what a base model stops at.
@@ -77,7 +77,7 @@ class External(Autoencoder):
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained(Autoencoder, Common):
+class Stage1Config(AutoencoderConfig, TrainConfig):
     """A stage 1 of ours. Networks and schedules stay dicts: their constructors check them."""
 
     encoder: dict
@@ -86,7 +86,7 @@ class Trained(Autoencoder, Common):
 
 
 @dataclasses.dataclass(frozen=True)
-class Joint(Trained):
+class JointConfig(Stage1Config):
     """Unified Latents' stage 1 (objectives/joint.py)."""
 
     prior: dict
@@ -96,7 +96,7 @@ class Joint(Trained):
 
 
 @dataclasses.dataclass(frozen=True)
-class NormalPrior(Trained):
+class NormalPriorConfig(Stage1Config):
     """No prior network; the latents' noise is of log-SNR `latent_logsnr`."""
 
     latent_logsnr: float
@@ -105,7 +105,7 @@ class NormalPrior(Trained):
 
 
 @dataclasses.dataclass(frozen=True)
-class MseDecoder(Trained):
+class MseDecoderConfig(Stage1Config):
     """The decoder's UViT in one call."""
 
     prior: dict
@@ -114,12 +114,12 @@ class MseDecoder(Trained):
 
 
 @dataclasses.dataclass(frozen=True)
-class LearnedVariance(Joint):
+class LearnedVarianceConfig(JointConfig):
     """The encoder has a variance of its own below the fixed noise."""
 
 
 @dataclasses.dataclass(frozen=True)
-class DetachedPrior(Trained):
+class DetachedPriorConfig(Stage1Config):
     """The prior never reaches the encoder; a discounted KL does."""
 
     prior: dict
@@ -129,7 +129,7 @@ class DetachedPrior(Trained):
 
 
 @dataclasses.dataclass(frozen=True)
-class KlAutoencoder(Trained):
+class KlAutoencoderConfig(Stage1Config):
     """Latent diffusion's autoencoder; `latent_logsnr` is what a base model stops at."""
 
     latent_logsnr: float
@@ -137,7 +137,7 @@ class KlAutoencoder(Trained):
 
 
 @dataclasses.dataclass(frozen=True)
-class Single(Joint):
+class SingleStageConfig(JointConfig):
     """Both stages in one: the prior sees labels, and is sampled from."""
 
     least_noise: dict
@@ -146,12 +146,12 @@ class Single(Joint):
 
 
 @dataclasses.dataclass(frozen=True)
-class Base(Common):
+class Stage2Config(TrainConfig):
     """Stage 2. latent_shape is what the base model takes; stage 1 must give it.
 
     latents: a cache that launch.encode wrote. None: images are encoded while training.
     latent_dtype: what latents are rounded to, from a cache or not: training is the same.
-    given_frames: of a clip, how many first frames are given; the rest is to be sampled.
+    context_frames: of a clip, how many first frames are given; the rest is to be sampled.
     """
 
     stage1: Stage1
@@ -160,13 +160,13 @@ class Base(Common):
     schedule: dict
     loss: BaseLoss
     guidance: Guidance
-    latents: str | None = None  # not in configs from before there were caches
+    latent_cache: str | None = None  # not in configs from before there were caches
     latent_dtype: str = "float32"  # nor this
-    given_frames: int = 0  # nor this
+    context_frames: int = 0  # nor this
 
 
 @dataclasses.dataclass(frozen=True)
-class Pixels(Common):
+class PixelDiffusionConfig(TrainConfig):
     """Diffusion on pixels, without latents; the decoder's UViT sees the label."""
 
     decoder: dict
@@ -176,17 +176,17 @@ class Pixels(Common):
     latent_dtype: ClassVar[str] = "float32"
 
 
-STAGES: dict[str, type[Settings]] = {
-    "joint": Joint,
-    "base": Base,
-    "external": External,
-    "normal_prior": NormalPrior,
-    "mse_decoder": MseDecoder,
-    "learned_variance": LearnedVariance,
-    "detached_prior": DetachedPrior,
-    "kl_autoencoder": KlAutoencoder,
-    "single": Single,
-    "pixels": Pixels,
+STAGES: dict[str, type[RunConfig]] = {
+    "joint": JointConfig,
+    "base": Stage2Config,
+    "external": ExternalConfig,
+    "normal_prior": NormalPriorConfig,
+    "mse_decoder": MseDecoderConfig,
+    "learned_variance": LearnedVarianceConfig,
+    "detached_prior": DetachedPriorConfig,
+    "kl_autoencoder": KlAutoencoderConfig,
+    "single": SingleStageConfig,
+    "pixels": PixelDiffusionConfig,
 }
 # What one can sample images from, labels in.
-Generators = Base | Single | Pixels
+GeneratorConfig = Stage2Config | SingleStageConfig | PixelDiffusionConfig

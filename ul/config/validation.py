@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from ul.config.stages import STAGES, Base, Common, Settings
+from ul.config.stages import STAGES, RunConfig, Stage2Config, TrainConfig
 from ul.core.ema_names import is_average
 from ul.core.errors import ConfigError
 
@@ -46,9 +46,9 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("optimizer.weight_decay", lambda v: v >= 0, "0 or more"),
     ("optimizer.clip", lambda v: v > 0, "positive"),
     ("log.every", lambda v: v >= 1, "at least 1"),
-    ("look.every", lambda v: v >= 1, "at least 1"),
-    ("look.pictures", lambda v: v >= 1, "at least 1"),
-    ("look.eval_examples", lambda v: v >= 1, "at least 1"),
+    ("validation.every", lambda v: v >= 1, "at least 1"),
+    ("validation.num_images", lambda v: v >= 1, "at least 1"),
+    ("validation.num_examples", lambda v: v >= 1, "at least 1"),
     ("checkpoint.every", lambda v: v >= 1, "at least 1"),
     ("checkpoint.minutes", lambda v: v > 0, "positive"),
     ("checkpoint.keep", lambda v: v >= 1, "at least 1"),
@@ -57,8 +57,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("watchdog", lambda v: min(vars(v).values()) > 0, "positive seconds"),
     ("sampling.num_steps", lambda v: v >= 1, "at least 1"),
     ("eval.batch_size", lambda v: v >= 1, "at least 1"),
-    ("eval.examples", lambda v: v >= 2, "at least 2"),
-    ("eval.draws", lambda v: v >= 1, "at least 1"),
+    ("eval.num_examples", lambda v: v >= 2, "at least 2"),
+    ("eval.num_draws", lambda v: v >= 1, "at least 1"),
     ("loss.factor", lambda v: v > 1, "above 1 (at 1 and below no bits are kept)"),
     ("loss.ramp_steps", lambda v: v >= 0, "0 or more"),
     ("loss.rate_floor_bpp", lambda v: v >= 0, "0 or more"),
@@ -66,7 +66,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("loss.kl_weight", lambda v: v > 0, "positive"),
     ("loss.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
     ("latent_shape", lambda v: len(v) in (3, 4) and min(v) >= 1, "3 or 4 sizes"),
-    ("given_frames", lambda v: v >= 0, "0 or more"),
+    ("context_frames", lambda v: v >= 0, "0 or more"),
     (
         "latent_dtype",
         lambda v: v in ("float16", "bfloat16", "float32"),
@@ -76,7 +76,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 
 
-def parse(config: dict, kind: type[Settings] = Common) -> Any:
+def parse(config: dict, kind: type[RunConfig] = TrainConfig) -> Any:
     """A resolved config (nested dicts) to a frozen object of a `kind` of stage.
 
     Raises:
@@ -97,12 +97,12 @@ def parse(config: dict, kind: type[Settings] = Common) -> Any:
             continue
         if not test(value):
             raise ConfigError(f"{key} is {value!r}; it must be {must}")
-    if parsed.data.text != (0, 0) and not isinstance(parsed, Base):
+    if parsed.data.text != (0, 0) and not isinstance(parsed, Stage2Config):
         raise ConfigError(
             f"data.text is {parsed.data.text}, but stage {stage!r} is told nothing in words; "
             "leave it (0, 0)"
         )
-    if isinstance(parsed, Common) and parsed.batch_size % parsed.accumulate:
+    if isinstance(parsed, TrainConfig) and parsed.batch_size % parsed.accumulate:
         raise ConfigError(
             f"batch_size {parsed.batch_size} is not divisible by accumulate "
             f"{parsed.accumulate}"

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ul.config import Settings
+from ul.config import RunConfig
 from ul.config.registry import of_kind
 from ul.core.errors import DataError
 from ul.data import pipeline
 from ul.data.sources import registry
 
 
-def dataset(config: Settings, split: str):
+def dataset(config: RunConfig, split: str):
     """Examples of one split by global index; eval ones never flip and never change."""
     training = split == "train"
     if training and config.data.augment == "example":
@@ -28,12 +28,12 @@ def dataset(config: Settings, split: str):
     )
 
 
-def plain_train(config: Settings):
+def plain_train(config: RunConfig):
     """The training examples once, in order, without augmentation: a reference."""
     return _examples(config, "train", flip=False, seed=0, shuffle=False)
 
 
-def fixed(config: Settings, split: str):
+def fixed(config: RunConfig, split: str):
     """Examples that are the same whenever they come, in order: what a cache holds.
 
     One crop of an image; with data.flip a training image comes both ways.
@@ -45,7 +45,7 @@ def fixed(config: Settings, split: str):
 
 
 def collect(
-    config: Settings, split: str, limit: int, progress_title: str = ""
+    config: RunConfig, split: str, limit: int, progress_title: str = ""
 ) -> dict[str, np.ndarray]:
     """The first images and labels of a split in order, without augmentation.
 
@@ -65,7 +65,7 @@ def spread(total: int, limit: int) -> np.ndarray:
 
 
 def parts(
-    config: Settings, examples, indices, title: str
+    config: RunConfig, examples, indices, title: str
 ) -> Iterator[dict[str, np.ndarray]]:
     """Images and labels of these examples in order, under a bar: a few hundred MiB at a
     time, and whole batches of the config's `eval.batch_size`."""
@@ -105,12 +105,12 @@ def read(
     }
 
 
-def _examples(config: Settings, split: str, **how):
+def _examples(config: RunConfig, split: str, **how):
     made = source(config, split)
     return pipeline.examples(made, shape=config.data.image_shape, **how)
 
 
-def source(config: Settings, split: str):
+def source(config: RunConfig, split: str):
     """Images of a split as they lie there, often larger than wanted.
 
     Raises:
@@ -145,7 +145,7 @@ def untold(config: Any) -> Any:
     )
 
 
-def eval_batches(config: Settings, examples, count: int):
+def eval_batches(config: RunConfig, examples, count: int):
     """The first `count` held-out `examples` as batches, in order."""
     return pipeline.eval_batches(
         examples, batch_size=config.eval.batch_size, num_examples=count

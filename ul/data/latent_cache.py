@@ -53,7 +53,7 @@ def write(
         for batch in batches:
             z = stored(batch["z_clean"], dtype)
             sums.add(z)
-            both = [z, *(stored(batch[k], dtype) for k in ("given",) if k in batch)]
+            both = [z, *(stored(batch[k], dtype) for k in ("context",) if k in batch)]
             for row, label, *parts in zip(
                 batch["row"], batch["label"], *both, strict=True
             ):
@@ -154,7 +154,9 @@ def unlike(there: dict, here: dict) -> list[str]:
     """What of two caches' identities differs, one phrase each; the encoder's place may."""
     keys = [k for k in ("latent_shape", "dtype", "shard_examples") if k in here]
     pairs = [(key, there[key], here[key]) for key in keys]
-    pairs.append(("given_frames", *(c.get("given_frames", 0) for c in (there, here))))
+    pairs.append(
+        ("context_frames", *(c.get("context_frames", 0) for c in (there, here)))
+    )
     examples = [
         (f"{split} {key}", there["splits"][split][key], about[key])
         for split, about in here["splits"].items()
@@ -172,13 +174,16 @@ def unlike(there: dict, here: dict) -> list[str]:
 
 class Latents:
     """One split of a cache as a source: item i is {"z_clean": [*grid, c], "label": int},
-    and "given" as z_clean where first frames are."""
+    and "context" as z_clean where first frames are."""
 
     def __init__(self, cache: Store, manifest: dict, split: str):
         self._records = record_shards.Records(cache, manifest, split)
         self._shape = tuple(manifest["latent_shape"])
         self._dtype = DTYPES[manifest["dtype"]]
-        self._names = ("z_clean", *(("given",) if "given_frames" in manifest else ()))
+        self._names = (
+            "z_clean",
+            *(("context",) if "context_frames" in manifest else ()),
+        )
         numbers = len(self._names) * int(np.prod(self._shape))
         self._bytes = HEAD.size + numbers * self._dtype.itemsize
 
@@ -200,8 +205,8 @@ class Latents:
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Cached latents of both splits, as examples. `facts`: what a workdir remembers."""
+    """Cached latents of both splits, as examples. `provenance`: what a workdir remembers."""
 
     train: Any
     held_out: Any
-    facts: dict[str, Any]
+    provenance: dict[str, Any]

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from ul.config import Autoencoder
+from ul.config import AutoencoderConfig
 from ul.core.errors import ConfigError, DataError
 from ul.evaluation import bit_plots
 from ul.evaluation.reconstruction import where_bits_go
@@ -60,7 +60,7 @@ def bit_map(workdir, path: str, *, reduce: int, step, weights: str, seed: int) -
       CheckpointError, DataError: as the loaders.
     """
     ae = api.restore_stage1(workdir, ("encoder", "prior"), step=step, weights=weights)
-    assert isinstance(ae.config, Autoencoder)
+    assert isinstance(ae.config, AutoencoderConfig)
     both = registry.stage1(ae.config).diffusions
     if both is None:
         raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ul.config import Settings
+from ul.config import RunConfig
 from ul.core.errors import ConfigError, DataError
 from ul.data import datasets, pipeline
 from ul.metrics import clip_score, references
@@ -33,7 +33,7 @@ def data_digest(examples) -> str:
     return pipeline.fingerprint(examples, max(1, len(examples) // PROBES), PROBES)
 
 
-def examples_of(config: Settings, split: str):
+def examples_of(config: RunConfig, split: str):
     """A split once, in order, without augmentation."""
     return (
         datasets.plain_train(config)
@@ -77,7 +77,7 @@ class Shared:
 
     def statistics(
         self,
-        config: Settings,
+        config: RunConfig,
         split: str,
         needs: Collection[str],
         on: jax.sharding.Mesh,
@@ -104,7 +104,7 @@ class Shared:
         return self._seen[at]
 
     def training(
-        self, config: Settings, needs: Collection[str], on: jax.sharding.Mesh
+        self, config: RunConfig, needs: Collection[str], on: jax.sharding.Mesh
     ) -> Reference:
         """The run's own training images as a reference."""
         seen = self.statistics(config, "train", needs, on)

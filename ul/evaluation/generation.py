@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ul.config import Base
+from ul.config import Stage2Config
 from ul.data import datasets
 from ul.evaluation import probes, samples_npz
 from ul.evaluation import request as requests
@@ -108,7 +108,7 @@ def _applies(name: str, gen: api.Generator) -> bool:
     """Of the metrics that some runs have not."""
     if name == "base_rate":
         # An encoder's own variance would have to be taken off again: no figure there.
-        return isinstance(gen.config, Base) and gen.autoencoder.codec.exact
+        return isinstance(gen.config, Stage2Config) and gen.autoencoder.codec.exact
     if name == "clip_score":
         return in_words(gen)
     return name not in probes.JUDGES or probes.obstacle(name, gen) is None
@@ -256,8 +256,8 @@ def _protocol(
         "guidance_interval": [interval[0], interval[1]],
         "stage1_step": gen.autoencoder.step,
     }
-    if few := getattr(gen.config, "given_frames", 0):
-        protocol["given_frames"] = f"{few} real ones, and each clip begins with them"
+    if few := getattr(gen.config, "context_frames", 0):
+        protocol["context_frames"] = f"{few} real ones, and each clip begins with them"
     if gen.guide is not None:
         used = request.guidance != 1.0
         protocol["guide"] = gen.guide.about if used else "unused at guidance 1"
@@ -278,15 +278,15 @@ def _base_rate(gen: api.Generator) -> tuple[float, float]:
     parsed, ae = gen.config, gen.autoencoder
 
     def prepare(batch):
-        given = assemble.given(gen.config, ae.codec, ae.params, batch["image"])
+        given = assemble.context_of(gen.config, ae.codec, ae.params, batch["image"])
         return batch | given | {"z_clean": ae.codec.encode(ae.params, batch["image"])}
 
     moments = held_out.HeldOut(
-        registry.base_rate(gen.sampler), draws=parsed.eval.draws
+        registry.base_rate(gen.sampler), draws=parsed.eval.num_draws
     )(
         gen.params,
         datasets.eval_batches(
-            parsed, datasets.dataset(parsed, "eval"), parsed.eval.examples
+            parsed, datasets.dataset(parsed, "eval"), parsed.eval.num_examples
         ),
         api.seed_key(0),
         batch_size=parsed.eval.batch_size,

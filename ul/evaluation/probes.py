@@ -5,9 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ul.config import Base
+from ul.config import Stage2Config
 from ul.data import datasets
-from ul.data.sources.colored_digits import CaptionedDigits
+from ul.data.sources.colored_digits import ColoredDigits
 from ul.inference import api
 from ul.metrics import moving_digits, streaming
 from ul.metrics.classifier import Classifier
@@ -41,7 +41,7 @@ class Classes:
 
 
 class Words:
-    """The digit and the colour in the caption of captioned_digits; in grey, by the pixels'
+    """The digit and the colour in the caption of colored_digits; in grey, by the pixels'
     largest channel, and by all of them."""
 
     def __init__(self, gen: api.Generator):
@@ -77,10 +77,10 @@ class Motion:
     """
 
     def __init__(self, gen: api.Generator):
-        assert isinstance(gen.config, Base)
+        assert isinstance(gen.config, Stage2Config)
         train = datasets.collect(gen.config, "train", CLIPS)
         held_out = datasets.collect(gen.config, "eval", CLIPS)
-        self._few = gen.config.given_frames
+        self._few = gen.config.context_frames
         self._judge = moving_digits.Judge(train["image"], train["label"], frames=FRAMES)
         self.real = self.right(held_out["image"], held_out, 0)
 
@@ -101,7 +101,7 @@ class Motion:
         }
 
 
-def _whole(source: CaptionedDigits) -> tuple[np.ndarray, np.ndarray]:
+def _whole(source: ColoredDigits) -> tuple[np.ndarray, np.ndarray]:
     """All images and their labels, in order."""
     found = [source[i] for i in range(len(source))]
     return np.stack([f["image"] for f in found]), np.asarray(
@@ -109,7 +109,7 @@ def _whole(source: CaptionedDigits) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _colours(source: CaptionedDigits, rows) -> np.ndarray:
+def _colours(source: ColoredDigits, rows) -> np.ndarray:
     return np.asarray([source.colour(i) for i in rows])
 
 
@@ -132,8 +132,8 @@ def obstacle(name: str, gen: api.Generator) -> str | None:
     conditions = registry.conditions(gen.config)
     fits = {
         "class_accuracy": kind == "digits",
-        "text_accuracy": kind == "captioned_digits" and "text" in conditions,
-        "identity_kept": kind == "moving_digits" and "given" in conditions,
+        "text_accuracy": kind == "colored_digits" and "text" in conditions,
+        "identity_kept": kind == "moving_digits" and "context" in conditions,
     }
     return None if fits[name] else "not for a run of this kind"
 

@@ -39,8 +39,8 @@ def _held_out(gen: api.Generator, examples, rows: range) -> dict[str, Any]:
     """All of these examples; of clips what is given, too."""
     found = [examples[i % len(examples)] for i in rows]
     whole = {name: np.stack([f[name] for f in found]) for name in found[0]}
-    if few := getattr(gen.config, "given_frames", 0):
-        whole["given"] = whole["image"][:, :few]
+    if few := getattr(gen.config, "context_frames", 0):
+        whole["context"] = whole["image"][:, :few]
     return whole
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ul.config import Autoencoder, Joint
+from ul.config import AutoencoderConfig, JointConfig
 from ul.core import batching
 from ul.data import datasets
 from ul.data.sources import basic
@@ -58,10 +58,10 @@ def autoencoder(request: Request, shared: Shared) -> dict:
         step=request.step,
         weights=request.weights,
     )
-    assert isinstance(ae.config, Autoencoder)
+    assert isinstance(ae.config, AutoencoderConfig)
     where, made = folder(request.workdir), registry.stage1(ae.config)
     examples = datasets.dataset(ae.config, "eval")
-    count = min(request.num_examples or ae.config.eval.examples, len(examples))
+    count = min(request.num_examples or ae.config.eval.num_examples, len(examples))
     check_count(count)
     metrics, skipped = _plan(request, shared, ae, made, count)
     say_skipped(skipped)
@@ -244,7 +244,7 @@ def _protocol(
     said = {
         "psnr": "per image, peak 255, then the mean; pooled: of the mean squared error",
         "ssim": reconstruction.ssim_name(ae.image_shape),
-        "rate": f"{ae.config.stage}: mean of {ae.config.eval.draws} draws an example",
+        "rate": f"{ae.config.stage}: mean of {ae.config.eval.num_draws} draws an example",
         "bound": likelihood.NAME,
         "reconstruction_frechet": f"{pixels.NAME}: not FID; against the same images",
         "rfid": "against the same images",
@@ -261,7 +261,7 @@ def _rate(
     ae: api.Autoencoder, objective: Callable, count: int, seed: int
 ) -> dict[str, Any]:
     """Every term of the objective on held-out images, in bits per pixel."""
-    moments = held_out.HeldOut(objective, draws=ae.config.eval.draws)(
+    moments = held_out.HeldOut(objective, draws=ae.config.eval.num_draws)(
         ae.params,
         datasets.eval_batches(ae.config, datasets.dataset(ae.config, "eval"), count),
         api.seed_key(seed),
@@ -296,7 +296,7 @@ def _split(
             row,
             stratum,
             api.seed_key(seed),
-            draws=max(ae.config.eval.draws, DRAWS_OF_A_MAP),
+            draws=max(ae.config.eval.num_draws, DRAWS_OF_A_MAP),
         ),
         rows,
         batch_size=ae.config.eval.batch_size,
@@ -343,7 +343,7 @@ def _bound_nats(ae, both: Diffusions, rows: dict, seed: int) -> np.ndarray:
             row,
             stratum,
             api.seed_key(seed),
-            draws=ae.config.eval.draws,
+            draws=ae.config.eval.num_draws,
         ),
         rows,
         batch_size=ae.config.eval.batch_size,
@@ -353,7 +353,7 @@ def _bound_nats(ae, both: Diffusions, rows: dict, seed: int) -> np.ndarray:
 
 def _optimum(parsed) -> dict[str, float]:
     """The exact optimum, where data are Gaussian and the objective is UL's."""
-    if type(parsed) is not Joint or parsed.data.source["kind"] != "gaussian":
+    if type(parsed) is not JointConfig or parsed.data.source["kind"] != "gaussian":
         return {}
     known = {k: parsed.data.source[k] for k in ("exponent", "std")}
     variances = basic.gaussian_variances(parsed.data.image_shape, **known).ravel()

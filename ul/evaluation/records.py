@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul.config import Common, Settings
+from ul.config import RunConfig, TrainConfig
 from ul.core.errors import DataError, StorageError
 from ul.core.files import write_atomic
 from ul.core.provenance import code_version
@@ -33,9 +33,9 @@ def zoom(images: np.ndarray) -> int:
     return max(1, 48 // images.shape[-3])
 
 
-def sampler(parsed: Settings) -> dict | None:
+def sampler(parsed: RunConfig) -> dict | None:
     """How a stage samples, for a protocol; None of what is imported: it does not."""
-    return vars(parsed.sampling) if isinstance(parsed, Common) else None
+    return vars(parsed.sampling) if isinstance(parsed, TrainConfig) else None
 
 
 def folder(workdir) -> epath.Path:
@@ -99,7 +99,7 @@ class Record:
             "evaluation": self.evaluation,
             "step": self.loaded.step,
             "weights": self.loaded.weights,
-            **({"weights_made_of": of} if (of := self.loaded.made_of) else {}),
+            **({"weights_made_of": of} if (of := self.loaded.ema_sources) else {}),
             "seed": self.request.seed,
             **self.result,
             "printed": {name: title for name, title in titles.items() if title},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ul.config import Settings
+from ul.config import RunConfig
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError, StorageError
 from ul.data import datasets
@@ -26,7 +26,7 @@ SPLITS = ("train", "eval")
 
 
 def make_reference(
-    config: Settings,
+    config: RunConfig,
     out: str,
     *,
     split: str,
@@ -81,7 +81,7 @@ def make_reference(
     return protocol
 
 
-def _protocol(config: Settings, split: str, examples, extract: Extractor) -> dict:
+def _protocol(config: RunConfig, split: str, examples, extract: Extractor) -> dict:
     """What the numbers depend on, as JSON has it."""
     stated = {
         "schema": references.SCHEMA,

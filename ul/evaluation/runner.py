@@ -22,9 +22,9 @@ TRIES = 5
 
 def kinds_of(workdir) -> tuple[str, ...]:
     """Which evaluations a run has: "autoencoder", "generator"; a single stage has both."""
-    parsed = stored_weights.load_config_of(workdir, config.Settings)
-    found = ("autoencoder",) if isinstance(parsed, config.Autoencoder) else ()
-    samples = ("generator",) if isinstance(parsed, config.Generators) else ()
+    parsed = stored_weights.load_config_of(workdir, config.RunConfig)
+    found = ("autoencoder",) if isinstance(parsed, config.AutoencoderConfig) else ()
+    samples = ("generator",) if isinstance(parsed, config.GeneratorConfig) else ()
     return found + samples
 
 

@@ -70,7 +70,7 @@ BLOCKS = {
 }
 
 
-def settled(parsed: config.External, path: str) -> config.External:
+def settled(parsed: config.ExternalConfig, path: str) -> config.ExternalConfig:
     """The config with the sizes, the scale and the shift of a config.json of diffusers.
 
     Raises:
@@ -100,7 +100,7 @@ def settled(parsed: config.External, path: str) -> config.External:
         "scale": found.get("scaling_factor", 0.18215),
         "shift": found.get("shift_factor") or 0.0,
     }
-    return config.parse(registry.plain(plain), config.External)
+    return config.parse(registry.plain(plain), config.ExternalConfig)
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -203,7 +203,7 @@ def _laid_out(tensor: np.ndarray, leaf) -> np.ndarray:
     return tensor.T
 
 
-def create(parsed: config.External, weights: str, where: str) -> int:
+def create(parsed: config.ExternalConfig, weights: str, where: str) -> int:
     """A verified checkpoint of the weights in the workdir `where`; their number.
 
     Done again, nothing changes.
@@ -219,8 +219,10 @@ def create(parsed: config.External, weights: str, where: str) -> int:
     digest = sha256(epath.Path(weights))
     with workdir.locked(where) as path:
         _check_ours(path, digest)
-        facts = {"weights": {"file": str(Path(weights).resolve()), "sha256": digest}}
-        workdir.claim(path, dataclasses.asdict(parsed), facts, allow=False)
+        provenance = {
+            "weights": {"file": str(Path(weights).resolve()), "sha256": digest}
+        }
+        workdir.claim(path, dataclasses.asdict(parsed), provenance, allow=False)
         _commit(path, params)
     return trees.size(params)
 
@@ -230,7 +232,7 @@ def _check_ours(path, digest: str) -> None:
     if not (path / "config.json").exists():
         return
     saved = workdir.load_config(path)
-    stage, known = saved["config"]["stage"], saved["facts"].get("weights")
+    stage, known = saved["config"]["stage"], saved["provenance"].get("weights")
     if stage != "external" or known is None:
         raise ConfigError(
             f"{path} holds a run of stage {stage!r}; choose another --workdir"

@@ -30,17 +30,17 @@ class Autoencoder:
     """The encoder and decoder of a stage-1 run of any kind.
 
     step: the checkpoint's; weights: "raw", "ema", "ema:<decay>" or "power:<width>";
-    made_of: of which stored ones they were made, where they are not stored.
+    ema_sources: of which stored ones they were made, where they are not stored.
     Images are uint8 [N, H, W, C] of `image_shape`, any N.
     """
 
-    config: config.Autoencoder | config.Pixels
+    config: config.AutoencoderConfig | config.PixelDiffusionConfig
     codec: Codec
     params: Any
     mesh: jax.sharding.Mesh
     step: int
     weights: str
-    made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
+    ema_sources: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -72,11 +72,13 @@ class Autoencoder:
             "", lambda image: self.codec.encode(self.params, image), image=images
         )
 
-    def given(self, frames: np.ndarray) -> np.ndarray:
+    def encode_context(self, frames: np.ndarray) -> np.ndarray:
         """First frames of clips, uint8 [N, t, H, W, C], as a stage 2 is given them."""
         few = frames.shape[1]
         return self._map(
-            "", lambda image: self.codec.given(self.params, image, few), image=frames
+            "",
+            lambda image: self.codec.encode_context(self.params, image, few),
+            image=frames,
         )
 
     def decode(
@@ -133,13 +135,13 @@ class Generator:
     guide: None where guidance leads away from this model without its condition.
     """
 
-    config: config.Generators
+    config: config.GeneratorConfig
     sampler: LatentSampler
     params: Any
     autoencoder: Autoencoder
     step: int
     weights: str
-    made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
+    ema_sources: dict[str, Any] = dataclasses.field(default_factory=dict)
     guide: autoguidance.Guide | None = None
 
     @property
@@ -157,7 +159,9 @@ class Generator:
         progress: bool = False,
     ) -> np.ndarray:
         """What `sample` takes to noisy z_0 [N, h, w, c], ready for `decode(noisy=True)`."""
-        condition = conditions.condition(self.config, asked, self.autoencoder.given)
+        condition = conditions.condition(
+            self.config, asked, self.autoencoder.encode_context
+        )
         count = len(next(iter(condition.values())))
         if not math.isfinite(guidance):
             raise ConfigError(f"guidance is {guidance}; it must be a finite number")
@@ -185,15 +189,15 @@ class Generator:
         [N, H, W, C]. guidance 1 is none.
 
         A text model takes {"text": [N, L, channels], "text_length": [N]}. One of clips
-        {"given": their first frames, uint8 [N, t, H, W, C]}, and goes on from there: clips
+        {"context": their first frames, uint8 [N, t, H, W, C]}, and goes on from there: clips
         [N, T, H, W, C] that begin with them. Image i depends on row i, `seed` and first + i
         alone, so 50,000 samples can be drawn in parts.
         """
         how: dict[str, Any] = dict(seed=seed, first=first, progress=progress)
         z_0 = self.sample_latents(asked, guidance=guidance, **how)
         image = self.autoencoder.decode(z_0, noisy=True, **how)
-        if "given" in registry.conditions(self.config):
-            given = conditions.entry(asked, "given")
+        if "context" in registry.conditions(self.config):
+            given = conditions.entry(asked, "context")
             image[:, : given.shape[1]] = given
         return image
 
@@ -223,7 +227,7 @@ def restore_stage1(
     mesh: jax.sharding.Mesh | None = None,
 ) -> Autoencoder:
     """As `load_autoencoder`, with the named networks' parameters: "prior" too, say."""
-    parsed = load_config_of(workdir, config.Autoencoder)
+    parsed = load_config_of(workdir, config.AutoencoderConfig)
     chosen = stored_weights.choose(workdir, parsed, step, weights)
     made = registry.stage1(parsed)
     shapes = jax.eval_shape(
@@ -232,12 +236,12 @@ def restore_stage1(
     wanted = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
     params = stored_weights.restore(chosen, wanted, mesh)
-    how = (chosen.step, chosen.name, chosen.made_of)
+    how = (chosen.step, chosen.name, chosen.ema_sources)
     return Autoencoder(parsed, made.codec, params, mesh, *how)
 
 
 def restore_below(
-    parsed: config.Base,
+    parsed: config.Stage2Config,
     networks: Sequence[str],
     *,
     step: int | None,
@@ -253,7 +257,9 @@ def restore_below(
     below = parsed.stage1
     if not below.workdir:
         raise ConfigError("--config.stage1.workdir is missing; give stage 1's workdir")
-    registry.check_stage1(parsed, load_config_of(below.workdir, config.Autoencoder))
+    registry.check_stage1(
+        parsed, load_config_of(below.workdir, config.AutoencoderConfig)
+    )
     ae = restore_stage1(
         below.workdir,
         networks,
@@ -282,8 +288,8 @@ def load_generator(
       ConfigError, CheckpointError, DataError: as `load_autoencoder`, for either stage; a
         guide that does not fit.
     """
-    parsed = load_config_of(workdir, config.Generators)
-    if isinstance(parsed, config.Single):
+    parsed = load_config_of(workdir, config.GeneratorConfig)
+    if isinstance(parsed, config.SingleStageConfig):
         if guide is not None:
             raise ConfigError(
                 f"{workdir} is a single stage; no other shares its latents"
@@ -292,10 +298,10 @@ def load_generator(
             workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
         )
         sampler = registry.latent_sampler(parsed)
-        how = (both.step, both.weights, both.made_of)
+        how = (both.step, both.weights, both.ema_sources)
         return Generator(parsed, sampler, both.params["prior"], both, *how)
     chosen = stored_weights.choose(workdir, parsed, step, weights)
-    if isinstance(parsed, config.Pixels):
+    if isinstance(parsed, config.PixelDiffusionConfig):
         codec, mesh = registry.pixel_codec(parsed), meshes.make()
         below = Autoencoder(parsed, codec, {}, mesh, chosen.step, chosen.name)
     else:
@@ -308,18 +314,18 @@ def load_generator(
     if guide is not None:
         lesser = autoguidance.load(guide, parsed, workdir, below.mesh)
         sampler = dataclasses.replace(sampler, denoise_guide=lesser.denoise_latent)
-    of = (chosen.step, chosen.name, chosen.made_of)
+    of = (chosen.step, chosen.name, chosen.ema_sources)
     return Generator(parsed, sampler, params, below, *of, lesser)
 
 
-def _stage1_of(workdir, parsed: config.Base, moved: str | None) -> Autoencoder:
+def _stage1_of(workdir, parsed: config.Stage2Config, moved: str | None) -> Autoencoder:
     """The autoencoder that a stage 2 was trained on, and no other."""
-    used = load_config(workdir)["facts"]["stage1"]
+    used = load_config(workdir)["provenance"]["stage1"]
     autoencoder = load_autoencoder(
         stored_weights.below(workdir, moved), step=used["step"], weights=used["weights"]
     )
     below = autoencoder.config
-    assert isinstance(below, config.Autoencoder)
+    assert isinstance(below, config.AutoencoderConfig)
     registry.check_stage1(parsed, below)
     found = autoencoder.identity(workdir)["encoder"]
     if found != used["encoder"]:

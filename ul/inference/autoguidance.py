@@ -17,7 +17,7 @@ from ul.stages import registry
 # What both must have in common, of a config and its workdir; of pixels there is no encoder.
 SHARED: dict[str, Callable[[Any, Any], Any]] = {
     "encoder": lambda c, where: (
-        load_config(where)["facts"].get("stage1", {}).get("encoder")
+        load_config(where)["provenance"].get("stage1", {}).get("encoder")
     ),
     "schedule": lambda c, where: c.schedule,
     "shape of latents": lambda c, where: registry.latent_shape(c),
@@ -36,7 +36,9 @@ class Guide:
     about: dict[str, Any]
 
 
-def load(guide: str, guided: config.Base | config.Pixels, workdir, mesh) -> Guide:
+def load(
+    guide: str, guided: config.Stage2Config | config.PixelDiffusionConfig, workdir, mesh
+) -> Guide:
     """WORKDIR[:step][@weights] as the guide of the run `guided` in `workdir`.
 
     Raises:
@@ -64,5 +66,5 @@ def load(guide: str, guided: config.Base | config.Pixels, workdir, mesh) -> Guid
         "weights": chosen.name,
         "digest": store.fingerprint(params),
     }
-    about |= {"made_of": chosen.made_of} if chosen.made_of else {}
+    about |= {"ema_sources": chosen.ema_sources} if chosen.ema_sources else {}
     return Guide(registry.latent_sampler(parsed).denoise_latent, params, about)

@@ -18,7 +18,7 @@ def entry(asked: Asked, name: str) -> np.ndarray:
 
 
 def condition(
-    of: config.Generators, asked: Asked, latent: Callable
+    of: config.GeneratorConfig, asked: Asked, latent: Callable
 ) -> dict[str, np.ndarray]:
     """Every entry that a model takes, of its shape and type; others are passed over.
 
@@ -37,9 +37,9 @@ def condition(
             ) from e
         if name == "label":
             found[name] = _label(value, field.null)
-        elif name == "given":
-            assert isinstance(of, config.Base)
-            shape = (of.given_frames, *of.data.image_shape[1:])
+        elif name == "context":
+            assert isinstance(of, config.Stage2Config)
+            shape = (of.context_frames, *of.data.image_shape[1:])
             found[name] = latent(checked(value, shape, np.uint8, "given frames"))
         else:
             found[name] = _typed(name, value, field.shape, field.dtype)

@@ -40,15 +40,15 @@ def export(
       StorageError: the disk refuses.
     """
     parsed, out = (
-        stored_weights.load_config_of(workdir, config.Settings),
+        stored_weights.load_config_of(workdir, config.RunConfig),
         epath.Path(out),
     )
-    if isinstance(parsed, config.Autoencoder):
+    if isinstance(parsed, config.AutoencoderConfig):
         ae = api.restore_stage1(workdir, NETWORKS, step=step, weights=weights)
         return _write(workdir, out, ae, ae.params, ae.codec)
     written = []
-    if isinstance(parsed, config.Base):
-        used = load_config(workdir)["facts"]["stage1"]
+    if isinstance(parsed, config.Stage2Config):
+        used = load_config(workdir)["provenance"]["stage1"]
         stage1_workdir = stored_weights.below(workdir, stage1_workdir)
         inside, which = out / "stage1", dict(step=used["step"], weights=used["weights"])
         if inside.resolve() != epath.Path(stage1_workdir).resolve():
@@ -67,7 +67,7 @@ def _write(workdir, out: epath.Path, loaded, networks: dict, codec) -> list[str]
         "code": run["code"],
         "step": loaded.step,
         "weights": loaded.weights,
-        "made_of": loaded.made_of,
+        "ema_sources": loaded.ema_sources,
     }
     about = {
         name: _about(name, run["config"], codec)

@@ -30,7 +30,7 @@ def load_config_of(workdir, kind) -> Any:
       ConfigError: no run there, or of another kind.
     """
     plain = registry.plain(load_config(workdir)["config"])
-    parsed = config.parse(plain, config.Settings)
+    parsed = config.parse(plain, config.RunConfig)
     if not isinstance(parsed, kind):
         raise ConfigError(
             f"{workdir} holds a run of stage {parsed.stage!r}; wanted is one of "
@@ -60,7 +60,7 @@ class Weights:
     """Weights that are there, named as in a record.
 
     parts: (factor, step, path in the state) of what they are the sum of, a single one
-    where they are stored themselves; none in an export. made_of: what a record says of
+    where they are stored themselves; none in an export. ema_sources: what a record says of
     weights that are not stored.
     """
 
@@ -68,7 +68,7 @@ class Weights:
     step: int
     name: str
     parts: tuple[tuple[float, int, tuple[str, ...]], ...]
-    made_of: dict[str, Any]
+    ema_sources: dict[str, Any]
 
 
 def choose_step(workdir, step: int | None) -> int:
@@ -85,7 +85,7 @@ def choose_step(workdir, step: int | None) -> int:
     return export["step"]
 
 
-def choose(workdir, parsed: config.Settings, step: int | None, name: str) -> Weights:
+def choose(workdir, parsed: config.RunConfig, step: int | None, name: str) -> Weights:
     """The weights of that name at `step`, or at the newest one.
 
     Raises:
@@ -100,7 +100,7 @@ def choose(workdir, parsed: config.Settings, step: int | None, name: str) -> Wei
         same = name in ("ema", held)
         if not same and weights_path(parsed, name) != weights_path(parsed, held):
             raise ConfigError(f"{workdir} was exported with weights {held}, not {name}")
-        return Weights(str(workdir), step, held, (), export["source"]["made_of"])
+        return Weights(str(workdir), step, held, (), export["source"]["ema_sources"])
     widths = {n: w for n in _averages(parsed) if (w := ema_names.width(n)) is not None}
     if widths and ema_names.width(name) is not None and name not in widths:
         return _made(str(workdir), step, name, widths)
@@ -127,20 +127,20 @@ def _made(workdir: str, step: int, name: str, widths: dict[str, float]) -> Weigh
             "(checkpoint.keep_every)"
         )
     log.info("weights %s: of %d steps, %.2g off", name, len(at), found.off)
-    made_of = {"averages": list(widths), "steps": at, "off": found.off}
+    ema_sources = {"averages": list(widths), "steps": at, "off": found.off}
     parts = tuple(
         (factor, s, ("ema", n))
         for factor, (s, n) in zip(found.factors, kept, strict=True)
     )
-    return Weights(workdir, step, name, parts, made_of)
+    return Weights(workdir, step, name, parts, ema_sources)
 
 
-def _averages(parsed: config.Settings) -> list[str]:
+def _averages(parsed: config.RunConfig) -> list[str]:
     """Names of the averages that a state has."""
-    return list(map(str, parsed.ema)) if isinstance(parsed, config.Common) else []
+    return list(map(str, parsed.ema)) if isinstance(parsed, config.TrainConfig) else []
 
 
-def weights_path(parsed: config.Settings, weights: str) -> tuple[str, ...]:
+def weights_path(parsed: config.RunConfig, weights: str) -> tuple[str, ...]:
     """Where in the state the weights lie: "ema" (the first), "ema:<decay>",
     "power:<width>" or "raw".
 
@@ -164,7 +164,9 @@ def weights_path(parsed: config.Settings, weights: str) -> tuple[str, ...]:
     )
 
 
-def base(chosen: Weights, parsed: config.Base | config.Pixels, mesh) -> Any:
+def base(
+    chosen: Weights, parsed: config.Stage2Config | config.PixelDiffusionConfig, mesh
+) -> Any:
     """Parameters of the network of a stage 2. Raises as `restore`."""
     shapes = jax.eval_shape(lambda: registry.init_base(parsed, jax.random.key(0)))
     return restore(chosen, {"base": shapes}, mesh)["base"]
@@ -227,7 +229,7 @@ def below(workdir, moved: str | None = None) -> str:
     Raises:
       CheckpointError, ConfigError (through `choose`) later, if it is nowhere.
     """
-    given = load_config(workdir)["facts"]["stage1"]["workdir"]
+    given = load_config(workdir)["provenance"]["stage1"]["workdir"]
     here = epath.Path(workdir).resolve()
     inside, beside = here / "stage1", here.parent / epath.Path(given).name
     if moved or (inside / "config.json").exists():

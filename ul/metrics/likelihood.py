@@ -9,7 +9,12 @@ import jax.numpy as jnp
 from ul.core import arrays
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Schedule
-from ul.objectives.joint import Networks, decoder_nats, least_noise, prior_nats
+from ul.objectives.joint import (
+    Networks,
+    add_encoder_noise,
+    decoder_nats,
+    prior_nats,
+)
 from ul.objectives.noise import Draws
 
 NAME = (
@@ -62,7 +67,7 @@ def bound_nats(
             drawn,
             prior_schedule,
         )["rate"]
-        z_0 = least_noise(z_clean, drawn, prior_schedule.logsnr_max)
+        z_0 = add_encoder_noise(z_clean, drawn, prior_schedule.logsnr_max)
         decoder = decoder_nats(
             lambda x_t, logsnr: networks.denoise_image(params, x_t, logsnr, z_0, None),
             x,

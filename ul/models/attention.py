@@ -153,7 +153,7 @@ class Blocks(nn.Module):
         return x.reshape(shape)
 
 
-class Head(nn.Module):
+class OutputLayer(nn.Module):
     """The output layer: modulated norm and a projection that starts at zero."""
 
     channels: int

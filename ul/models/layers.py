@@ -10,7 +10,7 @@ from ul.models.conditioning import Modulation
 from ul.models.sharded_layers import Conv, Dense
 
 
-class InTime(nn.Module):
+class TemporalConv(nn.Module):
     """Of clips [B, T, H, W, C]: each frame with the one before and the one after.
 
     A convolution of 3 frames and 1x1 pixels, as one product: compilers for CPUs take
@@ -48,7 +48,7 @@ class ResBlock(nn.Module):
         h = nn.RMSNorm(dtype=self.dtype)(x)
         h = Conv(self.channels, (3, 3), dtype=self.dtype)(nn.silu(h))
         if x.ndim == 5:
-            h = InTime(self.channels, self.dtype)(h)
+            h = TemporalConv(self.channels, self.dtype)(h)
         h = nn.RMSNorm(dtype=self.dtype)(h)
         if cond is not None:
             shift, scale = Modulation(self.channels, 2, self.dtype)(cond, h.ndim)

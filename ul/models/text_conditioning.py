@@ -17,7 +17,7 @@ class Text(NamedTuple):
     length: Array
 
 
-class Reader(nn.Module):
+class TextProjector(nn.Module):
     """An encoder's embeddings [B, L, channels] to tokens for the blocks and one vector.
 
     The vector, float32 [B, width], is of the mean of the tokens that count.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ul.core import arrays
 from ul.core.types import Array, Float, typechecked
-from ul.models.attention import Blocks, Head
+from ul.models.attention import Blocks, OutputLayer
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, ResBlock, Upsample
 from ul.models.remat import remat
@@ -85,5 +85,5 @@ class UViT(nn.Module):
         for i in reversed(range(len(self.channels))):
             h = skips[i] + Upsample(stages[i], self.dtype, name=f"split_{i}")(h)
             h = residual(h, "up", i)
-        h = Head(inside * x_t.shape[-1], self.dtype, name="head")(h, cond)
+        h = OutputLayer(inside * x_t.shape[-1], self.dtype, name="head")(h, cond)
         return arrays.depth_to_space(h, self.patch)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 
 from ul.core import arrays
 from ul.core.types import Array, Float, Int, typechecked
-from ul.models.attention import Blocks, Head
+from ul.models.attention import Blocks, OutputLayer
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, Upsample
 from ul.models.sharded_layers import Dense
-from ul.models.text_conditioning import Reader
+from ul.models.text_conditioning import TextProjector
 
 
 class ViT(nn.Module):
@@ -22,7 +22,7 @@ class ViT(nn.Module):
     splits alone: patch 2, and a skip. Frames are not merged.
 
     With `text_channels` it sees text: its tokens in the attention of every block, and
-    their mean in the condition. `given`: a latent that is seen beside z_t, cell by cell.
+    their mean in the condition. `context`: a latent that is seen beside z_t, cell by cell.
     `factorised`: of clips, see Attention.
     """
 
@@ -47,11 +47,11 @@ class ViT(nn.Module):
         label: Int[Array, " B"] | None = None,
         text: Float[Array, "B L e"] | None = None,
         text_length: Int[Array, " B"] | None = None,
-        given: Float[Array, "B *g c"] | None = None,
+        context: Float[Array, "B *g c"] | None = None,
     ) -> Float[Array, "B *g c"]:
         told, pooled = None, None
         if self.text_channels:
-            read = Reader(self.widths[-1], self.dtype, name="text")
+            read = TextProjector(self.widths[-1], self.dtype, name="text")
             told, pooled = read(text, text_length)
         cond = Conditioning(self.widths[-1], self.num_classes, name="conditioning")(
             logsnr, label, pooled
@@ -71,7 +71,7 @@ class ViT(nn.Module):
             )
 
         *outer, (_, depth) = zip(self.widths, self.depths, strict=True)
-        seen = z_t if given is None else jnp.concatenate([z_t, given], axis=-1)
+        seen = z_t if context is None else jnp.concatenate([z_t, context], axis=-1)
         h = Dense(self.widths[0], dtype=self.dtype, name="stem")(seen)
         block = arrays.space(2, z_t.ndim - 2)
         skips = []
@@ -86,4 +86,4 @@ class ViT(nn.Module):
             h = skips[i] + Upsample(width, self.dtype, block, name=f"split_{i}")(h)
             if outer_depth:
                 h = blocks(outer_depth - outer_depth // 2, f"up_{i}")(h, cond, told)
-        return Head(z_t.shape[-1], self.dtype, name="head")(h, cond)
+        return OutputLayer(z_t.shape[-1], self.dtype, name="head")(h, cond)

@@ -15,8 +15,8 @@ from ul.diffusion import gaussian
 from ul.diffusion.schedules import Schedule
 from ul.objectives.joint import (
     Networks,
+    add_encoder_noise,
     decoder_nats,
-    least_noise,
     prior_nats,
     ramp_at,
 )
@@ -55,7 +55,7 @@ def normal_prior(
     z_clean = encode(params, x).astype(jnp.float32)
     z_prior = trees.scale_gradient(z_clean, ramp_at(step, ramp_steps))
     rate = gaussian.kl_standard_normal(z_prior, latent_logsnr)
-    z_0 = least_noise(z_clean, draws, latent_logsnr)
+    z_0 = add_encoder_noise(z_clean, draws, latent_logsnr)
 
     def x_hat(x_t, logsnr):
         return denoise_image(params, x_t, logsnr, z_0, draws.dropout())
@@ -90,7 +90,7 @@ def mse_decoder(
 
     z_prior = trees.scale_gradient(z_clean, ramp_at(step, ramp_steps))
     nats = prior_nats(z_hat, z_prior, draws, prior_schedule)
-    z_0 = least_noise(z_clean, draws, prior_schedule.logsnr_max)
+    z_0 = add_encoder_noise(z_clean, draws, prior_schedule.logsnr_max)
     x_hat = decode(params, z_0, draws.dropout())
     nats["decoder"] = squared_error_nats(x, x_hat, precision)
     return _terms(nats, z_clean)
@@ -127,7 +127,7 @@ def learned_variance(
     gain = jax.nn.softplus(log_variance + prior_schedule.logsnr_max) / 2.0
     entropy = -gaussian.sum_elements(trees.scale_gradient(gain, ramp))
     nats |= dict(rate=nats["rate"] + entropy, entropy=entropy)
-    z_0 = least_noise(z, draws, prior_schedule.logsnr_max)
+    z_0 = add_encoder_noise(z, draws, prior_schedule.logsnr_max)
 
     def x_hat(x_t, logsnr):
         return networks.denoise_image(params, x_t, logsnr, z_0, draws.dropout())
@@ -160,7 +160,7 @@ def detached_prior(
 
     nats = prior_nats(z_hat, jax.lax.stop_gradient(z_clean), draws, prior_schedule)
     nats["kl"] = gaussian.kl_standard_normal(z_clean, prior_schedule.logsnr_max)
-    z_0 = least_noise(z_clean, draws, prior_schedule.logsnr_max)
+    z_0 = add_encoder_noise(z_clean, draws, prior_schedule.logsnr_max)
 
     def x_hat(x_t, logsnr):
         return networks.denoise_image(params, x_t, logsnr, z_0, draws.dropout())

@@ -63,7 +63,7 @@ def joint(
     nats = prior_nats(z_hat, z_prior, draws, prior_schedule)
 
     # 3. The decoder sees z at the prior's least noise.
-    z_0 = least_noise(z_clean, draws, prior_schedule.logsnr_max)
+    z_0 = add_encoder_noise(z_clean, draws, prior_schedule.logsnr_max)
 
     # 4. The decoder: its own time and noise, sigmoid weight.
     def x_hat(x_t, logsnr):
@@ -87,7 +87,7 @@ def prior_nats(z_hat, z, draws: Draws, schedule: Schedule) -> dict:
     return dict(rate=prior + terminal, prior=prior, terminal=terminal)
 
 
-def least_noise(z, draws: Draws, logsnr):
+def add_encoder_noise(z, draws: Draws, logsnr):
     """z_0: the encoder's noise is the prior's least noise."""
     return gaussian.corrupt(z, draws.noise("encoder_noise", z), logsnr)
 

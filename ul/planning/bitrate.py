@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ul.config import Common, Joint
+from ul.config import JointConfig, TrainConfig
 from ul.core.errors import ConfigError
 from ul.data import datasets
 from ul.diffusion import waterfilling
@@ -77,7 +77,7 @@ class Plan:
 
 
 def prepare(
-    config: Common,
+    config: TrainConfig,
     factors: Sequence[float],
     biases: Sequence[float],
     *,
@@ -96,7 +96,7 @@ def prepare(
         before any image is read.
       DataError: the data cannot be read, or do not vary.
     """
-    if type(config) is not Joint:
+    if type(config) is not JointConfig:
         raise ConfigError(
             f"--config is of stage {config.stage!r}, but the planner "
             "is for stage 'joint'; give a stage-1 one, such as experiments/photos.py:stage1"
@@ -248,7 +248,7 @@ def _check_numbers(name: str, values: Sequence[float], above: float = -math.inf)
 
 
 def _spectrum(
-    config: Joint,
+    config: JointConfig,
     latent_shape: tuple[int, ...],
     estimator: str,
     examples: int | None,
@@ -287,7 +287,7 @@ def _spectrum(
     )
 
 
-def _images(config: Joint, count: int, progress: bool) -> np.ndarray:
+def _images(config: JointConfig, count: int, progress: bool) -> np.ndarray:
     """So many training images without augmentation, from all over the data."""
     one_pass = datasets.plain_train(config)
     indices = list(range(len(one_pass)))

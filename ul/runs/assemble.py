@@ -8,7 +8,7 @@ import numpy as np
 
 from ul.stages import registry
 from ul.data import datasets
-from ul.config import Base, Common, Pixels, Trained
+from ul.config import Stage2Config, TrainConfig, PixelDiffusionConfig, Stage1Config
 from ul.core import mesh as meshes
 from ul.core import rng
 from ul.core.errors import ConfigError
@@ -21,7 +21,7 @@ from ul.train import image_grids, optim
 from ul.train.loop import Run, Update
 
 
-def mesh(config: Common, devices: Any = None) -> jax.sharding.Mesh:
+def mesh(config: TrainConfig, devices: Any = None) -> jax.sharding.Mesh:
     """The run's mesh, over which its batch must divide; of all devices, or of these."""
     made = meshes.make(config.mesh.data, config.mesh.fsdp, devices)
     platform = made.devices.flat[0].platform
@@ -39,7 +39,7 @@ def mesh(config: Common, devices: Any = None) -> jax.sharding.Mesh:
     return made
 
 
-def update(config: Common, on: jax.sharding.Mesh) -> Update:
+def update(config: TrainConfig, on: jax.sharding.Mesh) -> Update:
     """One update of any stage on a mesh, also one of devices that are not here.
 
     Reads no data and no stage 1.
@@ -48,7 +48,7 @@ def update(config: Common, on: jax.sharding.Mesh) -> Update:
     lr = optim.learning_rate(
         lr=o.lr, warmup=o.warmup, steps=config.steps, final_fraction=o.final_fraction
     )
-    if isinstance(config, Trained):
+    if isinstance(config, Stage1Config):
         made = registry.stage1(config, training=True)
         assert made.objective is not None  # only what is not trained has none
         key, shape = rng.stream(root, "init"), config.data.image_shape
@@ -57,7 +57,7 @@ def update(config: Common, on: jax.sharding.Mesh) -> Update:
             made.objective,
         )
     else:
-        assert isinstance(config, Base | Pixels)
+        assert isinstance(config, Stage2Config | PixelDiffusionConfig)
         sampler = registry.latent_sampler(config, training=True)
         init = functools.partial(registry.init_base, config, root)
         objective = registry.base_objective(
@@ -75,18 +75,18 @@ def update(config: Common, on: jax.sharding.Mesh) -> Update:
     )
 
 
-def abstract_batch(config: Common, on: jax.sharding.Mesh) -> dict:
+def abstract_batch(config: TrainConfig, on: jax.sharding.Mesh) -> dict:
     """Shapes, dtypes and shardings of what the objective takes of a global batch."""
     rows = (config.batch_size,)
     batch: dict[str, tuple[tuple[int, ...], Any]] = {
         "row": (rows, np.int32),
         "stratum": (rows, np.float32),
     }
-    if isinstance(config, Trained):
+    if isinstance(config, Stage1Config):
         batch["image"] = (*rows, *config.data.image_shape), np.uint8
         batch["label"] = rows, np.int32
     else:
-        assert isinstance(config, Base | Pixels)
+        assert isinstance(config, Stage2Config | PixelDiffusionConfig)
         batch["z_clean"] = (*rows, *registry.latent_shape(config)), np.float32
         for name, field in registry.conditions(config).items():
             batch[name] = (*rows, *field.shape), field.dtype
@@ -94,7 +94,7 @@ def abstract_batch(config: Common, on: jax.sharding.Mesh) -> dict:
     return {k: jax.ShapeDtypeStruct(*v, sharding=lies) for k, v in batch.items()}
 
 
-def _run(config: Common, on: jax.sharding.Mesh, train, **parts) -> Run:
+def _run(config: TrainConfig, on: jax.sharding.Mesh, train, **parts) -> Run:
     """What both stages share."""
 
     def batches(start, stop):
@@ -114,7 +114,7 @@ def _run(config: Common, on: jax.sharding.Mesh, train, **parts) -> Run:
         batch_size=config.batch_size,
         pixels=int(np.prod(config.data.image_shape[:-1])),
         log_every=config.log.every,
-        look_every=config.look.every,
+        validate_every=config.validation.every,
         save_every=config.checkpoint.every,
         save_minutes=config.checkpoint.minutes,
         **vars(update(config, on)),
@@ -124,13 +124,13 @@ def _run(config: Common, on: jax.sharding.Mesh, train, **parts) -> Run:
 
 def _held_out(config, objective, examples, on, prepare):
     """`scalars(params, check)`: every term on held-out examples, as `eval_*_bpp`."""
-    measure = held_out.HeldOut(objective, draws=config.eval.draws)
+    measure = held_out.HeldOut(objective, draws=config.eval.num_draws)
     pixels = int(np.prod(config.data.image_shape[:-1]))
 
     def scalars(params, check) -> dict[str, float]:
         found = measure(
             params,
-            datasets.eval_batches(config, examples, config.look.eval_examples),
+            datasets.eval_batches(config, examples, config.validation.num_examples),
             jax.random.key(0),
             batch_size=config.eval.batch_size,
             prepare=prepare,
@@ -146,15 +146,15 @@ def _held_out(config, objective, examples, on, prepare):
     return scalars
 
 
-def stage1_run(config: Trained) -> Run:
+def stage1_run(config: Stage1Config) -> Run:
     """Stage 1 of any kind, ready for the loop."""
     made, on = registry.stage1(config), mesh(config)
     examples = datasets.dataset(config, "eval")
     scalars = _held_out(config, made.objective, examples, on, lambda batch: batch)
-    few = next(datasets.eval_batches(config, examples, config.look.pictures))
+    few = next(datasets.eval_batches(config, examples, config.validation.num_images))
     key = jax.random.key(0)
 
-    def look(params, check):
+    def validate(params, check):
         again = batching.map_rows(
             lambda image, row: made.codec.reconstruct(params, image, row, key),
             {"image": few["image"], "row": few["row"]},
@@ -171,13 +171,13 @@ def stage1_run(config: Trained) -> Run:
         on,
         datasets.dataset(config, "train"),
         prepare=lambda batch, step: batch,
-        look=look,
+        validate=validate,
         rate_floor_bpp=config.loss.rate_floor_bpp,
     )
 
 
 def base_run(
-    config: Base | Pixels, encoder: Codec, frozen: Any, cache: Cache | None = None
+    config: Stage2Config | PixelDiffusionConfig, encoder: Codec, frozen: Any, cache: Cache | None = None
 ) -> Run:
     """Stage 2, ready for the loop, on the latents of a frozen stage 1.
 
@@ -191,11 +191,11 @@ def base_run(
         if cache is None:
             image, own = batch.pop("image"), rng.stream(root, "latents", step)
             batch["z_clean"] = encoder.latents(frozen, image, batch["row"], own)
-            batch |= given(config, encoder, frozen, image)
+            batch |= context_of(config, encoder, frozen, image)
         # Outside of jit, where a compiler may leave out what only rounds.
         return batch | {
             name: batch[name].astype(config.latent_dtype).astype(np.float32)
-            for name in ("z_clean", "given")
+            for name in ("z_clean", "context")
             if name in batch
         }
 
@@ -209,7 +209,7 @@ def base_run(
         lambda batch: prepare(batch, 0),
     )
 
-    def look(params, check):
+    def validate(params, check):
         images = batching.map_rows(
             lambda row, **given: encoder.decode(
                 frozen, made.sample(params, given, row, key, 1.0), row, key
@@ -228,32 +228,32 @@ def base_run(
         on,
         datasets.dataset(config, "train") if cache is None else cache.train,
         prepare=prepare,
-        look=look,
+        validate=validate,
         rate_floor_bpp=0.0,
     )
 
 
-def given(config: Base | Pixels, encoder: Codec, frozen, image) -> dict[str, Any]:
+def context_of(config: Stage2Config | PixelDiffusionConfig, encoder: Codec, frozen, image) -> dict[str, Any]:
     """What a sample of stage 2 is given of a batch's clips: none of images."""
-    if "given" in registry.conditions(config):
-        assert isinstance(config, Base)
-        return {"given": encoder.given(frozen, image, config.given_frames)}
+    if "context" in registry.conditions(config):
+        assert isinstance(config, Stage2Config)
+        return {"context": encoder.encode_context(frozen, image, config.context_frames)}
     return {}
 
 
 def _looked_at(
-    config: Base | Pixels, examples, encoder: Codec, frozen, on: jax.sharding.Mesh
+    config: Stage2Config | PixelDiffusionConfig, examples, encoder: Codec, frozen, on: jax.sharding.Mesh
 ) -> dict[str, np.ndarray]:
     """What the pictures of training are asked to be, with their rows: all classes in turn,
     or what else there is of the first held-out examples."""
     names = registry.conditions(config).keys()
-    row = np.arange(config.look.pictures, dtype=np.int32)
+    row = np.arange(config.validation.num_images, dtype=np.int32)
     if names == {"label"}:
         return {"label": row % config.data.num_classes, "row": row}
     found = pipeline.assemble(examples, row % len(examples), row, len(row))
-    if "given" in names - found.keys():
+    if "context" in names - found.keys():
         found |= batching.map_rows(
-            lambda image: given(config, encoder, frozen, image),
+            lambda image: context_of(config, encoder, frozen, image),
             {"image": found["image"]},
             batch_size=config.eval.batch_size,
             on=on,
@@ -261,6 +261,6 @@ def _looked_at(
     return {name: found[name] for name in ("row", *names)}
 
 
-def _scale(config: Common) -> int:
+def _scale(config: TrainConfig) -> int:
     """Small images are drawn larger, to be looked at."""
     return max(1, 48 // config.data.image_shape[-2])

@@ -25,7 +25,7 @@ from ul.checkpoints import workdir
 log = logging.getLogger("ul")
 
 
-def encode(parsed: config.Common, where: str, *, shard_examples: int) -> dict[str, Any]:
+def encode(parsed: config.TrainConfig, where: str, *, shard_examples: int) -> dict[str, Any]:
     """Write the cache `where`, or go on with it; its manifest.
 
     Every process of the run calls this; process p of P writes every P-th shard from the
@@ -34,7 +34,7 @@ def encode(parsed: config.Common, where: str, *, shard_examples: int) -> dict[st
     Raises:
       UserError: of the kind that its exit code says; finished shards stay.
     """
-    if not isinstance(parsed, config.Base):
+    if not isinstance(parsed, config.Stage2Config):
         raise ConfigError(
             f"stage {parsed.stage!r} has no latents below it; give a stage 2 ('base')"
         )
@@ -58,7 +58,7 @@ def encode(parsed: config.Common, where: str, *, shard_examples: int) -> dict[st
         )
 
 
-def _encoder(parsed: config.Base) -> tuple[api.Autoencoder, dict]:
+def _encoder(parsed: config.Stage2Config) -> tuple[api.Autoencoder, dict]:
     """Stage 1's encoder on this process's devices, and the cache's identity."""
     ae, below = api.restore_below(parsed, ("encoder",), step=None, mesh=meshes.make())
     local = meshes.make(devices=jax.local_devices())
@@ -68,7 +68,7 @@ def _encoder(parsed: config.Base) -> tuple[api.Autoencoder, dict]:
     return ae, caches.identity(parsed, ae.codec, below)
 
 
-def _shards(parsed: config.Base, ae, out: Store, identity: dict) -> list[dict]:
+def _shards(parsed: config.Stage2Config, ae, out: Store, identity: dict) -> list[dict]:
     """Records of all shards in their order; those of this process are written here."""
     every = latent_cache.plan(identity)
     own = every[processes.index() :: processes.count()]
@@ -106,8 +106,8 @@ def _encoded(parsed, ae: api.Autoencoder, examples, shard: Shard, bar):
     ):
         image = batch.pop("image")
         more = {}
-        if few := parsed.given_frames:
-            more["given"] = ae.given(image[:, :few])
+        if few := parsed.context_frames:
+            more["context"] = ae.encode_context(image[:, :few])
         yield batch | {"z_clean": ae.encode(image)} | more
         bar.update(len(image))
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from ul.data import datasets
-from ul.config import Base
+from ul.config import Stage2Config
 from ul.core import processes
 from ul.core.errors import ConfigError
 from ul.data.sources import registry
@@ -14,7 +14,7 @@ from ul.data.latent_cache import Cache
 from ul.stages.codec import Codec
 
 
-def identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
+def identity(config: Stage2Config, codec: Codec, encoder: dict) -> dict[str, Any]:
     """What makes a cache this config's, given its stage 1 (`Autoencoder.identity`).
 
     Raises:
@@ -44,7 +44,7 @@ def identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
         "latent_shape": list(config.latent_shape),
         "dtype": config.latent_dtype,
         # Not in caches of images.
-        **({"given_frames": few} if (few := config.given_frames) else {}),
+        **({"context_frames": few} if (few := config.context_frames) else {}),
         "splits": {
             split: {
                 "count": len(examples[split]),
@@ -56,8 +56,8 @@ def identity(config: Base, codec: Codec, encoder: dict) -> dict[str, Any]:
     }
 
 
-def opened(config: Base, wanted: dict, known: dict) -> Cache:
-    """The cache at config.latents, which must be the `wanted` one.
+def opened(config: Stage2Config, wanted: dict, known: dict) -> Cache:
+    """The cache at config.latent_cache, which must be the `wanted` one.
 
     `known`: what a run that used it before remembers. Digests of all shards are compared
     when a run begins; when it goes on, sizes: each record has a checksum besides.
@@ -66,8 +66,8 @@ def opened(config: Base, wanted: dict, known: dict) -> Cache:
       DataError: there is none, or it is damaged. ConfigError: it is of another encoder
         or of other examples.
     """
-    assert config.latents is not None
-    cache = latent_cache.store(config.latents)
+    assert config.latent_cache is not None
+    cache = latent_cache.store(config.latent_cache)
     manifest, name = latent_cache.load(cache)
     latent_cache.check(cache, manifest, wanted)
     begun = known.get("manifest") == name
@@ -81,6 +81,6 @@ def opened(config: Base, wanted: dict, known: dict) -> Cache:
     if config.data.text != (0, 0):
         train = registry.WithText(train, datasets.source(config, "train"))
         held_out = registry.WithText(held_out, datasets.source(config, "eval"))
-    facts = {"path": config.latents, "manifest": name}
+    provenance = {"path": config.latent_cache, "manifest": name}
     order = pipeline.in_turn(held_out)
-    return Cache(pipeline.endless(train, config.seed), order, facts)
+    return Cache(pipeline.endless(train, config.seed), order, provenance)

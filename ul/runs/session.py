@@ -23,38 +23,38 @@ from ul.train.writer import Silent, Writer
 log = logging.getLogger("ul")
 
 
-def build_run(parsed: config.Common, facts: dict) -> tuple[loop.Run, dict]:
+def build_run(parsed: config.TrainConfig, provenance: dict) -> tuple[loop.Run, dict]:
     """The run of a config, and what to remember of the stage 1 below it.
 
-    `facts`: what the workdir remembers. A run that began on one step of stage 1 stays
+    `provenance`: what the workdir remembers. A run that began on one step of stage 1 stays
     on it, though stage 1 trained on.
 
     Raises:
       ConfigError, CheckpointError: no stage 1 there, or one that does not fit.
     """
-    if isinstance(parsed, config.Trained):
+    if isinstance(parsed, config.Stage1Config):
         return assemble.stage1_run(parsed), {}
-    if isinstance(parsed, config.Pixels):
+    if isinstance(parsed, config.PixelDiffusionConfig):
         return assemble.base_run(parsed, registry.pixel_codec(parsed), {}), {}
-    assert isinstance(parsed, config.Base)
+    assert isinstance(parsed, config.Stage2Config)
     ae, below = api.restore_below(
         parsed,
         ("encoder", "decoder"),
-        step=facts.get("stage1", {}).get("step"),
+        step=provenance.get("stage1", {}).get("step"),
         mesh=assemble.mesh(parsed),
     )
-    if parsed.latents is None:
+    if parsed.latent_cache is None:
         return assemble.base_run(parsed, ae.codec, ae.params), {"stage1": below}
     wanted = latent_cache.identity(parsed, ae.codec, below)
-    cache = latent_cache.opened(parsed, wanted, facts.get("latents", {}))
-    log.info("latents: %s, %s", parsed.latents, parsed.latent_dtype)
+    cache = latent_cache.opened(parsed, wanted, provenance.get("latent_cache", {}))
+    log.info("latents: %s, %s", parsed.latent_cache, parsed.latent_dtype)
     frozen = {"decoder": ae.params["decoder"]}  # the encoder has done its part
     run = assemble.base_run(parsed, ae.codec, frozen, cache)
-    return run, {"stage1": below, "latents": cache.facts}
+    return run, {"stage1": below, "latent_cache": cache.provenance}
 
 
 def train(
-    parsed: config.Common,
+    parsed: config.TrainConfig,
     where: str,
     *,
     profile: tuple[int, int] = (0, 0),
@@ -83,13 +83,13 @@ def train(
         path = epath.Path(where)
         trace = loop.Profile(path, *profile)
         known = first("remembered", lambda: workdir.remembered(path))
-        run, facts = processes.agree("build", lambda: build_run(parsed, known), seconds)
-        facts |= about(run)
+        run, provenance = processes.agree("build", lambda: build_run(parsed, known), seconds)
+        provenance |= about(run)
         plain = dataclasses.asdict(parsed)
         check_alike(plain, run.data, seconds)
 
         def begin():
-            workdir.claim(path, plain, facts, allow=allow_changes)
+            workdir.claim(path, plain, provenance, allow=allow_changes)
             newest = max(verified_steps(path), default=0)
             workdir.count_attempt(path, newest, max_attempts)
 
@@ -146,7 +146,7 @@ def open_checkpoints(path, kept) -> Checkpoints:
     )
 
 
-def writer(path, parsed: config.Common, plain: dict):
+def writer(path, parsed: config.TrainConfig, plain: dict):
     """`open_writer(step)` of this process: the first one's says everything."""
     if not processes.is_first():
         return lambda step: Silent()

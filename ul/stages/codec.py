@@ -55,7 +55,7 @@ class Codec:
         return self.encoder(params, arrays.to_unit(image)).astype(jnp.float32)
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
-    def given(self, params, image, frames: int):
+    def encode_context(self, params, image, frames: int):
         """The first frames of clips uint8 [B, t, H, W, C], t >= frames, as a latent.
 
         Encoded as a clip whose last given frame stands still: nothing later is seen.

@@ -31,7 +31,7 @@ class Modules:
         }
 
 
-def modules(config: configs.External) -> Modules:
+def modules(config: configs.ExternalConfig) -> Modules:
     """The networks.
 
     Raises:
@@ -61,7 +61,7 @@ def modules(config: configs.External) -> Modules:
     return Modules(KlEncoder(sizes, dtype), KlDecoder(sizes, channels, dtype), shape)
 
 
-def codec(config: configs.External, made: Modules) -> Codec:
+def codec(config: configs.ExternalConfig, made: Modules) -> Codec:
     """z_clean = scale (mean - shift), and one call of the decoder.
 
     The decoder never saw the least noise: the signal gets its size back before it.

@@ -53,7 +53,7 @@ class Modules:
         return params
 
 
-def modules(config: configs.Trained) -> Modules:
+def modules(config: configs.Stage1Config) -> Modules:
     """The networks of stage 1.
 
     Raises:
@@ -79,7 +79,7 @@ def modules(config: configs.Trained) -> Modules:
     parts.check_factorised("decoder", decoder, image)
     channels = encoder.latent_channels
     shape = (*(n // side for n, side in zip(image, down, strict=False)), channels)
-    single = isinstance(config, configs.Single)
+    single = isinstance(config, configs.SingleStageConfig)
     prior = None
     if hasattr(config, "prior"):
         classes = config.data.num_classes if single else 0
@@ -93,7 +93,7 @@ def modules(config: configs.Trained) -> Modules:
         )
         parts.check_levels("prior", prior, shape)
         parts.check_factorised("prior", prior, shape)
-    if isinstance(config, configs.LearnedVariance | configs.KlAutoencoder):
+    if isinstance(config, configs.LearnedVarianceConfig | configs.KlAutoencoderConfig):
         encoder = encoder.clone(latent_channels=2 * channels)  # mean and log variance
     # A single stage's decoder is told the noise of its latents.
     return Modules(encoder, decoder, prior, shape, channels + single)
@@ -139,7 +139,7 @@ class Networks:
         v = parts.apply(module, params["decoder"], x_t, logsnr, z_0, key=key)
         return predictions.x_from_v(v, x_t, logsnr)
 
-    def denoise_told(self, params, x_t, logsnr, z_0, logsnr_0, key):
+    def denoise_with_latent_noise_level(self, params, x_t, logsnr, z_0, logsnr_0, key):
         """As `denoise_image`, told the latent's noise by one channel more."""
         plane = jnp.broadcast_to(
             gaussian.expand(logsnr_0 / 5.0, z_0), z_0[..., :1].shape

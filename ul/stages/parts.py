@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import jax.numpy as jnp
 
-from ul.config import Settings, construct
+from ul.config import RunConfig, construct
 from ul.config.registry import of_kind
 from ul.core import arrays
 from ul.core.errors import ConfigError
@@ -18,7 +18,7 @@ from ul.stages.codec import Sampling
 
 SCHEDULES = {"linear": schedules.Linear, "cosine": schedules.Cosine}
 ATTENTION = ("xla", "cudnn")
-Kind = TypeVar("Kind", bound=Settings)
+Kind = TypeVar("Kind", bound=RunConfig)
 
 
 def schedule(where: str, section: dict) -> schedules.Schedule:
@@ -77,12 +77,12 @@ def network(where: str, module, section: dict, dtype: str, **given):
     return made
 
 
-def _transformers(config: Settings) -> list[str]:
+def _transformers(config: RunConfig) -> list[str]:
     """The config's sections that have transformer blocks."""
     return [n for n in ("prior", "decoder", "base") if hasattr(config, n)]
 
 
-def uses_cudnn(config: Settings) -> bool:
+def uses_cudnn(config: RunConfig) -> bool:
     """Some network asks for attention that only a GPU has."""
     sections = (getattr(config, name) for name in _transformers(config))
     return any(section.get("attention") == "cudnn" for section in sections)

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from ul import config as configs
 from ul.core.errors import ConfigError
 from ul.diffusion import schedules, weightings
-from ul.objectives import ablations, joint
-from ul.objectives import single as single_stage
+from ul.objectives import ablations, joint, single_stage
 from ul.stages import codec, kl_autoencoder, parts
 from ul.stages.networks import Modules, Networks, modules
 
@@ -93,7 +92,7 @@ def _diffusions(config, nets: Networks) -> Diffusions:
     )
 
 
-def _joint(config: configs.Joint, made: Modules, nets: Networks) -> Stage1:
+def _joint(config: configs.JointConfig, made: Modules, nets: Networks) -> Stage1:
     both = _diffusions(config, nets)
     objective = functools.partial(
         joint.joint,
@@ -108,7 +107,7 @@ def _joint(config: configs.Joint, made: Modules, nets: Networks) -> Stage1:
     return Stage1(made, autoencoder, objective, both)
 
 
-def _detached_prior(config: configs.DetachedPrior, made, nets) -> Stage1:
+def _detached_prior(config: configs.DetachedPriorConfig, made, nets) -> Stage1:
     both = _diffusions(config, nets)
     objective = functools.partial(
         ablations.detached_prior,
@@ -123,7 +122,7 @@ def _detached_prior(config: configs.DetachedPrior, made, nets) -> Stage1:
     return Stage1(made, autoencoder, objective, both)
 
 
-def _learned_variance(config: configs.LearnedVariance, made, nets) -> Stage1:
+def _learned_variance(config: configs.LearnedVarianceConfig, made, nets) -> Stage1:
     both = _diffusions(config, nets)
     objective = functools.partial(
         ablations.learned_variance,
@@ -143,7 +142,7 @@ def _learned_variance(config: configs.LearnedVariance, made, nets) -> Stage1:
     return Stage1(made, autoencoder, objective)
 
 
-def _normal_prior(config: configs.NormalPrior, made, nets) -> Stage1:
+def _normal_prior(config: configs.NormalPriorConfig, made, nets) -> Stage1:
     objective = functools.partial(
         ablations.normal_prior,
         encode=nets.encode,
@@ -162,7 +161,7 @@ def _normal_prior(config: configs.NormalPrior, made, nets) -> Stage1:
     return Stage1(made, autoencoder, objective)
 
 
-def _mse_decoder(config: configs.MseDecoder, made, nets) -> Stage1:
+def _mse_decoder(config: configs.MseDecoderConfig, made, nets) -> Stage1:
     schedule = parts.schedule("prior_schedule", config.prior_schedule)
     decode = functools.partial(nets.decode, image_shape=config.data.image_shape)
     objective = functools.partial(
@@ -184,7 +183,7 @@ def _mse_decoder(config: configs.MseDecoder, made, nets) -> Stage1:
     return Stage1(made, autoencoder, objective)
 
 
-def _kl_autoencoder(config: configs.KlAutoencoder, made, nets) -> Stage1:
+def _kl_autoencoder(config: configs.KlAutoencoderConfig, made, nets) -> Stage1:
     decode = functools.partial(nets.decode, image_shape=config.data.image_shape)
     objective = functools.partial(
         ablations.kl_autoencoder,
@@ -203,7 +202,7 @@ def _kl_autoencoder(config: configs.KlAutoencoder, made, nets) -> Stage1:
     return Stage1(made, autoencoder, objective)
 
 
-def _single(config: configs.Single, made, nets) -> Stage1:
+def _single(config: configs.SingleStageConfig, made, nets) -> Stage1:
     schedule = parts.schedule("prior_schedule", config.prior_schedule)
     if not isinstance(schedule, schedules.Linear):
         raise ConfigError(
@@ -213,7 +212,9 @@ def _single(config: configs.Single, made, nets) -> Stage1:
 
     def denoise_image(params, x_t, logsnr, z_0, key):
         least = jnp.full((len(z_0),), schedule.logsnr_max, jnp.float32)
-        return nets.denoise_told(params, x_t, logsnr, z_0, least, key)
+        return nets.denoise_with_latent_noise_level(
+            params, x_t, logsnr, z_0, least, key
+        )
 
     least = parts.of_kind("least_noise", single_stage.LEAST_NOISE, config.least_noise)
     # Bits are those of the z_0 that is decoded, so an evaluation has its noise.
@@ -221,7 +222,7 @@ def _single(config: configs.Single, made, nets) -> Stage1:
         single_stage.single,
         encode=nets.encode,
         denoise_latent=nets.denoise_labelled,
-        denoise_image=nets.denoise_told,
+        denoise_image=nets.denoise_with_latent_noise_level,
         least=least if nets.training else single_stage.Fixed(),
         prior_schedule=schedule,
         label_dropout=config.loss.label_dropout if nets.training else 0.0,
@@ -236,25 +237,25 @@ def _single(config: configs.Single, made, nets) -> Stage1:
 
 
 BUILDERS: dict[type, Callable[..., Stage1]] = {
-    configs.Joint: _joint,
-    configs.NormalPrior: _normal_prior,
-    configs.MseDecoder: _mse_decoder,
-    configs.LearnedVariance: _learned_variance,
-    configs.DetachedPrior: _detached_prior,
-    configs.KlAutoencoder: _kl_autoencoder,
-    configs.Single: _single,
+    configs.JointConfig: _joint,
+    configs.NormalPriorConfig: _normal_prior,
+    configs.MseDecoderConfig: _mse_decoder,
+    configs.LearnedVarianceConfig: _learned_variance,
+    configs.DetachedPriorConfig: _detached_prior,
+    configs.KlAutoencoderConfig: _kl_autoencoder,
+    configs.SingleStageConfig: _single,
 }
 
 
-def stage1(config: configs.Autoencoder, *, training: bool = False) -> Stage1:
+def stage1(config: configs.AutoencoderConfig, *, training: bool = False) -> Stage1:
     """A stage 1 from its settings, for evaluations or for training.
 
     Raises:
       ConfigError: settings that do not fit each other.
     """
-    if isinstance(config, configs.External):
+    if isinstance(config, configs.ExternalConfig):
         networks = kl_autoencoder.modules(config)
         return Stage1(networks, kl_autoencoder.codec(config, networks), objective=None)
-    assert isinstance(config, configs.Trained)
+    assert isinstance(config, configs.Stage1Config)
     made = modules(config)
     return BUILDERS[type(config)](config, made, Networks(made, training))

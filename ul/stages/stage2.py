@@ -19,9 +19,11 @@ from ul.stages.networks import Networks, modules
 from ul.stages.stage1 import stage1
 
 
-def base_module(config: configs.Base | configs.Pixels) -> ViT | UViT:
+def base_module(
+    config: configs.Stage2Config | configs.PixelDiffusionConfig,
+) -> ViT | UViT:
     """The network of stage 2."""
-    if isinstance(config, configs.Pixels):
+    if isinstance(config, configs.PixelDiffusionConfig):
         decoder = parts.network("decoder", UViT, config.decoder, config.dtype)
         parts.grid_of(decoder, config.data.image_shape)
         parts.check_factorised("decoder", decoder, config.data.image_shape)
@@ -38,15 +40,17 @@ def base_module(config: configs.Base | configs.Pixels) -> ViT | UViT:
     told = config.data.text != (0, 0)
     parts.check_factorised("base", made, config.latent_shape, told)
     image = config.data.image_shape
-    if config.given_frames and not (len(image) == 4 and config.given_frames < image[0]):
+    if config.context_frames and not (
+        len(image) == 4 and config.context_frames < image[0]
+    ):
         raise ConfigError(
-            f"given_frames is {config.given_frames}; it is of clips, fewer than their "
+            f"context_frames is {config.context_frames}; it is of clips, fewer than their "
             f"frames, and data.image_shape is {image}"
         )
     return made
 
 
-def init_base(config: configs.Base | configs.Pixels, key) -> dict:
+def init_base(config: configs.Stage2Config | configs.PixelDiffusionConfig, key) -> dict:
     """Parameters of the network of stage 2."""
     module = base_module(config)
     z = jnp.zeros((1, *latent_shape(config)), jnp.float32)
@@ -56,7 +60,7 @@ def init_base(config: configs.Base | configs.Pixels, key) -> dict:
         name: jnp.zeros((1, *field.shape), field.dtype)
         for name, field in conditions(config).items()
     }
-    if isinstance(config, configs.Pixels):
+    if isinstance(config, configs.PixelDiffusionConfig):
         condition = _label_grid(config, module, condition["label"])
     return module.init(keys, z, logsnr, **condition)["params"]
 
@@ -69,26 +73,28 @@ class Field(NamedTuple):
     null: int | float
 
 
-def conditions(config: configs.Generators) -> dict[str, Field]:
+def conditions(config: configs.GeneratorConfig) -> dict[str, Field]:
     """What a sample can be asked to be: with text or first frames, nothing else."""
     if config.data.text != (0, 0):
         return {
             "text": Field(config.data.text, jnp.float16, 0.0),
             "text_length": Field((), jnp.int32, 0),
         }
-    if isinstance(config, configs.Base) and config.given_frames:
-        return {"given": Field(config.latent_shape, jnp.float32, 0.0)}
+    if isinstance(config, configs.Stage2Config) and config.context_frames:
+        return {"context": Field(config.latent_shape, jnp.float32, 0.0)}
     return {"label": Field((), jnp.int32, config.data.num_classes)}
 
 
-def latent_shape(config: configs.Base | configs.Pixels) -> tuple[int, ...]:
+def latent_shape(
+    config: configs.Stage2Config | configs.PixelDiffusionConfig,
+) -> tuple[int, ...]:
     """The shape of what is diffused."""
-    if isinstance(config, configs.Pixels):
+    if isinstance(config, configs.PixelDiffusionConfig):
         return config.data.image_shape
     return config.latent_shape
 
 
-def _label_grid(config: configs.Pixels, module, label) -> dict:
+def _label_grid(config: configs.PixelDiffusionConfig, module, label) -> dict:
     """The label as z_0, where the UViT has its latents: one-hot on every cell of its grid."""
     grid = parts.grid_of(module, config.data.image_shape)
     classes = config.data.num_classes + 1
@@ -99,7 +105,7 @@ def _label_grid(config: configs.Pixels, module, label) -> dict:
 
 def _denoiser(config, training: bool) -> Callable:
     """denoise(params, z_t, logsnr, condition, key) -> z_hat."""
-    if isinstance(config, configs.Single):
+    if isinstance(config, configs.SingleStageConfig):
         labelled = Networks(modules(config), training).denoise_labelled
         return lambda params, *rest: labelled({"prior": params}, *rest)
     module = base_module(config)
@@ -115,13 +121,13 @@ def _denoiser(config, training: bool) -> Callable:
 
 
 def latent_sampler(
-    config: configs.Generators, *, training: bool = False
+    config: configs.GeneratorConfig, *, training: bool = False
 ) -> LatentSampler:
     """The base model with its sampler, for evaluations or for training."""
     low, high = config.guidance.logsnr_low, config.guidance.logsnr_high
     if low >= high:
         raise ConfigError(f"guidance.logsnr_low {low} must be below logsnr_high {high}")
-    if isinstance(config, configs.Single):
+    if isinstance(config, configs.SingleStageConfig):
         where, shape = "prior_schedule", modules(config).latent_shape
     else:
         where, shape = "schedule", latent_shape(config)
@@ -157,7 +163,7 @@ def base_rate(made: LatentSampler):
     )
 
 
-def pixel_codec(config: configs.Pixels) -> Codec:
+def pixel_codec(config: configs.PixelDiffusionConfig) -> Codec:
     """Pixels as their own latents: what stage 2 needs below it, without parameters."""
     return Codec(
         encoder=lambda params, x: x,
@@ -171,7 +177,9 @@ def pixel_codec(config: configs.Pixels) -> Codec:
     )
 
 
-def check_stage1(config: configs.Base, below: configs.Autoencoder) -> None:
+def check_stage1(
+    config: configs.Stage2Config, below: configs.AutoencoderConfig
+) -> None:
     """Stage 2 takes what stage 1 gives: latents, images, the least noise.
 
     Raises:

@@ -17,7 +17,7 @@ from ul.stages import registry
 
 NAME = re.compile(r"[a-z0-9]([-_.a-z0-9]{0,98}[a-z0-9])?")
 # What another machine or a later look may want otherwise: no result depends on it.
-FREE_KEYS = ("log", "look", "checkpoint", "mesh", "watchdog", "data.threads")
+FREE_KEYS = ("log", "validation", "checkpoint", "mesh", "watchdog", "data.threads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,19 +143,19 @@ def _stage(
         if below:
             first = config.parse(below.resolved)
             resolved["stage1"]["workdir"] = below.workdir
-            assert isinstance(first, config.Trained)
+            assert isinstance(first, config.Stage1Config)
             shape = registry.modules(first).latent_shape
             if "latent_shape" not in overrides and resolved["latent_shape"] != shape:
                 overrides = overrides | {"latent_shape": list(shape)}
                 resolved["latent_shape"] = shape
         parsed = config.parse(registry.plain(resolved))
         if below:
-            assert isinstance(parsed, config.Base)
-            assert isinstance(first, config.Trained)
+            assert isinstance(parsed, config.Stage2Config)
+            assert isinstance(first, config.Stage1Config)
             registry.check_stage1(parsed, first)
-        elif isinstance(parsed, config.Trained):
+        elif isinstance(parsed, config.Stage1Config):
             registry.stage1(parsed)
-        if isinstance(parsed, config.Generators):
+        if isinstance(parsed, config.GeneratorConfig):
             registry.latent_sampler(parsed)
     except ConfigError as e:
         raise ConfigError(f"{where}: {e}") from e

@@ -53,21 +53,21 @@ class Run(Update):
 
     batches(start, stop) -> this process's rows of host batches.
     prepare(global batch, step) -> objective's.
-    look(params, check) -> (scalars, pictures), what to log and draw every `look_every`;
+    validate(params, check) -> (scalars, pictures), what to log and draw every `validate_every`;
     it calls `check()` between its parts.
     data: a digest of the examples that training gets.
     """
 
     batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
     prepare: Callable[[dict, int], dict]
-    look: Callable[..., tuple[dict[str, float], dict[str, np.ndarray]]]
+    validate: Callable[..., tuple[dict[str, float], dict[str, np.ndarray]]]
     data: str
     steps: int
     batch_size: int
     pixels: int
     rate_floor_bpp: float
     log_every: int
-    look_every: int
+    validate_every: int
     save_every: int
     save_minutes: float
 
@@ -264,8 +264,8 @@ def train(
             checkpoints.poll()
             profile.after(step, state)
             stop = asked.stop
-            if not stop and (step % run.look_every == 0 or step == run.steps):
-                stop = look(run, state, saver, ballot, step)
+            if not stop and (step % run.validate_every == 0 or step == run.steps):
+                stop = validate(run, state, saver, ballot, step)
             if asked.save or step % run.save_every == 0:
                 saver.save(step, state)
             if stop and step < run.steps:
@@ -335,7 +335,7 @@ def count_updates(state: states.State, step: int) -> None:
         )
 
 
-def look(run: Run, state: states.State, saver: Saver, ballot: Ballot, step) -> bool:
+def validate(run: Run, state: states.State, saver: Saver, ballot: Ballot, step) -> bool:
     """Log and draw what the first EMA weights give; True if a stop broke it off."""
     lines, weights = saver.lines, state.ema[str(run.decays[0])]
     lines.flush()
@@ -343,7 +343,7 @@ def look(run: Run, state: states.State, saver: Saver, ballot: Ballot, step) -> b
     log.info("looking at step %d", step)
     try:
         with ballot.guard.phase("evaluation"):
-            scalars, pictures = run.look(weights, ballot.check)
+            scalars, pictures = run.validate(weights, ballot.check)
     except Interrupted:
         return True
     finally:

@@ -14,7 +14,7 @@ SHAPE = (8, 8, 3)
 
 @pytest.fixture(scope="module")
 def held_out():
-    return colored_digits.captioned_digits("eval", SHAPE)
+    return colored_digits.colored_digits("eval", SHAPE)
 
 
 def test_every_digit_comes_once_in_every_colour(held_out):
@@ -67,8 +67,8 @@ GOLDEN = (0.02390662, 0.25159833)
 
 
 def test_training_and_held_out_captions_are_drawn_apart(held_out):
-    train = colored_digits.captioned_digits("train", SHAPE)
-    again = colored_digits.captioned_digits("train", SHAPE)
+    train = colored_digits.colored_digits("train", SHAPE)
+    again = colored_digits.colored_digits("train", SHAPE)
     said = [train.caption(i).split() for i in range(100)]
     assert said == [again.caption(i).split() for i in range(100)]
     lengths = [len(s) for s in said]
@@ -81,4 +81,4 @@ def test_what_cannot_be_said_is_refused():
     with pytest.raises(ConfigError, match="13 words; at most 12"):
         colored_digits.embedded("red " * 13)
     with pytest.raises(DataError, match=r"\[8, 8, 1\]; set it to \[8, 8, 3\]"):
-        colored_digits.captioned_digits("train", (8, 8, 1))
+        colored_digits.colored_digits("train", (8, 8, 1))

@@ -10,7 +10,7 @@ import pytest
 from tests.system.slurm.conftest import free_ports, wait_until
 
 ROOT = Path(__file__).parents[3]
-QUIET = ["--config.log.tensorboard=false", "--config.look.every=1000"]
+QUIET = ["--config.log.tensorboard=false", "--config.validation.every=1000"]
 STEPS, EVERY = 200, 50
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 pytestmark = pytest.mark.slurm
@@ -112,7 +112,7 @@ def get_sweep():
         sweeps.grid("loss.factor", (1.5, 2.0, 2.5)),
         stage1="experiments/digits.py:smoke",
         stage2="experiments/digits.py:smoke2",
-        fixed={"both:log.tensorboard": False, "both:look.every": 1000},
+        fixed={"both:log.tensorboard": False, "both:validation.every": 1000},
     )
 """
 

@@ -84,7 +84,7 @@ def embedded(caption: str) -> Example:
     return {"text": text, "text_length": np.int32(len(words))}
 
 
-class CaptionedDigits:
+class ColoredDigits:
     """Every digit of a split in every colour, each time with one of the templates.
 
     Item i is digit i mod N of the N in the split; the first N have all colours in turn.
@@ -126,11 +126,11 @@ class CaptionedDigits:
         return self.picture(int(i)) | self.told(int(i))
 
 
-def captioned_digits(split: str, shape: Shape) -> CaptionedDigits:
+def colored_digits(split: str, shape: Shape) -> ColoredDigits:
     """scikit-learn's digits, 8x8, in six colours on black, with captions."""
     if shape != (8, 8, 3):
         raise DataError(
             f"captioned digits are 8x8, RGB, but data.image_shape is {list(shape)}; set it "
             "to [8, 8, 3]"
         )
-    return CaptionedDigits(split)
+    return ColoredDigits(split)

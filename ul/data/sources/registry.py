@@ -15,7 +15,7 @@ from ul.data.sources import (
 SOURCES: dict[str, Callable[..., Any]] = {
     "digits": basic.digits,
     "gaussian": basic.gaussian,
-    "captioned_digits": colored_digits.captioned_digits,
+    "colored_digits": colored_digits.colored_digits,
     "photos": basic.photos,
     "folder": basic.folder,
     "imported": imported_images.items,

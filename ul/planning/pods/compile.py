@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from ul.config import Common
+from ul.config import TrainConfig
 from ul.config.schema import MeshAxes
 from ul.core import trees
 from ul.planning.pods import chips, collectives, hlo, model_flops, traffic
@@ -47,7 +47,7 @@ class Plan:
     timed. *_flops: of the whole step. least: bytes that a chip must send, by kind.
     """
 
-    config: Common
+    config: TrainConfig
     topology: Topology
     parameters: int
     model_flops: int
@@ -77,7 +77,7 @@ class Plan:
         return self.config.batch_size / self.estimate.step
 
 
-def on_axes(config: Common, data: int, fsdp: int, devices: int) -> Common:
+def on_axes(config: TrainConfig, data: int, fsdp: int, devices: int) -> TrainConfig:
     """The config on a mesh of so many devices, -1 resolved."""
     if data == -1 and fsdp > 0:
         data = devices // fsdp
@@ -86,7 +86,7 @@ def on_axes(config: Common, data: int, fsdp: int, devices: int) -> Common:
     return dataclasses.replace(config, mesh=MeshAxes(data, fsdp))
 
 
-def plan(config: Common, topology: Topology) -> Plan:
+def plan(config: TrainConfig, topology: Topology) -> Plan:
     """Lower, compile and weigh one step; what does not fit is a plan without program.
 
     Raises:

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from ul.config import Common, DetachedPrior, Trained
+from ul.config import DetachedPriorConfig, Stage1Config, TrainConfig
 from ul.core import mesh as meshes
 from ul.models.vit import ViT
 from ul.planning.pods import closed_form, jaxpr_flops
@@ -17,7 +17,7 @@ from ul.train import step
 NETWORKS = ("encoder", "prior", "decoder", "base")
 
 
-def with_remat(config: Common, policy: str) -> Common:
+def with_remat(config: TrainConfig, policy: str) -> TrainConfig:
     """Every network of the config under one remat policy."""
     return dataclasses.replace(
         config,
@@ -29,7 +29,7 @@ def with_remat(config: Common, policy: str) -> Common:
     )
 
 
-def traced(config: Common) -> int:
+def traced(config: TrainConfig) -> int:
     """FLOPs of the gradient over one global batch, by its jaxpr, as the config says.
 
     With what remat computes again; attention as plain products on any device.
@@ -49,18 +49,18 @@ def traced(config: Common) -> int:
     return jaxpr_flops.of(gradients, jax.eval_shape(update.init), batch)
 
 
-def model(config: Common) -> int:
+def model(config: TrainConfig) -> int:
     """FLOPs of the gradient over one global batch, nothing computed twice."""
     return traced(with_remat(config, "none"))
 
 
-def networks(config: Common) -> dict[str, Count]:
+def networks(config: TrainConfig) -> dict[str, Count]:
     """One image's FLOPs in each network, from the settings alone."""
-    if isinstance(config, Trained):
+    if isinstance(config, Stage1Config):
         made, shape = registry.modules(config), config.data.image_shape
         found = {"encoder": closed_form.encoder(made.encoder, shape)}
         if made.prior is not None:
-            detached = isinstance(config, DetachedPrior)
+            detached = isinstance(config, DetachedPriorConfig)
             found["prior"] = closed_form.vit(
                 made.prior, made.latent_shape, on_data=detached
             )
@@ -69,24 +69,26 @@ def networks(config: Common) -> dict[str, Count]:
         return found
     module, shape = base_module(config), registry.latent_shape(config)  # type: ignore[arg-type]
     if isinstance(module, ViT):
-        sees = shape[-1] if "given" in registry.conditions(config) else 0  # type: ignore[arg-type]
+        sees = shape[-1] if "context" in registry.conditions(config) else 0  # type: ignore[arg-type]
         text = config.data.text
         return {"base": closed_form.vit(module, shape, True, text, sees)}
     sees = config.data.num_classes + 1
     return {"decoder": closed_form.uvit(module, shape, sees, on_data=True)}
 
 
-def closed(config: Common) -> Count:
+def closed(config: TrainConfig) -> Count:
     """One image's FLOPs in all of them."""
     return sum(networks(config).values(), Count(0))
 
 
-def parameters(config: Common) -> dict[str, int]:
+def parameters(config: TrainConfig) -> dict[str, int]:
     """Of each network."""
     nowhere = meshes.make(1, 1, jax.devices()[:1])
     made = jax.eval_shape(assemble.update(registry.portable(config), nowhere).init)
     parts = (
-        made if isinstance(config, Trained) else {next(iter(networks(config))): made}
+        made
+        if isinstance(config, Stage1Config)
+        else {next(iter(networks(config))): made}
     )
     return {
         name: sum(leaf.size for leaf in jax.tree.leaves(part))

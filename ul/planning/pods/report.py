@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ul.config import Trained
+from ul.config import Stage1Config
 from ul.planning.pods import chips, collectives, model_flops
 from ul.planning.pods.compile import GIB, Plan
 
@@ -33,7 +33,7 @@ def _size(plan: Plan) -> list[list[str]]:
     mesh, batch = plan.config.mesh, plan.config.batch_size
     chip = plan.topology.chip.name if plan.topology.chip else "virtual CPU device"
     step = "a step"
-    if not isinstance(plan.config, Trained):
+    if not isinstance(plan.config, Stage1Config):
         step = "a step on latents; encoding them is not in it"
     if plan.topology.options:  # a GPU's
         step += "; XLA's attention, which holds what cuDNN's does not"

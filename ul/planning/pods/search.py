@@ -5,7 +5,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Sequence
 
-from ul.config import Common
+from ul.config import TrainConfig
 from ul.core.errors import ConfigError
 from ul.models.remat import POLICIES
 from ul.planning.pods import model_flops, report
@@ -15,17 +15,17 @@ from ul.planning.pods.topology import Topology
 Axes = tuple[int, int]
 
 
-def single(config: Common, topology: Topology, axes: Axes) -> Plan:
+def single(config: TrainConfig, topology: Topology, axes: Axes) -> Plan:
     return plan(on_axes(config, *axes, len(topology.devices)), topology)
 
 
 def candidates(
-    config: Common,
+    config: TrainConfig,
     chips: int,
     meshes: Iterable[Axes],
     remats: Iterable[str],
     batches: Sequence[int],
-) -> list[Common]:
+) -> list[TrainConfig]:
     """Configs to try; without `batches` half, once and twice the config's own.
 
     Raises:
@@ -46,7 +46,7 @@ def candidates(
 
 
 def best(
-    config: Common,
+    config: TrainConfig,
     topology: Topology,
     meshes: Iterable[Axes],
     remats: Iterable[str],
@@ -71,7 +71,7 @@ def best(
     return "\n".join(lines)
 
 
-def overrides(config: Common) -> list[str]:
+def overrides(config: TrainConfig) -> list[str]:
     """What to paste behind a train command, a line each."""
     return [
         f"  --config.batch_size={config.batch_size}",

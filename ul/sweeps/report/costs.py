@@ -1,6 +1,6 @@
 """What training costs: a trial's so far, a config's per image, and the published."""
 
-from ul.config import Common
+from ul.config import TrainConfig
 from ul.core.errors import UserError
 from ul.planning.pods import model_flops
 from ul.planning.pods.report import table
@@ -39,7 +39,7 @@ def _flops(stage: Stage, steps: int) -> float | None:
         return None
 
 
-def per_image(config: Common) -> str:
+def per_image(config: TrainConfig) -> str:
     """Markdown: what one image costs in each network of a config, in both conventions."""
     found, sizes = model_flops.networks(config), model_flops.parameters(config)
     whole = sum(found.values(), model_flops.Count(0))

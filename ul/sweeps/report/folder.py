@@ -140,7 +140,7 @@ def _stage(root: epath.Path, label: str, place: str, overrides: dict) -> Stage:
     try:
         saved = workdir.load_config(where)
         if not isinstance(saved["config"], dict) or not isinstance(
-            saved["facts"], dict
+            saved["provenance"], dict
         ):
             raise ConfigError(f"{where}/config.json has no config")
     except (ConfigError, TypeError) as e:
@@ -160,7 +160,7 @@ def _stage(root: epath.Path, label: str, place: str, overrides: dict) -> Stage:
         stage,
         config=saved["config"],
         parsed=parsed,
-        facts=saved["facts"],
+        provenance=saved["provenance"],
         code=str(saved.get("code", "")),
         trained=trained,
         records=tuple(records),
@@ -222,7 +222,7 @@ def _found(root: epath.Path, name: str) -> list[Trial]:
     stages = {place: _stage(root, place, place, {}) for place in _run_dirs(root)}
     below: dict[str, str] = {}
     for place, stage in stages.items():
-        if isinstance(stage.parsed, config.Base):
+        if isinstance(stage.parsed, config.Stage2Config):
             one = _stage1_of(root, place, stage, stages)
             below |= {place: one} if one else {}
     chains = [
@@ -246,7 +246,7 @@ def _found(root: epath.Path, name: str) -> list[Trial]:
 def _stage1_of(root, place: str, stage: Stage, stages) -> str | None:
     """The run in this folder that a stage 2 stands on: by its whole path, or, if the
     folder was moved, by the end of it."""
-    assert isinstance(stage.parsed, config.Base)
+    assert isinstance(stage.parsed, config.Stage2Config)
     wanted = os.path.normpath(stage.parsed.stage1.workdir or "")
     others = [p for p in stages if p != place]
     exact = [p for p in others if os.path.abspath(root / p) == os.path.abspath(wanted)]

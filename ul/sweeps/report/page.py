@@ -62,8 +62,8 @@ def _head(report: Report, made: str) -> str:
         for r in records
     )
     mesh = _several(
-        f"{s.facts.get('devices', 'unknown devices')}, mesh {_axes(s.facts.get('mesh'))}"
-        for s in stages
+        f"{p.get('devices', 'unknown devices')}, mesh {_axes(p.get('mesh'))}"
+        for p in (s.provenance for s in stages)
     )
     facts = {
         "sweep": report.sweep.title

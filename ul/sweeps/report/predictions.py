@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ul.config import Joint
+from ul.config import JointConfig
 from ul.core.errors import UserError
 from ul.planning import bitrate
 from ul.planning.spectrum import Spectrum
@@ -24,10 +24,10 @@ def predict(
 
     A data set is read once.
     """
-    groups: dict[str, list[tuple[str, Joint]]] = {}
+    groups: dict[str, list[tuple[str, JointConfig]]] = {}
     for trial in trials:
         for stage in trial.stages:
-            if type(stage.parsed) is Joint and stage.config is not None:
+            if type(stage.parsed) is JointConfig and stage.config is not None:
                 key = json.dumps(stage.config["data"], sort_keys=True)
                 groups.setdefault(key, []).append((trial.name, stage.parsed))
     found: dict[str, Prediction] = {}

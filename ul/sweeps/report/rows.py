@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ul.config import Base, Common, Pixels
+from ul.config import PixelDiffusionConfig, Stage2Config, TrainConfig
 
 DONE, PARTIAL, FAILED, MISSING = "done", "partial", "failed", "missing"
 RECONSTRUCTION, GENERATION = "reconstruction", "generation"
@@ -36,8 +36,8 @@ class Stage:
     workdir: str
     overrides: Mapping[str, Any]
     config: Mapping[str, Any] | None = None
-    parsed: Common | None = None
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    parsed: TrainConfig | None = None
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     code: str = ""
     trained: int = 0
     records: tuple[Record, ...] = ()
@@ -47,7 +47,7 @@ class Stage:
     @property
     def on_latents(self) -> bool:
         """It counts as stage 2: a generator that is no autoencoder."""
-        return isinstance(self.parsed, Base | Pixels)
+        return isinstance(self.parsed, Stage2Config | PixelDiffusionConfig)
 
     @property
     def steps(self) -> int | None:

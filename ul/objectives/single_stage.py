@@ -13,7 +13,7 @@ from ul.core import arrays, trees
 from ul.diffusion.schedules import Linear
 from ul.objectives import conditions
 from ul.objectives.conditions import Null
-from ul.objectives.joint import decoder_nats, least_noise, prior_nats, ramp_at
+from ul.objectives.joint import add_encoder_noise, decoder_nats, prior_nats, ramp_at
 from ul.objectives.noise import Draws
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
@@ -86,7 +86,7 @@ def single(
     # [B]: every example its own.
     own = Linear(logsnr_0, prior_schedule.logsnr_min)  # type: ignore[arg-type]
     nats = prior_nats(z_hat, z_prior, draws, own)
-    z_0 = least_noise(z_clean, draws, logsnr_0)
+    z_0 = add_encoder_noise(z_clean, draws, logsnr_0)
 
     def x_hat(x_t, logsnr):
         return denoise_image(params, x_t, logsnr, z_0, logsnr_0, draws.dropout())
