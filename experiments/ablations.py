@@ -70,7 +70,11 @@ def _learned_variance(c) -> None:
 
 def _detached_prior(c) -> None:
     """A: fewer channels, as the paper has 8 of 32, for the KL alone limits the bits."""
-    loss = dict(factor=2.0, bias=4.0, kl_weight=0.1, rate_floor_bpp=0.05)
+    loss = dict(
+        weighting=dict(kind="sigmoid", factor=2.0, bias=4.0),
+        kl_weight=0.1,
+        rate_floor_bpp=0.05,
+    )
     _replace(c, "detached_prior", ("loss",), loss=loss)
     c.encoder.latent_channels = 2
 

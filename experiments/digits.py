@@ -44,20 +44,35 @@ def _stage1() -> ml_collections.ConfigDict:
     c.steps, c.batch_size = 2000, 64
     c.data = _data()
     c.encoder = dict(
-        patch=1, channels=(32, 64), blocks=(2, 3), latent_channels=4, remat="none"
+        kind="resnet",
+        patch=1,
+        channels=(32, 64),
+        blocks=(2, 3),
+        latent_channels=4,
+        remat="none",
     )
-    c.prior = dict(widths=(96,), depths=(3,)) | common.transformer(32)
+    c.prior = dict(kind="vit", widths=(96,), depths=(3,)) | common.transformer(32)
     c.decoder = dict(
-        patch=1, channels=(32,), blocks=1, width=96, depth=3, latent_at_input=False
+        kind="uvit",
+        patch=1,
+        channels=(32,),
+        blocks=1,
+        width=96,
+        depth=3,
+        latent_at_input=False,
     ) | common.transformer(32)
     c.prior_schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
-    c.loss = dict(factor=2.0, bias=4.0, ramp_steps=800, rate_floor_bpp=0.05)
+    c.loss = dict(
+        weighting=dict(kind="sigmoid", factor=2.0, bias=4.0),
+        ramp_steps=800,
+        rate_floor_bpp=0.05,
+    )
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
-    c.sampling = dict(method="ancestral", num_steps=50)
+    c.sampling = dict(kind="ancestral", num_steps=50)
     c.validation = dict(every=500, num_images=10, num_examples=360)
     c.eval = dict(batch_size=256, num_examples=360, num_draws=16)
     return c
@@ -68,13 +83,13 @@ def _stage2() -> ml_collections.ConfigDict:
     c.steps, c.batch_size = 2500, 64
     c.data = _data()
     common.on_latents(c, (4, 4, 4))
-    c.base = dict(widths=(128,), depths=(4,)) | common.transformer(32)
+    c.base = dict(kind="vit", widths=(128,), depths=(4,)) | common.transformer(32)
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
-    c.loss = dict(bias=1.0, label_dropout=0.1)
+    c.loss = dict(weighting=dict(kind="sigmoid", bias=1.0), label_dropout=0.1)
     c.guidance = dict(logsnr_low=-10.0, logsnr_high=5.0)
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
-    c.sampling = dict(method="ddim", num_steps=50)
+    c.sampling = dict(kind="ddim", num_steps=50)
     c.validation = dict(every=500, num_images=20, num_examples=360)
     c.eval = dict(batch_size=256, num_examples=360, num_draws=16)
     return c

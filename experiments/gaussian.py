@@ -31,20 +31,35 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     )
     # One token: every network is a perceptron on all pixels or latents at once.
     c.encoder = dict(
-        patch=4, channels=(128,), blocks=(2,), latent_channels=16, remat="none"
+        kind="resnet",
+        patch=4,
+        channels=(128,),
+        blocks=(2,),
+        latent_channels=16,
+        remat="none",
     )
-    c.prior = dict(widths=(128,), depths=(2,)) | common.transformer(64)
+    c.prior = dict(kind="vit", widths=(128,), depths=(2,)) | common.transformer(64)
     c.decoder = dict(
-        patch=4, channels=(), blocks=1, width=128, depth=3, latent_at_input=False
+        kind="uvit",
+        patch=4,
+        channels=(),
+        blocks=1,
+        width=128,
+        depth=3,
+        latent_at_input=False,
     ) | common.transformer(64)
     c.prior_schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
-    c.loss = dict(factor=2.0, bias=4.0, ramp_steps=400, rate_floor_bpp=0.05)
+    c.loss = dict(
+        weighting=dict(kind="sigmoid", factor=2.0, bias=4.0),
+        ramp_steps=400,
+        rate_floor_bpp=0.05,
+    )
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
-    c.sampling = dict(method="ancestral", num_steps=250)
+    c.sampling = dict(kind="ancestral", num_steps=250)
     c.validation = dict(every=2500, num_images=16, num_examples=512)
     c.eval = dict(batch_size=512, num_examples=2048, num_draws=8)
     if arg == "smoke":

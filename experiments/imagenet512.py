@@ -75,14 +75,18 @@ def _stage1() -> ml_collections.ConfigDict:
     c = _common("joint")
     c.steps, c.batch_size = 500_000, 512
     c.encoder = dict(
+        kind="resnet",
         patch=2,
         channels=(128, 256, 512, 512),
         blocks=(2, 2, 2, 3),
         latent_channels=32,
         remat="full",
     )
-    c.prior = dict(widths=(1024,), depths=(8,)) | large.transformer(0.0, "full")
+    c.prior = dict(kind="vit", widths=(1024,), depths=(8,)) | large.transformer(
+        0.0, "full"
+    )
     c.decoder = dict(
+        kind="uvit",
         patch=2,
         channels=(128, 256, 512),
         blocks=2,
@@ -94,8 +98,12 @@ def _stage1() -> ml_collections.ConfigDict:
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
-    c.loss = dict(factor=1.5, bias=0.0, ramp_steps=0, rate_floor_bpp=0.005)
-    c.sampling = dict(method="ddim", num_steps=64)
+    c.loss = dict(
+        weighting=dict(kind="sigmoid", factor=1.5, bias=0.0),
+        ramp_steps=0,
+        rate_floor_bpp=0.005,
+    )
+    c.sampling = dict(kind="ddim", num_steps=64)
     c.validation = dict(every=10_000, num_images=16, num_examples=1024)
     return c
 
@@ -104,10 +112,12 @@ def _stage2() -> ml_collections.ConfigDict:
     c = _common("base")
     c.steps, c.batch_size = 500_000, 2048
     common.on_latents(c, (32, 32, 32))
-    c.base = dict(widths=(512, 1024), depths=(6, 16)) | large.transformer(0.1, "dots")
+    c.base = dict(kind="vit", widths=(512, 1024), depths=(6, 16)) | large.transformer(
+        0.1, "dots"
+    )
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
-    c.loss = dict(bias=0.0, label_dropout=0.1)
+    c.loss = dict(weighting=dict(kind="sigmoid", bias=0.0), label_dropout=0.1)
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
-    c.sampling = dict(method="dpmpp_2m", num_steps=32)
+    c.sampling = dict(kind="dpmpp_2m", num_steps=32)
     c.validation = dict(every=10_000, num_images=32, num_examples=1024)
     return c

@@ -44,7 +44,7 @@ def _data() -> dict:
 
 
 def _transformer() -> dict:
-    return common.transformer(32) | dict(factorised=True)
+    return common.transformer(32) | dict(factorized=True)
 
 
 def _stage1() -> ml_collections.ConfigDict:
@@ -56,12 +56,23 @@ def _stage1() -> ml_collections.ConfigDict:
     c.steps, c.batch_size = 2400, 32
     c.data = _data()
     c.encoder = dict(
-        patch=2, channels=(32, 64), blocks=(1, 2), latent_channels=8, remat="none"
+        kind="resnet",
+        patch=2,
+        channels=(32, 64),
+        blocks=(1, 2),
+        latent_channels=8,
+        remat="none",
     )
-    c.prior = dict(widths=(128,), depths=(2,)) | _transformer()
+    c.prior = dict(kind="vit", widths=(128,), depths=(2,)) | _transformer()
     c.decoder = (
         dict(
-            patch=2, channels=(32,), blocks=1, width=128, depth=3, latent_at_input=True
+            kind="uvit",
+            patch=2,
+            channels=(32,),
+            blocks=1,
+            width=128,
+            depth=3,
+            latent_at_input=True,
         )
         | _transformer()
     )
@@ -69,10 +80,14 @@ def _stage1() -> ml_collections.ConfigDict:
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
-    c.loss = dict(factor=4.0, bias=5.0, ramp_steps=1600, rate_floor_bpp=0.01)
+    c.loss = dict(
+        weighting=dict(kind="sigmoid", factor=4.0, bias=5.0),
+        ramp_steps=1600,
+        rate_floor_bpp=0.01,
+    )
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.998,)
-    c.sampling = dict(method="ancestral", num_steps=30)
+    c.sampling = dict(kind="ancestral", num_steps=30)
     c.validation = dict(every=500, num_images=8, num_examples=64)
     c.eval = dict(batch_size=64, num_examples=256, num_draws=4)
     return c
@@ -86,13 +101,13 @@ def _stage2() -> ml_collections.ConfigDict:
     c.data = _data()
     common.on_latents(c, (4, 4, 4, 8))
     c.context_frames = 5
-    c.base = dict(widths=(128, 192), depths=(0, 6)) | common.transformer(32)
+    c.base = dict(kind="vit", widths=(128, 192), depths=(0, 6)) | common.transformer(32)
     c.schedule = dict(kind="cosine", logsnr_max=5.0, logsnr_min=-10.0, shift=-1.0)
-    c.loss = dict(bias=-3.0, label_dropout=0.1)
+    c.loss = dict(weighting=dict(kind="sigmoid", bias=-3.0), label_dropout=0.1)
     c.guidance = dict(logsnr_low=-10.0, logsnr_high=5.0)
     c.optimizer = common.optimizer(lr=2e-3, warmup=100)
     c.ema = (0.999,)
-    c.sampling = dict(method="ddim", num_steps=30)
+    c.sampling = dict(kind="ddim", num_steps=30)
     c.validation = dict(every=4000, num_images=8, num_examples=64)
     c.eval = dict(batch_size=64, num_examples=256, num_draws=4)
     return c

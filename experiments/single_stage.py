@@ -29,11 +29,11 @@ def get_config(arg: str = "random_noise") -> ml_collections.ConfigDict:
     return c.lock()
 
 
-def _single(c: ml_collections.ConfigDict, least_noise: dict, bias: float) -> None:
+def _single(c: ml_collections.ConfigDict, max_logsnr: dict, bias: float) -> None:
     """The prior has the base model's size and labels."""
-    c.stage = "single"
-    c.least_noise = least_noise
-    c.loss.update(bias=bias, label_dropout=0.1)
+    c.stage = "single_stage"
+    c.max_logsnr = max_logsnr
+    c.loss.weighting.bias, c.loss.label_dropout = bias, 0.1
     c.guidance = dict(logsnr_low=-10.0, logsnr_high=5.0)
     c.prior.widths, c.prior.depths = (128,), (4,)
 
@@ -41,7 +41,7 @@ def _single(c: ml_collections.ConfigDict, least_noise: dict, bias: float) -> Non
 def _pixels(c: ml_collections.ConfigDict) -> None:
     for name in ("encoder", "prior", "prior_schedule", "decoder_schedule", "loss"):
         del c[name]
-    c.stage = "pixels"
+    c.stage = "pixel_diffusion"
     c.schedule = dict(kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0)
-    c.loss = dict(bias=3.0, label_dropout=0.1)
+    c.loss = dict(weighting=dict(kind="sigmoid", bias=3.0), label_dropout=0.1)
     c.guidance = dict(logsnr_low=-12.0, logsnr_high=12.0)

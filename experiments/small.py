@@ -13,21 +13,36 @@ def stage1(size: int, data: dict) -> ml_collections.ConfigDict:
     # On a CPU as dear beside stage 2's base as the paper's beside its own: about 1.6 times
     # a forward pass of it.
     c.encoder = dict(
-        patch=2, channels=(80, 160), blocks=(2, 3), latent_channels=8, remat="none"
+        kind="resnet",
+        patch=2,
+        channels=(80, 160),
+        blocks=(2, 3),
+        latent_channels=8,
+        remat="none",
     )
-    c.prior = dict(widths=(128,), depths=(4,)) | common.transformer(64)
+    c.prior = dict(kind="vit", widths=(128,), depths=(4,)) | common.transformer(64)
     c.decoder = dict(
-        patch=2, channels=(64,), blocks=1, width=128, depth=4, latent_at_input=True
+        kind="uvit",
+        patch=2,
+        channels=(64,),
+        blocks=1,
+        width=128,
+        depth=4,
+        latent_at_input=True,
     ) | common.transformer(64)
     c.prior_schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
-    c.loss = dict(factor=1.7, bias=3.0, ramp_steps=600, rate_floor_bpp=0.02)
+    c.loss = dict(
+        weighting=dict(kind="sigmoid", factor=1.7, bias=3.0),
+        ramp_steps=600,
+        rate_floor_bpp=0.02,
+    )
     c.optimizer = common.optimizer(lr=1e-3, warmup=200)
     c.ema = (0.999, 0.9995)
     c.checkpoint.keep_every, c.checkpoint.keep_minutes = 2000, 60.0
-    c.sampling = dict(method="ddim", num_steps=50)
+    c.sampling = dict(kind="ddim", num_steps=50)
     c.validation = dict(every=500, num_images=8, num_examples=256)
     c.eval = dict(batch_size=128, num_examples=512, num_draws=4)
     return c
@@ -39,14 +54,14 @@ def stage2(size: int, data: dict) -> ml_collections.ConfigDict:
     c.steps, c.batch_size = (2000, 32) if size < 64 else (20_000, 128)
     c.data = data
     common.on_latents(c, (size // 4, size // 4, 8))
-    c.base = dict(widths=(64, 128), depths=(4, 6)) | common.transformer(64)
+    c.base = dict(kind="vit", widths=(64, 128), depths=(4, 6)) | common.transformer(64)
     c.base.update(dropout=0.1)
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
-    c.loss = dict(bias=1.0, label_dropout=0.1)
+    c.loss = dict(weighting=dict(kind="sigmoid", bias=1.0), label_dropout=0.1)
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
     c.optimizer = common.optimizer(lr=1e-3, warmup=200)
     c.ema = (0.999, 0.9995)
-    c.sampling = dict(method="dpmpp_2m", num_steps=25)
+    c.sampling = dict(kind="dpmpp_2m", num_steps=25)
     c.validation = dict(every=500, num_images=16, num_examples=256)
     c.eval = dict(batch_size=128, num_examples=512, num_draws=4)
     return c

@@ -41,7 +41,7 @@ BREAKS = (
         "ul/models/attention.py",
         "a = a[:, :, half:].reshape(apart).swapaxes(1, 2)",
         "a = a[:, :, half:].reshape(apart)",
-        "tests/system/test_clips.py::test_factorised_attention_is_within_frames_and_along_time",
+        "tests/system/test_clips.py::test_factorized_attention_is_within_frames_and_along_time",
     ),
     Break(
         "the frame after before the frame before",

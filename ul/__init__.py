@@ -1,12 +1,13 @@
 """Unified Latents in JAX.
 
 import ul
-ae = ul.load_autoencoder("runs/s1")
-z = ae.encode(images)            # uint8 [N, H, W, C] -> z_clean [N, h, w, c]
-images = ae.decode(z)
+autoencoder = ul.load_autoencoder("runs/s1")
+z = autoencoder.encode(images)           # uint8 [N, H, W, C] -> z_clean [N, h, w, c]
+images = autoencoder.decode(z)
 images = ul.load_generator("runs/s2").sample([3, 1, 4])
 """
 
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,13 +18,25 @@ if TYPE_CHECKING:
         load_generator,
     )
 
-__all__ = ["Autoencoder", "Generator", "load_autoencoder", "load_generator"]
+__all__ = [
+    "Autoencoder",
+    "Generator",
+    "__version__",
+    "load_autoencoder",
+    "load_generator",
+]
 
 
 def __getattr__(name: str):
-    """Import `ul.inference.api` when it is first asked for: `import ul` alone stays light."""
+    """Import the loaders when they are first used, so that `import ul` stays fast."""
+    if name == "__version__":
+        return metadata.version("unified-latents")
     if name in __all__:
         from ul.inference import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'ul' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

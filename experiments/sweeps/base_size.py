@@ -20,5 +20,5 @@ def get_sweep(arg: str = "photos") -> list[dict]:
     sizes = zipped(
         grid("stage2:base.widths", widths), grid("stage2:base.depths", depths)
     )
-    points = product(grid("loss.factor", (1.5, 2.0)), sizes)
+    points = product(grid("loss.weighting.factor", (1.5, 2.0)), sizes)
     return sweeps.trials(points, share_stage1=True, **configs)

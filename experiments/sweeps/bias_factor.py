@@ -9,7 +9,7 @@ from experiments.sweeps import bases, grid, product
 
 def get_sweep(arg: str = "photos") -> list[dict]:
     biases = (1.0, 2.0, 3.0) if arg == "photos" else (-1.0, 0.0, 1.0)
-    factors = grid("loss.factor", (1.5, 1.75, 2.0, 3.0, 4.0))
+    factors = grid("loss.weighting.factor", (1.5, 1.75, 2.0, 3.0, 4.0))
     return sweeps.trials(
-        product(grid("loss.bias", biases), factors), **bases.configs(arg)
+        product(grid("loss.weighting.bias", biases), factors), **bases.configs(arg)
     )

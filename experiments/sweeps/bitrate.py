@@ -13,5 +13,7 @@ from experiments.sweeps import bases, grid, product
 def get_sweep(arg: str = "photos") -> list[dict]:
     biases = (2.0, 3.0) if arg == "photos" else (0.0, 1.0)
     factors = (1.5, 1.7, 2.0, 2.5) if arg == "photos" else (1.3, 1.5, 1.7, 1.9)
-    points = product(grid("loss.bias", biases), grid("loss.factor", factors))
+    points = product(
+        grid("loss.weighting.bias", biases), grid("loss.weighting.factor", factors)
+    )
     return sweeps.trials(points, **bases.configs(arg))

@@ -8,5 +8,5 @@ from experiments.sweeps import bases
 
 
 def get_sweep(arg: str = "photos") -> list[dict]:
-    points = sweeps.grid("loss.factor", (1.3, 1.5, 1.7, 1.9, 2.1))
+    points = sweeps.grid("loss.weighting.factor", (1.3, 1.5, 1.7, 1.9, 2.1))
     return sweeps.trials(points, **bases.configs(arg))

@@ -4,39 +4,17 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
 from launch.lib import mistakes
-from ul import config
+from launch.lib.config_flag import define_config
 from ul.core import processes
 from ul.core.errors import ConfigError, Preempted, UserError
-from ul.stages import registry
 
+__all__ = ["define_config", "required", "run"]
 _TRACE = flags.DEFINE_bool("trace", False, "Show the whole trace of an error.")
-
-
-def define_config(
-    kind: type[config.RunConfig] = config.TrainConfig,
-) -> Callable[[], Any]:
-    """Defines --config; the result reads, resolves and validates it, one of a `kind`."""
-    holder = config_flags.DEFINE_config_file("config", None, "experiments/x.py:variant")
-
-    def read():
-        if holder.value is None:
-            raise ConfigError("--config is missing; give experiments/x.py:variant")
-        try:
-            chosen = registry.plain(
-                holder.value
-            )  # a file that failed says so only here
-        except OSError as e:
-            raise ConfigError(f"--config cannot be read: {mistakes.line(e)}") from e
-        return config.parse(chosen, kind)
-
-    return read
 
 
 def required(holder: flags.FlagHolder) -> str:

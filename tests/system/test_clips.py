@@ -77,7 +77,7 @@ def test_a_still_clips_middle_frame_is_each_frame_by_itself_without_time():
         np.testing.assert_allclose(clip[:, t], each, atol=1e-5)
 
 
-def test_factorised_attention_is_within_frames_and_along_time():
+def test_factorized_attention_is_within_frames_and_along_time():
     """Half of the heads each, against plain attention over those tokens alone."""
     frames, places, dim = 3, 4, 8
     x = normal(0, 2, frames * places, 4 * dim)
@@ -115,14 +115,14 @@ def test_settings_that_fit_no_clip_are_refused():
         with pytest.raises(ConfigError, match=message):
             registry.modules(changed)
     of_images = untrained.parsed("digits", "stage1")
-    factorised = of_images.decoder | {"factorised": True, "width": 64}
+    factorized = of_images.decoder | {"factorized": True, "width": 64}
     with pytest.raises(
-        ConfigError, match="decoder.factorised is of clips .*images, 8x8"
+        ConfigError, match="decoder.factorized is of clips .*images, 8x8"
     ):
-        registry.modules(dataclasses.replace(of_images, decoder=factorised))
+        registry.modules(dataclasses.replace(of_images, decoder=factorized))
     told = untrained.parsed("captions", "stage2")
-    wide = told.base | {"factorised": True, "widths": (128,)}
-    with pytest.raises(ConfigError, match="base.factorised is of clips"):
+    wide = told.base | {"factorized": True, "widths": (128,)}
+    with pytest.raises(ConfigError, match="base.factorized is of clips"):
         registry.latent_sampler(dataclasses.replace(told, base=wide))
     with pytest.raises(
         ConfigError, match="context_frames is 16; it is of clips, fewer"

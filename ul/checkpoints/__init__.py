@@ -1,0 +1,1 @@
+"""Checkpoints, workdirs and exports: everything that a run stores. The owner of Orbax."""

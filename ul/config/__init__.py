@@ -1,46 +1,29 @@
-"""A config as plain data: which keys there are, their types and their ranges.
+"""Configs as plain data: their keys, types and ranges.
 
-`parse(dict)` gives the frozen class of its stage. Everything a config can get wrong is
-said here, in one line, before JAX starts.
+Everything that a config can get wrong is reported here or by the constructors that its
+`kind`s choose, in one line, before JAX starts. `ul/stages` has the keys of each stage;
+`tests/test_structure.py` lists the modules that may import this package.
 """
 
+from ul.config.registry import REQUIRED, Kinds, to_dict
 from ul.config.stages import (
-    STAGES,
     AutoencoderConfig,
-    DetachedPriorConfig,
-    ExternalConfig,
     GeneratorConfig,
-    JointConfig,
-    KlAutoencoderConfig,
-    LearnedVarianceConfig,
-    MseDecoderConfig,
-    NormalPriorConfig,
-    PixelDiffusionConfig,
     RunConfig,
-    SingleStageConfig,
     Stage1Config,
-    Stage2Config,
     TrainConfig,
 )
-from ul.config.validation import construct, parse
+from ul.config.validation import construct, validate
 
 __all__ = [
-    "STAGES",
+    "REQUIRED",
     "AutoencoderConfig",
-    "Stage2Config",
-    "TrainConfig",
-    "DetachedPriorConfig",
-    "ExternalConfig",
     "GeneratorConfig",
-    "JointConfig",
-    "KlAutoencoderConfig",
-    "LearnedVarianceConfig",
-    "MseDecoderConfig",
-    "NormalPriorConfig",
-    "PixelDiffusionConfig",
+    "Kinds",
     "RunConfig",
-    "SingleStageConfig",
     "Stage1Config",
+    "TrainConfig",
     "construct",
-    "parse",
+    "to_dict",
+    "validate",
 ]

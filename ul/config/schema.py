@@ -1,18 +1,20 @@
-"""The sections of configs, as frozen classes."""
+"""Sections of configs as frozen dataclasses, shared by all stages."""
 
 import dataclasses
 
-# (H, W, C) of images, (T, H, W, C) of clips; of latents likewise.
+# (H, W, C) for images, (T, H, W, C) for clips; latents likewise.
 Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
-    """source: a kind of data/sources/basic.py and its settings. threads: readers a process.
+class DataConfig:
+    """Training and evaluation examples.
 
-    augment "stream": every epoch crops and flips anew. "example": an image has one crop,
-    and with flip comes both ways: N images are 2N examples that never change.
-    text: (tokens, channels) of what stage 2 is told in words; (0, 0): nothing.
+    source: a `kind` of data/sources/registry.py and its settings. threads: reader threads
+    per process.
+    augment: "stream" crops and flips anew in every epoch. With "example" each image has
+    one crop, and `flip` adds its mirror image: N images are 2 N fixed examples.
+    text: (tokens, channels) of the text embeddings that condition stage 2; (0, 0) is none.
     """
 
     source: dict
@@ -20,62 +22,43 @@ class Data:
     num_classes: int
     flip: bool
     threads: int
-    augment: str = "stream"  # not in configs from before there was a choice
-    text: tuple[int, int] = (0, 0)  # nor this
+    augment: str
+    text: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss:
-    """Of any stage 1. rate_floor_bpp: below it the log warns of a collapse."""
+class Stage1Loss:
+    """Loss of any stage 1. The log warns of posterior collapse below rate_floor_bpp."""
 
     rate_floor_bpp: float
 
 
 @dataclasses.dataclass(frozen=True)
-class JointLoss(Loss):
-    """factor, bias: the decoder's weight. ramp_steps: 0 is no ramp (objectives/joint)."""
+class RampedLoss(Stage1Loss):
+    """The prior's gradient reaches the encoder in full after ramp_steps; 0 is no ramp."""
 
-    factor: float
-    bias: float
     ramp_steps: int
 
 
 @dataclasses.dataclass(frozen=True)
-class DetachedLoss(Loss):
-    """kl_weight: of KL[q(z_0 | x) || N(0, I)], in place of the prior's gradient."""
+class JointLoss(RampedLoss):
+    """weighting: a `kind` of diffusion/weightings.py for the decoder, and its settings."""
 
-    factor: float
-    bias: float
-    kl_weight: float
+    weighting: dict
 
 
 @dataclasses.dataclass(frozen=True)
-class MseLoss(Loss):
-    """precision: the inverse variance of the pixels around the reconstruction."""
+class Stage2Loss:
+    """label_dropout: how often conditions are dropped for classifier-free guidance."""
 
-    precision: float
-    ramp_steps: int
-
-
-@dataclasses.dataclass(frozen=True)
-class KlLoss(Loss):
-    precision: float
-    kl_weight: float
-
-
-@dataclasses.dataclass(frozen=True)
-class SingleLoss(JointLoss):
+    weighting: dict
     label_dropout: float
 
 
 @dataclasses.dataclass(frozen=True)
-class BaseLoss:
-    bias: float
-    label_dropout: float
+class OptimizerConfig:
+    """AdamW: warm-up in steps, then a cosine from lr to final_fraction * lr."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Optimizer:
     lr: float
     warmup: int
     final_fraction: float
@@ -86,15 +69,17 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshAxes:
-    """Devices on each axis; -1 takes the rest."""
+class MeshConfig:
+    """Number of devices on each mesh axis; -1 takes the rest."""
 
     data: int
     fsdp: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Log:
+class LogConfig:
+    """Log scalars every `every` steps, to TensorBoard and W&B if chosen."""
+
     every: int
     tensorboard: bool
     wandb: bool
@@ -102,7 +87,7 @@ class Log:
 
 @dataclasses.dataclass(frozen=True)
 class ValidationConfig:
-    """Every `every` steps: held-out loss of `num_examples`, and `num_images` images drawn."""
+    """Every `every` steps: held-out loss of num_examples, and num_images images drawn."""
 
     every: int
     num_images: int
@@ -110,9 +95,12 @@ class ValidationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """Save every so many steps or minutes; keep the last `keep`, and for good every
-    `keep_every` steps and one each `keep_minutes` (0: none)."""
+class CheckpointConfig:
+    """Save every `every` steps or `minutes` minutes and keep the last `keep` steps.
+
+    Multiples of keep_every steps and one step each keep_minutes are kept for good; 0
+    keeps none.
+    """
 
     every: int
     minutes: float
@@ -123,14 +111,19 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    method: str
+    """kind: a sampler of diffusion/samplers.py. num_steps: network evaluations."""
+
+    kind: str
     num_steps: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Eval:
-    """Rows at a time, how many held-out examples at the most, and of how many times
-    and noises each example's rate is the mean."""
+class EvalConfig:
+    """Evaluations of held-out examples.
+
+    batch_size: examples at a time. num_examples: at most so many. num_draws: the rate of
+    an example is the mean over so many draws of time and noise.
+    """
 
     batch_size: int
     num_examples: int
@@ -138,8 +131,11 @@ class Eval:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage1:
-    """Where stage 1 was trained. step None: its newest; weights: raw, or an EMA decay."""
+class FrozenStage1:
+    """The stage-1 run that a stage 2 builds on.
+
+    step: None is the newest. weights: "raw", "ema", "ema:<decay>" or "power:<width>".
+    """
 
     workdir: str | None
     step: int | None
@@ -147,19 +143,19 @@ class Stage1:
 
 
 @dataclasses.dataclass(frozen=True)
-class Guidance:
-    """Classifier-free guidance inside a logsnr interval."""
+class GuidanceConfig:
+    """Guidance acts where logsnr_low <= logsnr <= logsnr_high (arXiv 2404.07724)."""
 
     logsnr_low: float
     logsnr_high: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Watchdog:
-    """Seconds without a sign of life after which a run ends, by phase (train/guard.py).
+class WatchdogConfig:
+    """Seconds without progress after which a run ends, by phase (train/guard.py).
 
-    start: reading configs, data and stage 1, and meeting the other processes.
-    compile: with the first step.
+    start: reading the config, the data and stage 1, and meeting the other processes.
+    compile: compiling and running the first step.
     """
 
     start: float

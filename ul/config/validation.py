@@ -1,4 +1,4 @@
-"""From nested dicts to the frozen class of a stage, every key, type and range checked."""
+"""Check every key, type and range of a config, and turn it into frozen dataclasses."""
 
 import dataclasses
 import difflib
@@ -9,11 +9,10 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from ul.config.stages import STAGES, RunConfig, Stage2Config, TrainConfig
 from ul.core.ema_names import is_average
 from ul.core.errors import ConfigError
 
-# (key, test, what the value must be). A key of another stage is passed over.
+# Key, test, and what the value must be. Keys that a stage does not have are skipped.
 RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("seed", lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
     ("steps", lambda v: v >= 1, "at least 1"),
@@ -28,7 +27,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "data.image_shape",
         lambda v: len(v) in (3, 4) and min(v) >= 1 and v[-1] in (1, 3),
-        "(height, width, 1 or 3 channels), of clips (frames, height, width, channels)",
+        "(height, width, channels) or, for clips, (frames, height, width, channels), with "
+        "1 or 3 channels",
     ),
     ("data.num_classes", lambda v: v >= 1, "at least 1"),
     ("data.augment", lambda v: v in ("stream", "example"), "stream or example"),
@@ -59,7 +59,6 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("eval.batch_size", lambda v: v >= 1, "at least 1"),
     ("eval.num_examples", lambda v: v >= 2, "at least 2"),
     ("eval.num_draws", lambda v: v >= 1, "at least 1"),
-    ("loss.factor", lambda v: v > 1, "above 1 (at 1 and below no bits are kept)"),
     ("loss.ramp_steps", lambda v: v >= 0, "0 or more"),
     ("loss.rate_floor_bpp", lambda v: v >= 0, "0 or more"),
     ("loss.precision", lambda v: v > 0, "positive"),
@@ -76,91 +75,92 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 
 
-def parse(config: dict, kind: type[RunConfig] = TrainConfig) -> Any:
-    """A resolved config (nested dicts) to a frozen object of a `kind` of stage.
+def validate(factory: type, config: dict[str, Any]) -> Any:
+    """Return a resolved config (nested dicts) as the frozen `factory` of its stage.
 
     Raises:
       ConfigError: unknown or missing key, wrong type, value out of range, settings
         that do not fit each other; with the key and what to change.
     """
-    stage = config.get("stage")
-    if stage not in STAGES:
-        raise ConfigError(f"stage is {stage!r}; it must be one of {sorted(STAGES)}")
-    if not issubclass(STAGES[stage], kind):
-        known = sorted(name for name, made in STAGES.items() if issubclass(made, kind))
-        raise ConfigError(f"stage is {stage!r}; this command is for {', '.join(known)}")
-    parsed = construct("", STAGES[stage], config)
-    for key, test, must in RULES:
+    parsed = construct("", factory, config)
+    for key, is_valid, requirement in RULES:
         try:
             value = _at(parsed, key)
-        except AttributeError:
+        except (AttributeError, KeyError):
             continue
-        if not test(value):
-            raise ConfigError(f"{key} is {value!r}; it must be {must}")
-    if parsed.data.text != (0, 0) and not isinstance(parsed, Stage2Config):
+        if not is_valid(value):
+            raise ConfigError(f"{key} must be {requirement}; got {value!r}.")
+    accumulate = getattr(parsed, "accumulate", 1)
+    if getattr(parsed, "batch_size", 0) % accumulate:
         raise ConfigError(
-            f"data.text is {parsed.data.text}, but stage {stage!r} is told nothing in words; "
-            "leave it (0, 0)"
-        )
-    if isinstance(parsed, TrainConfig) and parsed.batch_size % parsed.accumulate:
-        raise ConfigError(
-            f"batch_size {parsed.batch_size} is not divisible by accumulate "
-            f"{parsed.accumulate}"
+            f"batch_size must be divisible by accumulate; got batch_size "
+            f"{parsed.batch_size} and accumulate {accumulate}."
         )
     return parsed
 
 
-def construct(where: str, factory: Callable, section: dict, **given) -> Any:
-    """`factory(**section, **given)` with every key, type and number checked first.
+def constructor_parameters(factory: Callable) -> dict[str, inspect.Parameter]:
+    """Return a constructor's parameters; a Linen module's own fields are no settings."""
+    parameters = dict(inspect.signature(factory).parameters)
+    if "parent" in parameters:
+        del parameters["parent"], parameters["name"]
+    return parameters
 
-    `where` is the section's dotted path, for the message.
+
+def construct(path: str, factory: Callable, section: dict, **supplied: Any) -> Any:
+    """Return `factory(**section, **supplied)` with every key, type and number checked.
+
+    `path` is the section's dotted path, for error messages.
+
+    Raises:
+      ConfigError: unknown or missing key, or a value of the wrong type.
     """
-    signature = inspect.signature(factory).parameters
+    parameters = constructor_parameters(factory)
     hints = typing.get_type_hints(factory)
-    # A Linen module's own fields are no settings.
-    linen = {"parent", "name"} if "parent" in signature else set()
-    allowed = signature.keys() - given.keys() - linen
-    dot = f"{where}." if where else ""
+    allowed = parameters.keys() - supplied.keys()
+    prefix = f"{path}." if path else ""
     for key in section:
         if key not in allowed:
-            near = difflib.get_close_matches(key, allowed, 1)
+            nearest = difflib.get_close_matches(key, allowed, 1)
             hint = (
-                f"did you mean {dot}{near[0]}?"
-                if near
-                else f"known are {sorted(allowed)}"
+                f"Did you mean {prefix}{nearest[0]}?"
+                if nearest
+                else f"Known keys are {', '.join(sorted(allowed))}."
             )
-            raise ConfigError(f"unknown key {dot}{key}; {hint}")
+            raise ConfigError(f"Unknown key {prefix}{key}. {hint}")
     for name in sorted(allowed - section.keys()):
-        if signature[name].default is inspect.Parameter.empty:
-            raise ConfigError(f"missing key {dot}{name}")
-    values = {k: _typed(f"{dot}{k}", hints.get(k, Any), v) for k, v in section.items()}
-    return factory(**values, **given)
+        if parameters[name].default is inspect.Parameter.empty:
+            raise ConfigError(f"{prefix}{name} is required, but it is not set.")
+    values = {
+        k: _typed(f"{prefix}{k}", hints.get(k, Any), v) for k, v in section.items()
+    }
+    return factory(**values, **supplied)
 
 
 def _typed(key: str, hint: Any, value: Any) -> Any:
-    """`value` as `hint`: lists become tuples, ints floats, dicts their dataclass."""
+    """Convert lists to tuples, ints to floats and dicts to dataclasses, as hinted."""
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, dict):
-            raise ConfigError(f"{key} is {value!r}; it must be a section")
+            raise ConfigError(f"{key} must be a section with keys; got {value!r}.")
         return construct(key, hint, value)
     if origin is tuple and isinstance(value, list | tuple):
         inner = typing.get_args(hint)
         if inner[-1] is not Ellipsis and len(value) != len(inner):
-            raise ConfigError(f"{key} is {value!r}; it must have {len(inner)} entries")
+            raise ConfigError(f"{key} must have {len(inner)} entries; got {value!r}.")
         return tuple(_typed(key, inner[0], v) for v in value)
     if origin is types.UnionType:
         if value is None:
             return None
-        able = typing.get_args(hint)
-        text = isinstance(value, str) and str in able
-        several = [h for h in able if typing.get_origin(h) is tuple]
-        if several and isinstance(value, list | tuple):
-            return _typed(key, several[0], value)
-        return _typed(key, str if text else able[0], value)
+        options = typing.get_args(hint)
+        is_text = isinstance(value, str) and str in options
+        tuples = [option for option in options if typing.get_origin(option) is tuple]
+        if tuples and isinstance(value, list | tuple):
+            return _typed(key, tuples[0], value)
+        return _typed(key, str if is_text else options[0], value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
-            raise ConfigError(f"{key} is {value}; it must be a finite number")
+            raise ConfigError(f"{key} must be a finite number; got {value}.")
         return float(value)
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -169,10 +169,10 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
     if hint is Any:
         return value
     name = getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"{key} is {value!r}; it must be of type {name}")
+    raise ConfigError(f"{key} must be of type {name}; got {value!r}.")
 
 
 def _at(parsed: Any, key: str) -> Any:
     for part in key.split("."):
-        parsed = getattr(parsed, part)
+        parsed = parsed[part] if isinstance(parsed, dict) else getattr(parsed, part)
     return parsed

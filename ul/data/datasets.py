@@ -1,88 +1,162 @@
-"""The examples of a config's splits: by index, in batches, or some of them at once."""
+"""The training and evaluation examples of a config: by index, in batches or as arrays."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ul.config import RunConfig
-from ul.config.registry import of_kind
+from ul.config import Kinds, RunConfig
+from ul.config.schema import DataConfig
 from ul.core.errors import DataError
 from ul.data import pipeline
 from ul.data.sources import registry
 
-
-def dataset(config: RunConfig, split: str):
-    """Examples of one split by global index; eval ones never flip and never change."""
-    training = split == "train"
-    if training and config.data.augment == "example":
-        return pipeline.endless(fixed(config, split), config.seed)
-    return _examples(
-        config,
-        split,
-        flip=config.data.flip and training,
-        seed=config.seed if training else 0,
-        shuffle=training,
-    )
+SPLITS = ("train", "eval")
 
 
-def plain_train(config: RunConfig):
-    """The training examples once, in order, without augmentation: a reference."""
-    return _examples(config, "train", flip=False, seed=0, shuffle=False)
+@dataclasses.dataclass(frozen=True)
+class Datasets:
+    """Examples of both splits, opened when they are first used.
 
-
-def fixed(config: RunConfig, split: str):
-    """Examples that are the same whenever they come, in order: what a cache holds.
-
-    One crop of an image; with data.flip a training image comes both ways.
+    data: the section of the config. seed: of the order and augmentation of training.
+    batch_size: of evaluation batches.
     """
-    if split == "eval":
-        return dataset(config, "eval")
-    once = plain_train(config)
-    return pipeline.both_ways(once) if config.data.flip else once
+
+    data: DataConfig
+    seed: int
+    batch_size: int
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> "Datasets":
+        """Return the datasets of a config; nothing is read yet."""
+        return cls(config.data, config.seed, config.eval.batch_size)
+
+    @property
+    def source_kind(self) -> str:
+        """The `kind` of the data source."""
+        return self.data.source["kind"]
+
+    @functools.cached_property
+    def train(self):
+        """Training examples by global index: shuffled, augmented and endless."""
+        if self.data.augment == "example":
+            return pipeline.endless(self.fixed("train"), self.seed)
+        return self._examples(
+            "train", flip=self.data.flip, seed=self.seed, shuffle=True
+        )
+
+    @functools.cached_property
+    def eval(self):
+        """Held-out examples in order, each once, without augmentation."""
+        return self._examples("eval", flip=False, seed=0, shuffle=False)
+
+    @functools.cached_property
+    def unaugmented_train(self):
+        """Training examples in order, each once, without augmentation."""
+        return self._examples("train", flip=False, seed=0, shuffle=False)
+
+    def ordered(self, split: str):
+        """Return the examples of a split in order, each once, without augmentation."""
+        return self.eval if split == "eval" else self.unaugmented_train
+
+    def fixed(self, split: str):
+        """Return the fixed examples of a split, which a latent cache holds.
+
+        Each image has one crop; with `flip`, training images are followed by their mirror
+        images.
+        """
+        examples = self.ordered(split)
+        if split == "train" and self.data.flip:
+            return pipeline.both_ways(examples)
+        return examples
+
+    def collect(
+        self, split: str, limit: int, progress_title: str = ""
+    ) -> dict[str, np.ndarray]:
+        """Read the first images and labels of a split, in order, without augmentation.
+
+        A progress bar is shown if it has a title.
+        """
+        examples = self.ordered(split)
+        return read(examples, range(min(limit, len(examples))), progress_title)
+
+    def chunks(
+        self, examples, indices: Sequence[int], title: str
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yield images and labels of these examples in order, with a progress bar.
+
+        A chunk has a few hundred MiB at most, and whole evaluation batches.
+        """
+        rows = chunk_rows(self.data.image_shape, self.batch_size)
+        chunks = pipeline.in_order(
+            examples, indices, batch_size=rows, threads=self.data.threads
+        )
+        bar = tqdm(total=len(indices), unit="image", desc=title, dynamic_ncols=True)
+        with bar:
+            for chunk in chunks:
+                yield chunk
+                bar.update(len(chunk["label"]))
+
+    def eval_batches(self, examples, count: int):
+        """Return the first `count` held-out `examples` as batches, in order."""
+        return pipeline.eval_batches(
+            examples, batch_size=self.batch_size, num_examples=count
+        )
+
+    def source(self, split: str):
+        """Open the source of a split; its images may be larger than `image_shape`.
+
+        Raises:
+          DataError: more classes than the config says, or text of another shape.
+        """
+        data = self.data
+        kinds = Kinds(registry.SOURCES, ("split", "shape"))
+        source = kinds.build(
+            "data.source", data.source, split=split, shape=data.image_shape
+        )
+        if source.num_classes > data.num_classes:
+            raise DataError(
+                f"data.num_classes must be at least {source.num_classes}, the classes of "
+                f"the data; got {data.num_classes}."
+            )
+        text_shape = getattr(source, "text_shape", (0, 0))
+        if data.text not in ((0, 0), text_shape):
+            raise DataError(
+                "data.text must be the (tokens, channels) of the data's text embeddings, "
+                f"{text_shape}; got {data.text}."
+            )
+        return source if data.text == text_shape else registry.without_text(source)
+
+    def without_text(self) -> "Datasets":
+        """Return the same datasets without text, as a latent cache depends on them."""
+        return dataclasses.replace(
+            self, data=dataclasses.replace(self.data, text=(0, 0))
+        )
+
+    def _examples(self, split: str, **settings: Any):
+        source = self.source(split)
+        return pipeline.examples(source, shape=self.data.image_shape, **settings)
 
 
-def collect(
-    config: RunConfig, split: str, limit: int, progress_title: str = ""
-) -> dict[str, np.ndarray]:
-    """The first images and labels of a split in order, without augmentation.
+def fixed_subset(total: int, limit: int) -> np.ndarray:
+    """Return at most `limit` positions below `total`, ascending.
 
-    With a `progress_title`, a bar shows rate and time left.
+    They are all of them, or a random subset that is always the same: a folder is in the
+    order of its classes, so the first ones would show few classes.
     """
-    one_pass = dataset(config, "eval") if split == "eval" else plain_train(config)
-    return read(one_pass, range(min(limit, len(one_pass))), progress_title)
-
-
-def spread(total: int, limit: int) -> np.ndarray:
-    """Positions of at most `limit` of `total` examples, ascending: all, or a random
-    choice that never changes. A folder lies in the order of its classes: the first ones
-    would be of few."""
     if total <= limit:
         return np.arange(total)
     return np.sort(np.random.default_rng(0).choice(total, limit, replace=False))
 
 
-def parts(
-    config: RunConfig, examples, indices, title: str
-) -> Iterator[dict[str, np.ndarray]]:
-    """Images and labels of these examples in order, under a bar: a few hundred MiB at a
-    time, and whole batches of the config's `eval.batch_size`."""
-    size = rows_at_once(config.data.image_shape, config.eval.batch_size)
-    bar = tqdm(total=len(indices), unit="image", desc=title, dynamic_ncols=True)
-    found = pipeline.in_order(
-        examples, indices, batch_size=size, threads=config.data.threads
-    )
-    with bar:
-        for part in found:
-            yield part
-            bar.update(len(part["label"]))
+def chunk_rows(shape: Sequence[int], batch_size: int) -> int:
+    """Return how many images of that shape an evaluation holds at a time.
 
-
-def rows_at_once(shape: Sequence[int], batch_size: int) -> int:
-    """How many images of that shape an evaluation holds: whole batches, about 1,024
-    images and not much more than 256 MiB."""
+    They are whole batches, about 1,024 images and not much more than 256 MiB.
+    """
     rows = max(1, min(1024, 2**28 // int(np.prod(shape))))
     return -(-rows // batch_size) * batch_size
 
@@ -90,7 +164,7 @@ def rows_at_once(shape: Sequence[int], batch_size: int) -> int:
 def read(
     examples, indices: Sequence[int], progress_title: str = ""
 ) -> dict[str, np.ndarray]:
-    """Images and labels of these examples; with a `progress_title`, under a bar."""
+    """Read images and labels of these examples; a progress bar is shown if it has a title."""
     bar = tqdm(
         indices,
         unit="image",
@@ -98,55 +172,8 @@ def read(
         disable=not progress_title,
         dynamic_ncols=True,
     )
-    found = [examples[int(i)] for i in bar]
+    items = [examples[int(i)] for i in bar]
     return {
-        "image": np.stack([f["image"] for f in found]),
-        "label": np.asarray([f["label"] for f in found], np.int32),
+        "image": np.stack([item["image"] for item in items]),
+        "label": np.asarray([item["label"] for item in items], np.int32),
     }
-
-
-def _examples(config: RunConfig, split: str, **how):
-    made = source(config, split)
-    return pipeline.examples(made, shape=config.data.image_shape, **how)
-
-
-def source(config: RunConfig, split: str):
-    """Images of a split as they lie there, often larger than wanted.
-
-    Raises:
-      DataError: more classes than the config says, or other text.
-    """
-    data = config.data
-    found = of_kind(
-        "data.source",
-        registry.SOURCES,
-        data.source,
-        split=split,
-        shape=data.image_shape,
-    )
-    if found.num_classes > data.num_classes:
-        raise DataError(
-            f"the data have {found.num_classes} classes, but data.num_classes is "
-            f"{data.num_classes}; set it to {found.num_classes}"
-        )
-    told = getattr(found, "text_shape", (0, 0))
-    if data.text not in ((0, 0), told):
-        raise DataError(
-            f"data.text is {data.text}, (tokens, channels), but the data have {told}; set "
-            "it to that"
-        )
-    return found if data.text == told else registry.without_text(found)
-
-
-def untold(config: Any) -> Any:
-    """The same, told nothing in words: what its latents depend on."""
-    return dataclasses.replace(
-        config, data=dataclasses.replace(config.data, text=(0, 0))
-    )
-
-
-def eval_batches(config: RunConfig, examples, count: int):
-    """The first `count` held-out `examples` as batches, in order."""
-    return pipeline.eval_batches(
-        examples, batch_size=config.eval.batch_size, num_examples=count
-    )

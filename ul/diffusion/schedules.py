@@ -78,3 +78,4 @@ class Cosine:
 
 
 Schedule = Linear | Cosine
+SCHEDULES = {"linear": Linear, "cosine": Cosine}

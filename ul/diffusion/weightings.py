@@ -1,6 +1,7 @@
 """Weights on the eps error of the ELBO integrand, as functions of logsnr."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,3 +29,10 @@ class Sigmoid:
     @typechecked
     def __call__(self, logsnr: Float[Array, " B"]) -> Float[Array, " B"]:
         return self.factor * jax.nn.sigmoid(self.bias - logsnr)
+
+
+# By `kind`, constructors of weightings from their settings.
+WEIGHTINGS: dict[str, Callable[..., Callable]] = {
+    "sigmoid": Sigmoid,
+    "elbo": lambda: elbo,
+}

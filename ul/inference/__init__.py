@@ -1,0 +1,1 @@
+"""Loading trained models: autoencoders, generators, guiding models, exports."""

@@ -1,26 +1,27 @@
-"""Trained systems as Python objects: what `import ul` offers."""
+"""Trained models as Python objects: what `import ul` offers."""
 
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from ul import config
 from ul.checkpoints import store
-from ul.checkpoints.workdir import load_config
 from ul.core import batching
 from ul.core import mesh as meshes
 from ul.core.errors import CheckpointError, ConfigError
+from ul.data.datasets import Datasets
 from ul.inference import autoguidance, conditions
-from ul.inference import weights as stored_weights
-from ul.inference.weights import load_config_of
+from ul.inference import weights as saved_weights
+from ul.inference.conditions import ConditionValues
+from ul.inference.weights import SavedRun
 from ul.stages import registry
 from ul.stages.codec import Codec, LatentSampler
+from ul.stages.stage import Stage
 
 log = logging.getLogger("ul")
 
@@ -29,13 +30,13 @@ log = logging.getLogger("ul")
 class Autoencoder:
     """The encoder and decoder of a stage-1 run of any kind.
 
-    step: the checkpoint's; weights: "raw", "ema", "ema:<decay>" or "power:<width>";
-    ema_sources: of which stored ones they were made, where they are not stored.
-    Images are uint8 [N, H, W, C] of `image_shape`, any N.
+    step: of the checkpoint. weights: "raw", "ema", "ema:<decay>" or "power:<width>".
+    ema_sources: the stored averages that weights were combined from, if they were.
+    Images are uint8 [N, *image_shape], for any N.
     """
 
-    config: config.AutoencoderConfig | config.PixelDiffusionConfig
-    codec: Codec
+    stage: Stage
+    datasets: Datasets
     params: Any
     mesh: jax.sharding.Mesh
     step: int
@@ -43,17 +44,23 @@ class Autoencoder:
     ema_sources: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def codec(self) -> Codec:
+        """Encoder and decoder as functions of the parameters."""
+        assert self.stage.codec is not None
+        return self.stage.codec
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
-        """(H, W, C)."""
+        """(H, W, C) of images, (T, H, W, C) of clips."""
         return self.codec.image_shape
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """(h, w, c)."""
+        """(h, w, c) of images, (t, h, w, c) of clips."""
         return self.codec.latent_shape
 
     def identity(self, workdir) -> dict[str, Any]:
-        """What a stage 2 remembers: where this lies, and a digest of the encoder."""
+        """Return what a stage 2 records: the workdir, and a digest of the encoder."""
         return {
             "workdir": str(epath.Path(workdir).resolve()),
             "step": self.step,
@@ -62,22 +69,22 @@ class Autoencoder:
         }
 
     def encode(self, images) -> np.ndarray:
-        """uint8 [N, H, W, C] to z_clean float32 [N, h, w, c]; deterministic, no noise.
+        """Encode uint8 [N, H, W, C] to z_clean, float32 [N, h, w, c], without noise.
 
         Raises:
-          DataError: images of another shape or type.
+          DataError: images of another shape or dtype.
         """
-        images = conditions.checked(images, self.image_shape, np.uint8, "images")
+        images = conditions.check_array(images, self.image_shape, np.uint8, "images")
         return self._map(
             "", lambda image: self.codec.encode(self.params, image), image=images
         )
 
     def encode_context(self, frames: np.ndarray) -> np.ndarray:
-        """First frames of clips, uint8 [N, t, H, W, C], as a stage 2 is given them."""
-        few = frames.shape[1]
+        """Encode the first frames of clips, uint8 [N, t, H, W, C], as a condition."""
+        num_frames = frames.shape[1]
         return self._map(
             "",
-            lambda image: self.codec.encode_context(self.params, image, few),
+            lambda image: self.codec.encode_context(self.params, image, num_frames),
             image=frames,
         )
 
@@ -90,41 +97,53 @@ class Autoencoder:
         first: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
-        """Latents [N, h, w, c] to uint8 [N, H, W, C]: the whole decoder sampler.
+        """Decode latents [N, h, w, c] to uint8 [N, H, W, C] by the whole sampler.
 
-        noisy=False: z is z_clean, and the encoder's noise (logsnr 5) is added first.
-        noisy=True: z already is z_0, as a generator hands it on; nothing is added.
-        Image i depends on z[i], `seed` and first + i alone: a part that starts at
-        number `first` is what the whole would hold there.
+        noisy: False for z_clean, to which the encoder's noise is added first; True for
+        z_0, as a generator returns it.
+        first: the number of the first row. Image i depends on z[i], `seed` and first + i
+        alone, so latents can be decoded in chunks.
+
+        Raises:
+          DataError: latents of another shape or dtype.
         """
-        z = conditions.checked(z, self.latent_shape, np.float32, "latents")
+        z = conditions.check_array(z, self.latent_shape, np.float32, "latents")
         key = seed_key(seed)
 
         def decode(z, row):
             z_0 = z if noisy else self.codec.add_noise(z, row, key)
             return self.codec.decode(self.params, z_0, row, key)
 
-        return self._map("decode" if progress else "", decode, z=z, row=_rows(z, first))
+        return self._map(
+            "decode" if progress else "", decode, z=z, row=_rows(len(z), first)
+        )
 
     def reconstruct(
         self, images, *, seed: int = 0, first: int = 0, progress: bool = False
     ) -> np.ndarray:
-        """Encode, add the encoder's noise, sample the decoder: uint8 to uint8.
+        """Encode images, add the encoder's noise and decode, uint8 to uint8.
 
-        `first`: the number of the first image, as in `decode`.
+        first: the number of the first row, as in `decode`.
+
+        Raises:
+          DataError: images of another shape or dtype.
         """
-        images = conditions.checked(images, self.image_shape, np.uint8, "images")
+        images = conditions.check_array(images, self.image_shape, np.uint8, "images")
         key = seed_key(seed)
         return self._map(
             "reconstruct" if progress else "",
             lambda image, row: self.codec.reconstruct(self.params, image, row, key),
             image=images,
-            row=_rows(images, first),
+            row=_rows(len(images), first),
         )
 
     def _map(self, title: str, fn, **batch) -> np.ndarray:
         return batching.map_rows(
-            fn, batch, batch_size=self.config.eval.batch_size, on=self.mesh, title=title
+            fn,
+            batch,
+            batch_size=self.stage.evaluation.batch_size,
+            on=self.mesh,
+            title=title,
         )
 
 
@@ -132,88 +151,97 @@ class Autoencoder:
 class Generator:
     """The base model of a stage-2 run with the autoencoder it was trained on.
 
-    guide: None where guidance leads away from this model without its condition.
+    guiding_model: of autoguidance; None is classifier-free guidance.
     """
 
-    config: config.GeneratorConfig
+    stage: Stage
+    datasets: Datasets
     sampler: LatentSampler
     params: Any
     autoencoder: Autoencoder
     step: int
     weights: str
     ema_sources: dict[str, Any] = dataclasses.field(default_factory=dict)
-    guide: autoguidance.Guide | None = None
+    guiding_model: autoguidance.GuidingModel | None = None
 
     @property
     def num_classes(self) -> int:
-        """Labels are 0 .. num_classes - 1; num_classes itself asks for any class."""
-        return self.config.data.num_classes
+        """Labels are 0 .. num_classes - 1; num_classes itself means any class."""
+        return self.stage.num_classes
 
     def sample_latents(
         self,
-        asked: Sequence[int] | np.ndarray | Mapping[str, np.ndarray],
+        condition: ConditionValues,
         *,
         guidance: float = 1.0,
         seed: int = 0,
         first: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
-        """What `sample` takes to noisy z_0 [N, h, w, c], ready for `decode(noisy=True)`."""
-        condition = conditions.condition(
-            self.config, asked, self.autoencoder.encode_context
+        """Sample noisy z_0 [N, h, w, c], ready for `decode(noisy=True)`.
+
+        Arguments and errors are those of `sample`.
+        """
+        validated = conditions.validate_conditions(
+            self.stage.conditions, condition, self.autoencoder.encode_context
         )
-        count = len(next(iter(condition.values())))
+        count = len(next(iter(validated.values())))
         if not math.isfinite(guidance):
-            raise ConfigError(f"guidance is {guidance}; it must be a finite number")
+            raise ConfigError(f"guidance must be a finite number; got {guidance}.")
         key, scale = seed_key(seed), float(guidance)
-        guide = self.guide.params if self.guide and scale != 1.0 else None
+        use_guiding = self.guiding_model is not None and scale != 1.0
+        guiding = self.guiding_model.params if use_guiding else None  # type: ignore[union-attr]
         return self.autoencoder._map(
             "latents" if progress else "",
             lambda row, **condition: self.sampler.sample(
-                self.params, condition, row, key, scale, guide
+                self.params, condition, row, key, scale, guiding
             ),
-            row=np.arange(first, first + count, dtype=np.int32),
-            **condition,
+            row=_rows(count, first),
+            **validated,
         )
 
     def sample(
         self,
-        asked: Sequence[int] | np.ndarray | Mapping[str, np.ndarray],
+        condition: ConditionValues,
         *,
         guidance: float = 1.0,
         seed: int = 0,
         first: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
-        """Labels [N], or a dict of what else the model is asked by, to uint8 images
-        [N, H, W, C]. guidance 1 is none.
+        """Sample uint8 images [N, H, W, C] from class labels [N] or other conditions.
 
-        A text model takes {"text": [N, L, channels], "text_length": [N]}. One of clips
-        {"context": their first frames, uint8 [N, t, H, W, C]}, and goes on from there: clips
-        [N, T, H, W, C] that begin with them. Image i depends on row i, `seed` and first + i
-        alone, so 50,000 samples can be drawn in parts.
+        A text model takes {"text": [N, L, channels], "text_length": [N]}. A model that
+        continues clips takes {"context": first frames, uint8 [N, t, H, W, C]} and returns
+        clips [N, T, H, W, C] that begin with them.
+        guidance: 1 is none. first: the number of the first row. Image i depends on row i,
+        `seed` and first + i alone, so 50,000 samples can be drawn in chunks.
+
+        Raises:
+          DataError: a condition is missing or has another shape or dtype.
+          ConfigError: guidance or seed is out of range.
         """
-        how: dict[str, Any] = dict(seed=seed, first=first, progress=progress)
-        z_0 = self.sample_latents(asked, guidance=guidance, **how)
-        image = self.autoencoder.decode(z_0, noisy=True, **how)
-        if "context" in registry.conditions(self.config):
-            given = conditions.entry(asked, "context")
-            image[:, : given.shape[1]] = given
+        options: dict[str, Any] = dict(seed=seed, first=first, progress=progress)
+        z_0 = self.sample_latents(condition, guidance=guidance, **options)
+        image = self.autoencoder.decode(z_0, noisy=True, **options)
+        if "context" in self.stage.conditions:
+            frames = conditions.condition_value(condition, "context")
+            image[:, : frames.shape[1]] = frames
         return image
 
 
 def load_autoencoder(
     workdir, *, step: int | None = None, weights: str = "ema"
 ) -> Autoencoder:
-    """Encoder and decoder of the stage-1 run in `workdir`, on all local devices.
+    """Load encoder and decoder of the stage-1 run in `workdir`, on all local devices.
 
-    The architecture comes from its config.json, the weights from a verified checkpoint:
-    the newest, or `step`. What launch.export wrote is such a directory too.
+    The architecture comes from the run's config.json, the weights from a verified
+    checkpoint: `step`, or the newest. A directory of launch.export works too.
 
     Raises:
-      ConfigError: no stage-1 run there, or no such weights.
-      CheckpointError: no verified checkpoint, or a damaged one.
-      DataError: damaged files of an export.
+      ConfigError: there is no stage-1 run, or it has no such weights.
+      CheckpointError: there is no verified checkpoint, or it is damaged.
+      DataError: files of an export are damaged.
     """
     return restore_stage1(workdir, ("encoder", "decoder"), step=step, weights=weights)
 
@@ -226,49 +254,65 @@ def restore_stage1(
     weights: str,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Autoencoder:
-    """As `load_autoencoder`, with the named networks' parameters: "prior" too, say."""
-    parsed = load_config_of(workdir, config.AutoencoderConfig)
-    chosen = stored_weights.choose(workdir, parsed, step, weights)
-    made = registry.stage1(parsed)
-    shapes = jax.eval_shape(
-        lambda: made.modules.init(jax.random.key(0), parsed.data.image_shape)
-    )
-    wanted = {name: shapes[name] for name in networks if name in shapes}
+    """Restore the named networks of a stage-1 run, such as "prior" besides the others.
+
+    Raises as `load_autoencoder`.
+    """
+    run = saved_weights.load_run(workdir, registry.AutoencoderConfig)
+    chosen = saved_weights.choose(run, step, weights)
+    shapes = jax.eval_shape(lambda: run.stage.init(jax.random.key(0)))
+    requested = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
-    params = stored_weights.restore(chosen, wanted, mesh)
-    how = (chosen.step, chosen.name, chosen.ema_sources)
-    return Autoencoder(parsed, made.codec, params, mesh, *how)
+    params = saved_weights.restore(chosen, requested, mesh)
+    return _autoencoder(run, params, mesh, chosen)
 
 
-def restore_below(
-    parsed: config.Stage2Config,
+def _autoencoder(
+    run: SavedRun, params, mesh: jax.sharding.Mesh, chosen: saved_weights.Weights
+) -> Autoencoder:
+    return Autoencoder(
+        run.stage,
+        run.datasets,
+        params,
+        mesh,
+        chosen.step,
+        chosen.name,
+        chosen.ema_sources,
+    )
+
+
+def restore_frozen_stage1(
+    workdir: str | None,
+    stage2: Stage,
     networks: Sequence[str],
     *,
     step: int | None,
+    weights: str,
     mesh: jax.sharding.Mesh,
 ) -> tuple[Autoencoder, dict[str, Any]]:
-    """The stage 1 that a stage-2 config stands on, and its identity.
-
-    `step`: which of its checkpoints where the config does not say.
+    """Restore the stage 1 that a stage 2 is trained on; also return its identity.
 
     Raises:
-      ConfigError, CheckpointError: none there, or one that does not fit.
+      ConfigError: no stage 1 is given, or it does not fit.
+      CheckpointError: there is no such checkpoint.
     """
-    below = parsed.stage1
-    if not below.workdir:
-        raise ConfigError("--config.stage1.workdir is missing; give stage 1's workdir")
-    registry.check_stage1(
-        parsed, load_config_of(below.workdir, config.AutoencoderConfig)
+    if not workdir:
+        raise ConfigError(
+            "stage1.workdir is required for a stage 2, but it is not set. Pass "
+            "--config.stage1.workdir=DIRECTORY, the workdir of its stage 1."
+        )
+    stage1 = saved_weights.load_run(workdir, registry.AutoencoderConfig).stage
+    registry.check_stage1(stage2, stage1, workdir)
+    autoencoder = restore_stage1(
+        workdir, networks, step=step, weights=weights, mesh=mesh
     )
-    ae = restore_stage1(
-        below.workdir,
-        networks,
-        step=below.step or step,
-        weights=below.weights,
-        mesh=mesh,
+    log.info(
+        "stage 1: %s step %d, weights %s",
+        workdir,
+        autoencoder.step,
+        autoencoder.weights,
     )
-    log.info("stage 1: %s step %d, weights %s", below.workdir, ae.step, ae.weights)
-    return ae, ae.identity(below.workdir)
+    return autoencoder, autoencoder.identity(workdir)
 
 
 def load_generator(
@@ -277,75 +321,98 @@ def load_generator(
     step: int | None = None,
     weights: str = "ema",
     stage1_workdir: str | None = None,
-    guide: str | None = None,
+    guiding_model: str | None = None,
 ) -> Generator:
-    """The generator of the stage-2 run in `workdir`, with the stage 1 it was trained on.
+    """Load the generator in `workdir` with the stage 1 that it was trained on.
 
-    `stage1_workdir`: where stage 1 lies now, if it was moved since. `guide`: a smaller or
-    less trained stage 2 on the same latents, WORKDIR[:step][@weights].
+    stage1_workdir: the directory of stage 1, if it was moved. guiding_model: a smaller or
+    less trained stage 2 on the same latents for autoguidance, WORKDIR[:step][@weights].
 
     Raises:
-      ConfigError, CheckpointError, DataError: as `load_autoencoder`, for either stage; a
-        guide that does not fit.
+      ConfigError, CheckpointError, DataError: as `load_autoencoder`, for either stage; or
+        a guiding model that does not fit.
     """
-    parsed = load_config_of(workdir, config.GeneratorConfig)
-    if isinstance(parsed, config.SingleStageConfig):
-        if guide is not None:
-            raise ConfigError(
-                f"{workdir} is a single stage; no other shares its latents"
-            )
-        both = restore_stage1(
-            workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
-        )
-        sampler = registry.latent_sampler(parsed)
-        how = (both.step, both.weights, both.ema_sources)
-        return Generator(parsed, sampler, both.params["prior"], both, *how)
-    chosen = stored_weights.choose(workdir, parsed, step, weights)
-    if isinstance(parsed, config.PixelDiffusionConfig):
-        codec, mesh = registry.pixel_codec(parsed), meshes.make()
-        below = Autoencoder(parsed, codec, {}, mesh, chosen.step, chosen.name)
+    run = saved_weights.load_run(workdir, registry.GeneratorConfig)
+    if run.stage.has_encoder:
+        return _single_stage_generator(run, step, weights, guiding_model)
+    chosen = saved_weights.choose(run, step, weights)
+    if run.stage.uses_stage1:
+        autoencoder = _stage1_of(run, stage1_workdir)
     else:
-        below = _stage1_of(workdir, parsed, stage1_workdir)
-    params, sampler = (
-        stored_weights.base(chosen, parsed, below.mesh),
-        registry.latent_sampler(parsed),
+        autoencoder = _autoencoder(run, {}, meshes.make(), chosen)
+    mesh, sampler = autoencoder.mesh, run.stage.sampler
+    assert sampler is not None
+    params = saved_weights.restore_generator(chosen, run.stage, mesh)
+    guiding = None
+    if guiding_model is not None:
+        guiding = autoguidance.load_guiding_model(guiding_model, run, mesh)
+        sampler = dataclasses.replace(sampler, denoise_guiding=guiding.denoise_latent)
+    return Generator(
+        run.stage,
+        run.datasets,
+        sampler,
+        params,
+        autoencoder,
+        chosen.step,
+        chosen.name,
+        chosen.ema_sources,
+        guiding,
     )
-    lesser = None
-    if guide is not None:
-        lesser = autoguidance.load(guide, parsed, workdir, below.mesh)
-        sampler = dataclasses.replace(sampler, denoise_guide=lesser.denoise_latent)
-    of = (chosen.step, chosen.name, chosen.ema_sources)
-    return Generator(parsed, sampler, params, below, *of, lesser)
 
 
-def _stage1_of(workdir, parsed: config.Stage2Config, moved: str | None) -> Autoencoder:
-    """The autoencoder that a stage 2 was trained on, and no other."""
-    used = load_config(workdir)["provenance"]["stage1"]
+def _single_stage_generator(
+    run: SavedRun, step: int | None, weights: str, guiding_model: str | None
+) -> Generator:
+    """Load a single stage, whose prior is sampled from."""
+    if guiding_model is not None:
+        raise ConfigError(
+            "Autoguidance needs two models on the same latents; "
+            f"{run.workdir} is a single stage, whose latents are its own."
+        )
+    autoencoder = restore_stage1(
+        run.workdir, ("encoder", "prior", "decoder"), step=step, weights=weights
+    )
+    assert run.stage.sampler is not None
+    return Generator(
+        run.stage,
+        run.datasets,
+        run.stage.sampler,
+        autoencoder.params["prior"],
+        autoencoder,
+        autoencoder.step,
+        autoencoder.weights,
+        autoencoder.ema_sources,
+    )
+
+
+def _stage1_of(run: SavedRun, moved_to: str | None) -> Autoencoder:
+    """Load the autoencoder that a stage 2 was trained on, and no other."""
+    recorded = run.provenance["stage1"]
+    workdir = saved_weights.find_stage1(run, moved_to)
     autoencoder = load_autoencoder(
-        stored_weights.below(workdir, moved), step=used["step"], weights=used["weights"]
+        workdir, step=recorded["step"], weights=recorded["weights"]
     )
-    below = autoencoder.config
-    assert isinstance(below, config.AutoencoderConfig)
-    registry.check_stage1(parsed, below)
-    found = autoencoder.identity(workdir)["encoder"]
-    if found != used["encoder"]:
+    registry.check_stage1(run.stage, autoencoder.stage, workdir)
+    digest = autoencoder.identity(workdir)["encoder"]
+    if digest != recorded["encoder"]:
         raise CheckpointError(
-            f"{workdir} was trained on another encoder ({used['encoder']}) than the one "
-            f"found ({found}); give the stage 1 of {used['workdir']}"
+            f"{run.workdir} was trained on the encoder {recorded['encoder']} of "
+            f"{recorded['workdir']}; the one in {workdir} is another encoder ({digest}). "
+            "Pass the directory of the original stage 1."
         )
     return autoencoder
 
 
 def seed_key(seed: int):
-    """The root key of an evaluation.
+    """Return the root key of an evaluation.
 
     Raises:
       ConfigError: the seed is out of range.
     """
     if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed is {seed}; it must be in [0, 2^32)")
+        raise ConfigError(f"seed must be in [0, 2^32); got {seed}.")
     return jax.random.key(seed)
 
 
-def _rows(values, first: int) -> np.ndarray:
-    return np.arange(first, first + len(values), dtype=np.int32)
+def _rows(count: int, first: int) -> np.ndarray:
+    return np.arange(first, first + count, dtype=np.int32)

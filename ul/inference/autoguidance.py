@@ -1,4 +1,4 @@
-"""A lesser stage 2 that guides another: what it must share, and its parameters."""
+"""Load the guiding model for autoguidance (Karras et al., arXiv 2406.02507)."""
 
 import dataclasses
 import re
@@ -7,64 +7,68 @@ from typing import Any
 
 from etils import epath
 
-from ul import config
 from ul.checkpoints import store
-from ul.checkpoints.workdir import load_config
 from ul.core.errors import ConfigError
-from ul.inference import weights as stored_weights
-from ul.stages import registry
+from ul.inference import weights as saved_weights
+from ul.inference.weights import SavedRun
+from ul.stages.registry import GeneratorConfig
 
-# What both must have in common, of a config and its workdir; of pixels there is no encoder.
-SHARED: dict[str, Callable[[Any, Any], Any]] = {
-    "encoder": lambda c, where: (
-        load_config(where)["provenance"].get("stage1", {}).get("encoder")
-    ),
-    "schedule": lambda c, where: c.schedule,
-    "shape of latents": lambda c, where: registry.latent_shape(c),
-    "data.num_classes": lambda c, where: c.data.num_classes,
-    "data.text": lambda c, where: c.data.text,
+# What the guiding model and the guided one must have in common. A model of pixels has no
+# encoder.
+SHARED: dict[str, Callable[[SavedRun], Any]] = {
+    "stage": lambda run: run.stage.name,
+    "encoder": lambda run: run.provenance.get("stage1", {}).get("encoder"),
+    "schedule": lambda run: run.stage.sampler.schedule if run.stage.sampler else None,
+    "latent shape": lambda run: run.stage.latent_shape,
+    "data.num_classes": lambda run: run.stage.num_classes,
+    "data.text": lambda run: run.datasets.data.text,
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Guide:
-    """denoise_latent(params, z_t, logsnr, condition, key) -> z_hat. about: what a protocol
-    says of it."""
+class GuidingModel:
+    """A smaller or less trained model that guidance leads away from.
+
+    denoise_latent(params, z_t, logsnr, condition, key) -> z_hat. description: for the
+    protocol of an evaluation.
+    """
 
     denoise_latent: Callable
     params: Any
-    about: dict[str, Any]
+    description: dict[str, Any]
 
 
-def load(
-    guide: str, guided: config.Stage2Config | config.PixelDiffusionConfig, workdir, mesh
-) -> Guide:
-    """WORKDIR[:step][@weights] as the guide of the run `guided` in `workdir`.
+def load_guiding_model(spec: str, guided: SavedRun, mesh) -> GuidingModel:
+    """Load WORKDIR[:step][@weights] as the guiding model of the run `guided`.
 
     Raises:
-      ConfigError: it is of other latents, another schedule or other classes.
+      ConfigError: it has other latents, another schedule or other classes.
       CheckpointError, DataError: as any loader.
     """
-    found = re.fullmatch(r"(.+?)(?::(\d+))?(?:@(.+))?", guide)
-    if found is None:
-        raise ConfigError(f"guide is {guide!r}; it must be WORKDIR[:step][@weights]")
-    where, step, weights = found.groups()
-    parsed = stored_weights.load_config_of(where, type(guided))
-    for name, of in SHARED.items():
-        ours, theirs = of(guided, workdir), of(parsed, where)
-        if ours != theirs:
+    match = re.fullmatch(r"(.+?)(?::(\d+))?(?:@(.+))?", spec)
+    if match is None:
+        raise ConfigError(
+            f"The guiding model must be WORKDIR[:step][@weights]; got {spec!r}."
+        )
+    workdir, step, name = match.groups()
+    run = saved_weights.load_run(workdir, GeneratorConfig)
+    for key, value_of in SHARED.items():
+        required, value = value_of(guided), value_of(run)
+        if value != required:
             raise ConfigError(
-                f"the guide {where} has another {name} ({theirs}) than {workdir} ({ours}); "
-                "it must be trained on the same latents, with the same schedule and classes"
+                f"The guiding model in {workdir} must have the same {key} as the model in "
+                f"{guided.workdir}, {required}; got {value}. Train it on the same latents, "
+                "with the same schedule and classes."
             )
-    at = None if step is None else int(step)
-    chosen = stored_weights.choose(where, parsed, at, weights or "ema")
-    params = stored_weights.base(chosen, parsed, mesh)
-    about: dict[str, Any] = {
-        "workdir": str(epath.Path(where).resolve()),
+    chosen = saved_weights.choose(run, int(step) if step else None, name or "ema")
+    params = saved_weights.restore_generator(chosen, run.stage, mesh)
+    description: dict[str, Any] = {
+        "workdir": str(epath.Path(workdir).resolve()),
         "step": chosen.step,
         "weights": chosen.name,
         "digest": store.fingerprint(params),
     }
-    about |= {"ema_sources": chosen.ema_sources} if chosen.ema_sources else {}
-    return Guide(registry.latent_sampler(parsed).denoise_latent, params, about)
+    if chosen.ema_sources:
+        description["ema_sources"] = chosen.ema_sources
+    assert run.stage.sampler is not None
+    return GuidingModel(run.stage.sampler.denoise_latent, params, description)

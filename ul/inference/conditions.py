@@ -1,97 +1,108 @@
-"""What a caller asks of a generator, checked: labels, texts, first frames of clips."""
+"""Validate the conditions passed to a generator: labels, text or context frames."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ul import config
 from ul.core.errors import DataError
-from ul.stages import registry
+from ul.stages.conditions import Conditions
 
-Asked = Sequence[int] | np.ndarray | Mapping[str, np.ndarray]
-
-
-def entry(asked: Asked, name: str) -> np.ndarray:
-    """One of what is asked; labels may come alone. Raises KeyError."""
-    given = asked if isinstance(asked, Mapping) else {"label": asked}
-    return np.asarray(given[name])
+# Class labels [N], or arrays of N rows by the name of the condition.
+ConditionValues = Sequence[int] | np.ndarray | Mapping[str, np.ndarray]
 
 
-def condition(
-    of: config.GeneratorConfig, asked: Asked, latent: Callable
-) -> dict[str, np.ndarray]:
-    """Every entry that a model takes, of its shape and type; others are passed over.
-
-    `latent(first frames)`: as the model is given them.
+def condition_value(values: ConditionValues, name: str) -> np.ndarray:
+    """Return one condition by name; labels may be passed without a name.
 
     Raises:
-      DataError: one is missing, or is not what it must be.
+      KeyError: it is not there.
     """
-    fields, found = registry.conditions(of), {}
+    by_name = values if isinstance(values, Mapping) else {"label": values}
+    return np.asarray(by_name[name])
+
+
+def validate_conditions(
+    conditions: Conditions, values: ConditionValues, encode_context: Callable
+) -> dict[str, np.ndarray]:
+    """Return every condition that a model takes, with its shape and dtype.
+
+    Other entries are ignored. encode_context: from frames [N, t, H, W, C] to their latent.
+
+    Raises:
+      DataError: one is missing, or has another shape or dtype.
+    """
+    fields = conditions.fields
+    validated: dict[str, np.ndarray] = {}
     for name, field in fields.items():
         try:
-            value = entry(asked, name)
+            value = condition_value(values, name)
         except KeyError as e:
             raise DataError(
-                f"this model is asked by {', '.join(fields)}; {name} is missing"
+                f"This model must be given {', '.join(fields)}; {name!r} is missing."
             ) from e
         if name == "label":
-            found[name] = _label(value, field.null)
+            validated[name] = _label(value, int(field.null))
         elif name == "context":
-            assert isinstance(of, config.Stage2Config)
-            shape = (of.context_frames, *of.data.image_shape[1:])
-            found[name] = latent(checked(value, shape, np.uint8, "given frames"))
-        else:
-            found[name] = _typed(name, value, field.shape, field.dtype)
-    if "text" in fields:
-        tokens, length = fields["text"].shape[0], found["text_length"]
-        if length.min() < 0 or length.max() > tokens:
-            raise DataError(
-                f"text_length must be 0..{tokens}, the tokens; 0 is no text"
+            frames = check_array(
+                value, conditions.context_shape, np.uint8, "context frames"
             )
-    if len({len(value) for value in found.values()}) != 1:
-        counts = ", ".join(f"{n}: {len(v)}" for n, v in found.items())
-        raise DataError(f"conditions of unlike number of samples ({counts})")
-    return found
-
-
-def _label(label: np.ndarray, most: int | float) -> np.ndarray:
-    if (
-        label.ndim != 1
-        or label.size == 0
-        or label.dtype.kind not in "iu"
-        or label.min() < 0
-        or label.max() > most
-    ):
+            validated[name] = encode_context(frames)
+        else:
+            validated[name] = _array(name, value, field.shape, field.dtype)
+    if "text" in fields:
+        num_tokens, length = fields["text"].shape[0], validated["text_length"]
+        if length.min() < 0 or length.max() > num_tokens:
+            raise DataError(
+                f"text_length must be in 0..{num_tokens}, the number of tokens (0 is no "
+                f"text); got {length.min()}..{length.max()}."
+            )
+    if len({len(value) for value in validated.values()}) != 1:
+        counts = ", ".join(f"{name}: {len(value)}" for name, value in validated.items())
         raise DataError(
-            f"labels must be a list of whole numbers 0..{most} ({most} is any class)"
+            f"All conditions must have the same number of rows; got {counts}."
+        )
+    return validated
+
+
+def _label(label: np.ndarray, null: int) -> np.ndarray:
+    is_valid = (
+        label.ndim == 1
+        and label.size
+        and label.dtype.kind in "iu"
+        and label.min() >= 0
+        and label.max() <= null
+    )
+    if not is_valid:
+        raise DataError(
+            f"labels must be a list of integers in 0..{null} ({null} is any class); got "
+            f"{label.dtype}{list(label.shape)}."
         )
     return label.astype(np.int32)
 
 
-def _typed(name: str, value, shape: tuple[int, ...], dtype) -> np.ndarray:
-    """[N, *shape]; its dtype's kind must be right."""
+def _array(name: str, value: np.ndarray, shape: tuple[int, ...], dtype) -> np.ndarray:
+    """Return [N, *shape] of a dtype; the value's must be of the same kind."""
     kind = np.dtype(dtype).kind
-    good = value.dtype.kind == kind or kind == "i" and value.dtype.kind == "u"
-    if not good or not len(value) or value.shape[1:] != shape:
+    is_kind = value.dtype.kind == kind or kind == "i" and value.dtype.kind == "u"
+    if not is_kind or not len(value) or value.shape[1:] != shape:
         raise DataError(
-            f"{name} is {value.dtype}{list(value.shape)}; wanted are {np.dtype(dtype).name}"
-            f" [N{''.join(f', {side}' for side in shape)}]"
+            f"{name} must be {np.dtype(dtype).name} [{', '.join(map(str, ('N', *shape)))}]; "
+            f"got {value.dtype}{list(value.shape)}."
         )
     return value.astype(dtype)
 
 
-def checked(values, shape: tuple[int, ...], dtype, what: str) -> np.ndarray:
-    """[N, *shape] of that type; any float for float32.
+def check_array(values, shape: tuple[int, ...], dtype, name: str) -> np.ndarray:
+    """Return [N, *shape] of that dtype; any float is accepted for float32.
 
     Raises:
-      DataError: they are not, `what` they are.
+      DataError: another shape or dtype. `name`: of the values, for the message.
     """
     values = np.asarray(values)
     if values.ndim == len(shape) + 1 and values.shape[1:] == shape and len(values):
         if values.dtype == dtype or dtype == np.float32 and values.dtype.kind == "f":
             return values.astype(dtype)
     raise DataError(
-        f"{what} are {values.dtype}{list(values.shape)}; wanted are "
-        f"{np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]"
+        f"{name} must be {np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]; got "
+        f"{values.dtype}{list(values.shape)}."
     )

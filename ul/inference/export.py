@@ -1,20 +1,20 @@
-"""A run's networks as files that need neither its workdir nor Orbax to be loaded."""
+"""Export a run's networks as files that load without its workdir and without Orbax."""
 
 import logging
 from typing import Any
 
 from etils import epath
 
-from ul import config
 from ul.checkpoints import safetensors, store
 from ul.checkpoints.workdir import load_config
 from ul.inference import api
-from ul.inference import weights as stored_weights
+from ul.inference import weights as saved_weights
+from ul.stages.codec import Codec
 
 log = logging.getLogger("ul")
 
 NETWORKS = ("encoder", "decoder", "prior")
-# Which section of a config has the noise that a network is trained on.
+# The section of a config with the noise schedule that a network is trained on.
 SCHEDULES = {
     "decoder": "decoder_schedule",
     "prior": "prior_schedule",
@@ -30,37 +30,46 @@ def export(
     weights: str = "ema",
     stage1_workdir: str | None = None,
 ) -> list[str]:
-    """Write the networks of a run into the directory `out`; the files' paths.
+    """Write the networks of a run into the directory `out`; return the files' paths.
 
-    Of a stage 2 it is the base, and the stage 1 that it was trained on in out/stage1.
-    What lies there is read as a workdir is.
+    A stage 2 is written with the stage 1 that it was trained on, in out/stage1. The
+    directory can be read wherever a workdir can.
 
     Raises:
       ConfigError, CheckpointError, DataError: as the loaders; `out` has other content.
-      StorageError: the disk refuses.
+      StorageError: a file cannot be written.
     """
-    parsed, out = (
-        stored_weights.load_config_of(workdir, config.RunConfig),
-        epath.Path(out),
-    )
-    if isinstance(parsed, config.AutoencoderConfig):
+    run, out = saved_weights.load_run(workdir), epath.Path(out)
+    if run.stage.has_encoder:
         ae = api.restore_stage1(workdir, NETWORKS, step=step, weights=weights)
         return _write(workdir, out, ae, ae.params, ae.codec)
-    written = []
-    if isinstance(parsed, config.Stage2Config):
-        used = load_config(workdir)["provenance"]["stage1"]
-        stage1_workdir = stored_weights.below(workdir, stage1_workdir)
-        inside, which = out / "stage1", dict(step=used["step"], weights=used["weights"])
+    paths = []
+    if run.stage.uses_stage1:
+        recorded = run.provenance["stage1"]
+        stage1_workdir = saved_weights.find_stage1(run, stage1_workdir)
+        inside = out / "stage1"
         if inside.resolve() != epath.Path(stage1_workdir).resolve():
-            written = export(stage1_workdir, inside, **which)
-    gen = api.load_generator(
+            paths = export(
+                stage1_workdir,
+                inside,
+                step=recorded["step"],
+                weights=recorded["weights"],
+            )
+    generator = api.load_generator(
         workdir, step=step, weights=weights, stage1_workdir=stage1_workdir
     )
-    networks = {"base": gen.params}
-    return written + _write(workdir, out, gen, networks, gen.autoencoder.codec)
+    networks = {"base": generator.params}
+    codec = generator.autoencoder.codec
+    return paths + _write(workdir, out, generator, networks, codec)
 
 
-def _write(workdir, out: epath.Path, loaded, networks: dict, codec) -> list[str]:
+def _write(
+    workdir,
+    out: epath.Path,
+    loaded: api.Autoencoder | api.Generator,
+    networks: dict[str, Any],
+    codec: Codec,
+) -> list[str]:
     run = load_config(workdir)
     source = {
         "workdir": str(epath.Path(workdir).resolve()),
@@ -69,31 +78,31 @@ def _write(workdir, out: epath.Path, loaded, networks: dict, codec) -> list[str]
         "weights": loaded.weights,
         "ema_sources": loaded.ema_sources,
     }
-    about = {
-        name: _about(name, run["config"], codec)
+    descriptions = {
+        name: _description(name, run["config"], codec)
         | {"source": source | {"digest": store.fingerprint(params)}}
         for name, params in networks.items()
     }
-    made = safetensors.files(networks, about)
-    what = {"step": loaded.step, "weights": loaded.weights, "source": source}
-    safetensors.write(out, run, what, made)
-    return [str(out / name) for name in made]
+    files = safetensors.files(networks, descriptions)
+    record = {"step": loaded.step, "weights": loaded.weights, "source": source}
+    safetensors.write(out, run, record, files)
+    return [str(out / name) for name in files]
 
 
-def _about(name: str, settings: dict, codec) -> dict[str, Any]:
-    """What one needs to build a network and to use it, of a resolved config."""
-    pixels = name == "base" and name not in settings
-    own = settings.get("decoder" if pixels else name, settings.get("networks"))
-    found = {
-        "stage": settings["stage"],
-        "settings": own,
-        "schedule": settings.get(SCHEDULES.get(name, "")),
-        "sampling": None if name == "encoder" else settings.get("sampling"),
-        "guidance": settings.get("guidance"),
-        "dtype": settings["dtype"],
-        "image_shape": settings["data"]["image_shape"],
+def _description(name: str, config: dict, codec: Codec) -> dict[str, Any]:
+    """Return what is needed to build a network and to use it, from a saved config."""
+    # A pixel-diffusion run has its network in the section `decoder`.
+    section = "decoder" if name == "base" and "base" not in config else name
+    description = {
+        "stage": config["stage"],
+        "settings": config.get(section, config.get("networks")),
+        "schedule": config.get(SCHEDULES.get(name, "")),
+        "sampling": None if name == "encoder" else config.get("sampling"),
+        "guidance": config.get("guidance"),
+        "dtype": config["dtype"],
+        "image_shape": config["data"]["image_shape"],
         "latent_shape": codec.latent_shape,
         "latent_logsnr": codec.latent_logsnr,
-        "num_classes": settings["data"]["num_classes"],
+        "num_classes": config["data"]["num_classes"],
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in description.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What a run has stored: its config, and weights of its state on any mesh."""
+"""Saved runs: the stage that a workdir holds, and the weights of its checkpoints."""
 
 import dataclasses
 import logging
@@ -8,48 +8,74 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
-from ul import config
 from ul.checkpoints import safetensors, store
 from ul.checkpoints.workdir import load_config
 from ul.core import ema_names
 from ul.core import mesh as meshes
 from ul.core.errors import CheckpointError, ConfigError
-from ul.stages import registry
+from ul.data.datasets import Datasets
+from ul.stages import kinds, registry
+from ul.stages.stage import Stage
 from ul.train import ema
 
 log = logging.getLogger("ul")
 
-# How far from the wanted profile a combination of stored ones may be, in parts of it.
-FARTHEST = 0.05
+# How far a combination of stored averages may be from the requested profile, relatively.
+MAX_COMBINATION_ERROR = 0.05
 
 
-def load_config_of(workdir, kind) -> Any:
-    """The parsed config of a run, which must be of a `kind` of stage.
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """The contents of a workdir or an export, without its weights.
+
+    ema_names: of the averages that its checkpoints hold, the default first; none of an
+    imported autoencoder. record: config.json, with `config` and `provenance`.
+    """
+
+    workdir: str
+    stage: Stage
+    datasets: Datasets
+    ema_names: tuple[str, ...]
+    record: dict[str, Any]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where its data, stage 1 and devices came from."""
+        return self.record["provenance"]
+
+
+def load_run(workdir, accepts: type = registry.RunConfig) -> SavedRun:
+    """Read the config of a run and build its stage; the config is not needed afterwards.
+
+    accepts: a base class of the configs that the caller can use.
 
     Raises:
-      ConfigError: no run there, or of another kind.
+      ConfigError: there is no run, or one of another stage.
     """
-    plain = registry.plain(load_config(workdir)["config"])
-    parsed = config.parse(plain, config.RunConfig)
-    if not isinstance(parsed, kind):
-        raise ConfigError(
-            f"{workdir} holds a run of stage {parsed.stage!r}; wanted is one of "
-            f"{', '.join(n for n, k in config.STAGES.items() if issubclass(k, kind))}"
-        )
-    # How attention is computed is no part of the weights.
-    on_gpu = jax.default_backend() == "gpu"
-    return (
-        parsed
-        if on_gpu or not registry.uses_cudnn(parsed)
-        else registry.portable(parsed)
+    record = load_config(workdir)
+    try:
+        config = registry.parse(registry.to_dict(record["config"]), accepts)
+    except ConfigError as e:
+        raise ConfigError(f"{workdir}: {e}") from e
+    # The implementation of attention is no part of the weights.
+    if jax.default_backend() != "gpu" and kinds.uses_cudnn(config):
+        config = kinds.portable(config)
+    return SavedRun(
+        str(workdir),
+        registry.build(config),
+        Datasets.from_config(config),
+        tuple(map(str, getattr(config, "ema", ()))),
+        record,
     )
 
 
 def steps(workdir) -> list[int]:
-    """Steps whose weights can be loaded, ascending: the verified ones, an export's one.
+    """Return the steps whose weights can be loaded, ascending.
+
+    They are the verified steps of a run, or the one step of an export.
 
     Raises:
-      ConfigError: neither a run's workdir nor an export.
+      ConfigError: this is neither a run's workdir nor an export.
     """
     export = safetensors.record(workdir)
     return [export["step"]] if export else store.verified_steps(workdir)
@@ -57,11 +83,12 @@ def steps(workdir) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Weights that are there, named as in a record.
+    """Weights that can be loaded.
 
-    parts: (factor, step, path in the state) of what they are the sum of, a single one
-    where they are stored themselves; none in an export. ema_sources: what a record says of
-    weights that are not stored.
+    name: "raw", "ema", "ema:<decay>" or "power:<width>". parts: (factor, step, path in
+    the state) of the stored arrays whose sum they are; one part if they are stored
+    themselves, none for an export. ema_sources: for records, the stored averages that
+    weights were combined from.
     """
 
     workdir: str
@@ -72,114 +99,112 @@ class Weights:
 
 
 def choose_step(workdir, step: int | None) -> int:
-    """`step`, or the newest one, provided that it can be loaded.
+    """Return `step`, or the newest one, if it can be loaded.
 
     Raises:
-      CheckpointError: naming what there is.
+      CheckpointError: it cannot, with the steps that can.
     """
     export = safetensors.record(workdir)
     if export is None:
         return store.choose(workdir, step)
     if step not in (None, export["step"]):
-        raise CheckpointError(f"{workdir} has no step {step}, only {export['step']}")
+        raise CheckpointError(
+            f"The export {workdir} holds step {export['step']} only; got step {step}."
+        )
     return export["step"]
 
 
-def choose(workdir, parsed: config.RunConfig, step: int | None, name: str) -> Weights:
-    """The weights of that name at `step`, or at the newest one.
+def choose(run: SavedRun, step: int | None, name: str) -> Weights:
+    """Return the weights of that name at `step`, or at the newest one.
 
     Raises:
-      CheckpointError: no such step, or too few to make the weights of.
+      CheckpointError: no such step, or too few averages to combine the weights from.
       ConfigError: no such weights.
     """
-    export = safetensors.record(workdir)
-    step = choose_step(workdir, step)
+    export = safetensors.record(run.workdir)
+    step = choose_step(run.workdir, step)
     if export is not None:
-        held = export["weights"]
-        # "ema" is what is asked for where nothing is said.
-        same = name in ("ema", held)
-        if not same and weights_path(parsed, name) != weights_path(parsed, held):
-            raise ConfigError(f"{workdir} was exported with weights {held}, not {name}")
-        return Weights(str(workdir), step, held, (), export["source"]["ema_sources"])
-    widths = {n: w for n in _averages(parsed) if (w := ema_names.width(n)) is not None}
+        exported = export["weights"]
+        # "ema" is the default, so it means whatever was exported.
+        is_same = name in ("ema", exported)
+        if not is_same and weights_path(run, name) != weights_path(run, exported):
+            raise ConfigError(
+                f"The export {run.workdir} holds weights {exported!r} only; got {name!r}."
+            )
+        return Weights(run.workdir, step, exported, (), export["source"]["ema_sources"])
+    widths = {
+        n: width for n in run.ema_names if (width := ema_names.width(n)) is not None
+    }
     if widths and ema_names.width(name) is not None and name not in widths:
-        return _made(str(workdir), step, name, widths)
-    parts = ((1.0, step, weights_path(parsed, name)),)
-    return Weights(str(workdir), step, name, parts, {})
+        return _combined(run.workdir, step, name, widths)
+    parts = ((1.0, step, weights_path(run, name)),)
+    return Weights(run.workdir, step, name, parts, {})
 
 
-def _made(workdir: str, step: int, name: str, widths: dict[str, float]) -> Weights:
-    """A power-function average that was not kept, of those that were, by name and width.
+def _combined(workdir: str, step: int, name: str, widths: dict[str, float]) -> Weights:
+    """Combine a power-function average that is not stored from the stored ones.
+
+    widths: of the stored averages by name (arXiv 2312.02696, post-hoc EMA).
 
     Raises:
-      CheckpointError: they do not make it.
+      CheckpointError: they do not give it accurately enough.
     """
     width = ema_names.width(name)
     assert width is not None
-    at = [s for s in store.verified_steps(workdir) if 0 < s <= step]
-    kept = [(s, n) for s in at for n in widths]
-    found = ema.combine([(s, widths[n]) for s, n in kept], step, width)
-    if found.off > FARTHEST:
+    steps = [s for s in store.verified_steps(workdir) if 0 < s <= step]
+    averages = [(s, n) for s in steps for n in widths]
+    combination = ema.combine([(s, widths[n]) for s, n in averages], step, width)
+    if combination.off > MAX_COMBINATION_ERROR:
         raise CheckpointError(
-            f"weights {name!r} of step {step} cannot be made of {', '.join(widths)} at "
-            f"the {len(at)} steps that {workdir} keeps: {found.off:.1%} off, at most "
-            f"{FARTHEST:.0%}; choose a width between them or nearer, or keep more steps "
-            "(checkpoint.keep_every)"
+            f"Weights {name!r} of step {step} must be within {MAX_COMBINATION_ERROR:.0%} "
+            f"of a combination of {', '.join(widths)} at the {len(steps)} steps that "
+            f"{workdir} keeps; the best is {combination.off:.1%} off. Choose a width nearer "
+            "to the stored ones, or keep more steps (checkpoint.keep_every)."
         )
-    log.info("weights %s: of %d steps, %.2g off", name, len(at), found.off)
-    ema_sources = {"averages": list(widths), "steps": at, "off": found.off}
+    log.info(
+        "weights %s: combined from %d steps, %.2g off",
+        name,
+        len(steps),
+        combination.off,
+    )
+    sources = {"averages": list(widths), "steps": steps, "off": combination.off}
     parts = tuple(
         (factor, s, ("ema", n))
-        for factor, (s, n) in zip(found.factors, kept, strict=True)
+        for factor, (s, n) in zip(combination.factors, averages, strict=True)
     )
-    return Weights(workdir, step, name, parts, ema_sources)
+    return Weights(workdir, step, name, parts, sources)
 
 
-def _averages(parsed: config.RunConfig) -> list[str]:
-    """Names of the averages that a state has."""
-    return list(map(str, parsed.ema)) if isinstance(parsed, config.TrainConfig) else []
+def weights_path(run: SavedRun, name: str) -> tuple[str, ...]:
+    """Return the path of weights in a run's state.
 
-
-def weights_path(parsed: config.RunConfig, weights: str) -> tuple[str, ...]:
-    """Where in the state the weights lie: "ema" (the first), "ema:<decay>",
-    "power:<width>" or "raw".
-
-    Of what was imported there is one set, which "ema" means as well.
+    name: "raw", "ema" (the default average), "ema:<decay>" or "power:<width>". Imported
+    weights have no averages, and "ema" means the weights themselves.
 
     Raises:
-      ConfigError: naming what there is.
+      ConfigError: there are no such weights, with those that there are.
     """
-    names = _averages(parsed)
-    if weights == "raw" or weights == "ema" and not names:
+    names = run.ema_names
+    if name == "raw" or name == "ema" and not names:
         return ("params",)
-    if weights == "ema":
+    if name == "ema":
         return ("ema", names[0])
-    if weights.removeprefix("ema:") in names:
-        return ("ema", weights.removeprefix("ema:"))
+    if name.removeprefix("ema:") in names:
+        return ("ema", name.removeprefix("ema:"))
     known = ["raw", "ema", *(n if ema_names.width(n) else f"ema:{n}" for n in names)]
     if any(map(ema_names.width, names)):
         known += ["power:<any width under 0.2887>"]
-    raise ConfigError(
-        f"weights {weights!r} are not in the checkpoint; known are {known}"
-    )
-
-
-def base(
-    chosen: Weights, parsed: config.Stage2Config | config.PixelDiffusionConfig, mesh
-) -> Any:
-    """Parameters of the network of a stage 2. Raises as `restore`."""
-    shapes = jax.eval_shape(lambda: registry.init_base(parsed, jax.random.key(0)))
-    return restore(chosen, {"base": shapes}, mesh)["base"]
+    raise ConfigError(f"weights must be one of {', '.join(known)}; got {name!r}.")
 
 
 def restore(chosen: Weights, shapes: dict[str, Any], mesh) -> dict[str, Any]:
-    """Parameters of the named networks, of the given shapes, laid out on `mesh`.
+    """Restore parameters of the given shapes by network name, laid out on `mesh`.
 
-    "base" is that of a stage 2, whose state has no other.
+    shapes: by network; a stage 2 has one network, {"base": shapes}.
 
     Raises:
       CheckpointError: unreadable, damaged, or of other shapes.
-      DataError: the same of an export.
+      DataError: the same for an export.
     """
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
@@ -190,48 +215,56 @@ def restore(chosen: Weights, shapes: dict[str, Any], mesh) -> dict[str, Any]:
     )
     if not chosen.parts:
         return safetensors.read(chosen.workdir, abstract)
-    alone = len(chosen.parts) == 1
+    is_single = len(chosen.parts) == 1
     total: Any = None
     bar = tqdm(
         chosen.parts,
         desc=f"weights {chosen.name}",
         unit="average",
-        disable=alone,
+        disable=is_single,
         dynamic_ncols=True,
     )
     for factor, step, path in bar:
         part = _stored(chosen.workdir, step, path, abstract.get("base", abstract))
-        total = part if alone else _plus(total, factor, part)
+        total = part if is_single else _plus(total, factor, part)
     return {"base": total} if "base" in abstract else total
 
 
 def _stored(workdir: str, step: int, path: tuple[str, ...], abstract) -> Any:
-    """What lies at `path` of a state."""
-    for part in reversed(path):
-        abstract = {part: abstract}
-    found = store.restore_part(workdir, step, abstract)
-    for part in path:
-        found = found[part]
-    return found
+    """Restore the part of a state at `path`."""
+    for name in reversed(path):
+        abstract = {name: abstract}
+    state = store.restore_part(workdir, step, abstract)
+    for name in path:
+        state = state[name]
+    return state
 
 
 def _plus(total, factor: float, part):
-    """total + factor part; None is nothing yet."""
+    """Return total + factor * part; a total of None is zero."""
     if total is None:
         return jax.tree.map(lambda p: factor * p, part)
     return jax.tree.map(lambda t, p: t + factor * p, total, part)
 
 
-def below(workdir, moved: str | None = None) -> str:
-    """The directory of the stage 1 that a stage 2 was trained on: where it was `moved`
-    to, inside an export, as it was given, or beside the stage 2's.
+def restore_generator(chosen: Weights, stage: Stage, mesh) -> Any:
+    """Restore the parameters of a stage 2's network. Raises as `restore`."""
+    shapes = jax.eval_shape(lambda: stage.init(jax.random.key(0)))
+    return restore(chosen, {"base": shapes}, mesh)["base"]
 
-    Raises:
-      CheckpointError, ConfigError (through `choose`) later, if it is nowhere.
+
+def find_stage1(run: SavedRun, moved_to: str | None = None) -> str:
+    """Return the directory of the stage 1 that a stage 2 was trained on.
+
+    It is `moved_to` if given, else inside the export, as recorded, or beside the stage 2.
+    A directory that does not exist is reported by whoever loads it.
     """
-    given = load_config(workdir)["provenance"]["stage1"]["workdir"]
-    here = epath.Path(workdir).resolve()
-    inside, beside = here / "stage1", here.parent / epath.Path(given).name
-    if moved or (inside / "config.json").exists():
-        return moved or str(inside)
-    return given if epath.Path(given).exists() or not beside.exists() else str(beside)
+    recorded = run.provenance["stage1"]["workdir"]
+    directory = epath.Path(run.workdir).resolve()
+    inside = directory / "stage1"
+    beside = directory.parent / epath.Path(recorded).name
+    if moved_to or (inside / "config.json").exists():
+        return moved_to or str(inside)
+    if epath.Path(recorded).exists() or not beside.exists():
+        return recorded
+    return str(beside)

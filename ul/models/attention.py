@@ -15,7 +15,7 @@ class Attention(nn.Module):
     has keys and values besides (models/text_conditioning.py).
 
     frames: 0 is all tokens to all. Of a clip, first half of the heads attend within each
-    of its `frames`, the others along time at each place: factorised space and time.
+    of its `frames`, the others along time at each place: factorized space and time.
     `implementation` goes to jax.nn.dot_product_attention: "xla", or "cudnn", which
     raises on shapes it does not support.
     """
@@ -41,7 +41,7 @@ class Attention(nn.Module):
             k = jnp.concatenate([k, told_k], axis=1)
             v = jnp.concatenate([v, told_v], axis=1)
         if self.frames:
-            h = self._factorised(q, k, v)
+            h = self._factorized(q, k, v)
         else:
             h = self._attend(q, k, v, length)
         return Dense(width, dtype=self.dtype, name="out")(h.reshape(x.shape))
@@ -55,7 +55,7 @@ class Attention(nn.Module):
             implementation=self.implementation,
         )
 
-    def _factorised(self, *qkv):
+    def _factorized(self, *qkv):
         """[B, T S, heads, d]: half of the heads over S, half over T."""
         batch, tokens, heads, dim = qkv[0].shape
         frames, places, half = self.frames, tokens // self.frames, heads // 2
@@ -112,7 +112,7 @@ class Block(nn.Module):
 
 class Blocks(nn.Module):
     """`depth` blocks over a grid [B, h, w, width] or [B, t, h, w, width], with a learned
-    position added. `factorised`: see Attention."""
+    position added. `factorized`: see Attention."""
 
     depth: int
     head_dim: int
@@ -121,7 +121,7 @@ class Blocks(nn.Module):
     remat: str
     scan: bool
     dtype: jnp.dtype
-    factorised: bool = False
+    factorized: bool = False
 
     @nn.compact
     def __call__(self, x, cond, text=None):
@@ -130,7 +130,7 @@ class Blocks(nn.Module):
         x = (x + position[None].astype(x.dtype)).reshape(shape[0], -1, shape[-1])
         block = remat(Block, self.remat, prevent_cse=not self.scan)
         given = (cond,) if text is None else (cond, text)
-        frames = shape[1] if self.factorised else 0
+        frames = shape[1] if self.factorized else 0
         settings = (
             self.head_dim,
             self.implementation,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ul.core import arrays
 from ul.core.types import Array, Float, typechecked
+from ul.models import checks
 from ul.models.attention import Blocks, OutputLayer
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, ResBlock, Upsample
@@ -18,7 +19,7 @@ class UViT(nn.Module):
     """Patching, convolutional stages down, a transformer, the stages up; returns v.
 
     The transformer's grid is the latents' grid: [H, W] / (patch * 2^stages), of clips
-    [T, H, W] (`patch` and `factorised` as the encoder's and ViT's). z_0 is
+    [T, H, W] (`patch` and `factorized` as the encoder's and ViT's). z_0 is
     projected and added there; with `latent_at_input` also, enlarged, at the input.
     At the paper's size: patch 2, [128, 256, 512], 2 blocks a stage and side, 8
     transformer blocks of 1024 channels, dropout 0.1.
@@ -30,13 +31,26 @@ class UViT(nn.Module):
     width: int
     depth: int
     head_dim: int
-    dropout: float
-    latent_at_input: bool
-    attention: str
-    remat: str
-    scan: bool
     dtype: jnp.dtype
-    factorised: bool = False
+    dropout: float = 0.0
+    latent_at_input: bool = False
+    attention: str = "xla"
+    remat: str = "none"
+    scan: bool = False
+    factorized: bool = False
+
+    def latent_grid(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the grid of z_0, which is the transformer's; raises as `check`."""
+        factors = checks.downsampling(
+            "decoder", self.patch, len(self.channels), image_shape
+        )
+        return tuple(n // f for n, f in zip(image_shape, factors, strict=False))
+
+    def check(self, section: str, image_shape: tuple[int, ...]) -> None:
+        """Raise ConfigError unless the settings fit each other and the images."""
+        checks.check_settings(section, self)
+        checks.check_transformer(section, self, (self.width,), image_shape)
+        self.latent_grid(image_shape)
 
     @nn.compact
     @typechecked
@@ -78,7 +92,7 @@ class UViT(nn.Module):
             dropout=self.dropout,
             remat=self.remat,
             scan=self.scan,
-            factorised=self.factorised,
+            factorized=self.factorized,
             dtype=self.dtype,
             name="inner",
         )(h, cond)

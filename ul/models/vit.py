@@ -4,7 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ul.core import arrays
+from ul.core.errors import ConfigError
 from ul.core.types import Array, Float, Int, typechecked
+from ul.models import checks
 from ul.models.attention import Blocks, OutputLayer
 from ul.models.conditioning import Conditioning
 from ul.models.layers import Downsample, Upsample
@@ -23,20 +25,45 @@ class ViT(nn.Module):
 
     With `text_channels` it sees text: its tokens in the attention of every block, and
     their mean in the condition. `context`: a latent that is seen beside z_t, cell by cell.
-    `factorised`: of clips, see Attention.
+    `factorized`: of clips, see Attention.
     """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     head_dim: int
-    dropout: float
-    num_classes: int
-    attention: str
-    remat: str
-    scan: bool
     dtype: jnp.dtype
+    num_classes: int = 0
     text_channels: int = 0
-    factorised: bool = False
+    dropout: float = 0.0
+    attention: str = "xla"
+    remat: str = "none"
+    scan: bool = False
+    factorized: bool = False
+
+    def check(
+        self, section: str, latent_shape: tuple[int, ...], has_text: bool = False
+    ) -> None:
+        """Raise ConfigError unless the settings fit each other and the latents."""
+        checks.check_settings(section, self)
+        if len(self.widths) != len(self.depths) or not self.widths:
+            raise ConfigError(
+                f"{section}.widths and {section}.depths must have the same length, one "
+                f"entry for each level; got {self.widths} and {self.depths}."
+            )
+        *outer, inner = self.depths
+        if 1 in outer or not inner:
+            raise ConfigError(
+                f"{section}.depths must be at least 1 for the inner level, and 0 or at "
+                f"least 2 (down and up) for an outer one; got {self.depths}."
+            )
+        merge = 2 ** (len(self.widths) - 1)
+        if any(size % merge for size in latent_shape[-3:-1]):
+            raise ConfigError(
+                f"{section}.widths has {len(self.widths)} levels, so the sides of the "
+                f"latents must be divisible by {merge}; got "
+                f"{checks.shape_text(latent_shape[:-1])}."
+            )
+        checks.check_transformer(section, self, self.widths, latent_shape, has_text)
 
     @nn.compact
     @typechecked
@@ -65,7 +92,7 @@ class ViT(nn.Module):
                 dropout=self.dropout,
                 remat=self.remat,
                 scan=self.scan,
-                factorised=self.factorised,
+                factorized=self.factorized,
                 dtype=self.dtype,
                 name=name,
             )

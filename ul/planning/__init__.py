@@ -1,0 +1,1 @@
+"""Predictions before training: bitrates, and what a pod needs (pods/)."""

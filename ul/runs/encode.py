@@ -1,4 +1,4 @@
-"""Latents of a stage-2 config, encoded once for all its runs (data/latent_cache.py)."""
+"""Encode the images of a stage 2 once, as a latent cache for all its runs."""
 
 import contextlib
 import dataclasses
@@ -10,23 +10,25 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from ul.inference import api
-from ul.runs import latent_cache as caches
-from ul import config
-from ul.data import datasets
+from ul.checkpoints import workdir
+from ul.config import TrainConfig
 from ul.core import mesh as meshes
 from ul.core import processes
 from ul.core.errors import ConfigError
 from ul.data import latent_cache, pipeline
+from ul.data.datasets import Datasets
 from ul.data.record_shards import Shard, Store
+from ul.inference import api
+from ul.runs.latent_cache import cache_identity
 from ul.runs.session import check_alike
-from ul.checkpoints import workdir
+from ul.stages import registry
+from ul.stages.base import Stage2Config
 
 log = logging.getLogger("ul")
 
 
-def encode(parsed: config.TrainConfig, where: str, *, shard_examples: int) -> dict[str, Any]:
-    """Write the cache `where`, or go on with it; its manifest.
+def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, Any]:
+    """Write the latent cache at `path`, or continue it; return its manifest.
 
     Every process of the run calls this; process p of P writes every P-th shard from the
     p-th, on its own devices. Shards that are whole stay.
@@ -34,86 +36,111 @@ def encode(parsed: config.TrainConfig, where: str, *, shard_examples: int) -> di
     Raises:
       UserError: of the kind that its exit code says; finished shards stay.
     """
-    if not isinstance(parsed, config.Stage2Config):
+    if not isinstance(config, Stage2Config):
         raise ConfigError(
-            f"stage {parsed.stage!r} has no latents below it; give a stage 2 ('base')"
+            "A latent cache needs a config of stage 'base', which trains on latents; got "
+            f"{config.stage!r}."
         )
-    out, seconds = latent_cache.store(where), parsed.watchdog.start / 2.0
-    with contextlib.ExitStack() as held:
+    store, seconds = latent_cache.store(path), config.watchdog.start / 2.0
+    datasets = Datasets.from_config(config)
+    with contextlib.ExitStack() as stack:
 
         def claim():
-            held.enter_context(workdir.locked(where))
+            stack.enter_context(workdir.locked(path))
 
         processes.from_first("out", claim, seconds)
-        ae, identity = processes.agree("build", lambda: _encoder(parsed), seconds)
+        autoencoder, identity = processes.agree(
+            "build", lambda: _encoder(config, datasets), seconds
+        )
         identity["shard_examples"] = shard_examples
-        check_alike(dataclasses.asdict(parsed), json.dumps(identity["splits"]), seconds)
+        splits = json.dumps(identity["splits"])
+        check_alike(dataclasses.asdict(config), splits, seconds)
         processes.from_first(
-            "begin", lambda: out.begin(identity, latent_cache.unlike), seconds
+            "begin", lambda: store.begin(identity, latent_cache.unlike), seconds
         )
         with processes.plain_errors():
-            records = _shards(parsed, ae, out, identity)
+            records = _write_shards(config, datasets, autoencoder, store, identity)
         return processes.from_first(
-            "manifest", lambda: latent_cache.finish(out, identity, records), seconds
+            "manifest", lambda: latent_cache.finish(store, identity, records), seconds
         )
 
 
-def _encoder(parsed: config.Stage2Config) -> tuple[api.Autoencoder, dict]:
-    """Stage 1's encoder on this process's devices, and the cache's identity."""
-    ae, below = api.restore_below(parsed, ("encoder",), step=None, mesh=meshes.make())
+def _encoder(
+    config: Stage2Config, datasets: Datasets
+) -> tuple[api.Autoencoder, dict[str, Any]]:
+    """Return stage 1's encoder on this process's devices, and the cache's identity."""
+    autoencoder, stage1 = api.restore_frozen_stage1(
+        config.stage1.workdir,
+        registry.build(config),
+        ("encoder",),
+        step=config.stage1.step,
+        weights=config.stage1.weights,
+        mesh=meshes.make(),
+    )
     local = meshes.make(devices=jax.local_devices())
-    params = meshes.to_host(ae.mesh, ae.params)
+    params = meshes.to_host(autoencoder.mesh, autoencoder.params)
     params = jax.device_put(params, meshes.replicated(local))
-    ae = dataclasses.replace(ae, params=params, mesh=local)
-    return ae, caches.identity(parsed, ae.codec, below)
+    autoencoder = dataclasses.replace(autoencoder, params=params, mesh=local)
+    return autoencoder, cache_identity(config, datasets, autoencoder.codec, stage1)
 
 
-def _shards(parsed: config.Stage2Config, ae, out: Store, identity: dict) -> list[dict]:
-    """Records of all shards in their order; those of this process are written here."""
-    every = latent_cache.plan(identity)
-    own = every[processes.index() :: processes.count()]
-    found = {shard: out.finished(shard) for shard in own}
-    missing = [shard for shard in own if found[shard] is None]
-    log.info("%d of %d shards are there", len(own) - len(missing), len(own))
+def _write_shards(
+    config: Stage2Config,
+    datasets: Datasets,
+    autoencoder: api.Autoencoder,
+    store: Store,
+    identity: dict,
+) -> list[dict]:
+    """Write this process's shards; return the records of all shards in their order."""
+    shards = latent_cache.plan(identity)
+    own = shards[processes.index() :: processes.count()]
+    records = {shard: store.finished(shard) for shard in own}
+    missing = [shard for shard in own if records[shard] is None]
+    log.info("%d of %d shards are complete", len(own) - len(missing), len(own))
     examples = {
-        split: datasets.fixed(datasets.untold(parsed), split)
-        for split in identity["splits"]
+        split: datasets.without_text().fixed(split) for split in identity["splits"]
     }
-    seconds = parsed.watchdog.evaluation
-    most = max(map(int, processes.gather("missing", str(len(missing)), seconds)))
-    with _bar(missing) as bar:
-        # In rounds: what fails on one process ends all after one shard.
-        for i in range(most):
+    seconds = config.watchdog.evaluation
+    counts = processes.gather("missing", str(len(missing)), seconds)
+    with _progress_bar(missing) as bar:
+        # In rounds: a failure on one process ends all of them after one shard.
+        for i in range(max(map(int, counts))):
 
-            def write(mine=missing[i : i + 1]):
-                for shard in mine:
-                    batches = _encoded(parsed, ae, examples[shard.split], shard, bar)
-                    found[shard] = latent_cache.write(out, shard, batches, identity["dtype"])
+            def write(own_missing=missing[i : i + 1]):
+                for shard in own_missing:
+                    batches = _encoded(
+                        config, autoencoder, examples[shard.split], shard, bar
+                    )
+                    records[shard] = latent_cache.write(
+                        store, shard, batches, identity["dtype"]
+                    )
 
             processes.agree("shard", write, seconds)
-    texts = processes.gather("records", json.dumps([found[s] for s in own]), seconds)
-    parts = [json.loads(text) for text in texts]
-    return [parts[i % len(parts)][i // len(parts)] for i in range(len(every))]
+    text = json.dumps([records[shard] for shard in own])
+    parts = [json.loads(t) for t in processes.gather("records", text, seconds)]
+    return [parts[i % len(parts)][i // len(parts)] for i in range(len(shards))]
 
 
-def _encoded(parsed, ae: api.Autoencoder, examples, shard: Shard, bar):
-    """Batches of a shard, their images encoded."""
+def _encoded(
+    config: Stage2Config, autoencoder: api.Autoencoder, examples, shard: Shard, bar
+):
+    """Yield the batches of a shard with latents in place of images."""
     for batch in pipeline.in_order(
         examples,
         range(shard.first, shard.first + shard.count),
-        batch_size=ae.config.eval.batch_size,
-        threads=parsed.data.threads,
+        batch_size=config.eval.batch_size,
+        threads=config.data.threads,
     ):
         image = batch.pop("image")
-        more = {}
-        if few := parsed.context_frames:
-            more["context"] = ae.encode_context(image[:, :few])
-        yield batch | {"z_clean": ae.encode(image)} | more
+        context = {}
+        if frames := config.context_frames:
+            context["context"] = autoencoder.encode_context(image[:, :frames])
+        yield batch | {"z_clean": autoencoder.encode(image)} | context
         bar.update(len(image))
 
 
-def _bar(missing: list[Shard]) -> tqdm:
-    """Over what process 0 has to encode, with rate and time left."""
+def _progress_bar(missing: list[Shard]) -> tqdm:
+    """Return a bar over the images that process 0 encodes, with rate and time left."""
     share = f", 1 of {processes.count()} parts" if processes.count() > 1 else ""
     return tqdm(
         total=sum(shard.count for shard in missing),

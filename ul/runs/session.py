@@ -4,114 +4,134 @@ import contextlib
 import dataclasses
 import functools
 import logging
+from typing import Any
 
 import jax
 from etils import epath
 
-from ul.inference import api
-from ul.stages import registry
-from ul.runs import latent_cache, assemble
-from ul import config
-from ul.core import memory, processes
-from ul.core.errors import ConfigError
-from ul.train import curves, loop
 from ul.checkpoints import workdir
 from ul.checkpoints.store import Checkpoints, verified_steps
+from ul.config import Stage1Config, TrainConfig
+from ul.config.schema import CheckpointConfig
+from ul.core import memory, processes
+from ul.core.errors import ConfigError
+from ul.data.datasets import Datasets
+from ul.inference import api
+from ul.runs import assemble
+from ul.runs.latent_cache import cache_identity, open_cache
+from ul.stages import registry
+from ul.stages.base import Stage2Config
+from ul.stages.pixel_diffusion import PixelDiffusionConfig
+from ul.train import curves, loop
 from ul.train.guard import Guard
 from ul.train.writer import Silent, Writer
 
 log = logging.getLogger("ul")
 
 
-def build_run(parsed: config.TrainConfig, provenance: dict) -> tuple[loop.Run, dict]:
-    """The run of a config, and what to remember of the stage 1 below it.
+def build_run(config: TrainConfig, provenance: dict) -> tuple[loop.Run, dict]:
+    """Build the run of a config; also return the provenance of what it is built on.
 
-    `provenance`: what the workdir remembers. A run that began on one step of stage 1 stays
-    on it, though stage 1 trained on.
+    provenance: what the workdir recorded. A run that began on one step of stage 1 stays
+    on it, even if stage 1 was trained further.
 
     Raises:
-      ConfigError, CheckpointError: no stage 1 there, or one that does not fit.
+      ConfigError, CheckpointError: there is no such stage 1, or it does not fit.
     """
-    if isinstance(parsed, config.Stage1Config):
-        return assemble.stage1_run(parsed), {}
-    if isinstance(parsed, config.PixelDiffusionConfig):
-        return assemble.base_run(parsed, registry.pixel_codec(parsed), {}), {}
-    assert isinstance(parsed, config.Stage2Config)
-    ae, below = api.restore_below(
-        parsed,
+    stage, datasets = registry.build(config), Datasets.from_config(config)
+    if isinstance(config, Stage1Config):
+        return assemble.build_stage1_run(config, stage, datasets), {}
+    if isinstance(config, PixelDiffusionConfig):
+        assert stage.codec is not None
+        run = assemble.build_stage2_run(config, stage, datasets, stage.codec, {})
+        return run, {}
+    assert isinstance(config, Stage2Config)
+    autoencoder, stage1 = api.restore_frozen_stage1(
+        config.stage1.workdir,
+        stage,
         ("encoder", "decoder"),
-        step=provenance.get("stage1", {}).get("step"),
-        mesh=assemble.mesh(parsed),
+        step=config.stage1.step or provenance.get("stage1", {}).get("step"),
+        weights=config.stage1.weights,
+        mesh=assemble.make_mesh(config),
     )
-    if parsed.latent_cache is None:
-        return assemble.base_run(parsed, ae.codec, ae.params), {"stage1": below}
-    wanted = latent_cache.identity(parsed, ae.codec, below)
-    cache = latent_cache.opened(parsed, wanted, provenance.get("latent_cache", {}))
-    log.info("latents: %s, %s", parsed.latent_cache, parsed.latent_dtype)
-    frozen = {"decoder": ae.params["decoder"]}  # the encoder has done its part
-    run = assemble.base_run(parsed, ae.codec, frozen, cache)
-    return run, {"stage1": below, "latent_cache": cache.provenance}
+    codec, frozen, cache = autoencoder.codec, autoencoder.params, None
+    record: dict[str, Any] = {"stage1": stage1}
+    if config.latent_cache is not None:
+        identity = cache_identity(config, datasets, codec, stage1)
+        known = provenance.get("latent_cache", {})
+        cache = open_cache(config, datasets, identity, known)
+        log.info("latent cache: %s, %s", config.latent_cache, config.latent_dtype)
+        frozen = {"decoder": frozen["decoder"]}  # the encoder is no longer needed
+        record["latent_cache"] = cache.provenance
+    run = assemble.build_stage2_run(config, stage, datasets, codec, frozen, cache)
+    return run, record
 
 
 def train(
-    parsed: config.TrainConfig,
-    where: str,
+    config: TrainConfig,
+    path: str,
     *,
     profile: tuple[int, int] = (0, 0),
     max_attempts: int = 0,
     allow_changes: bool = False,
 ) -> None:
-    """Train in the directory `where`, or go on there. `profile`: steps to trace.
+    """Train in the directory `path`, or resume there. profile: first and last step to trace.
 
     Every process of the run calls this; process 0 alone holds and writes the directory.
 
     Raises:
       UserError: of the kind that its exit code says; what was saved stays.
     """
-    with contextlib.ExitStack() as held:
-        guard = held.enter_context(Guard(where, dataclasses.asdict(parsed.watchdog)))
+    with contextlib.ExitStack() as stack:
+        guard = stack.enter_context(Guard(path, dataclasses.asdict(config.watchdog)))
         if jax.default_backend() == "cpu":
             memory.keep_freed()
-        # A barrier that gives up names who is missing: it does so before the watchdog.
-        seconds = parsed.watchdog.start / 2.0
+        # A barrier that gives up names the missing processes, so it must do so before
+        # the watchdog ends this one.
+        seconds = config.watchdog.start / 2.0
 
-        def first(name, fn):
+        def on_first_process(name, fn):
             return processes.from_first(name, fn, seconds)
 
-        # The directory is ours before anything in it is read.
-        first("workdir", lambda: held.enter_context(workdir.locked(where)) and None)
-        path = epath.Path(where)
-        trace = loop.Profile(path, *profile)
-        known = first("remembered", lambda: workdir.remembered(path))
-        run, provenance = processes.agree("build", lambda: build_run(parsed, known), seconds)
-        provenance |= about(run)
-        plain = dataclasses.asdict(parsed)
-        check_alike(plain, run.data, seconds)
+        # The directory is locked before anything in it is read.
+        on_first_process(
+            "workdir", lambda: stack.enter_context(workdir.locked(path)) and None
+        )
+        directory = epath.Path(path)
+        trace = loop.Profile(directory, *profile)
+        known = on_first_process("remembered", lambda: workdir.remembered(directory))
+        run, provenance = processes.agree(
+            "build", lambda: build_run(config, known), seconds
+        )
+        provenance |= run_provenance(run)
+        settings = dataclasses.asdict(config)
+        check_alike(settings, run.data, seconds)
 
         def begin():
-            workdir.claim(path, plain, provenance, allow=allow_changes)
-            newest = max(verified_steps(path), default=0)
-            workdir.count_attempt(path, newest, max_attempts)
+            workdir.claim(directory, settings, provenance, allow=allow_changes)
+            newest = max(verified_steps(directory), default=0)
+            workdir.count_attempt(directory, newest, max_attempts)
 
-        first("claim", begin)
-        checkpoints = open_checkpoints(path, parsed.checkpoint)
-        held.callback(trace.close)
-        held.push(functools.partial(_close, checkpoints))
+        on_first_process("claim", begin)
+        checkpoints = open_checkpoints(directory, config.checkpoint)
+        stack.callback(trace.close)
+        stack.push(functools.partial(_close, checkpoints))
         with processes.plain_errors():
-            loop.train(run, checkpoints, writer(path, parsed, plain), guard, trace)
+            open_writer = writer_opener(directory, config, settings)
+            loop.train(run, checkpoints, open_writer, guard, trace)
         if processes.is_first():
-            workdir.done(path)
-            curves.draw(path)
+            workdir.done(directory)
+            curves.draw(directory)
 
 
-def _close(checkpoints: Checkpoints, kind, error, trace) -> None:
-    """Finish a save under way; after an error not with others, who may never come."""
+def _close(checkpoints: Checkpoints, kind, error, traceback) -> None:
+    """Finish a save under way; after an error only alone, for other processes may be gone."""
     if error is None or processes.count() == 1:
         checkpoints.close()
 
 
-def about(run: loop.Run) -> dict:
-    """What of the machine and the data the workdir remembers."""
+def run_provenance(run: loop.Run) -> dict[str, Any]:
+    """Return what a workdir records of the machine and of the data."""
     return {
         "mesh": dict(run.mesh.shape),
         "processes": processes.count(),
@@ -120,40 +140,43 @@ def about(run: loop.Run) -> dict:
     }
 
 
-def check_alike(plain: dict, data: str, seconds: float) -> None:
-    """All processes run the same code on the same config, packages and data.
+def check_alike(settings: dict, data: str, seconds: float) -> None:
+    """Check that all processes run the same code on the same config, packages and data.
 
     Raises:
-      ConfigError: on all of them, with the first difference's process and sides.
+      ConfigError: on all of them, with the first process that differs and both values.
     """
-    mine = workdir.identity(plain, data)
-    theirs = processes.from_first("identity", lambda: mine, seconds)
+    own = workdir.identity(settings, data)
+    first = processes.from_first("identity", lambda: own, seconds)
 
-    def same():
-        differences = workdir.unlike(mine, theirs)
-        if differences:
-            raise ConfigError(f"differs from process 0: {'; '.join(differences[:5])}")
+    def compare():
+        if differences := workdir.unlike(own, first):
+            raise ConfigError(
+                "All processes must run the same config, code, packages and data; this one "
+                f"differs from process 0: {'; '.join(differences[:5])}"
+            )
 
-    processes.agree("alike", same, seconds)
+    processes.agree("alike", compare, seconds)
 
 
-def open_checkpoints(path, kept) -> Checkpoints:
+def open_checkpoints(path: epath.Path, config: CheckpointConfig) -> Checkpoints:
+    """Open the checkpoints of a workdir with the retention of the config."""
     return Checkpoints(
         path,
-        keep=kept.keep,
-        keep_every=kept.keep_every,
-        keep_minutes=kept.keep_minutes,
+        keep=config.keep,
+        keep_every=config.keep_every,
+        keep_minutes=config.keep_minutes,
     )
 
 
-def writer(path, parsed: config.TrainConfig, plain: dict):
-    """`open_writer(step)` of this process: the first one's says everything."""
+def writer_opener(path: epath.Path, config: TrainConfig, settings: dict):
+    """Return `open_writer(step)`; only the first process writes."""
     if not processes.is_first():
         return lambda step: Silent()
     return functools.partial(
         Writer,
         path,
-        tensorboard=parsed.log.tensorboard,
-        wandb=parsed.log.wandb,
-        config=plain,
+        tensorboard=config.log.tensorboard,
+        wandb=config.log.wandb,
+        config=settings,
     )

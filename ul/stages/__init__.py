@@ -1,1 +1,5 @@
-"""One builder a stage, and what they share; `ul/stages/registry.py` hands them on."""
+"""Stages of training: one file for each kind, which says how it differs.
+
+A stage is built from its config once. Everything that comes after gets the typed `Stage`
+(stage.py) and never the config. Adding a stage means adding a file here with a `STAGE`.
+"""

@@ -1,40 +1,39 @@
-"""The networks of a stage 1: from settings to modules, and as the objectives call them."""
+"""The networks of a stage 1: Linen modules, and the functions that objectives call."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
-from ul import config as configs
+from ul.config import Stage1Config
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import gaussian, predictions
-from ul.models.encoder import Encoder
-from ul.models.uvit import UViT
-from ul.models.vit import ViT
-from ul.stages import parts
+from ul.models.checks import shape_text
+from ul.stages import kinds
 
-# A learned encoder variance starts at the fixed noise's, log sigma_0^2 = -5.
+# An encoder with variance starts at that of the fixed noise: log sigma_0^2 = -5.
 INITIAL_LOG_VARIANCE = -5.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Modules:
+class Stage1Modules:
     """The Linen modules of a stage 1, and the shape of its latents.
 
-    decoder_sees: channels the decoder gets, the latent's and what it is told besides.
+    z_0_channels: of what the decoder sees, the latent's and perhaps its noise level's.
     """
 
-    encoder: Encoder
-    decoder: UViT
-    prior: ViT | None
+    encoder: Any
+    decoder: Any
+    prior: Any
     latent_shape: tuple[int, ...]
-    decoder_sees: int
+    z_0_channels: int
 
     def init(self, key, image_shape: tuple[int, ...]) -> dict:
-        """Parameters of the networks there are."""
+        """Return the parameters of the networks that there are, by name."""
         x = jnp.zeros((1, *image_shape), jnp.float32)
         z = jnp.zeros((1, *self.latent_shape), jnp.float32)
-        z_0 = jnp.zeros((1, *self.latent_shape[:-1], self.decoder_sees), jnp.float32)
+        z_0 = jnp.zeros((1, *self.latent_shape[:-1], self.z_0_channels), jnp.float32)
         logsnr, label = jnp.zeros((1,), jnp.float32), jnp.zeros((1,), jnp.int32)
 
         def init(name, module, *args):
@@ -53,103 +52,111 @@ class Modules:
         return params
 
 
-def modules(config: configs.Stage1Config) -> Modules:
-    """The networks of stage 1.
+def stage1_modules(
+    config: Stage1Config, *, has_variance: bool, is_single_stage: bool
+) -> Stage1Modules:
+    """Construct the networks of a stage 1.
+
+    has_variance: the encoder also returns a log variance. is_single_stage: the prior sees
+    labels, and the decoder sees the log-SNR of its latents as one more channel.
 
     Raises:
       ConfigError: settings that do not fit each other, with the numbers.
     """
-    encoder = parts.network("encoder", Encoder, config.encoder, config.dtype)
-    decoder = parts.network("decoder", UViT, config.decoder, config.dtype)
-    image = config.data.image_shape
-    if len(encoder.channels) != len(encoder.blocks):
+    image_shape = config.data.image_shape
+    encoder = kinds.network("encoder", config.encoder, config.dtype)
+    encoder.check("encoder", image_shape)
+    decoder = kinds.network("decoder", config.decoder, config.dtype)
+    decoder.check("decoder", image_shape)
+    latent_shape = encoder.latent_shape(image_shape)
+    if (grid := decoder.latent_grid(image_shape)) != latent_shape[:-1]:
         raise ConfigError(
-            f"encoder.channels {encoder.channels} and encoder.blocks {encoder.blocks} "
-            "must have the same length"
+            f"The encoder's latents and the decoder's transformer must have the same "
+            f"grid; got {shape_text(latent_shape[:-1])} and {shape_text(grid)}. Change "
+            "decoder.patch or decoder.channels."
         )
-    down = parts.cell("encoder", encoder, len(encoder.channels) - 1, image)
-    of_decoder = parts.cell("decoder", decoder, len(decoder.channels), image)
-    if down != of_decoder:
-        a, b = (side[0] if len(set(side)) == 1 else parts.by(side)
-                for side in (down, of_decoder))  # fmt: skip
-        raise ConfigError(
-            f"the encoder downsamples {a}x but the decoder's transformer is at "
-            f"{b}x; change decoder.patch or decoder.channels"
-        )
-    parts.check_factorised("decoder", decoder, image)
-    channels = encoder.latent_channels
-    shape = (*(n // side for n, side in zip(image, down, strict=False)), channels)
-    single = isinstance(config, configs.SingleStageConfig)
     prior = None
     if hasattr(config, "prior"):
-        classes = config.data.num_classes if single else 0
-        prior = parts.network(
+        prior = kinds.network(
             "prior",
-            ViT,
             config.prior,
             config.dtype,
-            num_classes=classes,
+            num_classes=config.data.num_classes if is_single_stage else 0,
             text_channels=0,
         )
-        parts.check_levels("prior", prior, shape)
-        parts.check_factorised("prior", prior, shape)
-    if isinstance(config, configs.LearnedVarianceConfig | configs.KlAutoencoderConfig):
-        encoder = encoder.clone(latent_channels=2 * channels)  # mean and log variance
-    # A single stage's decoder is told the noise of its latents.
-    return Modules(encoder, decoder, prior, shape, channels + single)
+        prior.check("prior", latent_shape)
+    channels = latent_shape[-1]
+    if has_variance:
+        encoder = encoder.clone(latent_channels=2 * channels)
+    return Stage1Modules(
+        encoder, decoder, prior, latent_shape, channels + int(is_single_stage)
+    )
 
 
-class Networks:
+def apply(module: Any, params, *args, key=None, condition=None):
+    """Apply a module with dropout seeded by `key`, or without dropout if there is no key.
+
+    `condition`: further arguments by name, such as labels.
+    """
+    if key is None and getattr(module, "dropout", None):
+        module = module.clone(dropout=0.0)
+    return module.apply(
+        {"params": params},
+        *args,
+        **(condition or {}),
+        rngs=None if key is None else {"dropout": key},
+    )
+
+
+class NetworkFunctions:
     """The modules as functions of the parameters, as the objectives call them.
 
-    v outputs become x; without `training` there is no dropout, and keys are ignored.
+    Denoisers return x or z, converted from the networks' v. Without `training` there is
+    no dropout and keys are ignored.
     """
 
-    def __init__(self, made: Modules, training: bool):
-        self._made, self.training = made, training
+    def __init__(self, modules: Stage1Modules, training: bool):
+        self._modules, self._training = modules, training
 
     def _key(self, key):
-        return key if self.training else None
+        return key if self._training else None
 
     def encode(self, params, x):
-        return self._made.encoder.apply({"params": params["encoder"]}, x)
+        """Return the encoder's output for x."""
+        return self._modules.encoder.apply({"params": params["encoder"]}, x)
 
     def encode_normal(self, params, x):
-        """Mean and log variance."""
-        out = self.encode(params, x).astype(jnp.float32)
-        mean, log_variance = jnp.split(out, 2, axis=-1)
+        """Return mean and log variance of an encoder with variance."""
+        output = self.encode(params, x).astype(jnp.float32)
+        mean, log_variance = jnp.split(output, 2, axis=-1)
         return mean, log_variance + INITIAL_LOG_VARIANCE
 
     def denoise_latent(self, params, z_t, logsnr, key):
-        v = parts.apply(
-            self._made.prior, params["prior"], z_t, logsnr, key=self._key(key)
-        )
-        return predictions.x_from_v(v, z_t, logsnr)
+        """Return z_hat of the prior."""
+        return self.denoise_latent_with_condition(params, z_t, logsnr, None, key)
 
-    def denoise_labelled(self, params, z_t, logsnr, condition, key):
-        """As `denoise_latent`, by a prior that sees labels."""
-        module, key = self._made.prior, self._key(key)
-        v = parts.apply(
-            module, params["prior"], z_t, logsnr, key=key, condition=condition
-        )
+    def denoise_latent_with_condition(self, params, z_t, logsnr, condition, key):
+        """Return z_hat of a prior that sees class labels."""
+        module, key = self._modules.prior, self._key(key)
+        v = apply(module, params["prior"], z_t, logsnr, key=key, condition=condition)
         return predictions.x_from_v(v, z_t, logsnr)
 
     def denoise_image(self, params, x_t, logsnr, z_0, key):
-        module, key = self._made.decoder, self._key(key)
-        v = parts.apply(module, params["decoder"], x_t, logsnr, z_0, key=key)
+        """Return x_hat of the decoder."""
+        module, key = self._modules.decoder, self._key(key)
+        v = apply(module, params["decoder"], x_t, logsnr, z_0, key=key)
         return predictions.x_from_v(v, x_t, logsnr)
 
     def denoise_with_latent_noise_level(self, params, x_t, logsnr, z_0, logsnr_0, key):
-        """As `denoise_image`, told the latent's noise by one channel more."""
-        plane = jnp.broadcast_to(
-            gaussian.expand(logsnr_0 / 5.0, z_0), z_0[..., :1].shape
-        )
-        told = jnp.concatenate([z_0, plane], axis=-1)
-        return self.denoise_image(params, x_t, logsnr, told, key)
+        """Return x_hat of a decoder that sees the log-SNR of z_0 as one more channel."""
+        level = gaussian.expand(logsnr_0 / 5.0, z_0)
+        plane = jnp.broadcast_to(level, z_0[..., :1].shape)
+        z_0_and_level = jnp.concatenate([z_0, plane], axis=-1)
+        return self.denoise_image(params, x_t, logsnr, z_0_and_level, key)
 
     def decode(self, params, z_0, key, *, image_shape):
-        """The decoder's UViT in one call, from nothing but z_0: its output is x_hat."""
+        """Return x_hat of the decoder in one call, from nothing but z_0."""
         x_t = jnp.zeros((len(z_0), *image_shape), jnp.float32)
         logsnr = jnp.zeros((len(z_0),), jnp.float32)
-        module, key = self._made.decoder, self._key(key)
-        return parts.apply(module, params["decoder"], x_t, logsnr, z_0, key=key)
+        module, key = self._modules.decoder, self._key(key)
+        return apply(module, params["decoder"], x_t, logsnr, z_0, key=key)

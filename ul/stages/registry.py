@@ -1,38 +1,104 @@
-"""From settings to objects: networks, schedules, objectives, samplers.
+"""All stages by name. A stage is a file of this package with a `STAGE`, its row here."""
 
-With `runs.py` the only reader of configs: settings in, objects that know none out.
-"""
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
 
-from ul.config.registry import of_kind, plain
-from ul.stages.networks import modules
-from ul.stages.parts import portable, uses_cudnn
-from ul.stages.stage1 import Diffusions, Stage1, stage1
-from ul.stages.stage2 import (
-    base_objective,
-    base_rate,
-    check_stage1,
-    conditions,
-    init_base,
-    latent_sampler,
-    latent_shape,
-    pixel_codec,
+from ul import stages
+from ul.config import (
+    AutoencoderConfig,
+    GeneratorConfig,
+    RunConfig,
+    TrainConfig,
+    to_dict,
+    validate,
 )
+from ul.core.errors import ConfigError
+from ul.stages import kinds
+from ul.stages.stage import Stage, StageKind
+
+
+def _discover() -> dict[str, StageKind]:
+    names = (module.name for module in pkgutil.iter_modules(stages.__path__))
+    modules = (
+        importlib.import_module(f"{stages.__name__}.{name}")
+        for name in names
+        if name != "registry"
+    )
+    rows = (module.STAGE for module in modules if hasattr(module, "STAGE"))
+    return {row.name: row for row in rows}
+
+
+STAGES: Mapping[str, StageKind] = _discover()
+
+
+def parse(config: Mapping[str, Any], accepts: type = RunConfig) -> Any:
+    """Return a resolved config (nested dicts) as the frozen class of its stage.
+
+    accepts: a base class of the configs that the caller can use.
+
+    Raises:
+      ConfigError: unknown or missing key, wrong type, value out of range, or a stage
+        that the caller cannot use.
+    """
+    name = str(config.get("stage"))
+    if name not in STAGES:
+        raise ConfigError(f"stage must be one of {', '.join(STAGES)}; got {name!r}.")
+    if not issubclass(STAGES[name].config, accepts):
+        usable = [n for n, row in STAGES.items() if issubclass(row.config, accepts)]
+        raise ConfigError(
+            f"This command needs a config of stage {', '.join(usable)}; got {name!r}."
+        )
+    parsed = validate(STAGES[name].config, kinds.complete(dict(config)))
+    if parsed.data.text != (0, 0) and name != "base":
+        raise ConfigError(
+            f"data.text must be (0, 0) for stage {name!r}, which has no text "
+            f"conditioning; got {parsed.data.text}."
+        )
+    return parsed
+
+
+def build(config: RunConfig) -> Stage:
+    """Build the stage of a parsed config.
+
+    Raises:
+      ConfigError: settings that do not fit each other.
+    """
+    return STAGES[config.stage].build(config)
+
+
+def check_stage1(stage2: Stage, stage1: Stage, workdir: str) -> None:
+    """Check that a stage 2 fits the latents, images and noise of its stage 1.
+
+    Raises:
+      ConfigError: with both values.
+    """
+    assert stage2.sampler is not None and stage1.codec is not None
+    pairs = (
+        ("latent_shape", stage2.latent_shape, stage1.latent_shape),
+        ("data.image_shape", stage2.image_shape, stage1.image_shape),
+        (
+            "schedule.logsnr_max",
+            stage2.sampler.schedule.logsnr_max,
+            stage1.codec.latent_logsnr,
+        ),
+    )
+    for key, value, required in pairs:
+        if value != required:
+            raise ConfigError(
+                f"{key} must be {required}, as in the stage 1 in {workdir}; got {value}."
+            )
+
 
 __all__ = [
-    "Diffusions",
-    "Stage1",
-    "base_objective",
-    "base_rate",
+    "STAGES",
+    "AutoencoderConfig",
+    "GeneratorConfig",
+    "RunConfig",
+    "TrainConfig",
+    "build",
     "check_stage1",
-    "conditions",
-    "init_base",
-    "latent_sampler",
-    "latent_shape",
-    "modules",
-    "of_kind",
-    "pixel_codec",
-    "plain",
-    "portable",
-    "stage1",
-    "uses_cudnn",
+    "parse",
+    "to_dict",
 ]

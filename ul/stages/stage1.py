@@ -1,261 +1,229 @@
-"""Stage 1 and what it is compared with: from settings to networks and an objective."""
+"""The builder of every stage 1 that is trained: a stage's file says how it differs."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from ul import config as configs
+from ul.config import Stage1Config
+from ul.core import rng
 from ul.core.errors import ConfigError
-from ul.diffusion import schedules, weightings
-from ul.objectives import ablations, joint, single_stage
-from ul.stages import codec, kl_autoencoder, parts
-from ul.stages.networks import Modules, Networks, modules
+from ul.diffusion import weightings
+from ul.objectives import joint
+from ul.stages import codec as codecs
+from ul.stages import kinds
+from ul.stages.conditions import Conditions
+from ul.stages.networks import NetworkFunctions, Stage1Modules, stage1_modules
+from ul.stages.stage import JointDiffusion, NetworkUse, Stage, StageKind
 
 
 @dataclasses.dataclass(frozen=True)
-class Diffusions:
-    """A prior and a decoder that both are UL's: what a likelihood bound needs."""
+class Stage1Kind:
+    """What distinguishes one kind of stage 1 from the others.
 
-    networks: joint.Networks
-    prior_schedule: schedules.Schedule
-    decoder_schedule: schedules.Schedule
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage1:
-    """A stage 1, ready to train and to evaluate.
-
-    objective(params, batch, key, step) -> Terms; None of what is not trained here.
+    objective: `(params, batch, key, step, *, ...) -> Terms`. Its keyword arguments are
+    supplied by name, from `objective_arguments`.
+    has_variance: the encoder returns a mean and a log variance.
+    is_diffusion: the decoder samples by diffusion; otherwise it is one network call.
+    prior_reaches_encoder: the prior's loss is differentiated with respect to the latents.
+    is_single_stage: the prior sees labels and is sampled from; the decoder sees the
+    latents' noise level.
+    more_arguments(config, functions, training): arguments that only this objective takes,
+    or takes in another form.
     """
 
-    modules: Modules | kl_autoencoder.Modules
-    codec: codec.Codec
-    objective: Callable | None
-    diffusions: Diffusions | None = None
+    name: str
+    config: type[Stage1Config]
+    objective: Callable
+    has_variance: bool = False
+    is_diffusion: bool = True
+    prior_reaches_encoder: bool = True
+    is_single_stage: bool = False
+    more_arguments: Callable[..., dict[str, Any]] = lambda *_: {}
+
+    def row(self) -> StageKind:
+        """Return the row of the registry."""
+        return StageKind(self.name, self.config, functools.partial(build, self))
 
 
-def _sampled(config, denoise_image: Callable) -> Callable:
-    """`decode(params, z_0, row, key) -> x` by the whole sampler."""
-    return functools.partial(
-        codec.sample_image,
-        denoise_image,
-        schedule=parts.schedule("decoder_schedule", config.decoder_schedule),
-        sampling=parts.sampling("sampling", config.sampling),
-        image_shape=config.data.image_shape,
+def _weighting(config: Any) -> Callable | None:
+    """Return the decoder's weighting; None for an objective without one."""
+    if not hasattr(config.loss, "weighting"):
+        return None
+    weighting = kinds.SECTIONS["loss.weighting"].build(
+        "loss.weighting", config.loss.weighting
     )
-
-
-def _weighted(config) -> dict:
-    """The decoder's loss of UL, and the ramp of the prior's gradient."""
-    return dict(
-        decoder_schedule=parts.schedule("decoder_schedule", config.decoder_schedule),
-        decoder_weight=weightings.Sigmoid(config.loss.bias, config.loss.factor),
-    )
-
-
-def _codec(config, made: Modules, logsnr: float, encode, decoder) -> codec.Codec:
-    """A deterministic encoder, and the fixed noise."""
-    return codec.Codec(
-        encoder=encode,
-        latent=lambda params, x, row, key: encode(params, x),
-        decoder=decoder,
-        latent_logsnr=logsnr,
-        image_shape=config.data.image_shape,
-        latent_shape=made.latent_shape,
-        # A decoder in one call has no schedule.
-        sampled=hasattr(config, "decoder_schedule"),
-        exact=True,
-    )
-
-
-def _normal_codec(config, made: Modules, logsnr: float, nets, decoder) -> codec.Codec:
-    """An encoder with a variance of its own, below the fixed noise."""
-    exact = _codec(
-        config,
-        made,
-        logsnr,
-        lambda params, x: nets.encode_normal(params, x)[0],
-        decoder,
-    )
-    return dataclasses.replace(
-        exact, latent=codec.normal(nets.encode_normal), exact=False
-    )
-
-
-def _diffusions(config, nets: Networks) -> Diffusions:
-    return Diffusions(
-        joint.Networks(nets.encode, nets.denoise_latent, nets.denoise_image),
-        parts.schedule("prior_schedule", config.prior_schedule),
-        parts.schedule("decoder_schedule", config.decoder_schedule),
-    )
-
-
-def _joint(config: configs.JointConfig, made: Modules, nets: Networks) -> Stage1:
-    both = _diffusions(config, nets)
-    objective = functools.partial(
-        joint.joint,
-        networks=both.networks,
-        prior_schedule=both.prior_schedule,
-        ramp_steps=config.loss.ramp_steps,
-        **_weighted(config),
-    )
-    logsnr = both.prior_schedule.logsnr_max
-    decoder = _sampled(config, nets.denoise_image)
-    autoencoder = _codec(config, made, logsnr, nets.encode, decoder)
-    return Stage1(made, autoencoder, objective, both)
-
-
-def _detached_prior(config: configs.DetachedPriorConfig, made, nets) -> Stage1:
-    both = _diffusions(config, nets)
-    objective = functools.partial(
-        ablations.detached_prior,
-        networks=both.networks,
-        prior_schedule=both.prior_schedule,
-        kl_weight=config.loss.kl_weight,
-        **_weighted(config),
-    )
-    logsnr = both.prior_schedule.logsnr_max
-    decoder = _sampled(config, nets.denoise_image)
-    autoencoder = _codec(config, made, logsnr, nets.encode, decoder)
-    return Stage1(made, autoencoder, objective, both)
-
-
-def _learned_variance(config: configs.LearnedVarianceConfig, made, nets) -> Stage1:
-    both = _diffusions(config, nets)
-    objective = functools.partial(
-        ablations.learned_variance,
-        encode=nets.encode_normal,
-        networks=both.networks,
-        prior_schedule=both.prior_schedule,
-        ramp_steps=config.loss.ramp_steps,
-        **_weighted(config),
-    )
-    autoencoder = _normal_codec(
-        config,
-        made,
-        both.prior_schedule.logsnr_max,
-        nets,
-        _sampled(config, nets.denoise_image),
-    )
-    return Stage1(made, autoencoder, objective)
-
-
-def _normal_prior(config: configs.NormalPriorConfig, made, nets) -> Stage1:
-    objective = functools.partial(
-        ablations.normal_prior,
-        encode=nets.encode,
-        denoise_image=nets.denoise_image,
-        latent_logsnr=config.latent_logsnr,
-        ramp_steps=config.loss.ramp_steps,
-        **_weighted(config),
-    )
-    autoencoder = _codec(
-        config,
-        made,
-        config.latent_logsnr,
-        nets.encode,
-        _sampled(config, nets.denoise_image),
-    )
-    return Stage1(made, autoencoder, objective)
-
-
-def _mse_decoder(config: configs.MseDecoderConfig, made, nets) -> Stage1:
-    schedule = parts.schedule("prior_schedule", config.prior_schedule)
-    decode = functools.partial(nets.decode, image_shape=config.data.image_shape)
-    objective = functools.partial(
-        ablations.mse_decoder,
-        encode=nets.encode,
-        denoise_latent=nets.denoise_latent,
-        decode=decode,
-        prior_schedule=schedule,
-        precision=config.loss.precision,
-        ramp_steps=config.loss.ramp_steps,
-    )
-    autoencoder = _codec(
-        config,
-        made,
-        schedule.logsnr_max,
-        nets.encode,
-        lambda params, z_0, row, key: decode(params, z_0, None),
-    )
-    return Stage1(made, autoencoder, objective)
-
-
-def _kl_autoencoder(config: configs.KlAutoencoderConfig, made, nets) -> Stage1:
-    decode = functools.partial(nets.decode, image_shape=config.data.image_shape)
-    objective = functools.partial(
-        ablations.kl_autoencoder,
-        encode=nets.encode_normal,
-        decode=decode,
-        precision=config.loss.precision,
-        kl_weight=config.loss.kl_weight,
-    )
-    autoencoder = _normal_codec(
-        config,
-        made,
-        config.latent_logsnr,
-        nets,
-        lambda params, z_0, row, key: decode(params, z_0, None),
-    )
-    return Stage1(made, autoencoder, objective)
-
-
-def _single(config: configs.SingleStageConfig, made, nets) -> Stage1:
-    schedule = parts.schedule("prior_schedule", config.prior_schedule)
-    if not isinstance(schedule, schedules.Linear):
+    if isinstance(weighting, weightings.Sigmoid) and weighting.factor <= 1:
         raise ConfigError(
-            "prior_schedule.kind must be linear in a single stage: each example's ends "
-            "at its own noise"
+            "loss.weighting.factor must be above 1, for at 1 and below no bits are worth "
+            f"their cost; got {weighting.factor}."
         )
+    return weighting
+
+
+def objective_arguments(
+    kind: Stage1Kind, config: Any, modules: Stage1Modules, *, training: bool
+) -> dict[str, Any]:
+    """Return everything that objectives of a stage 1 take as keyword arguments."""
+    functions = NetworkFunctions(modules, training)
+    arguments: dict[str, Any] = {
+        "networks": joint.Networks(
+            functions.encode, functions.denoise_latent, functions.denoise_image
+        ),
+        "encode": functions.encode_normal if kind.has_variance else functions.encode,
+        "denoise_latent": functions.denoise_latent,
+        "denoise_image": functions.denoise_image,
+        "decode": functools.partial(
+            functions.decode, image_shape=config.data.image_shape
+        ),
+        "decoder_weight": _weighting(config),
+    }
+    for name in ("prior_schedule", "decoder_schedule"):
+        if hasattr(config, name):
+            arguments[name] = kinds.schedule(name, getattr(config, name))
+    if hasattr(config, "latent_logsnr"):
+        arguments["latent_logsnr"] = config.latent_logsnr
+    arguments |= vars(config.loss)
+    return arguments | kind.more_arguments(config, functions, training)
+
+
+def _objective(kind: Stage1Kind, arguments: Mapping[str, Any]) -> Callable:
+    """Bind the keyword arguments that the objective's signature names."""
+    names = [
+        name
+        for name, parameter in inspect.signature(kind.objective).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    return functools.partial(kind.objective, **{n: arguments[n] for n in names})
+
+
+def _codec(
+    kind: Stage1Kind, config: Any, modules: Stage1Modules, arguments: Mapping[str, Any]
+) -> codecs.Codec:
+    """Return encoder, fixed noise and decoder, without dropout."""
+    functions = NetworkFunctions(modules, training=False)
+    if "prior_schedule" in arguments:
+        latent_logsnr = arguments["prior_schedule"].logsnr_max
+    else:
+        latent_logsnr = arguments["latent_logsnr"]
+    if kind.has_variance:
+
+        def encode(params, x):
+            return functions.encode_normal(params, x)[0]
+
+        latent = codecs.normal_latent(functions.encode_normal)
+    else:
+        encode = functions.encode
+
+        def latent(params, x, row, key):
+            return encode(params, x)
+
+    decoder: Callable
+    if kind.is_diffusion:
+        denoise_image = functions.denoise_image
+        if kind.is_single_stage:
+            denoise_image = _at_logsnr_max(functions, latent_logsnr)
+        decoder = functools.partial(
+            codecs.sample_image,
+            denoise_image,
+            schedule=arguments["decoder_schedule"],
+            sampling=kinds.check_sampling(config.sampling),
+            image_shape=config.data.image_shape,
+        )
+    else:
+
+        def decode_once(params, z_0, row, key):
+            return arguments["decode"](params, z_0, None)
+
+        decoder = decode_once
+
+    return codecs.Codec(
+        encoder=encode,
+        latent=latent,
+        decoder=decoder,
+        latent_logsnr=latent_logsnr,
+        image_shape=config.data.image_shape,
+        latent_shape=modules.latent_shape,
+        is_diffusion=kind.is_diffusion,
+        is_deterministic=not kind.has_variance,
+    )
+
+
+def _at_logsnr_max(functions: NetworkFunctions, logsnr_max: float) -> Callable:
+    """Return the decoder of a single stage for latents at the maximum log-SNR."""
 
     def denoise_image(params, x_t, logsnr, z_0, key):
-        least = jnp.full((len(z_0),), schedule.logsnr_max, jnp.float32)
-        return nets.denoise_with_latent_noise_level(
-            params, x_t, logsnr, z_0, least, key
+        logsnr_0 = jnp.full((len(z_0),), logsnr_max, jnp.float32)
+        return functions.denoise_with_latent_noise_level(
+            params, x_t, logsnr, z_0, logsnr_0, key
         )
 
-    least = parts.of_kind("least_noise", single_stage.LEAST_NOISE, config.least_noise)
-    # Bits are those of the z_0 that is decoded, so an evaluation has its noise.
-    objective = functools.partial(
-        single_stage.single,
-        encode=nets.encode,
-        denoise_latent=nets.denoise_labelled,
-        denoise_image=nets.denoise_with_latent_noise_level,
-        least=least if nets.training else single_stage.Fixed(),
-        prior_schedule=schedule,
-        label_dropout=config.loss.label_dropout if nets.training else 0.0,
-        null={"label": config.data.num_classes},
-        ramp_steps=config.loss.ramp_steps,
-        **_weighted(config),
-    )
-    autoencoder = _codec(
-        config, made, schedule.logsnr_max, nets.encode, _sampled(config, denoise_image)
-    )
-    return Stage1(made, autoencoder, objective)
+    return denoise_image
 
 
-BUILDERS: dict[type, Callable[..., Stage1]] = {
-    configs.JointConfig: _joint,
-    configs.NormalPriorConfig: _normal_prior,
-    configs.MseDecoderConfig: _mse_decoder,
-    configs.LearnedVarianceConfig: _learned_variance,
-    configs.DetachedPriorConfig: _detached_prior,
-    configs.KlAutoencoderConfig: _kl_autoencoder,
-    configs.SingleStageConfig: _single,
-}
+def _network_uses(kind: Stage1Kind, config, modules: Stage1Modules) -> dict:
+    image_shape, latent_shape = config.data.image_shape, modules.latent_shape
+    uses = {
+        "encoder": NetworkUse(modules.encoder, image_shape, needs_input_gradient=False)
+    }
+    if modules.prior is not None:
+        uses["prior"] = NetworkUse(
+            modules.prior,
+            latent_shape,
+            needs_input_gradient=kind.prior_reaches_encoder,
+        )
+    uses["decoder"] = NetworkUse(modules.decoder, image_shape, modules.z_0_channels)
+    return uses
 
 
-def stage1(config: configs.AutoencoderConfig, *, training: bool = False) -> Stage1:
-    """A stage 1 from its settings, for evaluations or for training.
+def build(kind: Stage1Kind, config: Stage1Config) -> Stage:
+    """Build a stage 1.
 
     Raises:
       ConfigError: settings that do not fit each other.
     """
-    if isinstance(config, configs.ExternalConfig):
-        networks = kl_autoencoder.modules(config)
-        return Stage1(networks, kl_autoencoder.codec(config, networks), objective=None)
-    assert isinstance(config, configs.Stage1Config)
-    made = modules(config)
-    return BUILDERS[type(config)](config, made, Networks(made, training))
+    modules = stage1_modules(
+        config,
+        has_variance=kind.has_variance,
+        is_single_stage=kind.is_single_stage,
+    )
+    training = objective_arguments(kind, config, modules, training=True)
+    held_out = objective_arguments(kind, config, modules, training=False)
+    image_shape = config.data.image_shape
+    joint_diffusion = None
+    is_conditional = kind.is_single_stage
+    if (
+        modules.prior
+        and kind.is_diffusion
+        and not (kind.has_variance or is_conditional)
+    ):
+        joint_diffusion = JointDiffusion(
+            held_out["networks"],
+            held_out["prior_schedule"],
+            held_out["decoder_schedule"],
+        )
+
+    def init(root: jax.Array):
+        return modules.init(rng.stream(root, "init"), image_shape)
+
+    return Stage(
+        name=kind.name,
+        image_shape=image_shape,
+        latent_shape=modules.latent_shape,
+        num_classes=config.data.num_classes,
+        evaluation=config.eval,
+        init=init,
+        objective=_objective(kind, training),
+        held_out_objective=_objective(kind, held_out),
+        batch={"image": (image_shape, jnp.uint8), "label": ((), jnp.int32)},
+        networks=_network_uses(kind, config, modules),
+        conditions=Conditions(),
+        sampling=config.sampling,
+        weighting=held_out["decoder_weight"],
+        codec=_codec(kind, config, modules, held_out),
+        joint_diffusion=joint_diffusion,
+    )

@@ -56,11 +56,11 @@ def smaller(grid: Grid, block: arrays.Block) -> tuple[int, ...]:
     return tuple(n // side for n, side in zip(grid, sides, strict=True))
 
 
-def attention(grid: Grid, width: int, text: int, factorised: bool) -> int:
+def attention(grid: Grid, width: int, text: int, factorized: bool) -> int:
     """4 T (T + L) d: every token sees all T and L of text. Factorised, of F frames: one
     half of the width sees the T / F of its frame, the other the F of its place."""
     tokens = math.prod(grid)
-    if factorised:
+    if factorized:
         return 2 * tokens * (tokens // grid[0] + grid[0]) * width
     return 4 * tokens * (tokens + text) * width
 
@@ -71,13 +71,13 @@ def transformer(
     width: int,
     condition: int,
     text: int = 0,
-    factorised: bool = False,
+    factorized: bool = False,
 ) -> int:
     """24 T d^2 of linear layers, attention, keys and values of text, 6 d of modulation, a
     block."""
     tokens = math.prod(grid)
     block = linear(tokens, width, 12 * width) + linear(text, condition, 2 * width)
-    block += attention(grid, width, text, factorised)
+    block += attention(grid, width, text, factorized)
     return depth * (block + linear(1, condition, 6 * width))
 
 
@@ -134,7 +134,7 @@ def vit(
             tokens = math.prod(grid)
             total += linear(tokens, 4 * made.widths[i - 1], width)
             total += linear(tokens, width, 4 * made.widths[i - 1])
-        total += transformer(depth, grid, width, condition, text[0], made.factorised)
+        total += transformer(depth, grid, width, condition, text[0], made.factorized)
     own = Count(total, stem if on_data else 0) + conditioning(condition)
     return own + reader(*text, condition) if text[0] else own
 
@@ -155,7 +155,7 @@ def uvit(made: UViT, image_shape: Grid, sees: int, on_data: bool) -> Count:
     if made.latent_at_input:
         latent += linear(math.prod(grid), sees, stages[0])
     total += latent + transformer(
-        made.depth, grid, made.width, made.width, factorised=made.factorised
+        made.depth, grid, made.width, made.width, factorized=made.factorized
     )
     own = Count(total, stem + (latent if on_data else 0))
     return own + conditioning(made.width)

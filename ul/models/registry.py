@@ -1,0 +1,21 @@
+"""The networks that a section's `kind` chooses from, by what they compute.
+
+A network is a Flax Linen module whose fields are its settings, with `dtype` among them:
+
+  encoder: x [B, *grid, C] to z_clean [B, *g, latent_channels]; has `latent_channels` and
+    `latent_shape(image_shape)`.
+  image denoiser: (x_t, logsnr [B], z_0) to v like x_t; has `latent_grid(image_shape)`.
+  latent denoiser: (z_t, logsnr [B], **conditions) to v like z_t; takes `num_classes` and
+    `text_channels`.
+
+Each has `check(section, shape, ...)`, which raises ConfigError for settings that do not
+fit each other or the data.
+"""
+
+from ul.models.encoder import Encoder
+from ul.models.uvit import UViT
+from ul.models.vit import ViT
+
+ENCODERS = {"resnet": Encoder}
+IMAGE_DENOISERS = {"uvit": UViT}
+LATENT_DENOISERS = {"vit": ViT}

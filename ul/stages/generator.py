@@ -1,0 +1,134 @@
+"""What all stages that sample from conditions share: base model, pixels, single stage."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ul.config import TrainConfig
+from ul.core import rng
+from ul.core.errors import ConfigError
+from ul.diffusion import predictions
+from ul.diffusion.schedules import Schedule
+from ul.objectives import base
+from ul.stages import kinds, networks
+from ul.stages.codec import Codec, LatentSampler
+from ul.stages.conditions import Conditions
+from ul.stages.stage import NetworkUse, Stage
+
+# arguments(condition) -> the network's arguments, where they are not the conditions.
+ConditionArguments = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def latent_sampler(
+    config: Any,
+    denoise_latent: Callable,
+    schedule: Schedule,
+    latent_shape: tuple[int, ...],
+    conditions: Conditions,
+) -> LatentSampler:
+    """Return a denoiser with the sampler and the guidance of its config.
+
+    Raises:
+      ConfigError: an unknown sampler, or a guidance interval that is empty.
+    """
+    low, high = config.guidance.logsnr_low, config.guidance.logsnr_high
+    if low >= high:
+        raise ConfigError(
+            f"guidance.logsnr_low must be below guidance.logsnr_high; got {low} and {high}."
+        )
+    return LatentSampler(
+        denoise_latent=denoise_latent,
+        schedule=schedule,
+        latent_shape=latent_shape,
+        null=conditions.null,
+        interval=(low, high),
+        sampling=kinds.check_sampling(config.sampling),
+    )
+
+
+def _denoiser(module: Any, arguments: ConditionArguments, training: bool) -> Callable:
+    """Return `denoise(params, z_t, logsnr, condition, key) -> z_hat` of a network."""
+
+    def denoise(params, z_t, logsnr, condition, key):
+        v = networks.apply(
+            module,
+            params,
+            z_t,
+            logsnr,
+            key=key if training else None,
+            condition=arguments(condition),
+        )
+        return predictions.x_from_v(v, z_t, logsnr)
+
+    return denoise
+
+
+def build(
+    config: Any,
+    name: str,
+    use: NetworkUse,
+    latent_shape: tuple[int, ...],
+    conditions: Conditions,
+    *,
+    arguments: ConditionArguments = lambda condition: condition,
+    codec: Codec | None = None,
+) -> Stage:
+    """Build a stage that trains one denoiser on latents, or on pixels as latents.
+
+    name: of the network. use.module(z_t, logsnr, **arguments(condition)) -> v.
+
+    Raises:
+      ConfigError: settings that do not fit each other.
+    """
+    assert isinstance(config, TrainConfig)
+    schedule = kinds.schedule("schedule", config.schedule)  # type: ignore[attr-defined]
+    loss = config.loss  # type: ignore[attr-defined]
+    weighting = kinds.SECTIONS["loss.weighting"].build("loss.weighting", loss.weighting)
+    denoise = _denoiser(use.module, arguments, training=False)
+
+    def objective(denoise_latent: Callable, label_dropout: float) -> Callable:
+        return functools.partial(
+            base.base,
+            denoise_latent=denoise_latent,
+            schedule=schedule,
+            weight=weighting,
+            label_dropout=label_dropout,
+            null=conditions.null,
+        )
+
+    def init(root: jax.Array):
+        z = jnp.zeros((1, *latent_shape), jnp.float32)
+        logsnr = jnp.zeros((1,), jnp.float32)
+        keys = {n: rng.stream(root, f"init_{n}") for n in ("params", "dropout")}
+        return use.module.init(keys, z, logsnr, **arguments(conditions.zeros()))[
+            "params"
+        ]
+
+    return Stage(
+        name=config.stage,
+        image_shape=config.data.image_shape,
+        latent_shape=latent_shape,
+        num_classes=config.data.num_classes,
+        evaluation=config.eval,
+        init=init,
+        objective=objective(
+            _denoiser(use.module, arguments, training=True), loss.label_dropout
+        ),
+        held_out_objective=objective(denoise, 0.0),
+        rate_objective=functools.partial(
+            base.base_rate,
+            denoise_latent=denoise,
+            schedule=schedule,
+            null=conditions.null,
+        ),
+        batch={"z_clean": (latent_shape, jnp.float32), **conditions.batch},
+        networks={name: use},
+        conditions=conditions,
+        sampling=config.sampling,
+        weighting=weighting,
+        codec=codec,
+        sampler=latent_sampler(config, denoise, schedule, latent_shape, conditions),
+    )

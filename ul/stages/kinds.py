@@ -1,0 +1,153 @@
+"""The sections of configs whose `kind` chooses a constructor, and what they build."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+
+from ul.config import REQUIRED, Kinds, RunConfig
+from ul.config.schema import Sampling
+from ul.core.errors import ConfigError
+from ul.data.sources.registry import SOURCES
+from ul.diffusion.samplers import METHODS
+from ul.diffusion.schedules import SCHEDULES, Schedule
+from ul.diffusion.weightings import WEIGHTINGS
+from ul.models import registry as models
+from ul.objectives.single_stage import LEAST_NOISE
+
+NETWORKS = ("encoder", "prior", "decoder", "base")
+_LATENT_DENOISERS = Kinds(
+    models.LATENT_DENOISERS, ("dtype", "num_classes", "text_channels")
+)
+# By the path of the section. A config has those of its stage.
+SECTIONS: Mapping[str, Kinds] = {
+    "data.source": Kinds(SOURCES, ("split", "shape")),
+    "encoder": Kinds(models.ENCODERS, ("dtype",)),
+    "decoder": Kinds(models.IMAGE_DENOISERS, ("dtype",)),
+    "prior": _LATENT_DENOISERS,
+    "base": _LATENT_DENOISERS,
+    "schedule": Kinds(SCHEDULES),
+    "prior_schedule": Kinds(SCHEDULES),
+    "decoder_schedule": Kinds(SCHEDULES),
+    "loss.weighting": Kinds(WEIGHTINGS),
+    "max_logsnr": Kinds(LEAST_NOISE),
+}
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+
+
+def _section(config: dict[str, Any], path: str) -> tuple[dict[str, Any], str] | None:
+    """Return the parent of the section at `path` and its name there; None without one."""
+    *parents, name = path.split(".")
+    parent: Any = config
+    for part in parents:
+        parent = parent.get(part, {}) if isinstance(parent, dict) else {}
+    is_section = isinstance(parent, dict) and isinstance(parent.get(name), dict)
+    return (parent, name) if is_section else None
+
+
+def complete(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config whose sections with a `kind` have the defaults of what they omit.
+
+    Raises:
+      ConfigError: an unknown kind.
+    """
+    return _map_sections(config, lambda kinds, path, s: kinds.complete(path, s))
+
+
+def switch(config: dict[str, Any], path: str, kind: Any) -> dict[str, Any]:
+    """Return a config whose section at `path` is of another kind, from its defaults.
+
+    Settings that have no default and that the section lacks are REQUIRED.
+
+    Raises:
+      ConfigError: an unknown kind.
+    """
+
+    def switched(kinds: Kinds, here: str, section: dict) -> dict:
+        is_changed = here == path and section.get("kind") != kind
+        return kinds.switch(path, section, kind) if is_changed else section
+
+    return _map_sections(config, switched)
+
+
+def _map_sections(config: dict[str, Any], fn) -> dict[str, Any]:
+    config = dict(config)
+    for path, kinds in SECTIONS.items():
+        if "." in path:
+            outer = path.partition(".")[0]
+            if isinstance(config.get(outer), dict):
+                config[outer] = dict(config[outer])
+        if found := _section(config, path):
+            parent, name = found
+            parent[name] = fn(kinds, path, parent[name])
+    return config
+
+
+def missing(config: dict[str, Any]) -> list[str]:
+    """Return the paths of settings that are still REQUIRED."""
+    paths = []
+    for path in SECTIONS:
+        if found := _section(config, path):
+            parent, name = found
+            paths += [f"{path}.{k}" for k, v in parent[name].items() if v is REQUIRED]
+    return paths
+
+
+def schedule(path: str, section: dict) -> Schedule:
+    """Construct a noise schedule.
+
+    Raises:
+      ConfigError: its ends are not in order.
+    """
+    constructed = SECTIONS[path].build(path, section)
+    if constructed.logsnr_max <= constructed.logsnr_min:
+        raise ConfigError(
+            f"{path}.logsnr_max must be above logsnr_min; got {constructed.logsnr_max} "
+            f"and {constructed.logsnr_min}."
+        )
+    return constructed
+
+
+def check_sampling(sampling: Sampling) -> Sampling:
+    """Return the section, whose sampler exists.
+
+    Raises:
+      ConfigError: an unknown sampler.
+    """
+    if sampling.kind not in METHODS:
+        raise ConfigError(
+            f"sampling.kind must be one of {sorted(METHODS)}; got {sampling.kind!r}."
+        )
+    return sampling
+
+
+def network(path: str, section: dict, dtype: str, **supplied: Any) -> Any:
+    """Construct the network that a section describes; its `check` is still to be called."""
+    return SECTIONS[path].build(path, section, dtype=jnp.dtype(dtype), **supplied)
+
+
+def _transformers(config: RunConfig) -> list[str]:
+    names = [name for name in NETWORKS if hasattr(config, name)]
+    return [name for name in names if "attention" in getattr(config, name)]
+
+
+def uses_cudnn(config: RunConfig) -> bool:
+    """Return whether some network asks for attention that only a GPU has."""
+    sections = (getattr(config, name) for name in _transformers(config))
+    return any(section["attention"] == "cudnn" for section in sections)
+
+
+def with_networks(config: AnyConfig, **settings: Any) -> AnyConfig:
+    """Return the config with these settings in every network that has them."""
+    sections = {n: getattr(config, n) for n in NETWORKS if hasattr(config, n)}
+    changed = {
+        name: section | {k: v for k, v in settings.items() if k in section}
+        for name, section in sections.items()
+    }
+    return dataclasses.replace(config, **changed)
+
+
+def portable(config: AnyConfig) -> AnyConfig:
+    """Return the config with attention that runs on every device."""
+    return with_networks(config, attention="xla")

@@ -1,0 +1,103 @@
+"""A stage as typed objects: what the rest of the system gets instead of a config."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ul.config import RunConfig
+from ul.config.schema import EvalConfig, Sampling
+from ul.diffusion.schedules import Schedule
+from ul.objectives.joint import Networks
+from ul.stages.codec import Codec, LatentSampler
+from ul.stages.conditions import Conditions
+
+
+class JointDiffusion(NamedTuple):
+    """A diffusion prior and a diffusion decoder on one deterministic encoder.
+
+    What a likelihood bound and the split of the rate need.
+    """
+
+    networks: Networks
+    prior_schedule: Schedule
+    decoder_schedule: Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkUse:
+    """One network of a stage, with what decides its FLOPs.
+
+    shape: of its input, (*grid, channels). extra_channels: of what it sees beside its
+    input, z_0 or a context latent. text: (tokens, channels) of its text.
+    needs_input_gradient: whether training differentiates its input.
+    """
+
+    module: Any
+    shape: tuple[int, ...]
+    extra_channels: int = 0
+    text: tuple[int, int] = (0, 0)
+    needs_input_gradient: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of training, built from its config by `ul.stages.build`.
+
+    name: of its kind ("joint", "base", ...). latent_shape: of what its prior or base
+    diffuses. init(root key) -> parameters.
+    objective, held_out_objective: `(params, batch, key, step) -> Terms`, with and without
+    dropout; None for a stage that is imported, not trained.
+    rate_objective: a generator's unweighted bound on the rate of its latents.
+    batch: shape and dtype of an example's arrays that the objective takes.
+    networks: by the name that they have in the parameters; a stage 2 has one, whose
+    parameters are the whole tree.
+    codec: encoder and decoder; None for a stage 2, which takes those of its stage 1.
+    sampler, conditions: of a generator; conditions are empty for others.
+    weighting: the decoder's, or the base's; None where squared error stands in its place.
+    """
+
+    name: str
+    image_shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
+    num_classes: int
+    evaluation: EvalConfig
+    init: Callable[[Any], Any]
+    objective: Callable | None
+    held_out_objective: Callable | None
+    batch: Mapping[str, tuple[tuple[int, ...], Any]]
+    networks: Mapping[str, NetworkUse]
+    conditions: Conditions
+    sampling: Sampling | None = None
+    weighting: Callable | None = None
+    codec: Codec | None = None
+    joint_diffusion: JointDiffusion | None = None
+    sampler: LatentSampler | None = None
+    rate_objective: Callable | None = None
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether this is a stage 1: an autoencoder whose latents a stage 2 can use."""
+        return "encoder" in self.networks
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether images can be sampled from conditions."""
+        return self.sampler is not None
+
+    @property
+    def uses_stage1(self) -> bool:
+        """Whether this is a stage 2 on the latents of another run."""
+        return self.codec is None
+
+
+@dataclasses.dataclass(frozen=True)
+class StageKind:
+    """A row of the registry of stages.
+
+    config: its class, whose fields are the keys of its configs.
+    build(config) -> Stage.
+    """
+
+    name: str
+    config: type[RunConfig]
+    build: Callable[[Any], Stage]
