@@ -1,6 +1,5 @@
 """Every experiment parses, builds, and traces one step of its smoke."""
 
-import functools
 import importlib
 import json
 
@@ -10,11 +9,11 @@ import numpy as np
 import pytest
 import skimage
 
-from ul import config
+from ul.config import RunConfig, TrainConfig
 from ul.core.errors import ConfigError
-from ul.data import datasets
-from ul.runs import assemble
-from ul.stages import registry
+from ul.data.datasets import Datasets
+from ul.runs import assemble, session
+from ul.stages import kinds, registry
 from ul.train import state, step
 
 FOLDER = skimage.data_dir  # a directory with images that is always there
@@ -38,27 +37,38 @@ VARIANTS = [
 ]
 
 
-def plain(name, variant):
-    found = importlib.import_module(f"experiments.{name}").get_config(variant)
+def settings(name, variant):
+    """An experiment's config as nested dicts."""
+    config = importlib.import_module(f"experiments.{name}").get_config(variant)
     if name == "folder":
-        found.data.source.path = FOLDER
-    return registry.plain(found)
+        config.data.source.path = FOLDER
+    return registry.to_dict(config)
 
 
 def parsed(name, variant):
-    return config.parse(plain(name, variant), config.RunConfig)
+    return registry.parse(settings(name, variant))
+
+
+def changed(name, variant, key, value):
+    """An experiment's config as nested dicts with one key changed."""
+    config = settings(name, variant)
+    *sections, last = key.split(".")
+    section = config
+    for part in sections:
+        section = section[part]
+    section[last] = value
+    return config
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_parses_locks_and_survives_json(name, variant):
     assert importlib.import_module(f"experiments.{name}").get_config(variant).is_locked
-    resolved = plain(name, variant)
-    again = registry.plain(json.loads(json.dumps(resolved)))
-    kind = config.RunConfig
-    assert config.parse(again, kind) == config.parse(resolved, kind)
+    resolved = settings(name, variant)
+    restored = registry.to_dict(json.loads(json.dumps(resolved)))
+    assert registry.parse(restored) == registry.parse(resolved)
 
 
-# Other data, or a shrunk one's twin: the same step.
+# The same step on other data, or the twin of a shrunk one.
 SAME = (",tfds", "stage2_medium,smoke", "stage2_100,smoke", "stage2_300,smoke")
 # The networks of another experiment on other data, or of another size.
 TRACED = {
@@ -79,35 +89,35 @@ TRACED = {
 )
 def test_one_step_traces(name, variant):
     """Shapes only: no experiment is too large for this."""
-    c = registry.portable(parsed(name, variant))
-    if isinstance(c, config.ExternalConfig):
-        made = registry.stage1(c).modules
-        jax.eval_shape(lambda: made.init(jax.random.key(0), c.data.image_shape))
+    config = kinds.portable(parsed(name, variant))
+    stage = registry.build(config)
+    if stage.objective is None:
+        jax.eval_shape(lambda: stage.init(jax.random.key(0)))
         return
-    run = assemble.update(c, assemble.mesh(c))
-    batch = assemble.abstract_batch(c, run.mesh)
+    run = assemble.make_update(config, stage, assemble.make_mesh(config))
+    batch = assemble.abstract_batch(stage, config.batch_size, run.mesh)
     abstract = state.abstract(run.init, run.tx, run.decays, run.mesh)
-    made = step.make(
-        run.objective, run.tx, run.lr, root=run.root, accumulate=c.accumulate
+    update = step.make(
+        run.objective, run.tx, run.lr, root=run.root, accumulate=config.accumulate
     )
-    after, seen = jax.eval_shape(made, abstract, batch)
+    after, metrics = jax.eval_shape(update, abstract, batch)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), abstract
     )
-    assert "loss_nats" in seen
+    assert "loss_nats" in metrics
 
 
 def resized(name, variant, height, width):
-    """The config with other sides and, of a stage 2, the latents that follow."""
-    changed = plain(name, variant)
-    was = changed["data"]["image_shape"]
-    changed["data"]["image_shape"] = (height, width, was[2])
-    if "latent_shape" in changed:
-        rows, columns, channels = changed["latent_shape"]
-        cell = was[0] // rows
-        assert was[1] // columns == cell
-        changed["latent_shape"] = (height // cell, width // cell, channels)
-    return registry.portable(config.parse(changed, config.RunConfig))
+    """The config with other sides and, for a stage 2, the latents that follow."""
+    config = settings(name, variant)
+    old = config["data"]["image_shape"]
+    config["data"]["image_shape"] = (height, width, old[2])
+    if "latent_shape" in config:
+        rows, columns, channels = config["latent_shape"]
+        cell = old[0] // rows
+        assert old[1] // columns == cell
+        config["latent_shape"] = (height // cell, width // cell, channels)
+    return kinds.portable(registry.parse(config))
 
 
 @pytest.mark.parametrize(
@@ -122,37 +132,42 @@ def resized(name, variant, height, width):
     ],
 )
 def test_any_sides_by_config_alone(name, variant, height, width):
-    """What is trained and what evaluations call, by shapes."""
-    c = resized(name, variant, height, width)
+    """Training and evaluation, by shapes."""
+    config = resized(name, variant, height, width)
+    stage = registry.build(config)
     row, key = jnp.arange(2), jax.random.key(0)
-    if isinstance(c, config.TrainConfig):
-        run = assemble.update(c, assemble.mesh(c))
-        batch, init = assemble.abstract_batch(c, run.mesh), run.init
-        jax.eval_shape(lambda batch: run.objective(init(), batch, key, 0), batch)
-    if isinstance(c, config.AutoencoderConfig):
-        made = registry.stage1(c)
-        image = jax.ShapeDtypeStruct((2, *c.data.image_shape), np.uint8)
-        init = functools.partial(made.modules.init, key, c.data.image_shape)
-        again = jax.eval_shape(
-            lambda image: made.codec.reconstruct(init(), image, row, key), image
+    params = jax.eval_shape(lambda: stage.init(key))
+    if isinstance(config, TrainConfig):
+        mesh = assemble.make_mesh(config)
+        batch = assemble.abstract_batch(stage, config.batch_size, mesh)
+        jax.eval_shape(lambda p, b: stage.objective(p, b, key, 0), params, batch)
+    if stage.has_encoder:
+        image = jax.ShapeDtypeStruct((2, *stage.image_shape), np.uint8)
+        reconstructions = jax.eval_shape(
+            lambda p, image: stage.codec.reconstruct(p, image, row, key), params, image
         )
-        assert again.shape == (2, height, width, c.data.image_shape[2])
-        rows, columns, _ = made.codec.latent_shape
+        assert reconstructions.shape == (2, height, width, stage.image_shape[2])
+        rows, columns, _ = stage.latent_shape
         assert rows * width == columns * height
     else:
-        sampler, fields = registry.latent_sampler(c), registry.conditions(c)
-        asked = {k: jnp.zeros((2, *f.shape), f.dtype) for k, f in fields.items()}
-        z_0 = jax.eval_shape(lambda: sampler.sample(init(), asked, row, key, 2.0))
-        assert z_0.shape == (2, *registry.latent_shape(c))
+        fields = stage.conditions.fields
+        condition = {k: jnp.zeros((2, *f.shape), f.dtype) for k, f in fields.items()}
+        z_0 = jax.eval_shape(
+            lambda p: stage.sampler.sample(p, condition, row, key, 2.0), params
+        )
+        assert z_0.shape == (2, *stage.latent_shape)
 
 
 def test_stages_of_other_sides_fit_each_other_and_their_data():
-    below, above = (resized("photos", s, 32, 48) for s in ("stage1", "stage2"))
-    registry.check_stage1(above, below)
-    for split in ("train", "eval"):
-        assert datasets.dataset(above, split)[0]["image"].shape == (32, 48, 3)
-    with pytest.raises(ConfigError, match=r"latent_shape is \(8, 12, 8\) but"):
-        registry.check_stage1(above, resized("photos", "stage1", 48, 32))
+    stage1, stage2 = (resized("photos", s, 32, 48) for s in ("stage1", "stage2"))
+    built = registry.build(stage2)
+    registry.check_stage1(built, registry.build(stage1), "w")
+    datasets = Datasets.from_config(stage2)
+    for examples in (datasets.train, datasets.eval):
+        assert examples[0]["image"].shape == (32, 48, 3)
+    other = registry.build(resized("photos", "stage1", 48, 32))
+    with pytest.raises(ConfigError, match=r"latent_shape must be .* got \(8, 12, 8\)"):
+        registry.check_stage1(built, other, "w")
 
 
 def test_an_unknown_variant_names_those_there_are():
@@ -163,98 +178,125 @@ def test_an_unknown_variant_names_those_there_are():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("encoder.chanels", (8,), "did you mean encoder.channels"),
-        ("losss", {}, "did you mean loss"),
-        ("loss.factor", 0.9, "loss.factor is 0.9; it must be above 1"),
-        ("optimizer.lr", float("nan"), "optimizer.lr is nan"),
-        ("steps", -5, "steps is -5"),
-        ("steps", 2.5, "steps is 2.5; it must be of type int"),
-        ("accumulate", 3, "64 is not divisible by accumulate 3"),
+        (
+            "encoder.chanels",
+            (8,),
+            "Unknown key encoder.chanels. Did you mean encoder.ch",
+        ),
+        ("losss", {}, "Unknown key losss. Did you mean loss"),
+        (
+            "loss.weighting.factor",
+            0.9,
+            "loss.weighting.factor must be above 1.* got 0.9",
+        ),
+        ("optimizer.lr", float("nan"), "optimizer.lr must be a finite number; got nan"),
+        ("steps", -5, "steps must be at least 1; got -5"),
+        ("steps", 2.5, "steps must be of type int; got 2.5"),
+        (
+            "accumulate",
+            3,
+            "divisible by accumulate; got batch_size 64 and accumulate 3",
+        ),
         ("dtype", "float16", "float32 or bfloat16"),
-        ("stage", "three", "stage is 'three'"),
-        ("decoder_schedule.kind", "sine", "known are"),
-        ("data.source.kind", "imagenet", "known are"),
-        ("sampling.method", "euler", "known are"),
-        ("prior.head_dim", 7, "not an even multiple of head_dim 7"),
-        ("prior.attention", "flash", "known are"),
-        ("encoder.remat", "some", "encoder.remat is 'some'; known are"),
-        ("prior.remat", True, "prior.remat is True; it must be of type str"),
-        ("encoder.blocks", (1,), "same length"),
-        ("encoder.blocks", (1, 0), "at least 1"),
-        ("encoder.patch", 0, "encoder.patch is 0"),
+        ("stage", "three", "stage must be one of .*; got 'three'"),
+        ("decoder_schedule.kind", "sine", "must be one of .*; got 'sine'"),
+        ("data.source.kind", "imagenet", "data.source.kind must be one of .*; got"),
+        ("encoder.kind", "vgg", "encoder.kind must be one of .*; got 'vgg'"),
+        ("loss.weighting.kind", "none", "loss.weighting.kind must be one of .*; got"),
+        ("sampling.kind", "euler", "sampling.kind must be one of .*; got 'euler'"),
+        ("prior.head_dim", 7, "even multiple of head_dim; got width 96 and head_dim 7"),
+        ("prior.attention", "flash", "prior.attention must be one of xla, cudnn; got"),
+        ("encoder.remat", "some", "encoder.remat must be one of .*; got 'some'"),
+        ("prior.remat", True, "prior.remat must be of type str; got True"),
+        ("encoder.blocks", (1,), "must have the same length"),
+        ("encoder.blocks", (1, 0), "encoder.blocks must be at least 1"),
+        ("encoder.patch", 0, "encoder.patch must be at least 1; got 0"),
         ("encoder.latent_channels", 0, "at least 1"),
         ("decoder.depth", -1, "at least 1"),
-        ("prior.dropout", 1.5, "must be under 1"),
-        ("prior.widths", (97,), "not an even multiple"),
+        ("prior.dropout", 1.5, "prior.dropout must be below 1; got 1.5"),
+        ("prior.widths", (97,), "even multiple"),
         ("data.image_shape", (8, 8, 2), "1 or 3 channels"),
-        ("encoder.patch", 3, "not divisible"),
-        ("encoder.patch", 2, "transformer is at"),
+        ("encoder.patch", 3, "divisible by the encoder's downsampling 6; got 8x8"),
+        ("encoder.patch", 2, "must have the same grid; got 2x2 and 4x4"),
         ("prior.depths", (1, 1), "same length"),
         ("prior_schedule.logsnr_max", -20.0, "must be above"),
-        ("data.image_shape", (8, 8), "of clips"),
+        ("data.image_shape", (8, 8), "for clips"),
+        ("data.text", (16, 64), r"data.text must be \(0, 0\) for stage 'joint'"),
         ("ema", (), "decays between 0 and 1"),
-        ("batch_size", 20, "not divisible by 8 devices"),
+        ("batch_size", 20, "divisible by devices x accumulate = 8 x 1 = 8; got 20"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_line(key, value, message):
-    changed = plain("digits", "stage1")
-    *where, last = key.split(".")
-    section = changed
-    for part in where:
-        section = section[part]
-    section[last] = value
+def test_a_config_that_cannot_work_is_refused_in_one_line(key, value, message):
     with pytest.raises(ConfigError, match=message) as e:
-        assemble.stage1_run(config.parse(changed))
+        session.build_run(registry.parse(changed("digits", "stage1", key, value)), {})
     assert "\n" not in str(e.value)
 
 
 def test_cudnn_attention_without_a_gpu_is_refused_for_training():
-    with pytest.raises(ConfigError, match="'cudnn' needs a GPU, and this is a cpu"):
-        assemble.mesh(parsed("photos", "stage1_64"))
+    with pytest.raises(ConfigError, match="'cudnn' needs a GPU; this device is a cpu"):
+        assemble.make_mesh(parsed("photos", "stage1_64"))
 
 
 def test_a_missing_key_is_named():
-    changed = plain("digits", "stage1")
-    del changed["optimizer"]["clip"]
-    with pytest.raises(ConfigError, match="missing key optimizer.clip"):
-        config.parse(changed)
+    config = settings("digits", "stage1")
+    del config["optimizer"]["clip"]
+    with pytest.raises(ConfigError, match="optimizer.clip is required"):
+        registry.parse(config)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("latent_shape", (2, 2, 4)), ("latent_shape", (4, 4, 8))],
+    ("key", "value", "message"),
+    [
+        (
+            "latent_shape",
+            (2, 2, 4),
+            r"latent_shape must be \(4, 4, 4\).* got \(2, 2, 4\)",
+        ),
+        (
+            "latent_shape",
+            (4, 4, 8),
+            r"latent_shape must be \(4, 4, 4\).* got \(4, 4, 8\)",
+        ),
+        ("schedule.logsnr_max", 6.0, "schedule.logsnr_max must be 5.0, .* got 6.0"),
+    ],
 )
-def test_stage_2_refuses_latents_that_do_not_fit(key, value):
-    below = parsed("digits", "stage1")
-    with pytest.raises(ConfigError, match=r"latent_shape is .* gives \(4, 4, 4\)"):
-        registry.check_stage1(
-            config.parse(plain("digits", "stage2") | {key: value}), below
-        )
+def test_stage_2_refuses_latents_that_do_not_fit(key, value, message):
+    stage1 = registry.build(parsed("digits", "stage1"))
+    stage2 = registry.build(registry.parse(changed("digits", "stage2", key, value)))
+    with pytest.raises(ConfigError, match=message):
+        registry.check_stage1(stage2, stage1, "w")
 
 
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
         ("guidance", dict(logsnr_low=3.0, logsnr_high=1.0), "must be below"),
-        ("base", dict(widths=(64, 128), depths=(1, 2)), "needs 2 blocks"),
+        ("base", dict(widths=(64, 128), depths=(1, 2)), "at least 2 .* got \\(1, 2\\)"),
         ("base", dict(widths=(64, 128), depths=(0, 2), head_dim=64), None),
-        ("base", dict(widths=(64, 128), depths=(0, 0)), "inner one at least 1"),
+        (
+            "base",
+            dict(widths=(64, 128), depths=(0, 0)),
+            "at least 1 for the inner level",
+        ),
         ("base", dict(widths=(64, 64, 64), depths=(2, 2, 2), head_dim=64), None),
-        ("base", dict(widths=(64,) * 4, depths=(2,) * 4, head_dim=64), "merged 8x"),
+        (
+            "base",
+            dict(widths=(64,) * 4, depths=(2,) * 4, head_dim=64),
+            "divisible by 8",
+        ),
     ],
 )
 def test_stage_2_settings_must_fit_each_other(section, values, message):
-    changed = plain("digits", "stage2")
-    changed[section] |= values
+    config = settings("digits", "stage2")
+    config[section] |= values
     if message is None:
-        registry.latent_sampler(config.parse(changed))
+        registry.build(registry.parse(config))
     else:
         with pytest.raises(ConfigError, match=message):
-            registry.latent_sampler(config.parse(changed))
+            registry.build(registry.parse(config))
 
 
-def test_stage_2_refuses_another_least_noise():
-    changed = plain("digits", "stage2")
-    changed["schedule"]["logsnr_max"] = 6.0
-    with pytest.raises(ConfigError, match="schedule.logsnr_max is 6.0"):
-        registry.check_stage1(config.parse(changed), parsed("digits", "stage1"))
+def test_a_command_says_which_stages_it_takes():
+    with pytest.raises(ConfigError, match="needs a config of stage .*; got 'external'"):
+        registry.parse(settings("external", "tiny"), TrainConfig)
+    assert issubclass(registry.STAGES["external"].config, RunConfig)

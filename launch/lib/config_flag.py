@@ -1,7 +1,7 @@
 """The flag --config: a config file, its overrides, and changes of a section's `kind`."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -21,13 +21,13 @@ class _KindParser(flags.ArgumentParser):
     kind must be in it before ml_collections looks for them.
     """
 
-    def __init__(self, parser: flags.ArgumentParser):
-        self._parser = parser
+    def __init__(self, parser: flags.ArgumentParser, argv: Sequence[str]):
+        self._parser, self._argv = parser, argv
 
     def parse(self, argument: Any) -> ml_collections.ConfigDict:
         """Return the config of a file with the kinds of the command line."""
         config = self._parser.parse(argument)
-        requested = _requested_kinds(sys.argv)
+        requested = _requested_kinds(self._argv)
         for path in kinds.SECTIONS:
             _complete(config, path, requested.get(path))
         return config
@@ -37,7 +37,7 @@ class _KindParser(flags.ArgumentParser):
         return "config file"
 
 
-def _requested_kinds(argv: list[str]) -> dict[str, str]:
+def _requested_kinds(argv: Sequence[str]) -> dict[str, str]:
     """Return the kinds on a command line by the path of their section."""
     requested = {}
     for i, word in enumerate(argv):
@@ -72,18 +72,25 @@ def _complete(config: ml_collections.ConfigDict, path: str, kind: str | None) ->
                 parent[name][key] = value
 
 
-def define_config(accepts: type[RunConfig] = TrainConfig) -> Callable[[], Any]:
+def define_config(
+    accepts: type[RunConfig] = TrainConfig,
+    flag_values: flags.FlagValues = flags.FLAGS,
+    argv: Sequence[str] = sys.argv,
+) -> Callable[[], Any]:
     """Define --config; return a function that reads, completes and validates it.
 
-    accepts: a base class of the configs that the command can use.
+    accepts: a base class of the configs that the command can use. argv: the command line
+    on which the overrides stand.
     """
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
         "The experiment, FILE.py:VARIANT. Change any key with --config.KEY=VALUE.",
+        flag_values=flag_values,
+        sys_argv=list(argv),
     )
-    flag = flags.FLAGS["config"]
-    flag.parser = _KindParser(flag.parser)
+    flag = flag_values["config"]
+    flag.parser = _KindParser(flag.parser, argv)
 
     def read() -> Any:
         if holder.value is None:

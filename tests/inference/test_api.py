@@ -15,7 +15,8 @@ import safetensors.numpy
 import ul
 from tests.lib.commands import ROOT
 from tests.lib.untrained import leave, parsed
-from ul import config, evaluation
+from ul import evaluation
+from ul.config import construct
 from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.evaluation import runner
 from ul.inference import export, weights
@@ -72,9 +73,8 @@ def test_a_network_is_built_from_its_json_alone(made):
     settings = {
         k: tuple(v) if isinstance(v, list) else v for k, v in says["settings"].items()
     }
-    encoder = config.construct(
-        "encoder", Encoder, settings, dtype=jnp.dtype(says["dtype"])
-    )
+    assert settings.pop("kind") == "resnet"
+    encoder = construct("encoder", Encoder, settings, dtype=jnp.dtype(says["dtype"]))
     params: dict = {}
     flat = safetensors.numpy.load_file(root / "ae" / "encoder.safetensors")
     for name, value in flat.items():
@@ -163,9 +163,9 @@ def test_a_network_of_another_shape_is_refused(copy):
 
 def test_an_export_has_one_step_and_one_set_of_weights(copy):
     assert weights.steps(copy) == [2]
-    with pytest.raises(CheckpointError, match="has no step 4, only 2"):
+    with pytest.raises(CheckpointError, match="holds step 2 only; got step 4"):
         ul.load_autoencoder(copy, step=4)
-    with pytest.raises(ConfigError, match="exported with weights raw, not ema:0.998"):
+    with pytest.raises(ConfigError, match="holds weights 'raw' only; got 'ema:0.998'"):
         ul.load_autoencoder(copy, weights="ema:0.998")
     assert ul.load_autoencoder(copy, step=2, weights="raw").step == 2
 
@@ -189,8 +189,8 @@ def test_pixels_and_single_stages_are_exported_too(tmp_path):
             np.testing.assert_array_equal(x, y)
 
 
-def generator(root, guide):
-    return ul.load_generator(root / "gen", guide=guide)
+def generator(root, guiding_model):
+    return ul.load_generator(root / "gen", guiding_model=guiding_model)
 
 
 def test_a_guide_is_used_and_named(made):
@@ -204,8 +204,11 @@ def test_a_guide_is_used_and_named(made):
     assert np.abs(other.sample_latents(labels, **how) - plain).max() > 1e-3
     np.testing.assert_array_equal(other.sample_latents(labels, seed=3), plain)
     about = {"workdir": str(root / "runs" / "s2"), "step": 2, "weights": "raw"}
-    assert other.guide.about.items() >= about.items()
-    assert other.guide.about["digest"] != itself.guide.about["digest"]
+    assert other.guiding_model.description.items() >= about.items()
+    assert (
+        other.guiding_model.description["digest"]
+        != itself.guiding_model.description["digest"]
+    )
 
 
 @pytest.mark.slow
@@ -238,10 +241,10 @@ def changed(key, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (changed("provenance.stage1.encoder", "0"), r"another encoder \(0\)"),
-        (changed("config.schedule.logsnr_min", -9.0), "another schedule"),
-        (changed("config.latent_shape", [8, 8, 4]), "another shape of latents"),
-        (changed("config.data.num_classes", 11), "another data.num_classes"),
+        (changed("provenance.stage1.encoder", "0"), r"the same encoder .* got 0"),
+        (changed("config.schedule.logsnr_min", -9.0), "the same schedule"),
+        (changed("config.latent_shape", [8, 8, 4]), "the same latent shape"),
+        (changed("config.data.num_classes", 11), "the same data.num_classes"),
     ],
 )
 def test_a_guide_of_other_latents_is_refused_in_one_line(
@@ -260,7 +263,9 @@ def test_a_guide_of_other_latents_is_refused_in_one_line(
 
 def test_a_guide_is_a_stage_2(made):
     root, _ = made
-    with pytest.raises(ConfigError, match="ae holds a run of stage 'joint'; wanted is"):
+    with pytest.raises(
+        ConfigError, match="ae: This command needs a config of stage .*; got 'joint'"
+    ):
         generator(root, f"{root}/ae")
     with pytest.raises(ConfigError, match="--guide is about samples"):
         request = evaluation.Request(workdir=str(root / "ae"), guide=f"{root}/gen")

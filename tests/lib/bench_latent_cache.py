@@ -19,9 +19,9 @@ import jax
 from etils import epath
 
 from experiments import photos
-from ul import config
 from ul.core import mesh as meshes
-from ul.data import datasets, latent_cache, pipeline
+from ul.data import latent_cache, pipeline
+from ul.data.datasets import Datasets
 from ul.runs import assemble
 from ul.runs import latent_cache as caches
 from ul.stages import registry
@@ -32,34 +32,36 @@ CROPS = 64
 
 
 def parsed(variant, **changes):
-    plain = registry.plain(photos.get_config(variant))
-    plain["data"]["source"]["crops"] = CROPS
+    settings = registry.to_dict(photos.get_config(variant))
+    settings["data"]["source"]["crops"] = CROPS
     for section, values in changes.items():
-        plain[section] |= values
-    return config.parse(plain)
+        settings[section] |= values
+    return registry.parse(settings)
 
 
 def both(depths: tuple[int, ...], out: epath.Path) -> dict[str, loop.Run]:
     """A run on images and one on their latents."""
-    made = registry.stage1(parsed("stage1"))
+    stage1 = registry.build(parsed("stage1"))
     base = {"base": {"depths": depths}} if depths else {}
-    stage2 = parsed("stage2_fixed", **base)
-    params = made.modules.init(jax.random.key(0), stage2.data.image_shape)
+    config = parsed("stage2_fixed", **base)
+    stage2, datasets = registry.build(config), Datasets.from_config(config)
+    params = stage1.init(jax.random.key(0))
+    cached = cache(config, datasets, stage1.codec, params, out)
     return {
-        "on the fly": assemble.base_run(stage2, made.codec, params),
-        "cached": assemble.base_run(
-            stage2, made.codec, params, cache(stage2, made.codec, params, out)
-        ),
+        name: assemble.build_stage2_run(
+            config, stage2, datasets, stage1.codec, params, chosen
+        )
+        for name, chosen in (("on the fly", None), ("cached", cached))
     }
 
 
-def cache(stage2, codec, params, out: epath.Path) -> latent_cache.Cache:
+def cache(config, datasets, codec, params, out: epath.Path) -> latent_cache.Cache:
     nowhere = {"workdir": "", "step": 0, "weights": "raw", "encoder": ""}
-    identity = caches.identity(stage2, codec, nowhere)
+    identity = caches.cache_identity(config, datasets, codec, nowhere)
     identity["shard_examples"] = 4096
     records = []
     for shard in latent_cache.plan(identity):
-        examples = datasets.fixed(stage2, shard.split)
+        examples = datasets.fixed(shard.split)
         batches = (
             batch | {"z_clean": jax.device_get(codec.encode(params, batch["image"]))}
             for batch in pipeline.in_order(
@@ -68,14 +70,13 @@ def cache(stage2, codec, params, out: epath.Path) -> latent_cache.Cache:
         )
         records.append(
             latent_cache.write(
-                latent_cache.store(out), shard, batches, stage2.latent_dtype
+                latent_cache.store(out), shard, batches, config.latent_dtype
             )
         )
     latent_cache.finish(latent_cache.store(out), identity, records)
     known = {"manifest": latent_cache.load(latent_cache.store(out))[1]}
-    return caches.opened(
-        dataclasses.replace(stage2, latent_cache=str(out)), identity, known
-    )
+    config = dataclasses.replace(config, latent_cache=str(out))
+    return caches.open_cache(config, datasets, identity, known)
 
 
 def steps(run: loop.Run, state, compiled, first: int, count: int):

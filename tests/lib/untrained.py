@@ -7,17 +7,34 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from ul import config
 from ul.checkpoints import workdir
+from ul.data.datasets import Datasets
 from ul.runs import session
 from ul.stages import registry
 from ul.train import state
 
 
+def settings(file, variant):
+    """An experiment's config as nested dicts."""
+    module = importlib.import_module(f"experiments.{file}")
+    return registry.to_dict(module.get_config(variant))
+
+
 def parsed(file, variant, **changes):
-    made = importlib.import_module(f"experiments.{file}").get_config(variant).unlock()
-    made.update(changes)
-    return config.parse(registry.plain(made))
+    """An experiment's config, parsed, with some keys or sections changed."""
+    config = importlib.import_module(f"experiments.{file}").get_config(variant).unlock()
+    config.update(changes)
+    return registry.parse(registry.to_dict(config))
+
+
+def stage(file, variant, **changes):
+    """The stage of an experiment."""
+    return registry.build(parsed(file, variant, **changes))
+
+
+def datasets(file, variant, **changes):
+    """The datasets of an experiment."""
+    return Datasets.from_config(parsed(file, variant, **changes))
 
 
 def awake(params):
@@ -34,8 +51,9 @@ def leave(where, parsed, steps=(2, 4)):
     run, provenance = session.build_run(parsed, {})
     path = epath.Path(where)
     path.mkdir(parents=True)
-    plain = dataclasses.asdict(parsed)
-    workdir.claim(path, plain, provenance | session.about(run), allow=False)
+    settings = dataclasses.asdict(parsed)
+    record = provenance | session.run_provenance(run)
+    workdir.claim(path, settings, record, allow=False)
     checkpoints = session.open_checkpoints(path, parsed.checkpoint)
     # On one device: a checkpoint is the same from any, and eight take thrice the time.
     first = jax.jit(lambda: state.create(awake(run.init()), run.tx, run.decays))()

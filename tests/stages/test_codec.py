@@ -6,13 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ul.config.schema import Sampling
 from ul.diffusion import gaussian
 from ul.diffusion.schedules import Linear
-from ul.stages.codec import LatentSampler, Sampling
+from ul.stages.codec import LatentSampler
 
 MEANS, STD = jnp.asarray([0.7, 0.1, -0.2]), 0.35  # of two classes, and of no label
-GUIDE_MEANS = jnp.asarray([-0.3, -0.2, 9.0])
-ASKED, ROW, KEY = {"label": jnp.asarray([0, 1, 0, 1])}, jnp.arange(4), jax.random.key(0)
+GUIDING_MEANS = jnp.asarray([-0.3, -0.2, 9.0])
+CONDITION, ROW, KEY = (
+    {"label": jnp.asarray([0, 1, 0, 1])},
+    jnp.arange(4),
+    jax.random.key(0),
+)
 
 
 def denoise(means, z_t, logsnr, condition, key):
@@ -30,24 +35,24 @@ SAMPLER = LatentSampler(
     interval=(-10.0, 5.0),
     sampling=Sampling("dpmpp_2m", 25),
 )
-GUIDED = dataclasses.replace(SAMPLER, denoise_guide=denoise)
+GUIDED = dataclasses.replace(SAMPLER, denoise_guiding=denoise)
 
 
 def test_a_guide_stands_where_the_null_label_stood():
     """Gaussians extrapolate: guided by another's mean is sampling from the mean
     m_g + w (m - m_g), which one network without guidance can do as well."""
     scale = 3.0
-    got = GUIDED.sample(MEANS, ASKED, ROW, KEY, scale, GUIDE_MEANS)
-    mean = GUIDE_MEANS + scale * (MEANS - GUIDE_MEANS)
-    want = SAMPLER.sample(mean, ASKED, ROW, KEY, 1.0)
+    got = GUIDED.sample(MEANS, CONDITION, ROW, KEY, scale, GUIDING_MEANS)
+    mean = GUIDING_MEANS + scale * (MEANS - GUIDING_MEANS)
+    want = SAMPLER.sample(mean, CONDITION, ROW, KEY, 1.0)
     np.testing.assert_allclose(got, want, atol=2e-5)  # float32, 25 steps
-    assert np.abs(got - SAMPLER.sample(MEANS, ASKED, ROW, KEY, scale)).max() > 0.1
+    assert np.abs(got - SAMPLER.sample(MEANS, CONDITION, ROW, KEY, scale)).max() > 0.1
 
 
 def test_at_scale_one_the_guide_is_not_evaluated():
     def never(*_):
         raise AssertionError("evaluated")
 
-    unused = dataclasses.replace(SAMPLER, denoise_guide=never)
-    got = unused.sample(MEANS, ASKED, ROW, KEY, 1.0)
-    np.testing.assert_array_equal(got, SAMPLER.sample(MEANS, ASKED, ROW, KEY, 1.0))
+    unused = dataclasses.replace(SAMPLER, denoise_guiding=never)
+    got = unused.sample(MEANS, CONDITION, ROW, KEY, 1.0)
+    np.testing.assert_array_equal(got, SAMPLER.sample(MEANS, CONDITION, ROW, KEY, 1.0))

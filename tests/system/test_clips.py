@@ -15,7 +15,7 @@ from tests.lib.commands import Commands
 from ul import evaluation
 from ul.core import arrays
 from ul.core.errors import ConfigError, DataError
-from ul.data import datasets
+from ul.data.datasets import Datasets
 from ul.evaluation import Request
 from ul.evaluation.context import Shared
 from ul.metrics.extractors import Networks
@@ -70,8 +70,8 @@ def test_a_still_clips_middle_frame_is_each_frame_by_itself_without_time():
     params = jax.tree.map(lambda p: p + 0.1, params)
     middle = jnp.zeros((3, 8, 8)).at[1].set(jnp.eye(8)).reshape(24, 8)
     time = {"Dense_0": {"kernel": middle, "bias": jnp.zeros(8)}}
-    clip = block.apply({"params": params | {"InTime_0": time}}, x)
-    of_image = {k: v for k, v in params.items() if k != "InTime_0"}
+    clip = block.apply({"params": params | {"TemporalConv_0": time}}, x)
+    of_image = {k: v for k, v in params.items() if k != "TemporalConv_0"}
     for t in range(3):
         each = image.apply({"params": of_image}, x[:, t])
         np.testing.assert_allclose(clip[:, t], each, atol=1e-5)
@@ -105,36 +105,34 @@ def test_settings_that_fit_no_clip_are_refused():
 
     narrow = dataclasses.replace(own, prior=own.prior | {"widths": (96,)})
     for message, changed in (
-        ("even multiples of head_dim", narrow),
-        ("encoder.patch is .* 3 sides", patched((2, 2))),
+        ("even number of heads", narrow),
+        ("encoder.patch must have one size for each of the 3 sides", patched((2, 2))),
         (
-            "16x16x16 is not divisible by the encoder's downsampling 6x4x4",
+            "divisible by the encoder's downsampling 6x4x4; got 16x16x16",
             patched((3, 2, 2)),
         ),
     ):
         with pytest.raises(ConfigError, match=message):
-            registry.modules(changed)
+            registry.build(changed)
     of_images = untrained.parsed("digits", "stage1")
     factorized = of_images.decoder | {"factorized": True, "width": 64}
     with pytest.raises(
-        ConfigError, match="decoder.factorized is of clips .*images, 8x8"
+        ConfigError, match="decoder.factorized needs clips .* images of 8x8"
     ):
-        registry.modules(dataclasses.replace(of_images, decoder=factorized))
-    told = untrained.parsed("captions", "stage2")
-    wide = told.base | {"factorized": True, "widths": (128,)}
-    with pytest.raises(ConfigError, match="base.factorized is of clips"):
-        registry.latent_sampler(dataclasses.replace(told, base=wide))
-    with pytest.raises(
-        ConfigError, match="context_frames is 16; it is of clips, fewer"
-    ):
-        registry.latent_sampler(parsed("stage2", context_frames=16))
-    with pytest.raises(ConfigError, match="context_frames is -1"):
+        registry.build(dataclasses.replace(of_images, decoder=factorized))
+    text = untrained.parsed("captions", "stage2")
+    wide = text.base | {"factorized": True, "widths": (128,)}
+    with pytest.raises(ConfigError, match="base.factorized needs clips .* got text"):
+        registry.build(dataclasses.replace(text, base=wide))
+    with pytest.raises(ConfigError, match="fewer than the frames of clips; got 16"):
+        registry.build(parsed("stage2", context_frames=16))
+    with pytest.raises(ConfigError, match="context_frames must be 0 or more; got -1"):
         parsed("stage2", context_frames=-1)
-    with pytest.raises(ConfigError, match="context_frames is 1; it is of clips"):
+    with pytest.raises(ConfigError, match="context_frames must be 0 for images"):
         images = dataclasses.replace(
             untrained.parsed("digits", "stage2"), context_frames=1
         )
-        registry.latent_sampler(images)
+        registry.build(images)
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +144,13 @@ def made(tmp_path_factory):
     return root
 
 
-def few(split="eval", count=3):
-    examples = datasets.dataset(parsed("smoke"), split)
+def held_out_clips(count=3):
+    examples = Datasets.from_config(parsed("smoke")).eval
     return np.stack([examples[i]["image"] for i in range(count)])
 
 
 def test_nothing_later_than_the_given_frames_is_seen(made):
-    ae, clips = ul.load_autoencoder(made / "s1"), few()
+    ae, clips = ul.load_autoencoder(made / "s1"), held_out_clips()
     changed = clips.copy()
     changed[:, 5:] = 255 - changed[:, 5:]
 
@@ -167,7 +165,7 @@ def test_nothing_later_than_the_given_frames_is_seen(made):
 
 
 def test_a_clip_goes_on_from_the_frames_that_are_given(made):
-    gen, given = ul.load_generator(made / "s2"), few()[:, :5]
+    gen, given = ul.load_generator(made / "s2"), held_out_clips()[:, :5]
     clip = gen.sample({"context": given}, guidance=1.5, seed=1)
     assert clip.shape == (3, 16, 16, 16, 1)
     np.testing.assert_array_equal(clip[:, :5], given)
@@ -175,9 +173,11 @@ def test_a_clip_goes_on_from_the_frames_that_are_given(made):
     np.testing.assert_array_equal(alone, clip[1:2])
     other = gen.sample({"context": given[::-1]}, guidance=1.5, seed=1)
     assert (other[1:2] == clip[1:2]).all() and (other[0, 5:] != clip[0, 5:]).any()
-    with pytest.raises(DataError, match=r"given frames are uint8\[3, 4, 16, 16, 1\]"):
+    with pytest.raises(
+        DataError, match=r"context frames must be .* got uint8\[3, 4, 16, 16, 1\]"
+    ):
         gen.sample({"context": given[:, :4]})
-    with pytest.raises(DataError, match="asked by given; given is missing"):
+    with pytest.raises(DataError, match="must be given context; 'context' is missing"):
         gen.sample([1, 2])
 
 
@@ -186,7 +186,7 @@ def test_an_evaluation_says_what_moved_where(made):
     record = evaluation.generator(request, Shared(Networks(None)))
     assert record["position_error_px_real"] == 0.0 < record["position_error_px"]
     standing = record["position_error_standing_px"]
-    clips = datasets.dataset(parsed("smoke"), "eval")
+    clips = Datasets.from_config(parsed("smoke")).eval
     assert 0.0 <= record["identity_kept"] <= 1.0 and standing > 1.0
     assert record["protocol"]["context_frames"].startswith("5 real ones")
     assert record["protocol"]["labels"].startswith(f"of the {len(clips)} held-out")
@@ -210,9 +210,10 @@ def test_a_cache_holds_what_is_given_too(made, tmp_path):
     data = dataclasses.asdict(parsed("smoke2").data) | {"source": source}
     c = parsed("smoke2", stage1=below, data=data, latent_cache=str(tmp_path / "z"))
     encode.encode(c, c.latent_cache, shard_examples=8)
-    ae, identity = encode._encoder(c)
-    cache = latent_cache.opened(c, identity, {})
-    found, clips = cache.held_out[3], datasets.fixed(c, "eval")[3]["image"][None]
+    ae, identity = encode._encoder(c, Datasets.from_config(c))
+    datasets = Datasets.from_config(c)
+    cache = latent_cache.open_cache(c, datasets, identity, {})
+    found, clips = cache.held_out[3], datasets.fixed("eval")[3]["image"][None]
     for name, want in (
         ("z_clean", ae.encode(clips)),
         ("context", ae.encode_context(clips[:, :5])),
@@ -220,9 +221,10 @@ def test_a_cache_holds_what_is_given_too(made, tmp_path):
         np.testing.assert_array_equal(found[name], want[0].astype(np.float16))
     other = dataclasses.replace(c, context_frames=4)
     with pytest.raises(ConfigError, match="context_frames: 5 there, 4 here"):
-        latent_cache.opened(
-            other, latent_cache.identity(other, ae.codec, identity["encoder"]), {}
+        needed = latent_cache.cache_identity(
+            other, datasets, ae.codec, identity["encoder"]
         )
+        latent_cache.open_cache(other, datasets, needed, {})
 
 
 @pytest.mark.slow

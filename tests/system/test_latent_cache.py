@@ -1,7 +1,6 @@
 """Stage 2 on cached latents: the same training as on images, or a refusal."""
 
 import dataclasses
-import importlib
 import json
 import shutil
 import subprocess
@@ -11,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 
+from tests.lib import untrained
 from tests.lib.commands import DIGITS, ROOT, Together, wait_for
-from ul import config
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError, DataError
-from ul.data import datasets, latent_cache
+from ul.data import latent_cache
+from ul.data.datasets import Datasets
 from ul.inference import api
 from ul.runs import encode as encoding
 from ul.runs import latent_cache as caches
@@ -27,14 +27,12 @@ from ul.train import state as states
 
 def parsed(file, variant, below, **changes):
     """A stage 2 of twenty steps on the stage 1 in `below`."""
-    plain = registry.plain(
-        importlib.import_module(f"experiments.{file}").get_config(variant)
-    )
-    plain["stage1"]["workdir"], plain["steps"] = str(below), 20
+    config = untrained.settings(file, variant)
+    config["stage1"]["workdir"], config["steps"] = str(below), 20
     for key, value in changes.items():
         section, _, name = key.rpartition("__")
-        (plain[section] if section else plain)[name] = value
-    return config.parse(plain)
+        (config[section] if section else config)[name] = value
+    return registry.parse(config)
 
 
 def digits(below, **changes):
@@ -139,7 +137,7 @@ def test_running_encode_again_keeps_what_is_there(trained, copy, caplog):
     caplog.set_level("INFO", logger="ul")
     before = {p.name: p.stat().st_mtime_ns for p in copy.glob("*.array_record")}
     encode(digits(trained / "smoke"), copy)
-    assert "7 of 7 shards are there" in caplog.text
+    assert "7 of 7 shards are complete" in caplog.text
     assert before == {p.name: p.stat().st_mtime_ns for p in copy.glob("*.array_record")}
 
 
@@ -147,7 +145,7 @@ def shifted(tmp_path, trained, count):
     """Other images in the place of the digits: a level brighter, `count` of them."""
     paths = {}
     for split in ("train", "eval"):
-        found = datasets.collect(digits(trained / "smoke"), split, 10**6)
+        found = Datasets.from_config(digits(trained / "smoke")).collect(split, 10**6)
         image = np.minimum(found["image"], 254) + np.uint8(split == "train")
         paths[split] = str(tmp_path / f"{split}.npz")
         n = count if split == "train" else None
@@ -195,15 +193,19 @@ def test_damage_is_found_when_a_run_begins_and_sizes_when_it_goes_on(trained, co
         build_run(made, provenance)
 
 
+def identity(config, codec):
+    return caches.cache_identity(config, Datasets.from_config(config), codec, {})
+
+
 def test_random_crops_cannot_be_cached(tmp_path):
     """And what to set is said."""
-    codec = registry.stage1(stage1_config("photos")).codec
+    codec = registry.build(stage1_config("photos")).codec
     for changes in ({}, {"data__flip": False}):
         made = parsed("photos", "smoke2", tmp_path, **changes)
         with pytest.raises(ConfigError, match="--config.data.augment=example"):
-            caches.identity(made, codec, {})
+            identity(made, codec)
     made = parsed("photos", "stage2_fixed", tmp_path)
-    found = caches.identity(made, codec, {})["splits"]
+    found = identity(made, codec)["splits"]
     assert (found["train"]["count"], found["train"]["orientations"]) == (65536, 2)
     assert (found["eval"]["count"], found["eval"]["orientations"]) == (8192, 1)
 
@@ -215,20 +217,20 @@ def test_a_cache_of_another_rounding_is_refused(trained, copy):
 
 
 def test_draws_of_an_encoder_with_a_variance_cannot_be_cached(tmp_path):
-    codec = dataclasses.replace(
-        registry.stage1(stage1_config("digits")).codec, exact=False
-    )
-    with pytest.raises(ConfigError, match="variance of its own"):
-        caches.identity(digits(tmp_path), codec, {})
+    codec = registry.build(stage1_config("digits")).codec
+    codec = dataclasses.replace(codec, is_deterministic=False)
+    with pytest.raises(ConfigError, match="needs a deterministic encoder"):
+        identity(digits(tmp_path), codec)
 
 
 def stage1_config(file):
-    made = importlib.import_module(f"experiments.{file}").get_config("smoke")
-    return config.parse(registry.plain(made))
+    return untrained.parsed(file, "smoke")
 
 
 def test_only_a_stage_2_has_latents_below_it(tmp_path):
-    with pytest.raises(ConfigError, match="stage 'joint' has no latents below it"):
+    with pytest.raises(
+        ConfigError, match="needs a config of stage 'base'.* got 'joint'"
+    ):
         encode(stage1_config("digits"), tmp_path / "out")
 
 
@@ -260,7 +262,7 @@ def test_killed_and_run_again_and_by_two_processes_the_bytes_are_the_same(
     assert not (killed / "manifest.json").exists()
     refused = (*train(trained, tmp_path / "w"), f"--config.latent_cache={killed}")
     assert "half written" in command(*refused, code=65)
-    assert " 0 of 19 shards are there" not in command(*arguments(trained, killed))
+    assert " 0 of 19 shards are complete" not in command(*arguments(trained, killed))
     assert files(killed) == files(whole)
     logs = Together(command, 2, tmp_path / "log", *arguments(trained, two)).wait(0, 0)
     assert "1 of 2 parts" in logs[0] and files(two) == files(whole)

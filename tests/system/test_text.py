@@ -13,7 +13,7 @@ from tests.importing.test_captions import TOKENS, encoder
 from tests.lib import clip_files, untrained
 from ul import evaluation
 from ul.core.errors import ConfigError, DataError
-from ul.data import datasets
+from ul.data.datasets import Datasets
 from ul.data.sources import colored_digits, registry
 from ul.evaluation import probes
 from ul.evaluation.context import Shared
@@ -33,58 +33,69 @@ def parsed(variant="stage2", **changes):
 
 def generator(variant="stage2"):
     """As loaded, without its parameters."""
-    made = parsed(variant)
-    return api.Generator(made, None, None, None, 0, "ema")
+    stage, datasets = untrained.stage("captions", variant), dataset_of(variant)
+    return api.Generator(stage, datasets, stage.sampler, None, None, 0, "ema")
+
+
+def dataset_of(variant="stage2", **changes):
+    return untrained.datasets("captions", variant, **changes)
 
 
 def test_a_text_model_is_asked_by_text_alone():
-    fields = stages.conditions(parsed())
+    config = parsed()
+    stage = stages.build(config)
+    fields = stage.conditions.fields
     assert {n: f.shape for n, f in fields.items()} == {
         "text": (12, 32),
         "text_length": (),
     }
-    init = jax.eval_shape(lambda: stages.init_base(parsed(), jax.random.key(0)))
+    init = jax.eval_shape(lambda: stage.init(jax.random.key(0)))
     names = set(init) | set(init["conditioning"])
     assert "text" in names and "label" not in names
-    batch = assemble.abstract_batch(parsed(), assemble.mesh(parsed()))
+    batch = assemble.abstract_batch(stage, 8, assemble.make_mesh(config))
     assert batch["text"].dtype == np.float16 and "label" not in batch
 
 
 def test_text_goes_where_the_config_wants_it():
-    told = datasets.dataset(parsed(), "eval")[5]
-    assert told["text"].shape == (12, 32) and told["text_length"] > 0
-    assert datasets.dataset(parsed("stage1"), "eval")[5].keys() == {"image", "label"}
-    batch = next(datasets.eval_batches(parsed(), datasets.dataset(parsed(), "eval"), 4))
+    datasets = dataset_of()
+    example = datasets.eval[5]
+    assert example["text"].shape == (12, 32) and example["text_length"] > 0
+    assert dataset_of("stage1").eval[5].keys() == {"image", "label"}
+    batch = next(datasets.eval_batches(datasets.eval, 4))
     assert batch["text"].shape == (4, 12, 32) and batch["text_length"].dtype == np.int32
 
 
 def test_cached_latents_have_the_captions_of_their_images():
-    source = datasets.source(parsed(), "eval")
+    source = dataset_of().source("eval")
     items = [{"z_clean": i, "label": 0} for i in range(2 * len(source))]
     joined = registry.WithText(items, source)
     found = joined[len(source) + 3]
     assert len(joined) == len(items) and found["z_clean"] == len(source) + 3
     np.testing.assert_array_equal(found["text"], source[3]["text"])
-    codec = types.SimpleNamespace(exact=True)
-    told, plain = (
-        parsed(),
-        untrained.parsed("captions", "stage2", data={"text": (0, 0)}),
+    codec = types.SimpleNamespace(is_deterministic=True)
+    configs = (parsed(), parsed(data={"text": (0, 0)}))
+    one, other = (
+        latent_cache.cache_identity(c, Datasets.from_config(c), codec, {})
+        for c in configs
     )
-    one, other = (latent_cache.identity(c, codec, {}) for c in (told, plain))
     assert one == other
-    image = datasets.fixed(datasets.untold(told), "train")[4]
+    image = dataset_of().without_text().fixed("train")[4]
     assert image.keys() == {"image", "label"}
 
 
 def test_other_text_than_the_data_have_is_refused():
-    with pytest.raises(DataError, match=r"data.text is \(12, 16\), .* have \(12, 32\)"):
-        datasets.source(parsed(data={"text": (12, 16)}), "eval")
-    plain = untrained.parsed("digits", "stage2", data={"text": (12, 32)})
-    with pytest.raises(DataError, match=r"the data have \(0, 0\)"):
-        datasets.source(plain, "eval")
-    with pytest.raises(ConfigError, match="'joint' is told nothing in words"):
+    with pytest.raises(
+        DataError, match=r"data.text must be .* \(12, 32\); got \(12, 16\)"
+    ):
+        dataset_of(data={"text": (12, 16)}).source("eval")
+    digits = untrained.datasets("digits", "stage2", data={"text": (12, 32)})
+    with pytest.raises(
+        DataError, match=r"data.text must be .* \(0, 0\); got \(12, 32\)"
+    ):
+        digits.source("eval")
+    with pytest.raises(ConfigError, match="'joint', which has no text conditioning"):
         parsed("stage1", data={"text": (12, 32)})
-    with pytest.raises(ConfigError, match="data.text is .* it must be"):
+    with pytest.raises(ConfigError, match="data.text must be .*; got"):
         parsed(data={"text": (12, 0)})
 
 
@@ -94,18 +105,25 @@ def test_a_condition_is_checked_before_it_is_sampled():
     }
 
     def checked(given):
-        return conditions.condition(parsed(), given, None)
+        fields = untrained.stage("captions", "stage2").conditions
+        return conditions.validate_conditions(fields, given, None)
 
     found = checked(told)
     assert found.keys() == {"text", "text_length"} and found["text"].dtype == np.float16
     np.testing.assert_array_equal(found["text"], told["text"])
-    with pytest.raises(DataError, match="asked by text, text_length; text is missing"):
+    with pytest.raises(
+        DataError, match="must be given text, text_length; 'text' is missing"
+    ):
         checked([1, 2])
-    with pytest.raises(DataError, match=r"text is float16\[2, 12, 31\]; wanted are"):
+    with pytest.raises(
+        DataError, match=r"text must be float16 .* got float16\[2, 12, 31\]"
+    ):
         checked(told | {"text": told["text"][..., 1:]})
-    with pytest.raises(DataError, match="text_length is float64"):
+    with pytest.raises(
+        DataError, match=r"text_length must be int32 \[N\]; got float64"
+    ):
         checked(told | {"text_length": [3.0, 3.0]})
-    with pytest.raises(DataError, match="text_length must be 0..12"):
+    with pytest.raises(DataError, match="text_length must be in 0..12"):
         checked(told | {"text_length": [3, 13]})
     with pytest.raises(DataError, match=r"text: 2, text_length: 1"):
         checked(told | {"text_length": [3]})
@@ -128,7 +146,7 @@ def test_judges_know_digit_and_colour_of_real_images(judge):
 
 
 def test_a_wrong_colour_and_a_wrong_digit_are_both_wrong(judge):
-    held_out = datasets.dataset(parsed(), "eval")
+    held_out = dataset_of().eval
     first = 7
     examples = [held_out[i] for i in range(first, first + 40)]
     asked = {"label": np.asarray([e["label"] for e in examples])}
@@ -147,7 +165,7 @@ def test_a_wrong_colour_and_a_wrong_digit_are_both_wrong(judge):
 def test_a_bench_counts_samples_in_their_order(judge, monkeypatch):
     monkeypatch.setitem(probes.JUDGES, "text_accuracy", lambda gen: judge)
     bench = probes.Bench(generator(), ("frechet", "text_accuracy"))
-    held_out = datasets.dataset(parsed(), "eval")
+    held_out = dataset_of().eval
     total = len(held_out)
     for rows in (range(4), range(4, 10)):
         examples = [held_out[i % total] for i in rows]
@@ -163,7 +181,10 @@ def test_a_bench_counts_samples_in_their_order(judge, monkeypatch):
 
 
 def test_which_judges_sit_over_which_run():
-    digits = types.SimpleNamespace(config=untrained.parsed("digits", "stage2"))
+    digits = types.SimpleNamespace(
+        stage=untrained.stage("digits", "stage2"),
+        datasets=untrained.datasets("digits", "stage2"),
+    )
     assert probes.obstacle("class_accuracy", digits) is None
     assert probes.obstacle("text_accuracy", digits) is not None
     assert probes.obstacle("text_accuracy", generator()) is None
@@ -200,7 +221,7 @@ def test_what_a_sampler_is_asked_on_the_command_line():
     gen, classes = (
         generator(),
         types.SimpleNamespace(
-            config=untrained.parsed("digits", "stage2"), num_classes=10
+            stage=untrained.stage("digits", "stage2"), num_classes=10
         ),
     )
     with flagsaver.flagsaver(text=["a red two", "blue nine"]):
@@ -243,7 +264,7 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     metrics = ("text_accuracy", "clip_score")
     request = Request(workdir=where, num_examples=30, metrics=metrics)
     record = evaluation.generator(request, Shared(Networks(None), str(folder)))
-    source = datasets.source(gen.config, "eval")
+    source = gen.datasets.source("eval")
     assert record["captions"] == [source.caption(i) for i in range(30)]
     assert record["text_accuracy"] <= record["text_accuracy_colour"] <= 1
     assert record["text_accuracy_real"] > 0.97

@@ -7,7 +7,11 @@ from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any
 
-from ul.config.validation import construct, constructor_parameters
+from ul.config.validation import (
+    check_section,
+    construct,
+    constructor_parameters,
+)
 from ul.core.errors import ConfigError
 
 REQUIRED = inspect.Parameter.empty
@@ -83,6 +87,17 @@ class Kinds:
             name: section.get(name, REQUIRED) if default is REQUIRED else default
             for name, default in settings.items()
         }
+
+    def check(self, path: str, section: Mapping[str, Any]) -> None:
+        """Check a section without constructing what it describes.
+
+        Raises:
+          ConfigError: unknown kind, unknown or missing setting, wrong type.
+        """
+        settings = dict(section)
+        kind = settings.pop("kind", None)
+        self.settings(path, kind)
+        check_section(path, self.constructors[kind], settings, self.supplied)
 
     def build(self, path: str, section: Mapping[str, Any], **supplied: Any) -> Any:
         """Construct what the section describes.

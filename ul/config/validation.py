@@ -6,7 +6,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ul.core.ema_names import is_average
@@ -107,17 +107,20 @@ def constructor_parameters(factory: Callable) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def construct(path: str, factory: Callable, section: dict, **supplied: Any) -> Any:
-    """Return `factory(**section, **supplied)` with every key, type and number checked.
+def check_section(
+    path: str, factory: Callable, section: dict, supplied: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the settings of a section, typed as the arguments of `factory`.
 
-    `path` is the section's dotted path, for error messages.
+    path: of the section, dotted, for error messages. supplied: arguments of `factory` that
+    a config does not have.
 
     Raises:
       ConfigError: unknown or missing key, or a value of the wrong type.
     """
     parameters = constructor_parameters(factory)
     hints = typing.get_type_hints(factory)
-    allowed = parameters.keys() - supplied.keys()
+    allowed = parameters.keys() - set(supplied)
     prefix = f"{path}." if path else ""
     for key in section:
         if key not in allowed:
@@ -131,10 +134,12 @@ def construct(path: str, factory: Callable, section: dict, **supplied: Any) -> A
     for name in sorted(allowed - section.keys()):
         if parameters[name].default is inspect.Parameter.empty:
             raise ConfigError(f"{prefix}{name} is required, but it is not set.")
-    values = {
-        k: _typed(f"{prefix}{k}", hints.get(k, Any), v) for k, v in section.items()
-    }
-    return factory(**values, **supplied)
+    return {k: _typed(f"{prefix}{k}", hints.get(k, Any), v) for k, v in section.items()}
+
+
+def construct(path: str, factory: Callable, section: dict, **supplied: Any) -> Any:
+    """Return `factory(**section, **supplied)`, checked as `check_section` does."""
+    return factory(**check_section(path, factory, section, supplied), **supplied)
 
 
 def _typed(key: str, hint: Any, value: Any) -> Any:
@@ -169,6 +174,8 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
     if hint is Any:
         return value
     name = getattr(hint, "__name__", str(hint))
+    if value is None:
+        raise ConfigError(f"{key} is required, but it is not set.")
     raise ConfigError(f"{key} must be of type {name}; got {value!r}.")
 
 

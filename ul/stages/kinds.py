@@ -84,14 +84,16 @@ def _map_sections(config: dict[str, Any], fn) -> dict[str, Any]:
     return config
 
 
-def missing(config: dict[str, Any]) -> list[str]:
-    """Return the paths of settings that are still REQUIRED."""
-    paths = []
-    for path in SECTIONS:
+def check(config: dict[str, Any]) -> None:
+    """Check every section with a `kind`.
+
+    Raises:
+      ConfigError: unknown kind, unknown or missing setting, wrong type.
+    """
+    for path, kinds in SECTIONS.items():
         if found := _section(config, path):
             parent, name = found
-            paths += [f"{path}.{k}" for k, v in parent[name].items() if v is REQUIRED]
-    return paths
+            kinds.check(path, parent[name])
 
 
 def schedule(path: str, section: dict) -> Schedule:

@@ -50,7 +50,9 @@ def parse(config: Mapping[str, Any], accepts: type = RunConfig) -> Any:
         raise ConfigError(
             f"This command needs a config of stage {', '.join(usable)}; got {name!r}."
         )
-    parsed = validate(STAGES[name].config, kinds.complete(dict(config)))
+    completed = kinds.complete(dict(config))
+    parsed = validate(STAGES[name].config, completed)
+    kinds.check(completed)
     if parsed.data.text != (0, 0) and name != "base":
         raise ConfigError(
             f"data.text must be (0, 0) for stage {name!r}, which has no text "
