@@ -32,7 +32,7 @@ def main() -> None:
     # Before they are expanded: what --set says need not fit the others.
     chosen = trials.choose("--only", described, _ONLY.value, lambda t: t["name"])
     made = trials.expand(chosen, _SET.value)
-    sweeps.begin(out, FILE, made, some=bool(_ONLY.value))
+    sweeps.write_or_check_sweep(out, FILE, made, is_subset=bool(_ONLY.value))
     failed = trials.run(out, made, at_once=_JOBS.value)
     found = {t["name"]: _numbers(epath.Path(out), t) for t in described}
     text = paper_tables.tables(found)

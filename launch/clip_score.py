@@ -1,4 +1,4 @@
-"""The CLIP score of samples in an .npz, each with its caption; one JSON on the terminal.
+"""Print the CLIP score of samples in an .npz with their captions, as one JSON object.
 
 python -m launch.clip_score --npz samples.npz --captions captions.txt --weights_dir weights
 """
@@ -14,21 +14,32 @@ from ul.core import mesh
 from ul.evaluation import samples_npz
 from ul.metrics import clip_score
 
-_NPZ = flags.DEFINE_string("npz", None, "arr_0: uint8 [N, H, W, 3] (launch.evaluate).")
-_CAPTIONS = flags.DEFINE_string("captions", None, "A caption a line, in their order.")
-_DIR = flags.DEFINE_string("weights_dir", None, "CLIP's files; else UL_WEIGHTS.")
-_ROWS = 256  # images held at a time
+_NPZ = flags.DEFINE_string(
+    "npz", None, "Samples of launch.evaluate: arr_0, uint8 [N, H, W, 3]."
+)
+_CAPTIONS = flags.DEFINE_string(
+    "captions",
+    None,
+    "Text file with one caption per line, in the order of the samples.",
+)
+_WEIGHTS_DIR = flags.DEFINE_string(
+    "weights_dir", None, "Folder of CLIP's converted weights; default: UL_WEIGHTS."
+)
+_CHUNK_SIZE = 256  # images in memory at a time
 
 
 def main() -> None:
+    """Compute the score of all samples and print it with its protocol."""
     npz, path = cli.required(_NPZ), cli.required(_CAPTIONS)
     samples = samples_npz.Reader(npz)
     total = samples.shape[0]
-    captions = clip_score.read(path, total)
-    folder = _DIR.value or os.environ.get("UL_WEIGHTS") or cli.required(_DIR)
-    score = clip_score.ClipScore(clip_score.load(folder), mesh.make())
+    captions = clip_score.read_captions(path, total)
+    folder = (
+        _WEIGHTS_DIR.value or os.environ.get("UL_WEIGHTS") or cli.required(_WEIGHTS_DIR)
+    )
+    score = clip_score.ClipScore(clip_score.load_network(folder), mesh.make())
     with tqdm(total=total, unit="pair", desc="CLIP", dynamic_ncols=True) as bar:
-        for image in samples.parts(_ROWS):
+        for image in samples.parts(_CHUNK_SIZE):
             score.add(image, captions[score.count : score.count + len(image)])
             bar.update(len(image))
     print(json.dumps(score.record() | {"protocol": score.protocol()}, indent=2))

@@ -62,14 +62,16 @@ def main() -> None:
         condition, guidance=_GUIDANCE.value, seed=_SEED.value, progress=True
     )
     if _GRID.value:
-        save_png(out, image_grids.picture(images, _COLUMNS.value, _SCALE.value))
+        save_png(out, image_grids.draw_grid(images, _COLUMNS.value, _SCALE.value))
         if "text" in condition:
             write_atomic(out.with_suffix(".json"), json.dumps(said, indent=2))
     else:
         for i, image in enumerate(images):
             name = out / prompts.file_name(i, said[i])
             if image.ndim == 4:
-                animated = image_grids.gif(image[None], image_grids.FPS, _SCALE.value)
+                animated = image_grids.encode_gif(
+                    image[None], image_grids.GIF_FPS, _SCALE.value
+                )
                 save_bytes(name.with_suffix(".gif"), animated)
             else:
                 save_png(name, image)

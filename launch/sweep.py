@@ -56,11 +56,11 @@ def main(file: str) -> None:
     made = trials.expand(files.call("a sweep's file", file, "get_sweep"), _SET.value)
     chosen = trials.choose("--trial", made, _TRIAL.value, lambda t: t.name)
     if place == "local" and _DRY_RUN.value:
-        return print("\n".join(sweeps.lines(out, chosen, _options(0))))
+        return print("\n".join(sweeps.command_lines(out, chosen, _options(0))))
     if not _DRY_RUN.value and (place == "local" or "://" not in out):
-        sweeps.begin(out, file, made)
+        sweeps.write_or_check_sweep(out, file, made)
     if place != "local":
-        job = _there(out, file, sweeps.left(out, chosen))
+        job = _there(out, file, sweeps.unfinished_trials(out, chosen))
         sys.exit(sweep_jobs.submit(place, job, dry_run=_DRY_RUN.value))
     how = (_JOBS.value, _RETRIES.value or 0, _options(0))
     trials.report(out, trials.run(out, chosen, *how, alone=bool(_TRIAL.value)))

@@ -433,7 +433,7 @@ BREAKS = (
         "ul/core/memory.py",
         "mallopt(_MMAP_MAX, 0)",
         "pass",
-        "tests/core/test_memory.py::test_freed_memory_is_there_for_the_next_allocation",
+        "tests/core/test_memory.py::test_the_next_allocation_reuses_freed_memory",
     ),
     Break(
         "video without a container is opened",
@@ -452,7 +452,7 @@ BREAKS = (
     Break(
         "macOS's leavings beside tars are opened",
         "ul/importing/archives.py",
-        'if name.endswith(".tar") and not hidden(relative):',
+        'if name.endswith(".tar") and not is_hidden(relative):',
         'if name.endswith(".tar"):',
         "tests/importing/test_videos.py",
     ),
@@ -515,7 +515,7 @@ BREAKS = (
     Break(
         "a hidden folder is a class",
         "ul/importing/archives.py",
-        "if not hidden(entry.name):",
+        "if not is_hidden(entry.name):",
         "if True:",
         "tests/importing/test_images.py",
     ),
@@ -634,22 +634,22 @@ BREAKS = (
     Break(
         "encoder noise not tied to the prior's end",
         "ul/objectives/joint.py",
-        "draws, prior_schedule.logsnr_max)",
-        "draws, 10.0)",
+        "noise, prior_schedule.logsnr_max)",
+        "noise, 10.0)",
         "tests/objectives/test_joint.py",
     ),
     Break(
         "one noise for prior and encoder",
         "ul/objectives/joint.py",
-        'draws.noise("prior_noise"',
-        'draws.noise("encoder_noise"',
+        'noise.normal("prior_noise"',
+        'noise.normal("encoder_noise"',
         "tests/objectives/test_joint.py",
     ),
     Break(
         "one time for prior and decoder",
         "ul/objectives/joint.py",
-        'draws.time("decoder_time")',
-        'draws.time("prior_time")',
+        'noise.time("decoder_time")',
+        'noise.time("prior_time")',
         "tests/objectives/test_joint.py",
     ),
     Break(
@@ -662,8 +662,8 @@ BREAKS = (
     Break(
         "noise added to z_clean in stage 2",
         "ul/objectives/base.py",
-        'z_clean, draws = batch["z_clean"],',
-        'z_clean, draws = 1.1 * batch["z_clean"],',
+        'z_clean, noise = batch["z_clean"],',
+        'z_clean, noise = 1.1 * batch["z_clean"],',
         "tests/objectives/test_base.py",
     ),
     Break(
@@ -739,8 +739,8 @@ BREAKS = (
     Break(
         "every device gets the first rows",
         "ul/core/mesh.py",
-        "at = np.searchsorted(rows, first)",
-        "at = 0",
+        "offset = np.searchsorted(rows, first)",
+        "offset = 0",
         "tests/core/test_mesh.py",
     ),
     Break(
@@ -753,8 +753,8 @@ BREAKS = (
     Break(
         "2M extrapolates twice as far",
         "ul/diffusion/samplers.py",
-        "width / (2.0 * before)",
-        "width / before",
+        "width / (2.0 * previous)",
+        "width / previous",
         "tests/diffusion/test_samplers.py",
     ),
     Break(
@@ -767,21 +767,21 @@ BREAKS = (
     Break(
         "DDIM moves by the whole rise",
         "ul/diffusion/samplers.py",
-        "(move.logsnr_s - move.logsnr_t) / 2.0",
-        "(move.logsnr_s - move.logsnr_t)",
+        "(step.logsnr_s - step.logsnr_t) / 2.0",
+        "(step.logsnr_s - step.logsnr_t)",
         "tests/diffusion/test_samplers.py",
     ),
     Break(
         "a variance where a std belongs",
         "ul/diffusion/samplers.py",
-        "jnp.sqrt(variance) * eps()",
-        "variance * eps()",
+        "jnp.sqrt(variance) * draw_eps()",
+        "variance * draw_eps()",
         "tests/diffusion/test_samplers.py",
     ),
     Break(
         "the same noise at every sampling step",
         "ul/diffusion/samplers.py",
-        '"step", move.number',
+        '"step", step.number',
         '"step", 0',
         "tests/diffusion/test_samplers.py",
     ),
@@ -816,8 +816,8 @@ BREAKS = (
     Break(
         "guidance away from the condition",
         "ul/diffusion/guidance.py",
-        "extra * (x - x_w)",
-        "extra * (x_w - x)",
+        "extra * (x - x_guiding)",
+        "extra * (x_guiding - x)",
         "tests/diffusion/test_guidance.py",
     ),
     Break(
@@ -886,8 +886,8 @@ BREAKS = (
     Break(
         "one noise for decoder and encoder",
         "ul/objectives/joint.py",
-        'draws.noise("decoder_noise"',
-        'draws.noise("encoder_noise"',
+        'noise.normal("decoder_noise"',
+        'noise.normal("encoder_noise"',
         "tests/objectives/test_closed_forms.py",
     ),
     Break(
@@ -984,14 +984,14 @@ BREAKS = (
     Break(
         "kernels are not gathered where they are used",
         "ul/models/sharded_layers.py",
-        "mesh.gathered(kernel)",
+        "mesh.gather_parameter(kernel)",
         "kernel",
         "tests/planning/pods/test_compile.py",
     ),
     Break(
         "the gradient of a gathered kernel is whole",
         "ul/core/mesh.py",
-        "lambda _, gradient: (constrain_leaves(gradient),)",
+        "lambda _, gradient: (constrain_parameters(gradient),)",
         "lambda _, gradient: (jax.lax.with_sharding_constraint(gradient, P()),)",
         "tests/core/test_mesh.py",
     ),
@@ -1187,8 +1187,8 @@ BREAKS = (
     Break(
         "weights: a pickle beside the place is an absent file",
         "ul/core/files.py",
-        'PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")',
-        "PICKLES = ()",
+        'PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")',
+        "PICKLE_SUFFIXES = ()",
         "tests/metrics/features/test_weights.py",
     ),
     Break(

@@ -96,8 +96,8 @@ def test_one_step_traces(name, variant):
         return
     run = assemble.make_update(config, stage, assemble.make_mesh(config))
     batch = assemble.abstract_batch(stage, config.batch_size, run.mesh)
-    abstract = state.abstract(run.init, run.tx, run.decays, run.mesh)
-    update = step.make(
+    abstract = state.abstract_state(run.init, run.tx, run.ema_names, run.mesh)
+    update = step.make_train_step(
         run.objective, run.tx, run.lr, root=run.root, accumulate=config.accumulate
     )
     after, metrics = jax.eval_shape(update, abstract, batch)

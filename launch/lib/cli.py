@@ -56,4 +56,4 @@ def run(main: Callable | Mapping[str, Callable], operand: str = "") -> None:
         if code == 1 or flags.FLAGS.is_parsed() and _TRACE.value:
             traceback.print_exc()
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
-        processes.end(code, str(e))
+        processes.exit_after_error(code, str(e))

@@ -35,13 +35,13 @@ def join() -> None:
       ConfigError: the flags do not fit each other or the place.
     """
     processes.join(
-        processes.Meeting(
+        processes.ClusterSpec(
             mode=_MODE.value,
             coordinator=_COORDINATOR.value,
-            count=_COUNT.value,
-            index=_INDEX.value,
-            start_seconds=_START.value,
-            peer_seconds=_PEER.value,
+            num_processes=_COUNT.value,
+            process_id=_INDEX.value,
+            start_timeout=_START.value,
+            peer_timeout=_PEER.value,
         )
     )
     if not processes.is_first():

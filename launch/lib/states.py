@@ -1,4 +1,4 @@
-"""Named tensors of public files; nothing in them but tensors is unpickled."""
+"""Read the named tensors of public weight files; other pickled objects are refused."""
 
 import zipfile
 
@@ -9,11 +9,13 @@ from ul.core.errors import ConfigError, DataError
 from ul.metrics.features import weights
 
 
-def _torch_state(path: epath.Path) -> dict[str, np.ndarray]:
+def _read_torch(path: epath.Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError as e:
-        raise ConfigError(f"{path} needs PyTorch: pip install '.[convert]'") from e
+        raise ConfigError(
+            f"{path} needs PyTorch, which is not installed: pip install '.[convert]'"
+        ) from e
     try:
         names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
         if any(name.endswith("/constants.pkl") for name in names):  # TorchScript
@@ -22,22 +24,22 @@ def _torch_state(path: epath.Path) -> dict[str, np.ndarray]:
             state = torch.load(path, map_location="cpu", weights_only=True)
         return {k: v.detach().numpy() for k, v in state.items()}
     except Exception as e:  # torch raises many kinds for what it cannot read
-        # Not its words: they advise to unpickle the file all the same.
+        # PyTorch's own message is not shown: it advises to unpickle the file anyway.
         raise DataError(
-            f"{path} is damaged or holds other things than named tensors, and is not "
-            f"read ({type(e).__name__}; --trace shows more)"
+            f"{path} must be a PyTorch file of named tensors only; it is damaged or holds "
+            f"other objects, and was not read ({type(e).__name__}). --trace shows more."
         ) from e
 
 
-def read(path: epath.Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors or a PyTorch file.
+def read_state(path: epath.Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a safetensors or a PyTorch file.
 
     Raises:
-      ConfigError: it is PyTorch's, and PyTorch is not installed.
-      DataError: it is missing, damaged, or holds other things than named tensors.
+      ConfigError: the file is PyTorch's, and PyTorch is not installed.
+      DataError: the file is missing, damaged, or holds other objects than named tensors.
     """
     if not path.is_file():
-        raise DataError(f"{path} is missing")
+        raise DataError(f"{path} is missing or is not a file. Download it first.")
     if path.suffix == ".safetensors":
-        return weights.parse(path, path.read_bytes())
-    return _torch_state(path)
+        return weights.parse_safetensors(path, path.read_bytes())
+    return _read_torch(path)

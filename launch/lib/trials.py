@@ -49,15 +49,15 @@ def run(
     Raises:
       Preempted: a signal stopped them.
     """
-    runner = sweeps.Runner(
+    runner = sweeps.SweepRunner(
         out,
         trials,
-        again=jobs.run_again,
+        should_retry=jobs.run_again,
         jobs=at_once,
         retries=retries,
         options=options,
-        logs=not alone,
-        first=cluster.index() == 0,
+        log_to_files=not alone,
+        is_first=cluster.index() == 0,
     )
     failed = runner.run()
     if runner.stopped:

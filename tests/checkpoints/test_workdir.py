@@ -1,4 +1,4 @@
-"""What a resumed run may change."""
+"""Changes that a resumed run may make, and directories that training refuses."""
 
 import json
 
@@ -8,32 +8,59 @@ from ul.checkpoints import workdir
 from ul.core.errors import ConfigError
 
 
-def test_a_run_from_before_a_key_did_what_the_key_says():
-    before = {"data": {"flip": True}}
+def test_a_key_that_only_one_config_has_is_a_change():
+    without, with_key = {"data": {}}, {"data": {"augment": None}}
+    changes = workdir.config_changes(without, with_key)
+    assert changes == ["data.augment: not set -> None"]
+    changes = workdir.config_changes(with_key, without)
+    assert changes == ["data.augment: None -> not set"]
 
-    def now(augment):
-        return {"data": {"flip": True, "augment": augment}}
 
-    assert workdir.changed(before, now("stream")) == []
-    assert workdir.changed(before, now("example")) == [
-        "data.augment: 'stream' -> 'example'"
+def test_settings_that_no_saved_weight_depends_on_may_change():
+    saved = {"log": {"every": 1}, "latent_cache": None, "seed": 0}
+    config = {"log": {"every": 2}, "latent_cache": "x", "seed": 0}
+    assert workdir.config_changes(saved, config) == []
+    assert workdir.config_changes(saved, saved | {"seed": 1}) == ["seed: 0 -> 1"]
+    # A changeable key is a whole key or section, not the beginning of a name.
+    assert workdir.config_changes(saved, saved | {"stepsize": 1}) == [
+        "stepsize: not set -> 1"
     ]
 
 
-def test_settings_that_no_result_depends_on_are_free():
-    before = {"log": {"every": 1}, "latents": None, "seed": 0}
-    assert (
-        workdir.changed(before, {"log": {"every": 2}, "latents": "x", "seed": 0}) == []
-    )
-    assert workdir.changed(before, before | {"seed": 1}) == ["seed: 0 -> 1"]
-
-
-def test_an_export_is_not_trained_on(tmp_path):
-    """Its config is the run's: training would begin again, beside the weights."""
+def test_an_exported_model_cannot_be_trained_further(tmp_path):
+    """Its config is the run's, so training would start again beside the weights."""
     record = {"config": {"seed": 0}, "provenance": {}, "export": {"step": 8}}
     (tmp_path / "config.json").write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match="is an export.*choose another --workdir"):
-        workdir.claim(tmp_path, {"seed": 0}, {}, allow=True)
+    with pytest.raises(ConfigError, match="exported model.*choose another --workdir"):
+        workdir.write_or_check_config(tmp_path, {"seed": 0}, {}, allow_changes=True)
     del record["export"]
     (tmp_path / "config.json").write_text(json.dumps(record))
-    workdir.claim(tmp_path, {"seed": 0}, {}, allow=False)
+    workdir.write_or_check_config(tmp_path, {"seed": 0}, {}, allow_changes=False)
+
+
+def test_other_settings_data_and_encoders_are_refused(tmp_path, caplog):
+    def start(config, data="a", encoder="e", **options):
+        stage1 = {"workdir": "w", "step": 1, "weights": "ema", "encoder": encoder}
+        provenance = {"data": data, "stage1": stage1}
+        workdir.write_or_check_config(tmp_path, config, provenance, **options)
+
+    start({"seed": 0}, allow_changes=False)
+    with pytest.raises(ConfigError, match=r"seed: 0 -> 1.*--allow_changes"):
+        start({"seed": 1}, allow_changes=False)
+    with pytest.raises(ConfigError, match="the training examples: a -> b"):
+        start({"seed": 0}, data="b", allow_changes=False)
+    with pytest.raises(ConfigError, match="must be resumed with the encoder"):
+        start({"seed": 0}, encoder="other", allow_changes=True)
+    assert not caplog.records
+    start({"seed": 1}, data="b", allow_changes=True)
+    assert len([r for r in caplog.records if "allowed change" in r.message]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "state"), [(None, "missing"), ("{", "unreadable"), ("{}", "unreadable")]
+)
+def test_a_directory_without_a_run_is_named(tmp_path, content, state):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=f"config.json is {state}. Pass the direct"):
+        workdir.load_run_record(tmp_path)

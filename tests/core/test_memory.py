@@ -1,4 +1,4 @@
-"""Freed memory stays with the process."""
+"""The process keeps freed memory for later allocations."""
 
 import ctypes
 import subprocess
@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-KEPT = """
+SCRIPT = """
 import gc, resource, numpy as np
 from ul.core import memory
-memory.keep_freed()
+memory.retain_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
@@ -20,9 +20,9 @@ for _ in range(5):
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
-def test_freed_memory_is_there_for_the_next_allocation():
-    done = subprocess.run(
-        [sys.executable, "-c", KEPT], capture_output=True, text=True, check=True
+def test_the_next_allocation_reuses_freed_memory():
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
     )
-    first, *later = map(int, done.stdout.split())
+    first, *later = map(int, result.stdout.split())
     assert first > 20 and max(later) < 10

@@ -1,3 +1,5 @@
+"""Random streams by name, step and row."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,18 +9,18 @@ from ul.core import rng
 KEY = jax.random.key(0)
 
 
-def test_a_row_draws_the_same_in_any_batch():
-    whole = rng.normal(KEY, jnp.arange(6), (2, 3))
+def test_the_noise_of_a_row_does_not_depend_on_the_batch():
+    full = rng.normal(KEY, jnp.arange(6), (2, 3))
     part = rng.normal(KEY, jnp.asarray([4, 1]), (2, 3))
-    np.testing.assert_array_equal(part, whole[jnp.asarray([4, 1])])
+    np.testing.assert_array_equal(part, full[jnp.asarray([4, 1])])
 
 
-def test_rows_names_and_steps_all_draw_differently():
+def test_rows_names_and_steps_give_different_keys():
     keys = [
         rng.stream(KEY, "a"),
         rng.stream(KEY, "b"),
         rng.stream(KEY, "a", 1),
-        *rng.rows(KEY, jnp.arange(3)),
+        *rng.row_keys(KEY, jnp.arange(3)),
     ]
     assert len({tuple(np.asarray(jax.random.key_data(k)).tolist()) for k in keys}) == 6
 

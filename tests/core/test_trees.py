@@ -1,3 +1,5 @@
+"""Functions of parameter trees."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +10,16 @@ from jax.sharding import PartitionSpec as P
 from ul.core import mesh, trees
 
 
-def test_paths_name_every_leaf():
-    assert trees.paths({"a": {"b": 1}, "c": [2, 3]}) == {"a/b": 1, "c/0": 2, "c/1": 3}
+def test_leaves_by_path_names_every_leaf():
+    assert trees.leaves_by_path({"a": {"b": 1}, "c": [2, 3]}) == {
+        "a/b": 1,
+        "c/0": 2,
+        "c/1": 3,
+    }
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
-def test_digest_sees_every_single_bit(dtype):
+def test_the_digest_depends_on_every_single_bit(dtype):
     leaf = jnp.arange(12).reshape(3, 4).astype(dtype)
     before = int(trees.digest(leaf))
     raw = np.asarray(leaf).view(np.uint8)
@@ -24,15 +30,15 @@ def test_digest_sees_every_single_bit(dtype):
         assert int(trees.digest(changed)) != before
 
 
-def test_digest_sees_order():
+def test_the_digest_depends_on_the_order():
     a = jnp.arange(6.0).reshape(2, 3)
     assert int(trees.digest(a)) != int(trees.digest(a[::-1]))
 
 
-def test_digest_is_the_same_on_every_mesh():
+def test_the_digest_is_the_same_on_every_mesh():
     leaf = jnp.linspace(0, 1, 64).reshape(8, 8)
-    split = jax.device_put(leaf, NamedSharding(mesh.make(), P("data")))
-    assert int(jax.jit(trees.digest)(split)) == int(trees.digest(leaf))
+    sharded = jax.device_put(leaf, NamedSharding(mesh.make(), P("data")))
+    assert int(jax.jit(trees.digest)(sharded)) == int(trees.digest(leaf))
 
 
 def test_scale_gradient_keeps_the_value_and_scales_the_gradient():
@@ -41,6 +47,6 @@ def test_scale_gradient_keeps_the_value_and_scales_the_gradient():
     assert grad == 0.25 * 6.0
 
 
-def test_finite():
-    assert trees.finite({"a": jnp.ones(3), "n": jnp.arange(2)})
-    assert not trees.finite({"a": jnp.asarray([1.0, jnp.nan])})
+def test_all_finite_ignores_integers_and_finds_a_nan():
+    assert trees.all_finite({"a": jnp.ones(3), "n": jnp.arange(2)})
+    assert not trees.all_finite({"a": jnp.asarray([1.0, jnp.nan])})

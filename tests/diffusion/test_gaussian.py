@@ -1,3 +1,5 @@
+"""The forward process, its posteriors and its KL divergences."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def test_variance_preserving_and_log_ratio():
+def test_the_process_preserves_variance_and_has_the_given_logsnr():
     a, s = gaussian.alpha(LOGSNR), gaussian.sigma(LOGSNR)
     np.testing.assert_allclose(a**2 + s**2, 1.0, atol=1e-6)
     np.testing.assert_allclose(2 * jnp.log(a / s), LOGSNR, atol=1e-5)
@@ -23,7 +25,7 @@ def test_the_encoder_noise_of_the_paper():
     np.testing.assert_allclose(gaussian.sigma(5.0), 0.0818, atol=5e-5)
 
 
-def test_corrupt_takes_a_level_per_row():
+def test_corrupt_takes_one_noise_level_per_row():
     x, eps = normal(0, 3, 2, 2, 1), normal(1, 3, 2, 2, 1)
     z = gaussian.corrupt(x, eps, jnp.asarray([-30.0, 0.0, 30.0]))
     np.testing.assert_allclose(z[0], eps[0], atol=1e-5)
@@ -32,36 +34,36 @@ def test_corrupt_takes_a_level_per_row():
 
 
 @pytest.mark.parametrize(("t", "s"), [(-4.0, 1.0), (0.0, 0.5), (-10.0, 5.0)])
-def test_posterior_then_marginal_is_the_marginal(t, s):
-    """Draws z_t | x, then z_s | z_t, x: mean alpha_s x and variance sigma_s^2."""
+def test_a_draw_from_the_posterior_has_the_marginal_distribution(t, s):
+    """Drawing z_t | x and then z_s | z_t, x gives mean alpha_s x, variance sigma_s^2."""
     x = jnp.full((1 << 17, 1), 0.7)
     z_t = gaussian.corrupt(x, normal(0, *x.shape), t)
     mean, variance = gaussian.posterior(z_t, x, t, s)
     z_s = mean + jnp.sqrt(variance) * normal(1, *x.shape)
-    want = float(gaussian.sigma(s))
-    sem = want / np.sqrt(x.size)
+    std = float(gaussian.sigma(s))
+    sem = std / np.sqrt(x.size)
     assert abs(float(z_s.mean()) - 0.7 * float(gaussian.alpha(s))) < 4 * sem
-    assert abs(float(z_s.std()) - want) < 4 * sem / np.sqrt(2)
+    assert abs(float(z_s.std()) - std) < 4 * sem / np.sqrt(2)
 
 
 @pytest.mark.parametrize(
     ("t", "s", "r"), [(-10.0, -2.0, 5.0), (-1.0, 0.0, 0.3), (-6.0, 4.9, 5.0)]
 )
 def test_posteriors_compose(t, s, r):
-    """q(z_s | z_t, x) then q(z_r | z_s, x) is q(z_r | z_t, x), without a draw."""
+    """q(z_s | z_t, x) followed by q(z_r | z_s, x) is q(z_r | z_t, x), in closed form."""
     x, z_t = normal(0, 4, 3), normal(1, 4, 3)
-    middle, first = gaussian.posterior(z_t, x, t, s)
-    mean, second = gaussian.posterior(middle, x, s, r)
-    # The mean is linear in z_s: its slope carries the variance of z_s along.
-    slope = gaussian.posterior(middle + 1.0, x, s, r)[0] - mean
-    want_mean, want = gaussian.posterior(z_t, x, t, r)
-    np.testing.assert_allclose(mean, want_mean, atol=1e-5)
-    np.testing.assert_allclose(second + slope**2 * first, want, rtol=1e-5)
+    mean_s, variance_s = gaussian.posterior(z_t, x, t, s)
+    mean, variance = gaussian.posterior(mean_s, x, s, r)
+    # The mean is linear in z_s, so the variance of z_s enters with the squared slope.
+    slope = gaussian.posterior(mean_s + 1.0, x, s, r)[0] - mean
+    expected_mean, expected = gaussian.posterior(z_t, x, t, r)
+    np.testing.assert_allclose(mean, expected_mean, atol=1e-5)
+    np.testing.assert_allclose(variance + slope**2 * variance_s, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("t", "s"), [(-10.0, 5.0), (-1.0, -0.9), (2.0, 5.0)])
-def test_posterior_is_bayes_rule(t, s):
-    """q(z_s | x) times q(z_t | z_s): precisions add, and so do their means."""
+def test_the_posterior_follows_bayes_rule(t, s):
+    """In q(z_s | x) q(z_t | z_s), precisions and precision-weighted means add up."""
     x, z_t = normal(0, 4, 3), normal(1, 4, 3)
     (a_s, s_s), (a_t, s_t) = (
         (np.sqrt(1 / (1 + np.exp(-v))), np.sqrt(1 / (1 + np.exp(v)))) for v in (s, t)
@@ -71,11 +73,11 @@ def test_posterior_is_bayes_rule(t, s):
     precision = 1 / s_s**2 + ratio**2 / noise
     mean, variance = gaussian.posterior(z_t, x, t, s)
     np.testing.assert_allclose(variance, 1 / precision, rtol=1e-5)
-    want = (a_s * np.asarray(x) / s_s**2 + ratio * np.asarray(z_t) / noise) / precision
-    np.testing.assert_allclose(mean, want, atol=1e-5)
+    weighted = a_s * np.asarray(x) / s_s**2 + ratio * np.asarray(z_t) / noise
+    np.testing.assert_allclose(mean, weighted / precision, atol=1e-5)
 
 
-def test_posterior_at_no_step_is_the_point_itself():
+def test_the_posterior_of_a_step_of_width_zero_is_z_t():
     z, x = normal(0, 4, 3), normal(1, 4, 3)
     mean, variance = gaussian.posterior(z, x, 1.0, 1.0)
     np.testing.assert_allclose(mean, z, atol=1e-6)
@@ -83,22 +85,22 @@ def test_posterior_at_no_step_is_the_point_itself():
 
 
 @pytest.mark.parametrize("logsnr", [-10.0, 0.0, 5.0])
-def test_kl_against_the_textbook_formula(logsnr):
+def test_the_kl_equals_the_textbook_formula(logsnr):
     x = normal(0, 5, 4, 3)
     a, s = 1 / (1 + np.exp(-logsnr)), 1 / (1 + np.exp(logsnr))
-    want = 0.5 * np.sum(a * np.asarray(x) ** 2 + s - np.log(s) - 1, axis=(1, 2))
+    expected = 0.5 * np.sum(a * np.asarray(x) ** 2 + s - np.log(s) - 1, axis=(1, 2))
     np.testing.assert_allclose(
-        gaussian.kl_standard_normal(x, logsnr), want, rtol=1e-4, atol=1e-4
+        gaussian.kl_standard_normal(x, logsnr), expected, rtol=1e-4, atol=1e-4
     )
 
 
 def test_a_standard_normal_prior_costs_two_nats_an_element():
-    """(sigma_0^2 - 1 - log sigma_0^2) / 2 = 2.007 at z = 0, logsnr 5 (method, 2)."""
+    """(sigma_0^2 - 1 - log sigma_0^2) / 2 = 2.007 at z = 0 and logsnr 5."""
     kl = gaussian.kl_standard_normal(jnp.zeros((1, 1)), 5.0)
     np.testing.assert_allclose(kl, 2.007, atol=5e-4)
     bpp = float(kl[0]) * 32**3 / (512**2 * np.log(2))
     np.testing.assert_allclose(bpp, 0.362, atol=5e-4)
 
 
-def test_sums_not_means():
+def test_sum_elements_is_a_sum_and_not_a_mean():
     np.testing.assert_array_equal(gaussian.sum_elements(jnp.full((2, 3, 5), 2.0)), 30.0)

@@ -1,3 +1,5 @@
+"""Conversions between the predictions x, eps and v."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +15,11 @@ Z = gaussian.corrupt(X, EPS, LEVELS)
 
 
 @pytest.mark.parametrize(
-    ("there", "back"), [(p.v_from_x, p.x_from_v), (p.eps_from_x, p.x_from_eps)]
+    ("to", "back"), [(p.v_from_x, p.x_from_v), (p.eps_from_x, p.x_from_eps)]
 )
-def test_round_trips(there, back):
-    # Dividing by alpha at logsnr -8 costs a factor 55.
-    np.testing.assert_allclose(back(there(X, Z, LEVELS), Z, LEVELS), X, atol=1e-4)
+def test_each_conversion_inverts_its_opposite(to, back):
+    # Dividing by alpha at logsnr -8 multiplies rounding errors by 55.
+    np.testing.assert_allclose(back(to(X, Z, LEVELS), Z, LEVELS), X, atol=1e-4)
 
 
 def test_eps_is_the_noise_that_was_added():
@@ -29,24 +31,24 @@ def test_v_is_alpha_eps_minus_sigma_x():
     np.testing.assert_allclose(p.v_from_x(X, Z, LEVELS), a * EPS - s * X, atol=1e-4)
 
 
-def test_x_comes_back_from_the_true_noise_and_the_true_v():
+def test_the_true_eps_and_the_true_v_give_x():
     a, s = (gaussian.expand(f(LEVELS), X) for f in (gaussian.alpha, gaussian.sigma))
     np.testing.assert_allclose(p.x_from_eps(EPS, Z, LEVELS), X, atol=1e-4)
     np.testing.assert_allclose(p.x_from_v(a * EPS - s * X, Z, LEVELS), X, atol=1e-5)
 
 
-def test_eps_of_v_through_the_pivot():
-    """eps = sigma z + alpha v, the other half of the rotation."""
+def test_eps_from_v_through_x():
+    """eps = sigma z + alpha v, the other half of the rotation of (x, eps)."""
     a, s = (gaussian.expand(f(LEVELS), X) for f in (gaussian.alpha, gaussian.sigma))
     v = EPS + 0.3
-    # Dividing by sigma at logsnr 8 costs a factor 55.
+    # Dividing by sigma at logsnr 8 multiplies rounding errors by 55.
     np.testing.assert_allclose(
         p.eps_from_x(p.x_from_v(v, Z, LEVELS), Z, LEVELS), s * Z + a * v, atol=1e-4
     )
 
 
 @pytest.mark.parametrize("to", [p.x_from_v, p.v_from_x, p.x_from_eps, p.eps_from_x])
-def test_affine_in_the_prediction_and_finite_at_both_ends(to):
+def test_conversions_are_affine_and_finite_at_extreme_levels(to):
     ends = jnp.asarray([-20.0, -1.0, 0.0, 1.0, 20.0])
     middle = (to(X, Z, ends) + to(EPS, Z, ends)) / 2
     assert bool(jnp.all(jnp.isfinite(middle)))

@@ -1,3 +1,5 @@
+"""Reverse water-filling: the optimum of the objective on Gaussian data."""
+
 import decimal
 
 import numpy as np
@@ -19,7 +21,7 @@ from ul.diffusion import waterfilling as w
         (2.5, 1.8356),
     ],
 )
-def test_roots_of_the_method(factor, root):
+def test_the_optimal_precision_equals_the_published_roots(factor, root):
     np.testing.assert_allclose(w.posterior_precision(factor, 0.0), root, atol=6e-5)
     np.testing.assert_allclose(
         w.posterior_precision(factor, 2.0), root * np.exp(2.0), rtol=1e-3
@@ -27,8 +29,8 @@ def test_roots_of_the_method(factor, root):
 
 
 @pytest.mark.parametrize(("factor", "bias"), [(1.5, 1.0), (2.0, 0.0), (2.5, -1.0)])
-def test_is_the_minimum_of_the_objective_itself(factor, bias):
-    """rate(P) + c Int sigmoid(b - l) e^l / (2 (P + e^l)) dl, minimised numerically."""
+def test_the_optimal_precision_minimizes_the_objective(factor, bias):
+    """rate(P) + c Int sigmoid(b - l) e^l / (2 (P + e^l)) dl is minimized numerically."""
     levels = np.linspace(-25.0, 25.0, 40_001)
     weight = np.exp(levels) / (1 + np.exp(levels - bias))
 
@@ -36,15 +38,15 @@ def test_is_the_minimum_of_the_objective_itself(factor, bias):
         decoder = weight / 2 / (np.exp(log_p) + np.exp(levels))
         return log_p / 2 + factor * integrate.trapezoid(decoder, levels)
 
-    found = optimize.minimize_scalar(objective, bounds=(-8, 8), method="bounded")
+    minimum = optimize.minimize_scalar(objective, bounds=(-8, 8), method="bounded")
     np.testing.assert_allclose(
-        np.exp(found.x), w.posterior_precision(factor, bias), rtol=1e-2
+        np.exp(minimum.x), w.posterior_precision(factor, bias), rtol=1e-2
     )
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5, np.nan, -1.0])
-def test_without_an_optimum_it_says_so(factor):
-    with pytest.raises(ConfigError, match="above 1"):
+def test_a_factor_without_an_optimum_is_rejected(factor):
+    with pytest.raises(ConfigError, match="loss_factor must be above 1"):
         w.posterior_precision(factor, 0.0)
 
 
@@ -56,7 +58,7 @@ def test_rate_and_distortion_of_known_directions():
     assert w.rate_bits([0.0, 0.0], 4.0) == 0.0
 
 
-def test_inverses():
+def test_the_rate_inverts_precision_for_rate_and_bias_for_rate():
     variances = np.geomspace(1e-4, 3.0, 50)
     precision = w.precision_for_rate(variances, 12.5)
     np.testing.assert_allclose(w.rate_bits(variances, precision), 12.5, rtol=1e-9)
@@ -73,13 +75,13 @@ def test_many_bits_in_few_directions_do_not_overflow():
 
 
 @pytest.mark.parametrize("bits", [0.0, -1.0, np.inf])
-def test_impossible_targets_are_refused(bits):
-    with pytest.raises(ConfigError, match="bits"):
+def test_impossible_targets_are_rejected(bits):
+    with pytest.raises(ConfigError, match="positive number of bits"):
         w.precision_for_rate([1.0], bits)
 
 
 def h(log_r):
-    """1/(1 - r) + r log(r) / (1 - r)^2 as printed, in 60 digits: no series, no symmetry."""
+    """Return 1/(1 - r) + r log(r) / (1 - r)^2 in 60 digits, without series or symmetry."""
     with decimal.localcontext() as context:
         context.prec = 60
         u = decimal.Decimal(log_r)
@@ -90,11 +92,11 @@ def h(log_r):
 @pytest.mark.parametrize(
     "log_r", [-34.0, -16.0, -1.0, -0.021, -0.019, -1e-6, 1e-6, 0.019, 0.021, 2.0, 16.0]
 )
-def test_the_factor_belongs_to_its_water_level(log_r):
-    """On both sides of r = 1, at it, and where 1/c is all but 0 or 1."""
+def test_the_factor_and_the_water_level_satisfy_the_optimum(log_r):
+    """Near r = 1, on both sides of it, and where 1/c is almost 0 or 1."""
     factor = w.factor_for_rate([1.0], log_r / np.log(4.0) + 30.0, 60.0 * np.log(2.0))
     np.testing.assert_allclose(factor, 1 / h(log_r), rtol=1e-12)
-    # Near c = 1 a float64 holds log r only to the spacing of c over c - 1.
+    # Near c = 1, the spacing of float64 limits log r to the spacing of c over c - 1.
     np.testing.assert_allclose(
         np.log(w.posterior_precision(1 / h(log_r), 0.0)),
         log_r,
@@ -104,8 +106,10 @@ def test_the_factor_belongs_to_its_water_level(log_r):
 
 @pytest.mark.parametrize("precision", [0.2, 1.0, 7.0])
 @pytest.mark.parametrize("bias", [-1.0, 0.0, 2.0])
-def test_the_slope_of_the_decoder_integral_has_its_optimum_there(precision, bias):
-    """-d/d log P of Int sigmoid(b - l) e^l / (P + e^l) dl is h: P is the optimum at 1/h."""
+def test_the_precision_is_optimal_for_the_slope_of_the_decoder_integral(
+    precision, bias
+):
+    """-d/d log P of Int sigmoid(b - l) e^l / (P + e^l) dl is h, so P is optimal at c = 1/h."""
 
     def decoder(log_p):
         return integrate.quad(
@@ -113,22 +117,22 @@ def test_the_slope_of_the_decoder_integral_has_its_optimum_there(precision, bias
         )[0]
 
     u, step = np.log(precision) - bias, 1e-3
-    want = u / np.expm1(u) if u else 1.0
-    np.testing.assert_allclose(decoder(np.log(precision)), want, rtol=1e-7)
+    expected = u / np.expm1(u) if u else 1.0
+    np.testing.assert_allclose(decoder(np.log(precision)), expected, rtol=1e-7)
     fall = decoder(np.log(precision) - step) - decoder(np.log(precision) + step)
-    # Central differences: an error of step^2, here in h and so in P.
+    # Central differences have an error of step^2 in h, and so in P.
     np.testing.assert_allclose(
         w.posterior_precision(2 * step / fall, bias), precision, rtol=1e-5
     )
 
 
-def test_precision_broadcasts_and_scalars_stay_scalars():
+def test_the_precision_broadcasts_and_scalars_stay_scalars():
     factors, biases = np.asarray([1.2, 2.0, 4.0]), np.asarray([[-1.0], [3.0]])
-    got = w.posterior_precision(factors, biases)
-    assert got.shape == (2, 3) and got.dtype == np.float64
+    precisions = w.posterior_precision(factors, biases)
+    assert precisions.shape == (2, 3) and precisions.dtype == np.float64
     for i, j in np.ndindex(2, 3):
-        one = w.posterior_precision(float(factors[j]), float(biases[i, 0]))
-        assert isinstance(one, float) and one == got[i, j]
+        scalar = w.posterior_precision(float(factors[j]), float(biases[i, 0]))
+        assert isinstance(scalar, float) and scalar == precisions[i, j]
 
 
 def test_spectra_and_precisions_broadcast():
@@ -137,7 +141,7 @@ def test_spectra_and_precisions_broadcast():
     np.testing.assert_allclose(w.rate_bits(variances, precision), [3.0, 0.5])
     np.testing.assert_allclose(w.distortion(variances, precision), [0.51, 1.5])
     np.testing.assert_array_equal(w.coded_directions(variances, precision), [2, 1])
-    # One spectrum at several levels.
+    # One spectrum at several precisions.
     np.testing.assert_allclose(w.rate_bits(variances[0], precision), [3.0, 1.0])
 
 
@@ -146,15 +150,15 @@ def test_a_direction_at_the_water_level_is_not_coded():
 
 
 @pytest.mark.parametrize("bits", [1e-3, 1.0, 60.0])
-def test_the_level_is_where_its_own_directions_spend_the_bits(bits):
-    """Few or all of the directions coded, equal ones among them."""
+def test_precision_for_rate_spends_the_bits_in_its_coded_directions(bits):
+    """With few or all directions coded, and with equal ones among them."""
     variances = np.repeat(np.geomspace(1e-4, 3.0, 12), 2)
     precision = w.precision_for_rate(variances, bits)
     np.testing.assert_allclose(w.rate_bits(variances, precision), bits, rtol=1e-9)
 
 
 @pytest.mark.parametrize("factor", [1.0001, 1.5, 2.0, 30.0, 9e5])
-def test_factor_and_bias_are_inverse_to_each_other(factor):
+def test_factor_for_rate_inverts_bias_for_rate(factor):
     variances = np.geomspace(1e-4, 3.0, 50)
     bias = w.bias_for_rate(variances, 12.5, factor)
     np.testing.assert_allclose(
@@ -166,24 +170,27 @@ def test_factor_and_bias_are_inverse_to_each_other(factor):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: w.rate_bits([1.0, np.nan], 1.0), "1 of 2 variances .* such as nan"),
-        (lambda: w.distortion([1.0, -0.5], 1.0), "1 of 2 variances .* such as -0.5"),
-        (lambda: w.coded_directions([np.inf], 1.0), "clip a spectrum"),
-        (lambda: w.precision_for_rate([], 1.0), "no variances"),
-        (lambda: w.bias_for_rate([0.0], 1.0, 1.5), "positive number of bits"),
-        (lambda: w.rate_bits([1.0], 0.0), "precision 0.0 must be positive"),
-        (lambda: w.posterior_precision(1.5, np.nan), "bias nan is not finite"),
+        (lambda: w.rate_bits([1.0, np.nan], 1.0), "1 of 2 are not, such as nan"),
+        (lambda: w.distortion([1.0, -0.5], 1.0), "1 of 2 are not, such as -0.5"),
+        (lambda: w.coded_directions([np.inf], 1.0), "Clip the spectrum"),
+        (lambda: w.precision_for_rate([], 1.0), "got no variances"),
+        (lambda: w.bias_for_rate([0.0], 1.0, 1.5), "largest variance must be above 0"),
+        (
+            lambda: w.rate_bits([1.0], 0.0),
+            "precision must be positive and finite; got 0.0",
+        ),
+        (lambda: w.posterior_precision(1.5, np.nan), "bias must be finite; got nan"),
         (lambda: w.posterior_precision(1.5, -900.0), "bias -900.0 needs"),
         (lambda: w.posterior_precision([2.0, 1e6], 0.0), "under 1e"),
         (lambda: w.precision_for_rate([1.0], 600.0), "600.0 bits needs"),
         (lambda: w.bias_for_rate([1.0], 2.0, 1.0), "above 1"),
         (lambda: w.factor_for_rate([1.0], 0.0, 0.0), "positive number of bits"),
-        (lambda: w.factor_for_rate([1.0], 2.0, np.inf), "bias inf is not finite"),
-        (lambda: w.factor_for_rate([1.0], 30.0, 0.0), "under a million .* near 41.59"),
+        (lambda: w.factor_for_rate([1.0], 2.0, np.inf), "bias must be finite; got inf"),
+        (lambda: w.factor_for_rate([1.0], 30.0, 0.0), "under 1e.* near 41.59"),
         (lambda: w.factor_for_rate([1.0], 2.0, 60.0), "above 1 spends .* near 2.77"),
     ],
 )
-def test_what_cannot_be_computed_is_refused_in_one_line(call, message):
-    with pytest.raises(ConfigError, match=message) as refused:
+def test_invalid_arguments_are_rejected_with_a_message_of_one_line(call, message):
+    with pytest.raises(ConfigError, match=message) as error:
         call()
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)

@@ -1,3 +1,5 @@
+"""Weights of the denoising loss."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,8 @@ LOGSNR = jnp.linspace(-12.0, 12.0, 49)
 
 
 @pytest.mark.parametrize("bias", [-2.0, 0.0, 3.0])
-def test_on_the_x_error_it_reads_exp_b_sigmoid_of_the_opposite(bias):
-    """exp(l) sigmoid(b - l) = exp(b) sigmoid(l - b) (method, 1)."""
+def test_the_equivalent_weight_of_the_x_error(bias):
+    """exp(l) sigmoid(b - l) = exp(b) sigmoid(l - b)."""
     weight = weightings.Sigmoid(bias, 1.5)(LOGSNR)
     np.testing.assert_allclose(
         jnp.exp(LOGSNR) * weight,
@@ -19,10 +21,10 @@ def test_on_the_x_error_it_reads_exp_b_sigmoid_of_the_opposite(bias):
     )
 
 
-def test_low_noise_is_discounted_and_high_noise_counts_in_full():
+def test_low_noise_levels_are_discounted_and_high_ones_are_not():
     weight = weightings.Sigmoid(1.0, 2.0)(jnp.asarray([-12.0, 1.0, 12.0]))
     np.testing.assert_allclose(weight, [2.0, 1.0, 0.0], atol=1e-4)
 
 
-def test_elbo_is_one():
+def test_the_elbo_weight_is_one():
     np.testing.assert_array_equal(weightings.elbo(LOGSNR), 1.0)

@@ -18,7 +18,7 @@ from ul.data import datasets
 from ul.evaluation import Request, bit_map, paper_tables, table
 from ul.evaluation.request import GENERATION, label_of, wanted
 from ul.metrics import reconstruction
-from ul.objectives.single_stage import Fixed, TruncatedLogistic
+from ul.objectives.single_stage import FixedMaxLogsnr, TruncatedLogisticMaxLogsnr
 from ul.runs import assemble
 from ul.stages import registry
 
@@ -33,9 +33,13 @@ def test_a_single_stage_is_evaluated_at_its_least_noise_with_all_labels():
     trained = registry.stage1(c, training=True).objective.keywords
     evaluated = registry.stage1(c).objective.keywords
     assert (
-        trained["least"] == TruncatedLogistic(1.0) and trained["label_dropout"] == 0.1
+        trained["max_logsnr"] == TruncatedLogisticMaxLogsnr(1.0)
+        and trained["label_dropout"] == 0.1
     )
-    assert evaluated["least"] == Fixed() and evaluated["label_dropout"] == 0.0
+    assert (
+        evaluated["max_logsnr"] == FixedMaxLogsnr()
+        and evaluated["label_dropout"] == 0.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_a_base_model_learns_the_encoders_own_draws(name, moves):
 def test_the_gaussian_bound_of_a_mean_is_3_db_above_a_samples():
     variances = np.geomspace(1e-3, 1.0, 20)
     sampled = reconstruction.gaussian_psnr_db(variances, 10.0)
-    mean = reconstruction.gaussian_psnr_db(variances, 10.0, sampled=False)
+    mean = reconstruction.gaussian_psnr_db(variances, 10.0, posterior_samples=False)
     np.testing.assert_allclose(mean - sampled, 10 * np.log10(2.0))
 
 

@@ -49,7 +49,7 @@ SHAPES = shapes()
 def published(seed=0):
     """Random weights by AutoencoderKL's names, in PyTorch's layouts."""
     rng, found = np.random.default_rng(seed), {}
-    for path, leaf in trees.paths(SHAPES).items():
+    for path, leaf in trees.leaves_by_path(SHAPES).items():
         name, shape = (
             autoencoder_weights._public(path),
             autoencoder_weights._theirs(leaf.shape),
@@ -105,7 +105,9 @@ def imported(tmp_path_factory, weights):
 
 
 def test_names_are_those_of_the_published_weights():
-    full = trees.paths(shapes(parsed(networks=plain("autoencoder")["networks"])))
+    full = trees.leaves_by_path(
+        shapes(parsed(networks=plain("autoencoder")["networks"]))
+    )
     names = {
         autoencoder_weights._public(p): autoencoder_weights._theirs(v.shape)
         for p, v in full.items()

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from tests.lib.originals import (
-    as_folder,
-    contents,
-    interrupted_and_run_again,
-    killed_and_run_again,
-    tar,
+    interrupt_and_rerun,
+    kill_and_rerun,
+    read_folder,
+    tar_bytes,
+    write_folder,
 )
 from ul import importing
 from ul.core.errors import ConfigError, DataError
@@ -83,9 +83,11 @@ def of_class(name):
 def originals(tmp_path):
     """ILSVRC2012's two archives, and a list of held-out labels."""
     train = tmp_path / "train.tar"
-    train.write_bytes(tar({f"{name}.tar": tar(of_class(name)) for name in CLASSES}))
+    train.write_bytes(
+        tar_bytes({f"{name}.tar": tar_bytes(of_class(name)) for name in CLASSES})
+    )
     held_out = {f"ILSVRC2012_val_{i:08d}.JPEG": encoded(20 + i) for i in range(1, 4)}
-    (tmp_path / "val.tar").write_bytes(tar(held_out))
+    (tmp_path / "val.tar").write_bytes(tar_bytes(held_out))
     (tmp_path / "val.txt").write_text("n01443537\nn01440764\nn01440764\n")
     return tmp_path
 
@@ -199,7 +201,7 @@ def test_a_square_of_the_size_passes_unchanged():
 
 
 def test_a_folder_and_any_number_of_jobs_give_the_same_shards(originals, tmp_path):
-    folder = as_folder(tmp_path / "train", files())
+    folder = write_folder(tmp_path / "train", files())
     (tmp_path / "labels.csv").write_text(
         "ImageId,PredictionString\n"
         "ILSVRC2012_val_00000003,n01440764 1 2 3 4\n"
@@ -209,14 +211,14 @@ def test_a_folder_and_any_number_of_jobs_give_the_same_shards(originals, tmp_pat
     run(originals, tmp_path / "one", jobs=1)
     labels = str(tmp_path / "labels.csv")
     run(originals, tmp_path / "two", jobs=8, paths={"train": folder}, labels=labels)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert read_folder(tmp_path / "one") == read_folder(tmp_path / "two")
 
 
 @pytest.mark.parametrize("after", [1, 6, 11])
 def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
     originals, tmp_path, after, monkeypatch
 ):
-    whole, out = interrupted_and_run_again(
+    whole, out = interrupt_and_rerun(
         monkeypatch,
         imported_images,
         functools.partial(run, originals),
@@ -225,19 +227,19 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
         after,
         "import_images",
     )
-    assert contents(out) == contents(whole)
+    assert read_folder(out) == read_folder(whole)
 
 
 def test_a_damaged_shard_is_written_anew_and_refused_until_then(originals, tmp_path):
     out = tmp_path / "out"
     run(originals, out)
-    before = contents(out)
+    before = read_folder(out)
     path = out / "train-00001-of-00003.array_record"
     path.write_bytes(before[path.name][:-1])
     with pytest.raises(DataError, match="00001-of-00003.* bytes, not"):
         examples(out)
     run(originals, out)
-    assert contents(out) == before
+    assert read_folder(out) == before
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def test_another_import_is_not_written_over(originals, tmp_path):
     with pytest.raises(ConfigError, match="size: 16 there, 8 here"):
         run(originals, tmp_path / "out", size=8)
     whole = (originals / "val.tar").read_bytes()
-    (originals / "val.tar").write_bytes(tar({"x.JPEG": encoded(1)}) or whole)
+    (originals / "val.tar").write_bytes(tar_bytes({"x.JPEG": encoded(1)}) or whole)
     (originals / "val.txt").write_text("n01440764\n")
     with pytest.raises(ConfigError, match="eval files: 3 there, 1 here"):
         run(originals, tmp_path / "out")
@@ -325,8 +327,8 @@ def few(*names):
 
 def run_few(tmp_path, train, held_out, **how):
     paths = {
-        "train": as_folder(tmp_path / "t", train),
-        "eval": as_folder(tmp_path / "e", held_out),
+        "train": write_folder(tmp_path / "t", train),
+        "eval": write_folder(tmp_path / "e", held_out),
     }
     how = dict(size=8, shard_examples=2, jobs=1, max_bad_fraction=0.5) | how
     return importing.images_of(paths, str(tmp_path / how.pop("out", "out")), **how)
@@ -389,8 +391,8 @@ def test_folders_that_are_no_classes_are_refused(tmp_path, train, held_out, mess
 def test_odd_names_and_links(tmp_path, caplog):
     """Hidden folders are none, other files are counted, links are followed."""
     folder = tmp_path / "t"
-    as_folder(folder, few(*TRAIN, ".checkpoints/x.png", "cat/z.tif"))
-    as_folder(tmp_path / "far", few("0.png", "1.png"))
+    write_folder(folder, few(*TRAIN, ".checkpoints/x.png", "cat/z.tif"))
+    write_folder(tmp_path / "far", few("0.png", "1.png"))
     (folder / "cow").symlink_to(tmp_path / "far")
     (folder / b"dog/\xff.png".decode(errors="surrogateescape")).write_bytes(b"")
     manifest = run_few(tmp_path, {}, few("cat/0.png"))
@@ -407,7 +409,7 @@ def test_odd_names_and_links(tmp_path, caplog):
 
 
 def test_links_in_a_tar_are_what_they_link_to(tmp_path):
-    as_folder(tmp_path / "t", few(*TRAIN))
+    write_folder(tmp_path / "t", few(*TRAIN))
     (tmp_path / "t/cat/same.png").hardlink_to(tmp_path / "t/big horse/0.png")
     (tmp_path / "t/dog/too.png").symlink_to("../cat/0.png")
     with tarfile.open(tmp_path / "t.tar", "w") as archive:
@@ -436,10 +438,10 @@ def test_sixteen_bits_and_strips_are_named_and_nothing_good_is_an_error(tmp_path
 @pytest.mark.processes
 def test_killed_and_run_again_the_bytes_are_the_same(originals, command, tmp_path):
     train = {f"c{i % 2}/{i:04d}.png": encoded(i, "PNG") for i in range(600)}
-    folder = as_folder(tmp_path / "train", train)
-    held_out = as_folder(tmp_path / "eval", dict(list(train.items())[:9]))
+    folder = write_folder(tmp_path / "train", train)
+    held_out = write_folder(tmp_path / "eval", dict(list(train.items())[:9]))
     head = ("import_images", f"--train={folder}", f"--eval={held_out}", "--size=256")
     how = (*head, "--shard_examples=50", "--jobs=2")
-    whole, killed = killed_and_run_again(command, tmp_path, 12, *how)
-    assert contents(killed) == contents(whole)
+    whole, killed = kill_and_rerun(command, tmp_path, 12, *how)
+    assert read_folder(killed) == read_folder(whole)
     assert json.loads((whole / "manifest.json").read_text())["rejected"] == []

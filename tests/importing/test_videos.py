@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from tests.lib.originals import (
-    as_folder,
-    contents,
-    interrupted_and_run_again,
-    killed_and_run_again,
-    tar,
+    interrupt_and_rerun,
+    kill_and_rerun,
+    read_folder,
+    tar_bytes,
+    write_folder,
 )
 from ul import importing
 from ul.core.errors import ConfigError, DataError
@@ -110,10 +110,10 @@ def files():
 
 @pytest.fixture
 def originals(tmp_path, files):
-    as_folder(tmp_path / "train", files)
+    write_folder(tmp_path / "train", files)
     held_out = {f"cat/h{i}_000000_000010.mp4": encoded(times=range(9)) for i in (1, 2)}
     held_out = {"a " + name: content for name, content in held_out.items()}
-    as_folder(tmp_path / "eval", held_out)
+    write_folder(tmp_path / "eval", held_out)
     return tmp_path
 
 
@@ -263,7 +263,9 @@ def in_tars(where, files):
     """Two tars as of Kinetics: `./` before the names, and macOS's leavings."""
     names = sorted(files)
     for n, part in enumerate((names[::2], names[1::2])):
-        (where / f"part_{n}.tar").write_bytes(tar({f"./{k}": files[k] for k in part}))
+        (where / f"part_{n}.tar").write_bytes(
+            tar_bytes({f"./{k}": files[k] for k in part})
+        )
     (where / "._part_0.tar").write_bytes(b"Mac OS X")
     return str(where)
 
@@ -283,7 +285,7 @@ def test_folders_tars_and_lists_give_the_same_clips(originals, tmp_path, files, 
     """By one worker and by several; a tar's clips lie in other shards."""
     whole = run(originals, tmp_path / "one", jobs=1)
     assert whole == run(originals, tmp_path / "two", jobs=3)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert read_folder(tmp_path / "one") == read_folder(tmp_path / "two")
     (tmp_path / "tars").mkdir()
     flat = {name.split("/")[-1]: content for name, content in files.items()}
     clips = [name for name in (*GOOD, *BAD) if name != "dog/fff_000000_000010.mp4"]
@@ -350,7 +352,7 @@ def test_a_video_in_both_splits_is_said(originals, tmp_path, caplog):
 def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
     originals, tmp_path, after, monkeypatch
 ):
-    whole, out = interrupted_and_run_again(
+    whole, out = interrupt_and_rerun(
         monkeypatch,
         imported_clips,
         functools.partial(run, originals),
@@ -359,7 +361,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
         after,
         "import_video",
     )
-    assert contents(out) == contents(whole)
+    assert read_folder(out) == read_folder(whole)
 
 
 def test_another_import_is_not_gone_on_with(originals, tmp_path, monkeypatch):
@@ -406,8 +408,8 @@ def test_a_record_of_more_frames_than_one_picture_holds(monkeypatch):
 
 
 def test_macs_leavings_beside_tars_are_none(tmp_path):
-    inner = {"x.tar": tar({"a.mp4": b"1"}), "._x.tar": b"Mac OS X"}
-    (tmp_path / "all.tar").write_bytes(tar(inner))
+    inner = {"x.tar": tar_bytes({"a.mp4": b"1"}), "._x.tar": b"Mac OS X"}
+    (tmp_path / "all.tar").write_bytes(tar_bytes(inner))
     (tmp_path / "._all.tar").write_bytes(b"Mac OS X")
     for path in (tmp_path, tmp_path / "all.tar"):
         assert [e.name for e in archives.entries(str(path))] == ["x/a.mp4"]
@@ -417,10 +419,10 @@ def test_macs_leavings_beside_tars_are_none(tmp_path):
 def test_killed_and_run_again_the_bytes_are_the_same(command, tmp_path):
     clips = [encoded(times=range(30 + i), height=240, width=320) for i in range(4)]
     train = {f"c{i % 2}/{i:04d}.mp4": clips[i % 4] for i in range(240)}
-    folder = as_folder(tmp_path / "train", train)
-    held_out = as_folder(tmp_path / "eval", {"c0/x.mp4": clips[0]})
+    folder = write_folder(tmp_path / "train", train)
+    held_out = write_folder(tmp_path / "eval", {"c0/x.mp4": clips[0]})
     head = ("import_video", f"--train={folder}", f"--eval={held_out}", "--size=64")
     how = (*head, "--frames=16", "--shard_examples=20", "--jobs=2")
-    whole, killed = killed_and_run_again(command, tmp_path, 12, *how)
-    assert contents(killed) == contents(whole)
+    whole, killed = kill_and_rerun(command, tmp_path, 12, *how)
+    assert read_folder(killed) == read_folder(whole)
     assert json.loads((whole / "manifest.json").read_text())["rejected"] == []

@@ -101,10 +101,10 @@ def main() -> None:
         made = both(depths, epath.Path(scratch))
         run = made["cached"]
         with jax.set_mesh(run.mesh):
-            state = states.initialise(run.init, run.tx, run.decays, run.mesh)
+            state = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
             batch = next(run.batches(0, 1))
             whole = meshes.to_global(run.mesh, batch, run.batch_size)
-            compiled = loop.lower(run, state, run.prepare(whole, 1)).compile()
+            compiled = loop.lower_step(run, state, run.prepare(whole, 1)).compile()
             for each in made.values():  # compile what is left, and read files once
                 _, state = steps(each, state, compiled, 0, 2)
             ratios = []

@@ -1,4 +1,4 @@
-"""Imports of the packages that the networks are compared with: `make oracle`."""
+"""Import the packages that the networks are compared with (`make oracle`)."""
 
 import importlib
 import warnings
@@ -6,8 +6,8 @@ import warnings
 import pytest
 
 
-def package(name):
-    """The package, which may want torchvision; skips where one is missing."""
+def import_package(name):
+    """Import a package that may need torchvision; skip the test if one is missing."""
     torch = pytest.importorskip("torch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -15,15 +15,15 @@ def package(name):
             importlib.import_module("torchvision")
         except RuntimeError:
             # A torchvision built for CUDA beside a PyTorch without it registers nothing,
-            # and then misses its own operators. None of them is called here.
-            _KEPT.append(lib := torch.library.Library("torchvision", "DEF"))
+            # and then fails on its own operators. No test calls one of them.
+            _LIBRARIES.append(library := torch.library.Library("torchvision", "DEF"))
             for op in ("nms", "qnms"):
-                lib.define(
+                library.define(
                     f"{op}(Tensor dets, Tensor scores, float threshold) -> Tensor"
                 )
         except ImportError:
-            pass  # some do without
+            pass  # some packages work without torchvision
         return pytest.importorskip(name)
 
 
-_KEPT = []  # an operator is gone with its library
+_LIBRARIES = []  # an operator exists only as long as its library

@@ -1,4 +1,4 @@
-"""Original archives as importers are given them, and what importers leave."""
+"""Archives and folders for tests of the importers, and reruns after an interruption."""
 
 import io
 import tarfile
@@ -9,58 +9,69 @@ from tests.lib.commands import wait_for
 from ul.core.errors import DataError
 
 
-def tar(contents):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, content in contents.items():
+def tar_bytes(files):
+    """Return a tar archive of `files`, a dict from name to content."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
+    return buffer.getvalue()
 
 
-def as_folder(where, contents):
-    for name, content in contents.items():
-        (where / name).parent.mkdir(parents=True, exist_ok=True)
-        (where / name).write_bytes(content)
-    return str(where)
+def write_folder(directory, files):
+    """Write `files`, a dict from name to content, and return the directory as a string."""
+    for name, content in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(content)
+    return str(directory)
 
 
-def contents(out):
-    return {p.name: p.read_bytes() for p in out.iterdir() if p.name != ".lock"}
+def read_folder(directory):
+    """Return the content of every file in a directory by name, without the lock file."""
+    return {p.name: p.read_bytes() for p in directory.iterdir() if p.name != ".lock"}
 
 
-def killed_and_run_again(command, where, shards, *arguments):
-    """Two stores of the same arguments: one was killed after three of `shards` train shards."""
-    whole, killed = where / "whole", where / "killed"
-    assert "rejected: 0" in command(*arguments, f"--out={whole}")
+def kill_and_rerun(command, directory, num_shards, *arguments):
+    """Run an import once without interruption and once with a kill and a second run.
+
+    The kill comes after three of `num_shards` train shards. Returns both output
+    directories.
+    """
+    uninterrupted, killed = directory / "whole", directory / "killed"
+    assert "rejected: 0" in command(*arguments, f"--out={uninterrupted}")
     process = command.start(*arguments, f"--out={killed}")
-    wait_for(killed / f"train-00002-of-{shards:05d}.json", "sha256", process)
+    wait_for(killed / f"train-00002-of-{num_shards:05d}.json", "sha256", process)
     process.kill()
     process.communicate()
     assert not (killed / "manifest.json").exists()
-    again = command(*arguments, f"--out={killed}")
-    assert f" 0 of {shards + 1} shards are there" not in again
-    return whole, killed
+    log = command(*arguments, f"--out={killed}")
+    assert f" 0 of {num_shards + 1} shards are there" not in log
+    return uninterrupted, killed
 
 
-def interrupted_and_run_again(monkeypatch, module, run, read, where, after, tool):
-    """Two stores: `run(out)` was broken off in one, after so many records, and run again."""
-    whole, out = where / "whole", where / "out"
-    run(whole)
+def interrupt_and_rerun(monkeypatch, module, run, read, directory, num_records, tool):
+    """Call `run(out)` once without interruption and once with an error and a second run.
+
+    The error comes after `num_records` records; `read(out)` must then reject the output.
+    Returns both output directories.
+    """
+    uninterrupted, out = directory / "whole", directory / "out"
+    run(uninterrupted)
     pack, calls = module.pack, []
 
-    def cut_off(*args):
+    def failing_pack(*args):
         calls.append(args)
-        if len(calls) > after:
+        if len(calls) > num_records:
             raise RuntimeError("killed")
         return pack(*args)
 
-    monkeypatch.setattr(module, "pack", cut_off)
+    monkeypatch.setattr(module, "pack", failing_pack)
     with pytest.raises(RuntimeError, match="killed"):
         run(out, jobs=1)
     with pytest.raises(DataError, match=f"half written.*run the same launch.{tool}"):
         read(out)
     monkeypatch.setattr(module, "pack", pack)
     run(out)
-    return whole, out
+    return uninterrupted, out

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from experiments import digits
-from ul.checkpoints.store import COMMITTED
+from ul.checkpoints.store import COMMIT_MARKER
 from ul.checkpoints.workdir import flatten
 from ul.stages import registry
 
@@ -43,7 +43,7 @@ def run(where: Path, config: dict, *, trained: int | None = None) -> None:
     record = {
         "config": config,
         "provenance": provenance,
-        "code": "abc123",
+        "code_version": "abc123",
         "versions": {},
     }
     (where / "config.json").write_text(json.dumps(record))
@@ -55,7 +55,7 @@ def run(where: Path, config: dict, *, trained: int | None = None) -> None:
         (where / "verified").mkdir()
         (where / "verified" / f"{trained}.json").write_text("{}")
         (where / "checkpoints" / str(trained)).mkdir(parents=True)
-        (where / "checkpoints" / str(trained) / COMMITTED).touch()
+        (where / "checkpoints" / str(trained) / COMMIT_MARKER).touch()
 
 
 def evaluation(where: Path, kind: str, step: int, n: int, picture=True, **numbers):
@@ -68,7 +68,7 @@ def evaluation(where: Path, kind: str, step: int, n: int, picture=True, **number
         "num_examples": n,
         "device": "cpu",
         "jax": "0.10.2",
-        "code": "abc123",
+        "code_version": "abc123",
         "written": f"2026-11-2{step % 9}T10:00:00+00:00",
         **numbers,
     }
@@ -87,7 +87,7 @@ def trial(out: Path, factor: float, bias: float, *, fid: bool = False) -> dict:
     """Both stages trained and evaluated; what sweep.json says of it."""
     name = f"factor{factor:g}-bias{bias:g}"
     rate, psnr = POINTS[factor, bias]
-    settings = {"loss.factor": factor, "loss.bias": bias}
+    settings = {"loss.weighting.factor": factor, "loss.weighting.bias": bias}
     one, two = out / name / "stage1", out / name / "stage2"
     run(one, resolved("stage1", **settings))
     run(two, resolved("stage2", **{"stage1.workdir": str(one)}))
@@ -120,7 +120,11 @@ def trial(out: Path, factor: float, bias: float, *, fid: bool = False) -> dict:
 
 def listed(out: Path, trials: list[dict]) -> Path:
     """The folder with its sweep.json."""
-    plan = {"sweep": "experiments/sweeps/made.py", "code": "abc123", "trials": trials}
+    plan = {
+        "sweep": "experiments/sweeps/made.py",
+        "code_version": "abc123",
+        "trials": trials,
+    }
     out.mkdir(parents=True, exist_ok=True)
     (out / "sweep.json").write_text(json.dumps(plan))
     return out

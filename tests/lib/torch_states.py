@@ -5,15 +5,18 @@ import numpy as np
 from ul.metrics.features import inception, lpips
 
 
-def _kernel(rng, shape):
-    """A PyTorch kernel [out, in, height, width] for a kernel of ours; keeps the scale."""
+def _random_kernel(rng, shape):
+    """Return a PyTorch kernel [out, in, height, width] for [height, width, in, out].
+
+    Its outputs have the scale of its inputs.
+    """
     kernel = rng.standard_normal(shape, np.float32).transpose(3, 2, 0, 1)
-    # Contiguous, as PyTorch's are: safetensors writes memory, not what a view shows.
+    # Contiguous like PyTorch's: safetensors writes the memory, not the view.
     return np.ascontiguousarray(kernel * np.float32(np.sqrt(2.0 / np.prod(shape[:3]))))
 
 
-def tensors(shapes, seed):
-    """Random ones of a file's shapes, so scaled that every part changes the features."""
+def random_tensors(shapes, seed):
+    """Return random tensors of these shapes, scaled so that each changes the features."""
     rng = np.random.default_rng(seed)
 
     def tensor(name, shape):
@@ -26,17 +29,20 @@ def tensors(shapes, seed):
 
 
 def inception_state(seed=0):
-    """As in pytorch-fid and torch-fidelity; running statistics far from 0 and 1."""
+    """Return random weights in the layout of pytorch-fid and torch-fidelity.
+
+    The running statistics are far from 0 and 1.
+    """
     rng = np.random.default_rng(seed)
     state = {}
     for name, shape in inception.shapes().items():
         path, _, kind = name.rpartition(".")
         if path == "fc":
-            # Logits of a few units: softmax turns their absolute errors into relative ones.
+            # Small logits: softmax turns their absolute errors into relative ones.
             state["fc.weight"] = rng.standard_normal(shape[::-1], np.float32) / 100
             state["fc.bias"] = rng.standard_normal(shape[1:], np.float32)
         elif kind == "weight":
-            state[f"{path}.conv.weight"] = _kernel(rng, shape)
+            state[f"{path}.conv.weight"] = _random_kernel(rng, shape)
             out = shape[-1:]
             state[f"{path}.bn.weight"] = rng.uniform(0.5, 1.5, out).astype(np.float32)
             state[f"{path}.bn.bias"] = 0.3 * rng.standard_normal(out, np.float32)
@@ -51,23 +57,23 @@ def inception_state(seed=0):
 
 
 def torchscript_state(state):
-    """The same network in the layout of NVIDIA's TorchScript, which has no gamma."""
+    """Return the same network in the layout of NVIDIA's TorchScript, which has no gamma."""
     kinds = {"bias": "beta", "running_mean": "mean", "running_var": "var"}
     script = {"output.weight": state["fc.weight"], "output.bias": state["fc.bias"]}
-    for path, theirs in inception.torchscript_names().items():
-        script[f"{theirs}.weight"] = state[f"{path}.conv.weight"]
+    for path, layer in inception.torchscript_names().items():
+        script[f"{layer}.weight"] = state[f"{path}.conv.weight"]
         for name, kind in kinds.items():
-            script[f"{theirs}.{kind}"] = state[f"{path}.bn.{name}"]
+            script[f"{layer}.{kind}"] = state[f"{path}.bn.{name}"]
     return script
 
 
 def lpips_state(seed=0):
-    """torchvision's VGG16 with its classifier, and the heads of the lpips package."""
+    """Return random weights of torchvision's VGG16 and of the heads of the lpips package."""
     rng = np.random.default_rng(seed)
     state = {"classifier.0.bias": np.zeros(4096, np.float32)}
     for name, shape in lpips.shapes().items():
         if name.endswith(".weight"):
-            state[name] = _kernel(rng, shape)
+            state[name] = _random_kernel(rng, shape)
         elif name.endswith(".bias"):
             state[name] = 0.3 * rng.standard_normal(shape, np.float32)
         else:
@@ -76,8 +82,8 @@ def lpips_state(seed=0):
     return state
 
 
-def images(seed, *shape):
-    """Half noise, half a ramp, so that positions and colours differ."""
+def make_images(seed, *shape):
+    """Return uint8 images: half noise, half a ramp, so that positions and colors differ."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, shape)
     rows, columns, channels = np.ogrid[tuple(slice(n) for n in shape[1:])]
@@ -86,5 +92,5 @@ def images(seed, *shape):
 
 
 def excerpt(values):
-    """Some numbers of an output, spread over it."""
+    """Return about 24 evenly spaced values of an output."""
     return np.asarray(values).reshape(-1)[:: max(1, values.size // 24)]

@@ -53,10 +53,10 @@ def leave(where, parsed, steps=(2, 4)):
     path.mkdir(parents=True)
     settings = dataclasses.asdict(parsed)
     record = provenance | session.run_provenance(run)
-    workdir.claim(path, settings, record, allow=False)
+    workdir.write_or_check_config(path, settings, record, allow_changes=False)
     checkpoints = session.open_checkpoints(path, parsed.checkpoint)
     # On one device: a checkpoint is the same from any, and eight take thrice the time.
-    first = jax.jit(lambda: state.create(awake(run.init()), run.tx, run.decays))()
+    first = jax.jit(lambda: state.create(awake(run.init()), run.tx, run.ema_names))()
     for step in steps:
         scaled = jax.tree.map(lambda p, s=step: p * (1.0 + 0.05 * s), first.params)
         now = first.replace(step=jnp.asarray(step, jnp.int32), params=scaled)

@@ -1,3 +1,5 @@
+"""The inception score of probabilities whose score is known."""
+
 import numpy as np
 import pytest
 
@@ -6,18 +8,18 @@ from ul.metrics.inception_score import InceptionScore
 RNG = np.random.default_rng(0)
 
 
-def score(probs, split=5000, parts=1):
-    made = InceptionScore(split)
-    for part in np.array_split(probs, parts):
-        made.add(part)
-    return made.value()
+def score(probs, split_size=5000, num_chunks=1):
+    inception_score = InceptionScore(split_size)
+    for chunk in np.array_split(probs, num_chunks):
+        inception_score.add(chunk)
+    return inception_score.value()
 
 
 def test_one_hot_predictions_give_the_number_of_classes():
     np.testing.assert_allclose(score(np.tile(np.eye(10), (50, 1))), 10.0, rtol=1e-12)
 
 
-def test_predictions_that_are_all_alike_give_one():
+def test_equal_predictions_give_one():
     np.testing.assert_allclose(score(np.full((70, 10), 0.1)), 1.0, rtol=1e-12)
 
 
@@ -29,16 +31,18 @@ def test_two_predictions_by_hand():
 
 
 def test_the_score_is_the_mean_over_splits():
-    """Five classes in the first split, one in the second, two in what is left over."""
+    """Five classes in the first split, one in the second, two in the shorter last one."""
     probs = np.concatenate(
         [np.tile(np.eye(5), (10, 1)), np.tile(np.eye(5)[:1], (50, 1)), np.eye(5)[:2]]
     )
-    np.testing.assert_allclose(score(probs, split=50), (5 + 1 + 2) / 3, rtol=1e-12)
+    np.testing.assert_allclose(score(probs, split_size=50), (5 + 1 + 2) / 3, rtol=1e-12)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 100])
-def test_parts_change_nothing(parts):
+@pytest.mark.parametrize("num_chunks", [2, 3, 100])
+def test_the_score_does_not_depend_on_the_chunks(num_chunks):
     probs = RNG.dirichlet(np.full(7, 0.3), 230)
     np.testing.assert_allclose(
-        score(probs, split=50, parts=parts), score(probs, split=50), rtol=1e-12
+        score(probs, split_size=50, num_chunks=num_chunks),
+        score(probs, split_size=50),
+        rtol=1e-12,
     )

@@ -1,10 +1,12 @@
+"""Reference files: what is written is read, and other files are refused."""
+
 import json
 import zipfile
 
 import numpy as np
 import pytest
 
-from tests.lib.fakes import Fakes
+from tests.lib.fakes import FakeNetworks
 from ul.core.errors import ConfigError, DataError
 from ul.evaluation import samples_npz
 from ul.metrics import references
@@ -15,123 +17,132 @@ SHAPE = (8, 8, 1)
 ROWS = RNG.normal(size=(20, 4))
 
 
-def none(image):
-    raise AssertionError("no images were to be read")
+def fail_if_called(image):
+    raise AssertionError("no images should be read")
 
 
-def made(path, digest="d1", **changes):
-    seen = Statistics(("pool", "pool_rows", "spatial", "dinov2"), keep=np.arange(5))
-    seen.add({n: ROWS if n != "spatial" else ROWS + 1.0 for n in seen.needs})
+def fake_inception(digest="d1"):
+    return FakeNetworks(SHAPE, digest=digest).get("inception")
+
+
+def write_reference(path, digest="d1"):
+    """Write a reference of ROWS and return its statistics."""
+    needs = ("pool", "pool_rows", "spatial", "dinov2")
+    statistics = Statistics(needs, keep=np.arange(5))
+    statistics.add({n: ROWS if n != "spatial" else ROWS + 1.0 for n in needs})
     protocol = {
         "schema": 1,
         "image_shape": list(SHAPE),
-        "networks": {
-            "inception": Fakes(SHAPE, digest=digest).get("inception").protocol()
-        },
-    } | changes
-    references.write(path, references.content(seen, protocol))
-    return seen
+        "networks": {"inception": fake_inception(digest).protocol()},
+    }
+    references.write(path, references.to_arrays(statistics, protocol))
+    return statistics
 
 
-def test_what_is_written_is_read(tmp_path):
-    seen = made(tmp_path / "r.npz")
-    found = references.read(str(tmp_path / "r.npz"), SHAPE, none)
+def test_a_written_reference_is_read(tmp_path):
+    statistics = write_reference(tmp_path / "r.npz")
+    reference = references.read(str(tmp_path / "r.npz"), SHAPE, fail_if_called)
     for need in ("pool", "spatial", "dinov2"):
-        for a, b in zip(found.gaussians[need], seen.gaussian(need), strict=True):
+        for a, b in zip(
+            reference.gaussians[need], statistics.gaussian(need), strict=True
+        ):
             np.testing.assert_array_equal(a, b)
-    np.testing.assert_allclose(found.rows(), ROWS[:5], rtol=1e-6)
-    assert found.protocol["num_images"] == 20 and len(found.protocol["sha256"]) == 64
-    assert found.has("pool_rows") and not found.has("i3d")
+    np.testing.assert_allclose(reference.rows(), ROWS[:5], rtol=1e-6)
+    assert reference.protocol["num_images"] == 20
+    assert len(reference.protocol["sha256"]) == 64
+    assert reference.has("pool_rows") and not reference.has("i3d")
     with np.load(tmp_path / "r.npz", allow_pickle=False) as data:
         assert {"mu", "sigma", "mu_s", "sigma_s", "mu_dinov2"} <= set(data)
         assert json.loads(str(data["protocol"]))["image_shape"] == [8, 8, 1]
     assert [p.name for p in tmp_path.iterdir()] == ["r.npz"]
 
 
-def adm(path, **more):
+def write_adm_file(path, **images):
+    """Write statistics of ROWS in the format of the ADM evaluator."""
     mean, covariance = ROWS.mean(0), np.cov(ROWS.T)
     arrays = dict(mu=mean, sigma=covariance, mu_s=mean, sigma_s=covariance)
-    np.savez(path, **arrays, **more)
+    np.savez(path, **arrays, **images)
 
 
-def test_the_files_of_the_adm_evaluator_are_read_and_said_to_state_nothing(tmp_path):
+def test_files_of_the_adm_evaluator_are_read(tmp_path):
     images = RNG.integers(0, 256, (7, 16, 16, 3), np.uint8)
-    adm(tmp_path / "VIRTUAL.npz", arr_0=images)
-    read = []
-    found = references.read(
-        str(tmp_path / "VIRTUAL.npz"), SHAPE, lambda i: read.append(i) or ROWS[:7]
+    write_adm_file(tmp_path / "VIRTUAL.npz", arr_0=images)
+    calls = []
+    reference = references.read(
+        str(tmp_path / "VIRTUAL.npz"), SHAPE, lambda i: calls.append(i) or ROWS[:7]
     )
-    assert "not stated" in found.protocol["protocol"] and not read
-    assert found.has("pool") and found.has("spatial") and not found.has("dinov2")
-    assert found.rows() is found.rows()  # the network sees them once
-    np.testing.assert_array_equal(read, [images])
-    references.check(found, ("pool",), {"inception": Fakes(SHAPE).get("inception")})
-    adm(tmp_path / "bare.npz")
-    bare = references.read(str(tmp_path / "bare.npz"), SHAPE, none)
+    assert "not stated" in reference.protocol["protocol"] and not calls
+    assert reference.has("pool") and reference.has("spatial")
+    assert not reference.has("dinov2")
+    assert reference.rows() is reference.rows()  # computed once
+    np.testing.assert_array_equal(calls, [images])
+    references.check_networks(reference, ("pool",), {"inception": fake_inception()})
+    write_adm_file(tmp_path / "bare.npz")
+    bare = references.read(str(tmp_path / "bare.npz"), SHAPE, fail_if_called)
     assert not bare.has("pool_rows")
 
 
-def test_another_protocol_is_refused(tmp_path):
+def test_a_reference_of_another_protocol_is_refused(tmp_path):
     path = str(tmp_path / "r.npz")
-    made(tmp_path / "r.npz")
-    with pytest.raises(ConfigError, match=r"\[8, 8, 1\], the run's \[16, 16, 3\]"):
-        references.read(path, (16, 16, 3), none)
-    found = references.read(path, SHAPE, none)
-    same = {"inception": Fakes(SHAPE, digest="d1").get("inception")}
-    references.check(found, ("pool", "dinov2"), same)
-    other = {"inception": Fakes(SHAPE, digest="d2").get("inception")}
-    with pytest.raises(ConfigError, match="inception sha256 d1 there, d2 here"):
-        references.check(found, ("pool",), other)
+    write_reference(tmp_path / "r.npz")
+    with pytest.raises(ConfigError, match=r"images \[16, 16, 3\].* of \[8, 8, 1\]"):
+        references.read(path, (16, 16, 3), fail_if_called)
+    reference = references.read(path, SHAPE, fail_if_called)
+    same = {"inception": fake_inception("d1")}
+    references.check_networks(reference, ("pool", "dinov2"), same)
+    different = {"inception": fake_inception("d2")}
+    with pytest.raises(ConfigError, match="sha256 is d1 in the file and d2 now"):
+        references.check_networks(reference, ("pool",), different)
 
 
-def test_damage_is_seen(tmp_path):
-    """One byte of the covariance."""
+def test_a_damaged_file_is_refused(tmp_path):
+    """One byte of the covariance is changed."""
     path = tmp_path / "r.npz"
-    made(path)
+    write_reference(path)
     with zipfile.ZipFile(path) as zipped:
-        at = zipped.getinfo("sigma.npy").header_offset + 250
+        offset = zipped.getinfo("sigma.npy").header_offset + 250
     content = bytearray(path.read_bytes())
-    content[at] ^= 1
+    content[offset] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match="cannot be read"):
-        references.read(str(path), SHAPE, none)
+        references.read(str(path), SHAPE, fail_if_called)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"arr_0": np.zeros(3)}, "no mu and sigma"),
-        ({"mu": np.zeros(3), "sigma": np.eye(2)}, "no mean and covariance"),
-        ({"mu": np.full(2, np.nan), "sigma": np.eye(2)}, "not finite"),
+        ({"arr_0": np.zeros(3)}, "must contain the statistics mu and sigma"),
+        ({"mu": np.zeros(3), "sigma": np.eye(2)}, "must be a mean .* and a covariance"),
+        ({"mu": np.full(2, np.nan), "sigma": np.eye(2)}, "must be finite"),
         ({"mu": np.asarray([{}]), "sigma": np.eye(1)}, "cannot be read"),  # a pickle
     ],
 )
 def test_other_files_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(DataError, match=message):
-        references.read(str(tmp_path / "x.npz"), SHAPE, none)
+        references.read(str(tmp_path / "x.npz"), SHAPE, fail_if_called)
 
 
-def test_no_file_and_no_npz(tmp_path):
+def test_missing_files_and_other_formats_are_refused(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"\x80\x04K\x01.")
     for name in ("x.npz", "nothing.npz"):
         with pytest.raises(DataError, match=f"{name} cannot be read"):
-            references.read(str(tmp_path / name), SHAPE, none)
+            references.read(str(tmp_path / name), SHAPE, fail_if_called)
 
 
 def test_images_of_an_adm_file_must_be_images(tmp_path):
-    adm(tmp_path / "x.npz", arr_0=np.zeros((3, 4)))
-    found = references.read(str(tmp_path / "x.npz"), SHAPE, none)
-    with pytest.raises(DataError, match="arr_0 is float64"):
-        found.rows()
+    write_adm_file(tmp_path / "x.npz", arr_0=np.zeros((3, 4)))
+    reference = references.read(str(tmp_path / "x.npz"), SHAPE, fail_if_called)
+    with pytest.raises(DataError, match="arr_0 must be .* it is float64"):
+        reference.rows()
 
 
-def test_samples_are_archived_as_savez_does(tmp_path):
+def test_the_samples_file_equals_that_of_savez(tmp_path):
     image = RNG.integers(0, 256, (5, 4, 4, 1), np.uint8)
     label = np.arange(5, dtype=np.int32)
-    with samples_npz.writing(str(tmp_path / "d" / "a.npz"), 5, (4, 4, 1)) as kept:
-        kept.add(image[:3], label[:3])
-        kept.add(image[3:], label[3:])
+    with samples_npz.writing(str(tmp_path / "d" / "a.npz"), 5, (4, 4, 1)) as writer:
+        writer.add(image[:3], label[:3])
+        writer.add(image[3:], label[3:])
         assert not (tmp_path / "d" / "a.npz").exists()
     with np.load(tmp_path / "d" / "a.npz", allow_pickle=False) as data:
         assert sorted(data) == ["arr_0", "arr_1"]
@@ -140,8 +151,8 @@ def test_samples_are_archived_as_savez_does(tmp_path):
         np.testing.assert_array_equal(data["arr_1"], label)
 
 
-def test_an_archive_that_fails_leaves_no_file(tmp_path):
-    with pytest.raises(DataError, match="mine"):
+def test_an_interrupted_samples_file_is_removed(tmp_path):
+    with pytest.raises(DataError, match="on purpose"):
         with samples_npz.writing(str(tmp_path / "a.npz"), 5, (4, 4, 1)):
-            raise DataError("mine")
+            raise DataError("on purpose")
     assert not (tmp_path / "a.npz").exists()

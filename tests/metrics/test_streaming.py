@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.lib.fakes import WIDTH, Fakes
+from tests.lib.fakes import WIDTH, FakeNetworks
 from ul.core import mesh as meshes
 from ul.core.errors import DataError
 from ul.metrics import frechet, streaming
@@ -16,8 +16,8 @@ NEEDS = ("dinov2", "pixels_8x8", "pool", "pool_rows", "probs", "spatial")
 
 
 def seen(devices, parts):
-    on = meshes.make(devices=jax.devices()[:devices])
-    extract, found = Extractor(NEEDS, Fakes(SHAPE), on), Statistics(NEEDS)
+    mesh = meshes.make(devices=jax.devices()[:devices])
+    extract, found = Extractor(NEEDS, FakeNetworks(SHAPE), mesh), Statistics(NEEDS)
     for part in parts:
         found.add(extract(part))
     return found
@@ -110,7 +110,7 @@ def test_only_fifty_thousand_samples_have_the_plain_name(name, count, want):
 
 
 def test_what_cannot_be_measured_says_why():
-    some = Fakes(SHAPE, only=("inception",))
+    some = FakeNetworks(SHAPE, only=("inception",))
     assert streaming.obstacle("fid", SHAPE, 2, some) is None
     assert streaming.obstacle("precision", SHAPE, 4, some) is None
     assert "4 images or more" in streaming.obstacle("precision", SHAPE, 3, some)
@@ -166,8 +166,8 @@ def test_a_reference_of_other_dimensions_is_refused():
 
 def test_more_noise_is_further_away():
     """Of a network of random weights too."""
-    on, needs = meshes.make(), ("pool", "spatial", "dinov2")
-    extract = Extractor(needs, Fakes(SHAPE), on)
+    mesh, needs = meshes.make(), ("pool", "spatial", "dinov2")
+    extract = Extractor(needs, FakeNetworks(SHAPE), mesh)
     real = RNG.integers(60, 200, (400, *SHAPE)).astype(np.uint8)
 
     def statistics(image):
@@ -196,6 +196,6 @@ def test_grey_becomes_three_channels():
 def test_frechet_of_features_needs_no_shuffle():
     """Order does not matter to moments."""
     x = RNG.normal(size=(30, 3))
-    a = frechet.statistics(x)
-    b = frechet.statistics(x[RNG.permutation(30)])
+    a = frechet.fit_gaussian(x)
+    b = frechet.fit_gaussian(x[RNG.permutation(30)])
     np.testing.assert_allclose(frechet.distance(a, b), 0.0, atol=1e-9)

@@ -1,6 +1,6 @@
 """Stage 1 with linear networks: losses and encoder gradients in closed form.
 
-encode = g x, the prior's estimate is 0 and the decoder's a z_0. Then, per example,
+The encoder returns g x, the prior predicts 0 and the decoder a z_0. Then, per example,
   L_z = 1/2 (e^5 - e^-10) g^2 |x|^2 + KL(q(z_1|x) || N(0, I))
   E L_x = K ((1 - a g alpha_0)^2 |x|^2 + a^2 sigma_0^2 d)
   K = c e^b / 2 (softplus(max - b) - softplus(min - b)).
@@ -14,9 +14,9 @@ import pytest
 from ul.core import arrays
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Linear
-from ul.objectives.joint import Networks, joint
+from ul.objectives.joint import JointNetworks, joint_loss
 
-ROWS, SHAPE = 1 << 15, (2, 2, 1)
+NUM_ROWS, SHAPE = 1 << 15, (2, 2, 1)
 G, A, FACTOR, BIAS = 0.3, 1.4, 1.7, 0.5
 D = int(np.prod(SHAPE))
 ALPHA_0, SIGMA_0 = float(gaussian.alpha(5.0)), float(gaussian.sigma(5.0))
@@ -29,42 +29,46 @@ K = (
 PRIOR = (np.exp(5.0) - np.exp(-10.0)) / 2
 
 
-def networks(seen=None):
-    def keep(name, *values):
-        if seen is not None:
-            seen[name] = values
+def linear_networks(inputs=None):
+    """Return the networks; their arguments are stored in `inputs`."""
+
+    def record(name, *values):
+        if inputs is not None:
+            inputs[name] = values
 
     def denoise_latent(params, z_t, logsnr, key):
-        keep("prior", z_t, logsnr)
+        record("prior", z_t, logsnr)
         return jnp.zeros_like(z_t)
 
     def denoise_image(params, x_t, logsnr, z_0, key):
-        keep("decoder", x_t, logsnr, z_0)
+        record("decoder", x_t, logsnr, z_0)
         return A * z_0
 
-    return Networks(lambda params, x: params["g"] * x, denoise_latent, denoise_image)
+    return JointNetworks(
+        lambda params, x: params["g"] * x, denoise_latent, denoise_image
+    )
 
 
 @pytest.fixture(scope="module")
 def batch():
     image = np.tile(
-        np.asarray([10, 90, 200, 255], np.uint8).reshape(1, *SHAPE), (ROWS, 1, 1, 1)
+        np.asarray([10, 90, 200, 255], np.uint8).reshape(1, *SHAPE), (NUM_ROWS, 1, 1, 1)
     )
     return {
         "image": jnp.asarray(image),
-        "label": jnp.zeros(ROWS, jnp.int32),
-        "row": jnp.arange(ROWS),
-        "stratum": jnp.arange(ROWS) / ROWS,
+        "label": jnp.zeros(NUM_ROWS, jnp.int32),
+        "row": jnp.arange(NUM_ROWS),
+        "stratum": jnp.arange(NUM_ROWS) / NUM_ROWS,
     }
 
 
-def run(batch, g=G, ramp_steps=0, step=0, seen=None):
-    return joint(
+def run(batch, g=G, ramp_steps=0, step=0, inputs=None):
+    return joint_loss(
         {"g": jnp.asarray(g)},
         batch,
         jax.random.key(0),
         step,
-        networks=networks(seen),
+        networks=linear_networks(inputs),
         prior_schedule=Linear(5.0, -10.0),
         decoder_schedule=Linear(12.0, -12.0),
         decoder_weight=weightings.Sigmoid(BIAS, FACTOR),
@@ -74,17 +78,17 @@ def run(batch, g=G, ramp_steps=0, step=0, seen=None):
 
 @pytest.fixture(scope="module")
 def energy(batch):
-    return float(jnp.sum(arrays.to_unit(batch["image"][:1]) ** 2))
+    return float(jnp.sum(arrays.scale_pixels(batch["image"][:1]) ** 2))
 
 
-def test_prior_terms(batch, energy):
+def test_the_prior_terms_equal_their_closed_forms(batch, energy):
     nats = run(batch).nats
     np.testing.assert_allclose(
         jnp.mean(nats["prior"]), PRIOR * G**2 * energy, rtol=5e-3
     )
     np.testing.assert_allclose(
         nats["terminal"],
-        gaussian.kl_standard_normal(G * arrays.to_unit(batch["image"]), -10.0),
+        gaussian.kl_standard_normal(G * arrays.scale_pixels(batch["image"]), -10.0),
         rtol=1e-5,
     )
     np.testing.assert_allclose(
@@ -92,39 +96,40 @@ def test_prior_terms(batch, energy):
     )
 
 
-def test_decoder_term(batch, energy):
+def test_the_decoder_term_equals_its_closed_form(batch, energy):
     decoder = np.asarray(run(batch).nats["decoder"], np.float64)
-    want = K * ((1 - A * G * ALPHA_0) ** 2 * energy + A**2 * SIGMA_0**2 * D)
-    assert abs(decoder.mean() - want) < 4 * decoder.std() / np.sqrt(ROWS)
-    np.testing.assert_allclose(decoder.mean(), want, rtol=2e-2)
+    expected = K * ((1 - A * G * ALPHA_0) ** 2 * energy + A**2 * SIGMA_0**2 * D)
+    assert abs(decoder.mean() - expected) < 4 * decoder.std() / np.sqrt(NUM_ROWS)
+    np.testing.assert_allclose(decoder.mean(), expected, rtol=2e-2)
 
 
-def test_the_loss_is_the_sum(batch):
+def test_the_loss_is_the_sum_of_rate_and_decoder(batch):
     terms = run(batch)
     np.testing.assert_allclose(
         terms.loss, terms.nats["rate"] + terms.nats["decoder"], rtol=1e-6
     )
 
 
-def gradient(batch, **how):
-    return float(jax.grad(lambda g: jnp.mean(run(batch, g, **how).loss))(G))
+def gradient(batch, **kwargs):
+    """Return the derivative of the mean loss with respect to the encoder's gain."""
+    return float(jax.grad(lambda g: jnp.mean(run(batch, g, **kwargs).loss))(G))
 
 
 def expected_gradient(energy, ramp):
-    """d/dg of the closed forms; the ramp scales the prior's part alone."""
+    """Return d/dg of the closed forms; the ramp scales the prior's part alone."""
     prior = 2 * PRIOR * G * energy + float(jax.nn.sigmoid(-10.0)) * G * energy
     decoder = -2 * K * A * ALPHA_0 * (1 - A * G * ALPHA_0) * energy
     return ramp * prior + decoder
 
 
 def test_both_losses_reach_the_encoder(batch, energy):
-    """A stop-gradient on z_clean or z_0 would lose one part."""
+    """A stop-gradient on z_clean or z_0 would remove one part."""
     np.testing.assert_allclose(
         gradient(batch), expected_gradient(energy, 1.0), rtol=5e-3
     )
 
 
-def test_the_ramp_scales_the_encoders_share_of_the_prior_gradient(batch, energy):
+def test_the_ramp_scales_the_prior_gradient_that_reaches_the_encoder(batch, energy):
     np.testing.assert_allclose(
         gradient(batch, ramp_steps=4, step=0),
         expected_gradient(energy, 0.25),
@@ -139,11 +144,11 @@ def test_the_ramp_changes_no_value(batch):
     )
 
 
-def test_the_decoder_sees_z_at_logsnr_5_and_all_draws_are_independent(batch):
-    seen = {}
-    run(batch, seen=seen)
-    x = arrays.to_unit(batch["image"])
-    (z_t, logsnr_z), (x_t, logsnr_x, z_0) = seen["prior"], seen["decoder"]
+def test_the_decoder_gets_z_at_logsnr_5_and_all_noises_are_independent(batch):
+    inputs = {}
+    run(batch, inputs=inputs)
+    x = arrays.scale_pixels(batch["image"])
+    (z_t, logsnr_z), (x_t, logsnr_x, z_0) = inputs["prior"], inputs["decoder"]
     noise = {
         "encoder": (z_0 - ALPHA_0 * G * x) / SIGMA_0,
         "prior": (z_t - gaussian.expand(gaussian.alpha(logsnr_z), x) * G * x)
@@ -155,17 +160,17 @@ def test_the_decoder_sees_z_at_logsnr_5_and_all_draws_are_independent(batch):
     for name, eps in noise.items():
         assert abs(float(eps.mean())) < 4 * sem, name
         assert abs(float(eps.std()) - 1) < 4 * sem, name
-        for other, delta in noise.items():
+        for other, other_eps in noise.items():
             if other != name:
-                assert abs(float(jnp.mean(eps * delta))) < 4 * sem, (name, other)
+                assert abs(float(jnp.mean(eps * other_eps))) < 4 * sem, (name, other)
     t_z, t_x = (5 - logsnr_z) / 15, (12 - logsnr_x) / 24
     assert float(jnp.min(jnp.abs(t_z - t_x))) > 1e-4, (
-        "prior and decoder share their time"
+        "prior and decoder use the same time"
     )
 
 
 def test_twice_the_pixels_cost_twice_the_nats(batch):
-    """A mean in one place would change the balance of the terms with the size."""
+    """A mean in one term would change the balance of the terms with the image size."""
     double = batch | {"image": jnp.concatenate([batch["image"]] * 2, axis=1)}
     once, twice = run(batch).nats, run(double).nats
     for name in ("prior", "terminal"):

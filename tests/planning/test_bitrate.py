@@ -126,7 +126,10 @@ def test_a_target_is_met_by_both_overrides(estimator, limit, monkeypatch):
 def test_a_target_that_no_factor_reaches_is_said():
     found = bitrate.prepare(parsed(bias=40.0), FACTORS, BIASES)
     text = bitrate.proposals(found, 0.1)
-    assert "--config.loss.bias=" in text and "at bias 40 no factor reaches it" in text
+    assert (
+        "--config.loss.weighting.bias=" in text
+        and "at bias 40 no factor reaches it" in text
+    )
 
 
 def test_large_images_get_the_radial_model_and_fewer_examples(monkeypatch):
@@ -200,7 +203,7 @@ def test_a_picture_that_cannot_be_written_is_an_error_of_storage(plan, tmp_path)
 
 
 def test_the_command_prints_the_table_and_draws(tmp_path):
-    args = ("bitrate", "--target-bpp", "0.6", "--config.loss.bias=3.5")
+    args = ("bitrate", "--target-bpp", "0.6", "--config.loss.weighting.bias=3.5")
     done = subprocess.run(
         [sys.executable, "-m", "launch.plan", f"--config={DIGITS}:stage1", *args],
         cwd=tmp_path,
@@ -210,7 +213,7 @@ def test_the_command_prints_the_table_and_draws(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert [r[:2] for r in table(done.stdout) if r[-1]] == [["2", "3.5"]]
-    assert "--config.loss.bias=2.8465" in done.stdout
+    assert "--config.loss.weighting.bias=2.8465" in done.stdout
     assert "reading" in done.stderr  # the bar
     with Image.open(tmp_path / "plan-digits-stage1.png") as image:
         assert image.format == "PNG" and len(np.unique(np.asarray(image))) > 50

@@ -1,16 +1,16 @@
-"""A sweep of digits' smoke configs, and a stand-in for its commands."""
+"""A sweep of the smoke configs of digits, and a stand-in for its commands."""
 
 import os
 
 import pytest
 
-from experiments import sweeps as language
+from experiments import sweeps as sweep_files
 from launch.lib import trials
 
 STAGE1, STAGE2 = "experiments/digits.py:smoke", "experiments/digits.py:smoke2"
 
-# Says what it was called with and ends as `codes/<trial>` says, a line a command: a number,
-# or "wait" for a signal. A training that ends well leaves its last step, verified.
+# Appends its arguments to `calls`. `codes/<trial>` has one line per command: its exit code,
+# or "wait" to wait for a signal. A successful training leaves a verified checkpoint.
 COMMAND = """#!/usr/bin/env bash
 echo "$@" >>{folder}/calls
 module=$2
@@ -33,16 +33,18 @@ exit "${{code:-0}}"
 
 @pytest.fixture
 def expand():
-    """Trials of these points on digits' smoke configs."""
+    """A function from points to trials of the smoke configs of digits."""
 
-    def expand(*points, sets=(), **how):
-        how = dict(stage1=STAGE1, stage2=STAGE2) | how
-        return trials.expand(language.trials(list(points), **how), sets)
+    def expand(*points, assignments=(), **options):
+        options = dict(stage1=STAGE1, stage2=STAGE2) | options
+        return trials.expand(sweep_files.trials(list(points), **options), assignments)
 
     return expand
 
 
-class Commands:
+class FakeCommands:
+    """Takes the place of the Python that the sweep's commands run in."""
+
     def __init__(self, folder):
         self.folder, self.executable = folder, str(folder / "python")
         (folder / "codes").mkdir(parents=True)
@@ -50,20 +52,20 @@ class Commands:
         script.write_text(COMMAND.format(folder=folder))
         os.chmod(script, 0o755)
 
-    def end(self, trial, *codes):
-        """How the next commands of a trial end."""
+    def set_exit_codes(self, trial, *codes):
+        """Choose how the next commands of a trial end."""
         lines = "".join(f"{code}\n" for code in codes)
         (self.folder / "codes" / trial).write_text(lines)
 
     def calls(self):
-        """(main, stage's workdir) of every command so far."""
+        """Return (module, <trial>/<stage>) of every command so far."""
         path = self.folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
-        found = []
+        calls = []
         for words in map(str.split, lines):
-            where = words[words.index("--workdir") + 1]
-            found.append((words[1], "/".join(where.split("/")[-2:])))
-        return found
+            workdir = words[words.index("--workdir") + 1]
+            calls.append((words[1], "/".join(workdir.split("/")[-2:])))
+        return calls
 
     @property
     def ready(self):
@@ -74,8 +76,8 @@ class Commands:
 def commands(tmp_path, monkeypatch):
     from ul.sweeps import runner
 
-    made = Commands(tmp_path / "commands")
-    monkeypatch.setattr(runner.sys, "executable", made.executable)
+    commands = FakeCommands(tmp_path / "commands")
+    monkeypatch.setattr(runner.sys, "executable", commands.executable)
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(runner, "IN_USE_SECONDS", 0.05)
-    return made
+    monkeypatch.setattr(runner, "RECHECK_SECONDS", 0.05)
+    return commands

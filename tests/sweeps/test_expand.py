@@ -1,17 +1,17 @@
-"""What sweep files say, and what is refused before anything begins."""
+"""Trials from sweep files, and mistakes that are refused before anything starts."""
 
 import importlib
 import json
 
 import pytest
 
-from experiments import sweeps as language
+from experiments import sweeps as sweep_files
 from experiments.sweeps import bases, chain, grid, product, zipped
 from launch.lib import sweep_jobs, trials
 from ul.core.errors import ConfigError
-from ul.sweeps.runner import lines
+from ul.sweeps.runner import command_lines
 
-READY = (
+SWEEP_FILES = (
     "bitrate", "loss_factor", "bias_factor", "channels", "latent_grid", "base_size",
 )  # fmt: skip
 
@@ -30,10 +30,13 @@ def test_products_zips_and_chains():
 @pytest.mark.parametrize(
     ("point", "name"),
     [
-        ({"loss.factor": 1.5, "loss.bias": 3.0}, "factor1.5-bias3"),
+        ({"loss.weighting.factor": 1.5, "loss.weighting.bias": 3.0}, "factor1.5-bias3"),
         ({"encoder.latent_channels": 4}, "latent-channels4"),
-        ({"loss.bias": -1.0, "seed": 0}, "biasm1-seed0"),
-        ({"loss.bias": 1.0, "stage2:loss.bias": 2.0}, "loss-bias1-stage2-loss-bias2"),
+        ({"loss.weighting.bias": -1.0, "seed": 0}, "biasm1-seed0"),
+        (
+            {"loss.weighting.bias": 1.0, "stage2:loss.weighting.bias": 2.0},
+            "loss-bias1-stage2-loss-bias2",
+        ),
         ({"stage2:base.widths": (64, 128)}, "widths64x128"),
         ({"optimizer.lr": 1e-5, "both:mesh.x": True}, "lr1e-05-xtrue"),
         ({"decoder.channels": ()}, "channels"),
@@ -41,30 +44,38 @@ def test_products_zips_and_chains():
     ],
 )
 def test_names_are_made_of_keys_and_values(point, name):
-    (trial,) = language.trials([point], stage1="c")
+    (trial,) = sweep_files.trials([point], stage1="c")
     assert trial["name"] == name
 
 
-def test_keys_go_to_their_stages_and_stage_2_follows(expand):
-    point = {"encoder.latent_channels": 3, "both:seed": 5, "stage2:loss.bias": 0.5}
-    (trial,) = expand(point, fixed={"stage2:steps": 4}, sets=["log.every=1"])
+def test_keys_go_to_their_stages_and_stage_2_gets_the_latent_shape(expand):
+    point = {
+        "encoder.latent_channels": 3,
+        "both:seed": 5,
+        "stage2:loss.weighting.bias": 0.5,
+    }
+    (trial,) = expand(point, fixed={"stage2:steps": 4}, assignments=["log.every=1"])
     first, second = trial.stages
     assert first.overrides == {"encoder.latent_channels": 3, "seed": 5, "log.every": 1}
-    wanted = {"seed": 5, "loss.bias": 0.5, "steps": 4, "log.every": 1}
-    assert second.overrides == wanted | {"latent_shape": [4, 4, 3]}
-    assert (second.resolved["latent_shape"], second.steps) == ([4, 4, 3], 4)
-    assert (first.below, second.below) == (None, first.workdir)
-    train = [line for line in lines("/o", [trial], []) if "launch.train" in line]
+    expected = {"seed": 5, "loss.weighting.bias": 0.5, "steps": 4, "log.every": 1}
+    assert second.overrides == expected | {"latent_shape": [4, 4, 3]}
+    assert (second.resolved_config["latent_shape"], second.steps) == ([4, 4, 3], 4)
+    assert (first.stage1_workdir, second.stage1_workdir) == (None, first.workdir)
+    lines = command_lines("/o", [trial], [])
+    train = [line for line in lines if "launch.train" in line]
     assert f"--config.stage1.workdir=/o/{first.workdir}" in train[1]
     assert "'--config.latent_shape=(4, 4, 3)'" in train[1]
 
 
 def test_overrides_may_follow_from_a_point(expand):
-    made = expand(
-        *grid("loss.factor", (1.5, 2.0)),
-        follow=lambda point: {"stage2:loss.bias": point["loss.factor"] / 2},
+    expanded = expand(
+        *grid("loss.weighting.factor", (1.5, 2.0)),
+        follow=lambda point: {
+            "stage2:loss.weighting.bias": point["loss.weighting.factor"] / 2
+        },
     )
-    assert [t.stages[1].resolved["loss"]["bias"] for t in made] == [0.75, 1.0]
+    biases = [t.stages[1].resolved_config["loss"]["bias"] for t in expanded]
+    assert biases == [0.75, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -72,17 +83,23 @@ def test_overrides_may_follow_from_a_point(expand):
     [
         (
             {"loss.factr": 2},
-            "trial factr2, .*smoke: unknown key loss.factr; .*loss.factor",
+            "Trial factr2, .*smoke: unknown key loss.factr; .*loss.weighting.factor",
         ),
-        ({"stage2:loss.factor": 2}, "smoke2: unknown key loss.factor"),
-        ({"loss.factor": 0.5}, "loss.factor is 0.5; it must be above 1"),
+        (
+            {"stage2:loss.weighting.factor": 2},
+            "smoke2: unknown key loss.weighting.factor",
+        ),
+        (
+            {"loss.weighting.factor": 0.5},
+            "loss.weighting.factor is 0.5; it must be above 1",
+        ),
         ({"steps": 2.5}, "steps is 2.5; it must be of type int"),
         ({"encoder.channels": (16,)}, "must have the same length"),
         ({"encoder.patch": 2}, "the encoder downsamples 4x"),
         ({"prior_schedule.logsnr_max": 6.0}, "smoke2: schedule.logsnr_max is 5.0"),
         ({"stage2:latent_shape": (4, 4, 7)}, "gives .4, 4, 4"),
-        ({"stage3:seed": 1}, "known are stage1, stage2, both"),
-        ({"loss": {"factor": 2}}, "a sweep changes single settings"),
+        ({"stage3:seed": 1}, "one of stage1, stage2, both; got 'stage3:seed'"),
+        ({"loss": {"factor": 2}}, "A sweep changes single settings"),
     ],
 )
 def test_what_training_would_refuse_is_refused_at_once(expand, point, message):
@@ -93,37 +110,39 @@ def test_what_training_would_refuse_is_refused_at_once(expand, point, message):
 
 
 @pytest.mark.parametrize("pair", ["steps", "=2", "stpes=2"])
-def test_settings_that_are_none(expand, pair):
+def test_assignments_of_another_form_are_refused(expand, pair):
     with pytest.raises(ConfigError, match=pair.split("=")[0] or "--set"):
-        expand({}, name=lambda p: "t", sets=[pair])
+        expand({}, name=lambda p: "t", assignments=[pair])
 
 
-def test_two_trials_of_one_name(expand):
-    points = [{"loss.factor": 2.0}, {"loss.factor": 2}]
+def test_two_trials_of_one_name_are_refused(expand):
+    points = [{"loss.weighting.factor": 2.0}, {"loss.weighting.factor": 2}]
     with pytest.raises(
         ConfigError, match="two trials are named 'factor2': .*2.0.* and "
     ):
         expand(*points)
 
 
-@pytest.mark.parametrize("described", [[], [{"loss.factor": 2}], [3]])
-def test_what_are_no_trials(described):
+@pytest.mark.parametrize("descriptions", [[], [{"loss.weighting.factor": 2}], [3]])
+def test_descriptions_that_are_no_trials_are_refused(descriptions):
     with pytest.raises(ConfigError, match="no trials|must return"):
-        trials.expand(described, [])
+        trials.expand(descriptions, [])
 
 
 @pytest.mark.parametrize("name", ["A", "a/b", "", "-a", "a b", "shared", "a" * 101])
-def test_names_that_are_no_files(expand, name):
-    with pytest.raises(ConfigError, match="trial name"):
+def test_names_that_cannot_be_directories_are_refused(expand, name):
+    with pytest.raises(ConfigError, match="A trial name must have"):
         expand({}, name=lambda point: name)
 
 
-def test_a_stage_1_is_shared_by_name_and_is_the_same(expand):
+def test_a_shared_stage_1_has_one_workdir_and_one_config(expand):
     sizes = grid("stage2:base.depths", ((1,), (2,)))
-    made = expand(*product(grid("loss.factor", (1.5, 2.0)), sizes), share_stage1=True)
-    below = [t.stages[0].workdir for t in made]
-    assert below == ["shared/factor1.5/stage1"] * 2 + ["shared/factor2/stage1"] * 2
-    assert len({t.stages[1].workdir for t in made}) == 4
+    expanded = expand(
+        *product(grid("loss.weighting.factor", (1.5, 2.0)), sizes), share_stage1=True
+    )
+    stage1s = [t.stages[0].workdir for t in expanded]
+    assert stage1s == ["shared/factor1.5/stage1"] * 2 + ["shared/factor2/stage1"] * 2
+    assert len({t.stages[1].workdir for t in expanded}) == 4
 
     def seed(point):
         return {"seed": point["stage2:base.depths"][0]}
@@ -133,21 +152,21 @@ def test_a_stage_1_is_shared_by_name_and_is_the_same(expand):
 
 
 @pytest.mark.parametrize("arg", bases.NAMES)
-@pytest.mark.parametrize("file", READY)
-def test_the_ready_sweeps_expand(file, arg):
-    described = importlib.import_module(f"experiments.sweeps.{file}").get_sweep(arg)
-    made = trials.expand(described, [])
-    assert len(made) >= 3 and all(len(t.stages) == 2 for t in made)
-    plain = {sweep_jobs.plain(f"{file}-{t.name}") for t in made}
-    assert len(plain) == len(made) and max(map(len, plain)) <= 40
-    json.dumps([t.overrides for t in made])
+@pytest.mark.parametrize("file", SWEEP_FILES)
+def test_the_sweeps_of_this_repository_expand(file, arg):
+    descriptions = importlib.import_module(f"experiments.sweeps.{file}").get_sweep(arg)
+    expanded = trials.expand(descriptions, [])
+    assert len(expanded) >= 3 and all(len(t.stages) == 2 for t in expanded)
+    job_names = {sweep_jobs.plain(f"{file}-{t.name}") for t in expanded}
+    assert len(job_names) == len(expanded) and max(map(len, job_names)) <= 40
+    json.dumps([t.overrides for t in expanded])
 
 
 def test_the_ablations_are_a_sweep():
     ablations = importlib.import_module("experiments.sweeps.ablations")
-    made = trials.expand(ablations.get_sweep(), ["seed=1"])
-    assert [len(t.stages) for t in made] == [2] * 7 + [1] * 3
-    assert all(s.resolved["seed"] == 1 for t in made for s in t.stages)
+    expanded = trials.expand(ablations.get_sweep(), ["seed=1"])
+    assert [len(t.stages) for t in expanded] == [2] * 7 + [1] * 3
+    assert all(s.resolved_config["seed"] == 1 for t in expanded for s in t.stages)
     (one,) = ablations.get_sweep("ul")
     assert one["stages"][1]["config"] == "experiments/ablations.py:ul_base"
 
@@ -161,7 +180,7 @@ def test_the_ablations_are_a_sweep():
         ("a.py", "def get_sweep(", "SyntaxError"),
     ],
 )
-def test_files_that_cannot_be_read(tmp_path, file, text, message):
+def test_sweep_files_that_cannot_be_read_are_refused(tmp_path, file, text, message):
     if text is not None:
         (tmp_path / file).write_text(text)
     with pytest.raises(ConfigError, match=message) as e:
@@ -169,7 +188,7 @@ def test_files_that_cannot_be_read(tmp_path, file, text, message):
     assert "\n" not in str(e.value)
 
 
-def test_names_for_kubernetes():
+def test_job_names_fit_kubernetes():
     assert sweep_jobs.plain("bitrate-bias2-factor1.5") == "bitrate-bias2-factor1-5"
     long = [sweep_jobs.plain("a" * 60 + end) for end in ("x", "y")]
     assert long[0] != long[1] and [len(name) for name in long] == [40, 40]

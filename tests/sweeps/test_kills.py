@@ -1,4 +1,4 @@
-"""The real command, killed in the middle of stand-ins for what it starts."""
+"""The real launch.sweep, killed while stand-ins for its commands run."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.sweeps.conftest import STAGE1
 DRIVER = """
 import runpy, sys
 from ul.sweeps import runner
-runner.POLL_SECONDS = runner.IN_USE_SECONDS = 0.02
+runner.POLL_SECONDS = runner.RECHECK_SECONDS = 0.02
 sys.executable = {executable!r}
 sys.argv = ["launch.sweep", *{words!r}]
 runpy.run_module("launch.sweep", run_name="__main__")
@@ -23,13 +23,13 @@ SWEEP = f"""
 from experiments import sweeps
 
 def get_sweep():
-    return sweeps.trials(sweeps.grid("loss.factor", (1.5, 2.0)), stage1={STAGE1!r})
+    return sweeps.trials(sweeps.grid("loss.weighting.factor", (1.5, 2.0)), stage1={STAGE1!r})
 """
 
 
 @pytest.fixture
 def sweep(commands, tmp_path):
-    """Starts the command in a process group of its own; what it says is in a file."""
+    """Starts the command in its own process group, with its output in a file."""
     (tmp_path / "sweep.py").write_text(SWEEP)
     words = [str(tmp_path / "sweep.py"), f"--out={tmp_path / 'out'}"]
     driver = DRIVER.format(executable=commands.executable, words=words)
@@ -37,14 +37,14 @@ def sweep(commands, tmp_path):
 
     def start():
         commands.ready.unlink(missing_ok=True)
-        with (tmp_path / "said").open("w") as said:
+        with (tmp_path / "output").open("w") as output:
             process = subprocess.Popen(
                 [python, "-c", driver],
                 cwd=ROOT,
                 env=os.environ
                 | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
         started.append(process)
@@ -67,25 +67,25 @@ def wait_until(path, process):
     assert path.exists()
 
 
-def test_what_was_killed_goes_on_and_what_lives_is_waited_for(
+def test_killed_commands_resume_and_living_ones_are_waited_for(
     sweep, commands, tmp_path
 ):
-    said, out = tmp_path / "said", tmp_path / "out"
-    commands.end("factor1.5", 0, "wait", "wait", "wait", "wait")
+    output, out = tmp_path / "output", tmp_path / "out"
+    commands.set_exit_codes("factor1.5", 0, "wait", "wait", "wait", "wait")
 
     process = sweep()
     wait_until(commands.ready, process)
-    os.killpg(process.pid, signal.SIGKILL)  # the command that waits as well
+    os.killpg(process.pid, signal.SIGKILL)  # The waiting command is killed as well.
     process.wait()
 
     process = sweep()
     wait_until(commands.ready, process)
-    process.kill()  # alone
+    process.kill()  # Its command lives on.
     process.wait()
     survivors = process.pid
 
     process = sweep()
-    wait_for(said, "in use elsewhere", process)
+    wait_for(output, "in use elsewhere", process)
     before = [call for call in commands.calls() if "factor1.5" in call[1]]
     assert [main for main, _ in before] == [
         "launch.train",
@@ -95,10 +95,10 @@ def test_what_was_killed_goes_on_and_what_lives_is_waited_for(
     os.killpg(survivors, signal.SIGTERM)
     wait_until(commands.ready, process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=300) == 75, said.read_text()
-    assert "Preempted: interrupted; run the same command again" in said.read_text()
+    assert process.wait(timeout=300) == 75, output.read_text()
+    assert "Preempted: interrupted; run the same command again" in output.read_text()
 
-    commands.end("factor1.5")
-    assert sweep().wait(timeout=300) == 0, said.read_text()
-    assert "2 of 2 done, 0 failed" in said.read_text()
+    commands.set_exit_codes("factor1.5")
+    assert sweep().wait(timeout=300) == 0, output.read_text()
+    assert "2 of 2 done, 0 failed" in output.read_text()
     assert {f.parent.name for f in out.glob("*/DONE.json")} == {"factor1.5", "factor2"}

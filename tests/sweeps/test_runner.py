@@ -1,4 +1,4 @@
-"""What is run, passed over, run again and told to stop; the commands are stand-ins."""
+"""Which commands run, are skipped, run again and are stopped; they are stand-ins."""
 
 import fcntl
 import os
@@ -15,53 +15,55 @@ from ul.core import files
 from ul.core.errors import StorageError
 from ul.sweeps import records
 
-BOTH = ["launch.train", "launch.evaluate"] * 2
+BOTH_STAGES = ["launch.train", "launch.evaluate"] * 2
 
 
 def points(*factors):
-    return [{"loss.factor": factor} for factor in factors]
+    return [{"loss.weighting.factor": factor} for factor in factors]
 
 
 @pytest.fixture
 def run(commands, tmp_path):
-    def run(trials, out="out", **how):
-        how = dict(again=run_again) | how
-        runner = sweeps.Runner(str(tmp_path / out), trials, **how)
+    """A function that runs trials and returns the failed ones and the runner."""
+
+    def run(trials, **options):
+        options = dict(should_retry=run_again) | options
+        runner = sweeps.SweepRunner(str(tmp_path / "out"), trials, **options)
         return runner.run(), runner
 
     return run
 
 
-def mains(commands, trial=""):
-    return [main for main, stage in commands.calls() if stage.startswith(trial)]
+def modules(commands, trial=""):
+    return [module for module, stage in commands.calls() if stage.startswith(trial)]
 
 
 def test_both_stages_train_and_are_evaluated_once(run, commands, expand, tmp_path):
     (trial,) = expand(*points(1.5))
     assert run([trial])[0] == {}
     stages = ["factor1.5/stage1"] * 2 + ["factor1.5/stage2"] * 2
-    assert commands.calls() == list(zip(BOTH, stages, strict=True))
-    assert sweeps.finished(records.epath.Path(tmp_path / "out"), trial)
+    assert commands.calls() == list(zip(BOTH_STAGES, stages, strict=True))
+    assert sweeps.is_trial_finished(records.epath.Path(tmp_path / "out"), trial)
     assert run([trial])[0] == {}
     assert len(commands.calls()) == 4
     log = (tmp_path / "out" / "factor1.5.log").read_text()
     assert "-m launch.train --config experiments/digits.py:smoke --workdir" in log
 
 
-def test_a_failure_ends_its_trial_alone_and_is_taken_up_again(run, commands, expand):
+def test_a_failure_ends_its_trial_alone_and_is_resumed(run, commands, expand):
     trials = expand(*points(1.5, 2.0))
-    commands.end("factor1.5", 0, 65)
+    commands.set_exit_codes("factor1.5", 0, 65)
     assert run(trials)[0] == {"factor1.5": 65}
-    assert mains(commands, "factor1.5") == BOTH[:2]
-    assert mains(commands, "factor2") == BOTH
+    assert modules(commands, "factor1.5") == BOTH_STAGES[:2]
+    assert modules(commands, "factor2") == BOTH_STAGES
     assert run(trials)[0] == {}
-    # Training is asked again, and goes on from its checkpoint.
-    assert mains(commands, "factor1.5") == BOTH[:2] + BOTH
+    # Training runs again and resumes from its checkpoint.
+    assert modules(commands, "factor1.5") == BOTH_STAGES[:2] + BOTH_STAGES
 
 
-def test_what_is_half_done_is_resumed_where_it_was(run, commands, expand):
+def test_an_unfinished_trial_resumes_at_its_last_stage(run, commands, expand):
     trials = expand(*points(1.5))
-    commands.end("factor1.5", 0, 0, 74)
+    commands.set_exit_codes("factor1.5", 0, 0, 74)
     assert run(trials)[0] == {"factor1.5": 74}
     assert run(trials)[0] == {}
     stages = [stage for _, stage in commands.calls()]
@@ -78,34 +80,34 @@ def test_what_is_half_done_is_resumed_where_it_was(run, commands, expand):
         ([70], 2, {"factor1.5": 70}, 1),
     ],
 )
-def test_only_what_may_succeed_is_run_again(
+def test_only_commands_that_may_succeed_run_again(
     run, commands, expand, codes, retries, failed, trainings
 ):
-    commands.end("factor1.5", *codes)
+    commands.set_exit_codes("factor1.5", *codes)
     assert run(expand(*points(1.5)), retries=retries)[0] == failed
-    assert mains(commands).count("launch.train") == trainings
+    assert modules(commands).count("launch.train") == trainings
 
 
 def test_a_stage_without_its_last_checkpoint_is_not_done(run, commands, expand):
-    (trial,) = expand(*points(1.5), sets=["steps=9"])  # the stand-in saves step 8
+    (trial,) = expand(*points(1.5), assignments=["steps=9"])  # It saves step 8.
     assert run([trial])[0] == {"factor1.5": 66}
-    assert mains(commands) == ["launch.train"]
+    assert modules(commands) == ["launch.train"]
 
 
 def test_a_shared_stage_1_is_trained_once(run, commands, expand):
     shared = [{"stage2:base.depths": (n,)} for n in (1, 2)]
     assert run(expand(*shared, share_stage1=True), jobs=2)[0] == {}
-    assert mains(commands, "shared/stage1") == BOTH[:2]
+    assert modules(commands, "shared/stage1") == BOTH_STAGES[:2]
     assert len(commands.calls()) == 6
 
 
-def later(condition, then):
-    """In another thread, once it holds."""
+def call_once(condition, action):
+    """Call `action` in another thread, once the condition holds."""
 
     def watch():
         for _ in range(1000):
             if condition():
-                return then()
+                return action()
             time.sleep(0.01)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -119,41 +121,41 @@ def test_a_stage_that_another_process_holds_is_waited_for(
     (tmp_path / "out/factor1.5").mkdir(parents=True)
     handle = os.open(tmp_path / "out/factor1.5/stage1.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    seen = []
+    calls = []
 
     def release():
-        seen.extend(commands.calls())
+        calls.extend(commands.calls())
         os.close(handle)
 
-    later(lambda: len(mains(commands, "factor2")) == 4, release)
+    call_once(lambda: len(modules(commands, "factor2")) == 4, release)
     assert run(expand(*points(1.5, 2.0)))[0] == {}
-    assert [stage.split("/")[0] for _, stage in seen] == ["factor2"] * 4
-    assert mains(commands, "factor1.5") == BOTH
+    assert [stage.split("/")[0] for _, stage in calls] == ["factor2"] * 4
+    assert modules(commands, "factor1.5") == BOTH_STAGES
 
 
-def test_a_run_that_another_process_trains_is_asked_for_again(run, commands, expand):
-    commands.end("factor1.5", 73, 73)
+def test_a_workdir_in_use_is_tried_again(run, commands, expand):
+    commands.set_exit_codes("factor1.5", 73, 73)
     assert run(expand(*points(1.5)))[0] == {}
-    assert mains(commands)[:3] == ["launch.train"] * 3
+    assert modules(commands)[:3] == ["launch.train"] * 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_passed_on_and_nothing_begins_after_it(
+def test_a_signal_is_passed_on_and_nothing_starts_after_it(
     run, commands, expand, number
 ):
-    commands.end("factor1.5", "wait")
-    later(commands.ready.exists, lambda: os.kill(os.getpid(), number))
+    commands.set_exit_codes("factor1.5", "wait")
+    call_once(commands.ready.exists, lambda: os.kill(os.getpid(), number))
     failed, runner = run(expand(*points(1.5, 2.0)))
     assert failed == {"factor1.5": 75, "factor2": 75} and runner.stopped
     assert commands.calls() == [("launch.train", "factor1.5/stage1")]
     assert run(expand(*points(1.5, 2.0)))[0] == {}
 
 
-def test_a_command_holds_its_stage_for_as_long_as_it_lives(tmp_path):
-    """After a kill -9 of the sweep alone the next one must not train beside it."""
-    handle = files.lock(tmp_path / "a" / "stage1.lock")
-    child = subprocess.Popen(["sleep", "600"], pass_fds=(handle,))
-    os.close(handle)  # as the kernel does at a kill
+def test_a_command_holds_its_stage_until_it_ends(tmp_path):
+    """After kill -9 of the sweep alone, the next sweep must not train beside it."""
+    descriptor = files.lock(tmp_path / "a" / "stage1.lock")
+    child = subprocess.Popen(["sleep", "600"], pass_fds=(descriptor,))
+    os.close(descriptor)  # As the kernel does at a kill.
     try:
         assert files.lock(tmp_path / "a" / "stage1.lock") is None
     finally:
@@ -165,18 +167,17 @@ def test_a_command_holds_its_stage_for_as_long_as_it_lives(tmp_path):
 
 
 def test_commands_inherit_the_lock(run, commands, expand, tmp_path, monkeypatch):
-    given = []
+    num_inherited = []
     popen = subprocess.Popen
 
-    def start(*args, **how):
-        given.extend(
-            [len(how["pass_fds"])] if "pass_fds" in how else []
-        )  # git has none
-        return popen(*args, **how)
+    def start(*args, **options):
+        if "pass_fds" in options:  # git is started without it.
+            num_inherited.append(len(options["pass_fds"]))
+        return popen(*args, **options)
 
     monkeypatch.setattr(subprocess, "Popen", start)
     run(expand(*points(1.5)))
-    assert given == [1] * 4
+    assert num_inherited == [1] * 4
 
 
 def test_one_of_several_processes_evaluates_and_the_others_wait(
@@ -186,14 +187,17 @@ def test_one_of_several_processes_evaluates_and_the_others_wait(
     out = records.epath.Path(tmp_path / "out")
     first, second = trial.stages
 
-    def evaluated(stage):
+    def evaluate_once_trained(stage):
         return lambda: (
             (out / stage.workdir / "verified/8.json").exists()
             and not time.sleep(0.1)
-            and records.close_stage(out, stage, 8) is None
+            and records.mark_stage_finished(out, stage, 8) is None
         )
 
-    later(evaluated(first), lambda: later(evaluated(second), lambda: None))
-    assert run([trial], first=False)[0] == {}
-    assert mains(commands) == ["launch.train"] * 2
-    assert not sweeps.finished(out, trial)  # the first one says so
+    call_once(
+        evaluate_once_trained(first),
+        lambda: call_once(evaluate_once_trained(second), lambda: None),
+    )
+    assert run([trial], is_first=False)[0] == {}
+    assert modules(commands) == ["launch.train"] * 2
+    assert not sweeps.is_trial_finished(out, trial)  # The first process writes that.

@@ -38,7 +38,7 @@ def normal(seed, *shape):
 @pytest.mark.parametrize("block", [2, (1, 2, 2), (3, 1, 2)])
 def test_blocks_of_clips_become_channels_and_come_back(block):
     x = normal(0, 2, 6, 4, 8, 3)
-    t, h, w = arrays.sides(block, 3)
+    t, h, w = arrays.block_shape(block, 3)
     y = arrays.space_to_depth(x, block)
     np.testing.assert_array_equal(arrays.depth_to_space(y, block), x)
     cell = x[1, t : 2 * t, :h, w : 2 * w]

@@ -14,7 +14,7 @@ import pytest
 import ul
 from tests.lib import untrained
 from tests.lib.commands import ROOT
-from tests.lib.fakes import Fakes, inception
+from tests.lib.fakes import FakeNetworks, inception
 from ul import evaluation
 from ul.checkpoints import store
 from ul.core.errors import CheckpointError, ConfigError, DataError
@@ -40,12 +40,12 @@ def made(tmp_path_factory):
 
 
 def shared(**how):
-    return Shared(Fakes(SHAPE, **how))
+    return Shared(FakeNetworks(SHAPE, **how))
 
 
 def of(fn, image):
     """What a fake network sees, without mesh or parts."""
-    return fn(Fakes(SHAPE).get("inception").params, extractors.coloured(image))
+    return fn(FakeNetworks(SHAPE).get("inception").params, extractors.coloured(image))
 
 
 def read(folder, name):
@@ -74,7 +74,7 @@ def test_samples_are_compared_with_the_training_images(made, tmp_path, monkeypat
     ours, theirs = of(inception, image), of(inception, train)
 
     def distance(name):
-        pair = (frechet.statistics(np.asarray(f[name])) for f in (ours, theirs))
+        pair = (frechet.fit_gaussian(np.asarray(f[name])) for f in (ours, theirs))
         return frechet.distance(*pair)
 
     near = dict(rtol=1e-4)
@@ -103,7 +103,7 @@ def test_reconstructions_are_compared_with_their_originals(made, monkeypatch):
     image = datasets.collect(ae.config, "eval", 40)["image"]
     again = ae.reconstruct(image)
     ours, theirs = of(inception, again), of(inception, image)
-    pair = (frechet.statistics(np.asarray(f["pool"])) for f in (ours, theirs))
+    pair = (frechet.fit_gaussian(np.asarray(f["pool"])) for f in (ours, theirs))
     np.testing.assert_allclose(record["rfid"], frechet.distance(*pair), rtol=1e-4)
     apart = np.abs(image.astype(float) - again) / 255.0
     np.testing.assert_allclose(record["lpips"], apart.mean(), rtol=1e-5)
@@ -125,7 +125,7 @@ def test_what_is_missing_is_skipped_by_name_and_never_a_number(made, capsys):
 
 
 def make(out, split="train", metrics=("fid", "precision", "fd_dinov2"), **how):
-    parsed, nets = untrained.parsed("digits", "smoke"), Fakes(SHAPE)
+    parsed, nets = untrained.parsed("digits", "smoke"), FakeNetworks(SHAPE)
     return evaluation.make_reference(
         parsed, str(out), split=split, metrics=metrics, networks=nets, **how
     )
@@ -220,7 +220,7 @@ def steps(workdir, step, weights=("ema",), **how):
 
 def deleted(monkeypatch, workdir, at):
     """The step `at` goes away, as a trainer's would, while it is read."""
-    real = store.read
+    real = store.read_item
 
     def read(step, item, abstract=None):
         if step.name == str(at) and step.exists():
@@ -228,7 +228,7 @@ def deleted(monkeypatch, workdir, at):
             shutil.rmtree(step)
         return real(step, item, abstract)
 
-    monkeypatch.setattr(store, "read", read)
+    monkeypatch.setattr(store, "read_item", read)
 
 
 @pytest.mark.slow

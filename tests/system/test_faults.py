@@ -58,7 +58,7 @@ def signalled(command, tmp_path, text, *args, times=1):
         for _ in range(times - 1):
             process.send_signal(signal.SIGTERM)
             wait_for(log, "once more to stop at once", process)
-            time.sleep(2 * guard.SAME_SECONDS)
+            time.sleep(2 * guard.SAME_SIGNAL_SECONDS)
         process.send_signal(signal.SIGTERM)
         return process.wait(timeout=60), log.read_text()
     finally:
@@ -147,12 +147,12 @@ def test_starts_without_a_new_checkpoint_are_counted(command, tmp_path):
 
 def test_attempts_start_afresh_with_progress_and_at_the_end(tmp_path):
     for newest in (0, 0, 2, 2):
-        workdir.count_attempt(tmp_path, newest, 2)
+        workdir.record_start_attempt(tmp_path, newest, 2)
     with pytest.raises(NoProgress, match="beyond step 2"):
-        workdir.count_attempt(tmp_path, 2, 2)
-    workdir.count_attempt(tmp_path, 2, 0)
-    workdir.done(tmp_path)
-    workdir.count_attempt(tmp_path, 2, 2)
+        workdir.record_start_attempt(tmp_path, 2, 2)
+    workdir.record_start_attempt(tmp_path, 2, 0)
+    workdir.clear_start_attempts(tmp_path)
+    workdir.record_start_attempt(tmp_path, 2, 2)
 
 
 def test_other_data_and_other_settings_are_refused_unless_allowed(
@@ -165,16 +165,16 @@ def test_other_data_and_other_settings_are_refused_unless_allowed(
     (tmp_path / "config.json").write_text(json.dumps(record))
     out = command(*args, code=64)
     assert "the training examples: 0123456789abcdef -> " in out
-    changes = ("--allow_changes", "--config.loss.bias=3.0")
+    changes = ("--allow_changes", "--config.loss.weighting.bias=3.0")
     out = command(*stage1(tmp_path, *changes, "--config.steps=4"))
-    assert "allowed change, loss.bias: 4.0 -> 3.0" in out
+    assert "allowed change, loss.weighting.bias: 4.0 -> 3.0" in out
     assert "allowed change, the training examples" in out
     assert lines(tmp_path)[-1]["step"] == 4
 
 
 def test_other_devices_than_asked_for_are_refused(command, tmp_path):
     out = command(*stage1(tmp_path / "w", "--devices=gpu:8"), code=64)
-    assert "--devices=gpu:8, but JAX finds cpu:1" in out
+    assert "--devices=gpu:8 must match the devices of the run; JAX finds cpu:1" in out
     out = command(*stage1(tmp_path / "w", "--devices=cpu:2"), code=64)
     assert "JAX finds cpu:1" in out
     assert "as gpu:8" in command(*stage1(tmp_path / "w", "--devices=gpu:x"), code=64)
@@ -183,32 +183,32 @@ def test_other_devices_than_asked_for_are_refused(command, tmp_path):
 
 def test_a_device_without_the_memory_is_one_line():
     """64 TiB; in a run, where a CPU's allocation fails later, and a compile: pods/."""
-    with pytest.raises(OutOfMemory, match="not enough memory .*; lower batch_size"):
-        with processes.plain_errors():
+    with pytest.raises(OutOfMemory, match="not enough memory .*Lower batch_size"):
+        with processes.translate_jax_errors():
             jnp.zeros(1 << 44).block_until_ready()
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (dict(coordinator="a:1"), "give all or none"),
-        (dict(coordinator="a:1", count=2, index=2), "2 is not below"),
-        (dict(mode="on"), "no cluster here"),
+        (dict(coordinator="a:1"), "Pass all three or none"),
+        (dict(coordinator="a:1", num_processes=2, process_id=2), "got 2 of 2"),
+        (dict(mode="on"), "needs a cluster"),
     ],
 )
 def test_flags_that_cannot_join_are_refused(how, message):
     with pytest.raises(ConfigError, match=message):
-        processes.join(processes.Meeting(**how))
+        processes.join(processes.ClusterSpec(**how))
 
 
 def test_the_guard_knows_its_phase_and_what_moved(tmp_path):
     budgets = dict.fromkeys(("start", "step", "evaluation"), 100.0)
     with guard.Guard(str(tmp_path), budgets) as made:
-        made.enter("step")
-        made.beat("step 5")
+        made.enter_phase("step")
+        made.heartbeat("step 5")
         with made.phase("evaluation"):
             assert made._phase.name == "evaluation"
-        assert made._phase.name == "step" and made.place == "step 5"
+        assert made._phase.name == "step" and made.position == "step 5"
         assert not made
         # As from a scheduler and a parent process, which both pass it on: one wish.
         for _ in range(2):

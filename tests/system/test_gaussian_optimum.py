@@ -32,8 +32,8 @@ def test_rate_and_distortion_reach_the_optimum(tmp_path):
             "train",
             f"--config={ROOT / 'experiments' / 'gaussian.py'}:stage1",
             f"--workdir={workdir}",
-            f"--config.loss.factor={factor}",
-            f"--config.loss.bias={bias}",
+            f"--config.loss.weighting.factor={factor}",
+            f"--config.loss.weighting.bias={bias}",
         )
         command("evaluate", f"--workdir={workdir}")
         (record,) = (workdir / "evals").glob("*.json")

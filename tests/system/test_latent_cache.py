@@ -61,13 +61,13 @@ def copy(cached, tmp_path):
 
 def losses(run, compiled=None):
     """Of twenty steps, in nats; and the compiled step, for runs that differ in data."""
-    state = states.initialise(run.init, run.tx, run.decays, run.mesh)
+    state = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
     found = []
     with jax.set_mesh(run.mesh):
         for step, batch in enumerate(run.batches(0, run.steps), 1):
             whole = meshes.to_global(run.mesh, batch, run.batch_size)
             ready = run.prepare(whole, step)
-            compiled = compiled or loop.lower(run, state, ready).compile()
+            compiled = compiled or loop.lower_step(run, state, ready).compile()
             state, seen = compiled(state, ready)
             found.append(float(seen["loss_nats"].compute()))
     return np.asarray(found), compiled
@@ -113,7 +113,10 @@ def test_batches_hold_the_latents_of_the_images_in_the_same_order(
         z = ae.encode(images["image"])
         np.testing.assert_allclose(found["z_clean"], z, atol=1e-6)
     assert provenance["stage1"]["step"] == 8
-    assert len(provenance["latent_cache"]["manifest"]) == 16 and fly.data != run.data
+    assert (
+        len(provenance["latent_cache"]["manifest"]) == 16
+        and fly.data_digest != run.data_digest
+    )
 
 
 @pytest.mark.slow
@@ -123,8 +126,8 @@ def test_a_look_says_the_same_of_cached_latents(trained, cached):
     on_latents, _ = build_run(
         dataclasses.replace(made, latent_cache=str(cached / "float32"))
     )
-    state = states.initialise(
-        on_images.init, on_images.tx, on_images.decays, on_images.mesh
+    state = states.initialize(
+        on_images.init, on_images.tx, on_images.ema_names, on_images.mesh
     )
     (a, pictures), (b, others) = (
         run.validate(state.params, lambda: None) for run in (on_images, on_latents)

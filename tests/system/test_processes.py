@@ -107,7 +107,7 @@ def test_a_run_goes_on_with_other_processes(
     made.wait(*[75] * first)
     newest = store.verified_steps(workdir)[-1]
     assert 10 <= newest < 20
-    found, _ = store.measure(ul.load_autoencoder(workdir, weights="raw").params)
+    found, _ = store.digest_leaves(ul.load_autoencoder(workdir, weights="raw").params)
     saved = digests(workdir, newest)
     assert all(saved[f"params/{path}"] == d for path, d in found.items())
     out = run(then)[0]
@@ -178,7 +178,7 @@ def test_a_start_that_one_process_does_not_make_names_it(together, tmp_path):
     assert made.processes[0].wait(timeout=120) == 124
     text = made.logs[0].read_text()
     # At a barrier; or where JAX waits for the other's devices, by the watchdog.
-    assert re.search("process 1 (did not come|is silent|was never heard)", text), text
+    assert re.search("process 1 (did not arrive|is silent|was never heard)", text), text
 
 
 def test_a_barrier_names_the_process_that_does_not_come():
@@ -187,7 +187,8 @@ def test_a_barrier_names_the_process_that_does_not_come():
         from ul.core import processes
         port, index = sys.argv[1], int(sys.argv[2])
         where = f"127.0.0.1:{port}"
-        processes.join(processes.Meeting(coordinator=where, count=3, index=index))
+        processes.join(processes.ClusterSpec(
+            coordinator=where, num_processes=3, process_id=index))
         if index:
             time.sleep(5 if index == 1 else 0)
         processes.barrier("here", 2)
@@ -209,14 +210,17 @@ def test_a_barrier_names_the_process_that_does_not_come():
         for process in made:
             process.kill()
             process.communicate()
-    assert "Stalled: barrier 'here': process 1 did not come within 2 s" in text
+    assert (
+        "Stalled: Barrier 'here' needs all processes within 2 s; process 1 did not arrive"
+        in text
+    )
 
 
 def test_processes_that_differ_are_told_what_differs(together, tmp_path):
-    own = [(), ("--config.loss.bias=1.0",)]
+    own = [(), ("--config.loss.weighting.bias=1.0",)]
     logs = together(2, tmp_path / "w", own=own).wait(64, 64)
     for log in logs:
-        assert "differs from process 0: config.loss.bias: 4.0 -> 1.0" in log
+        assert "differs from process 0: config.loss.weighting.bias: 4.0 -> 1.0" in log
     assert not (tmp_path / "w" / "config.json").exists()
 
 

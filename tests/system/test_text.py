@@ -260,7 +260,7 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     np.testing.assert_array_equal(one, drawn("a red two"))
     assert np.abs(one - drawn("a blue nine")).max() > 1e-3
     assert np.abs(one - drawn("a red two", guidance=3.0)).max() > 1e-4
-    folder = clip_files.converted(tmp_path)
+    folder = clip_files.write_converted_folder(tmp_path)
     metrics = ("text_accuracy", "clip_score")
     request = Request(workdir=where, num_examples=30, metrics=metrics)
     record = evaluation.generator(request, Shared(Networks(None), str(folder)))
@@ -271,7 +271,7 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     assert "held-out examples" in record["protocol"]["labels"]
     asked = [source.told(i) for i in range(30)]
     again = gen.sample({n: np.stack([t[n] for t in asked]) for n in asked[0]})
-    score = ClipScore(clip_score.load(folder), gen.autoencoder.mesh)
+    score = ClipScore(clip_score.load_network(folder), gen.autoencoder.mesh)
     score.add(again, record["captions"])
     np.testing.assert_allclose(record["clip_score"], score.value(), rtol=1e-6)
     assert record["protocol"]["clip"]["sha256"] == score.protocol()["sha256"]

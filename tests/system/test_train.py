@@ -114,7 +114,7 @@ def weights(workdir):
     [
         (("--config.enocder.patch=2",), 64, "enocder"),
         (("--config.encoder.pach=2",), 64, 'mean "patch"'),
-        (("--config.loss.factor=0.5",), 64, "loss.factor is 0.5"),
+        (("--config.loss.weighting.factor=0.5",), 64, "loss.weighting.factor is 0.5"),
         (("--config.steps=many",), 64, "steps"),
         (("--config.batch_size=10", "--config.accumulate=4"), 64, "not divisible"),
         (("--config.mesh.data=3",), 64, "mesh data=3"),
@@ -141,8 +141,10 @@ def test_missing_flags_and_unknown_variants(command, tmp_path):
 
 
 def test_another_config_in_the_same_workdir_is_refused(trained, command):
-    out = command(*stage1(trained / "smoke", "--config.loss.bias=1.0"), code=64)
-    assert "loss.bias: 4.0 -> 1.0" in out
+    out = command(
+        *stage1(trained / "smoke", "--config.loss.weighting.bias=1.0"), code=64
+    )
+    assert "loss.weighting.bias: 4.0 -> 1.0" in out
     kept = json.loads((trained / "smoke" / "config.json").read_text())
     assert kept["config"]["loss"]["bias"] == 4.0
 

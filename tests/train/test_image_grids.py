@@ -11,29 +11,37 @@ def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
+def test_tiles_are_placed_row_by_row():
+    images = np.stack([np.full((2, 3, 1), i, np.uint8) for i in (10, 20, 30)])
+    sheet = image_grids.tile_images(images, 2, scale=2)
+    assert sheet.shape == (2 * 7, 2 * 9, 1)
+    assert sheet[2, 2, 0] == 10 and sheet[2, 10, 0] == 20 and sheet[8, 2, 0] == 30
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_strip_has_a_clip_a_row_and_frames_in_order(tmp_path, channels):
-    found = noise(2, 5, 4, 6, channels)
-    writer.save_png(tmp_path / "s.png", image_grids.strip(found, (0, 2, 4), 2))
+def test_a_strip_has_one_clip_per_row_and_frames_in_order(tmp_path, channels):
+    clips = noise(2, 5, 4, 6, channels)
+    strip = image_grids.draw_strip(clips, (0, 2, 4), 2)
+    writer.save_png(tmp_path / "s.png", strip)
     with Image.open(tmp_path / "s.png") as image:
-        read = np.asarray(image).reshape(image.height, image.width, channels)
-    assert read.shape == (2 * (2 * 5 + 1), 2 * (3 * 7 + 1), channels)
-    small = read[::2, ::2]
+        pixels = np.asarray(image).reshape(image.height, image.width, channels)
+    assert pixels.shape == (2 * (2 * 5 + 1), 2 * (3 * 7 + 1), channels)
+    unscaled = pixels[::2, ::2]
     for row in range(2):
         for column, t in enumerate((0, 2, 4)):
             top, left = 5 * row + 1, 7 * column + 1
-            part = small[top : top + 4, left : left + 6]
-            np.testing.assert_array_equal(part, found[row, t])
+            tile = unscaled[top : top + 4, left : left + 6]
+            np.testing.assert_array_equal(tile, clips[row, t])
 
 
 @pytest.mark.parametrize(
     ("fps", "duration", "channels"), [(8, 120, 1), (25, 40, 3), (500, 20, 1)]
 )
-def test_a_gif_moves(fps, duration, channels):
-    """Five clips in a square of three; grey levels to the last, few colours too."""
-    found = noise(5, 4, 6, 6, channels)
-    found &= 0xFF if channels == 1 else 0xC0  # 64 colours
-    with Image.open(io.BytesIO(image_grids.gif(found, fps))) as image:
+def test_a_gif_shows_every_frame_exactly(fps, duration, channels):
+    """Five clips in a square of three by three, with all gray levels or few colors."""
+    clips = noise(5, 4, 6, 6, channels)
+    clips &= 0xFF if channels == 1 else 0xC0  # 64 colors
+    with Image.open(io.BytesIO(image_grids.encode_gif(clips, fps))) as image:
         assert image.n_frames == 4 and image.info["loop"] == 0
         for t in range(4):
             image.seek(t)
@@ -42,6 +50,6 @@ def test_a_gif_moves(fps, duration, channels):
             assert sheet.shape == (2 * 7 + 1, 3 * 7 + 1, 3)
             for i in range(5):
                 top, left = 7 * (i // 3) + 1, 7 * (i % 3) + 1
-                part = sheet[top : top + 6, left : left + 6]
-                want = np.broadcast_to(found[i, t], part.shape)
-                np.testing.assert_array_equal(part, want)
+                tile = sheet[top : top + 6, left : left + 6]
+                expected = np.broadcast_to(clips[i, t], tile.shape)
+                np.testing.assert_array_equal(tile, expected)

@@ -1,10 +1,11 @@
-"""A run's weights as safetensors: one file a network, read without Orbax.
+"""Exported models: the weights of a run as safetensors, one file per network.
 
     <network>.safetensors  parameters by path, `a.b.kernel`, in Flax's layouts
-    <network>.json         what the network is and what for: for readers other than us
-    config.json            the run's record, and of every file its SHA-256; written last
+    <network>.json         what the network is, for readers other than this project
+    config.json            the run's record and the SHA-256 of every file; written last
 
-To a reader it is a workdir with one step: config.json tells which of the two.
+Readers treat an exported model as a workdir with one step; the `export` section of its
+config.json tells the two apart. Neither Orbax nor the original workdir is needed.
 """
 
 import hashlib
@@ -18,130 +19,146 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from ul.checkpoints.store import describe, differences
-from ul.checkpoints.workdir import load_config
+from ul.checkpoints.store import leaf_differences, shape_and_dtype
+from ul.checkpoints.workdir import load_run_record
 from ul.core import trees
 from ul.core.errors import ConfigError, DataError, StorageError
 from ul.core.files import write_atomic
 
-FORMAT = 1
+FORMAT_VERSION = 1
 LAYOUT = "Flax: dense kernels [in, out], convolutions [H, W, in, out]"
 
 
-def record(where) -> dict[str, Any] | None:
-    """What config.json says of the export there: step, weights, source, files.
+def read_export_record(workdir) -> dict[str, Any] | None:
+    """Return the `export` section of config.json: step, weights, source, files.
 
-    None of a directory in which a run was trained.
+    Return None for a directory in which a run was trained.
 
     Raises:
-      ConfigError: neither, or an export of another version.
+      ConfigError: the directory is neither, or holds an export of another format.
     """
-    found = load_config(where).get("export")
-    if found is not None and found["format"] != FORMAT:
+    record = load_run_record(workdir).get("export")
+    if record is not None and record["format"] != FORMAT_VERSION:
         raise ConfigError(
-            f"{where} was exported in format {found['format']}, and this code reads "
-            f"{FORMAT}; export it again, or use the version that wrote it"
+            f"The exported model in {workdir} must have format {FORMAT_VERSION}; got "
+            f"{record['format']}. Export the run again, or use the version that wrote it."
         )
-    return found
+    return record
 
 
-def files(
-    networks: Mapping[str, Any], about: Mapping[str, dict[str, Any]]
+def serialize_networks(
+    networks: Mapping[str, Any], descriptions: Mapping[str, dict[str, Any]]
 ) -> dict[str, bytes]:
-    """Of every network the two files, by name; `about` is what its JSON says besides."""
-    made = {}
+    """Return the content of both files of every network, by file name.
+
+    `networks`: parameters by network. `descriptions`: further keys of each JSON file.
+    """
+    contents = {}
     for name, params in networks.items():
         tensors = {
-            # safetensors writes a transposed view's memory as it lies.
+            # safetensors writes the memory of a transposed view without transposing it.
             path.replace("/", "."): np.ascontiguousarray(jax.device_get(leaf))
-            for path, leaf in trees.paths(params).items()
+            for path, leaf in trees.leaves_by_path(params).items()
         }
-        content = safetensors.numpy.save(tensors)
-        says = {
-            "format": FORMAT,
+        weights = safetensors.numpy.save(tensors)
+        description = {
+            "format": FORMAT_VERSION,
             "network": name,
-            **about[name],
-            "parameters": trees.size(params),
+            **descriptions[name],
+            "parameters": trees.num_elements(params),
             "layout": LAYOUT,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": hashlib.sha256(weights).hexdigest(),
         }
-        made[f"{name}.safetensors"] = content
-        made[f"{name}.json"] = json.dumps(says, indent=2).encode()
-    return made
+        contents[f"{name}.safetensors"] = weights
+        contents[f"{name}.json"] = json.dumps(description, indent=2).encode()
+    return contents
 
 
-def write(where: epath.Path, run: dict, export: dict, made: dict[str, bytes]) -> None:
-    """The files and, last, config.json: what `run` remembers and what was exported.
+def write_export(
+    directory: epath.Path,
+    run_record: dict,
+    export: dict,
+    contents: Mapping[str, bytes],
+) -> None:
+    """Write the files of an export and, last, config.json.
 
-    Done again after a kill, or over the same, it ends the same.
+    `run_record`: config.json of the run. `export`: step, weights and source. Writing the
+    same export again, for example after a kill, gives the same files.
 
     Raises:
-      ConfigError: some file there has another content; nothing is written.
-      StorageError: the disk refuses.
+      ConfigError: a file exists with other content; nothing is written.
+      StorageError: a file cannot be written.
     """
-    digests = {name: hashlib.sha256(c).hexdigest() for name, c in made.items()}
-    whole = run | {"export": {"format": FORMAT, **export, "files": digests}}
-    every = made | {"config.json": json.dumps(whole, indent=2).encode()}
+    digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
+    section = {"format": FORMAT_VERSION, **export, "files": digests}
+    record = json.dumps(run_record | {"export": section}, indent=2)
+    files = {**contents, "config.json": record.encode()}
     try:
-        where.mkdir(parents=True, exist_ok=True)
-        for name, content in every.items():
-            path = where / name
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            path = directory / name
             if path.exists() and path.read_bytes() != content:
                 raise ConfigError(
-                    f"{path} holds something else; choose another --out, or move it away"
+                    f"{path} exists with other content; choose another --out or move it "
+                    "away."
                 )
     except OSError as e:
-        raise StorageError(f"{where} cannot be written: {e}") from e
-    for name, content in every.items():
-        write_atomic(where / name, content)
+        raise StorageError(f"{directory} cannot be written: {e}") from e
+    for name, content in files.items():
+        write_atomic(directory / name, content)
 
 
-def read(where, abstract: Mapping[str, Any]) -> dict[str, Any]:
-    """The named networks' parameters, their files' digests checked.
+def read_networks(workdir, abstract: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the parameters of the named networks of an export and check their digests.
 
-    `abstract`: shapes, dtypes and shardings of each, on any mesh.
+    `abstract`: shapes, dtypes and shardings by network, for any mesh.
 
     Raises:
-      DataError: a file is missing, damaged, or of other shapes.
+      DataError: a file is missing or damaged, or its shapes differ.
     """
-    known = record(where)
-    assert known is not None
+    record = read_export_record(workdir)
+    assert record is not None
     return {
-        name: _network(
-            epath.Path(where) / f"{name}.safetensors", known["files"], wanted
+        name: _read_network(
+            epath.Path(workdir) / f"{name}.safetensors", record["files"], leaves
         )
-        for name, wanted in abstract.items()
+        for name, leaves in abstract.items()
     }
 
 
-def _network(path: epath.Path, digests: Mapping[str, str], wanted) -> Any:
+def _read_network(path: epath.Path, digests: Mapping[str, str], abstract) -> Any:
     try:
         content = path.read_bytes()
     except OSError as e:
-        raise DataError(f"{path} cannot be read: {e.strerror}; export it again") from e
+        raise DataError(
+            f"{path} cannot be read: {e.strerror}. Export the run again."
+        ) from e
     if hashlib.sha256(content).hexdigest() != digests.get(path.name):
         raise DataError(
-            f"{path} is damaged or of another export: its SHA-256 is not that in "
-            "config.json; export it again"
+            f"{path} is damaged or belongs to another export: its SHA-256 must be the one "
+            "in config.json. Export the run again."
         )
     try:
         tensors = safetensors.numpy.load(content)
     except safetensors.SafetensorError as e:
         raise DataError(f"{path} cannot be read as safetensors: {e}") from e
-    names = {path.replace("/", "."): leaf for path, leaf in trees.paths(wanted).items()}
-    differs = differences(
-        {name: describe(tensor) for name, tensor in tensors.items()},
-        {name: describe(leaf) for name, leaf in names.items()},
+    leaves = {
+        p.replace("/", "."): leaf for p, leaf in trees.leaves_by_path(abstract).items()
+    }
+    differences = leaf_differences(
+        {name: shape_and_dtype(tensor) for name, tensor in tensors.items()},
+        {name: shape_and_dtype(leaf) for name, leaf in leaves.items()},
     )
-    if differs:
+    if differences:
         raise DataError(
-            f"{path} is of another network, {len(differs)} tensors differ: {differs[0]}"
+            f"{path} must hold the network of the config, but {len(differences)} tensors "
+            f"differ: {differences[0]}. Export the run again."
         )
 
-    def placed(name: str, leaf):
+    def to_device(name: str, leaf):
         tensor = tensors[name.replace("/", ".")]
         return jax.make_array_from_callback(
             leaf.shape, leaf.sharding, lambda index: tensor[index]
         )
 
-    return trees.map_with_path(placed, wanted)
+    return trees.map_with_path(to_device, abstract)

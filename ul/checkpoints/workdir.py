@@ -1,10 +1,10 @@
-"""A run's directory: who may write in it, and which config it belongs to."""
+"""The directory of a run: its lock, its config.json and its count of starts."""
 
 import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from etils import epath
 
 from ul.core.errors import ConfigError, NoProgress, WorkdirInUse
 from ul.core.files import lock, write_atomic
-from ul.core.provenance import code_version, versions
+from ul.core.provenance import code_version, package_versions
 
 log = logging.getLogger("ul")
 
-# What may change between runs of one workdir: it moves no weight that is kept.
-FREE_KEYS = (
+# Keys that may change between two starts of one run: no saved weight depends on them.
+CHANGEABLE_KEYS = (
     "steps",
     "log",
     "validation",
@@ -26,45 +26,39 @@ FREE_KEYS = (
     "mesh",
     "sampling",
     "data.threads",
-    "stage1.workdir",  # provenance.stage1 says by digest which encoder it was
+    "stage1.workdir",  # provenance.stage1 holds the digest of the encoder
     "stage1.step",
-    "latent_cache",  # provenance.latent_cache says by digest which they were
+    "latent_cache",  # provenance.latent_cache holds the digest of the cached latents
     "watchdog",
 )
-# What runs did from before there was the key.
-BEFORE_KEYS = {
-    "data.augment": "stream",
-    "data.text": [0, 0],
-    "context_frames": 0,
-    "latent_dtype": "float32",
-}
 
 
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[epath.Path]:
-    """The directory, made if need be, held by this process alone until the end.
+def lock_directory(path: str) -> Iterator[epath.Path]:
+    """Create the directory if needed and keep it locked for this process.
 
     Raises:
-      WorkdirInUse: another live process holds it.
-      StorageError: it cannot be made or written.
+      WorkdirInUse: another live process holds the lock.
+      StorageError: the directory cannot be created or written.
     """
     workdir = epath.Path(path)
-    if "://" in path:  # object stores have no locks; the directory needs no making
+    if "://" in path:  # Object stores have no locks and need no directories.
         yield workdir
         return
-    handle = lock(Path(path, ".lock"))
-    if handle is None:
+    descriptor = lock(Path(path, ".lock"))
+    if descriptor is None:
         raise WorkdirInUse(
-            f"another process writes in {path}; stop it or choose another directory"
+            f"{path} must be written by one process at a time, and another process "
+            "holds its lock; stop that process or choose another directory."
         )
     try:
         yield workdir
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested dict to dotted keys; tuples and lists alike."""
+    """Return a nested dict with dotted keys; tuples become lists, as in JSON."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -75,142 +69,176 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def changed(saved: dict, wanted: dict) -> list[str]:
-    """Settings that may not change and did, one phrase each."""
-    a, b = BEFORE_KEYS | flatten(saved), BEFORE_KEYS | flatten(wanted)
+def flatten_without(config: dict, excluded: Collection[str]) -> dict[str, Any]:
+    """Return the flattened config without the `excluded` keys and sections."""
+    prefixes = tuple(f"{key}." for key in excluded)
+    flat = flatten(config)
+    return {k: v for k, v in flat.items() if not f"{k}.".startswith(prefixes)}
+
+
+def value_differences(values: dict, reference: dict) -> list[str]:
+    """Return a phrase `key: reference -> value` for each key whose values differ.
+
+    A key that only one of the two dicts has counts as a difference.
+    """
+
+    def show(flat: dict, key: str) -> str:
+        return repr(flat[key]) if key in flat else "not set"
+
     return [
-        f"{key}: {a.get(key)!r} -> {b.get(key)!r}"
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
-        and not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+        f"{key}: {show(reference, key)} -> {show(values, key)}"
+        for key in sorted(values.keys() | reference.keys())
+        if (key in values) != (key in reference)
+        or values.get(key) != reference.get(key)
     ]
 
 
-def identity(config: dict, data: str) -> dict[str, Any]:
-    """What all processes of a run must have in common, as dotted keys."""
-    record = {"code": code_version(), "data": data, "versions": versions()}
-    return json.loads(json.dumps(flatten({"config": config} | record)))
+def config_changes(saved: dict, config: dict) -> list[str]:
+    """Return a phrase for each key that differs from the saved config and may not."""
+    return value_differences(
+        flatten_without(config, CHANGEABLE_KEYS),
+        flatten_without(saved, CHANGEABLE_KEYS),
+    )
 
 
-def unlike(here: dict, there: dict) -> list[str]:
-    """Keys whose values differ, one phrase each."""
-    return [
-        f"{key}: {there.get(key)!r} -> {here.get(key)!r}"
-        for key in sorted(here.keys() | there.keys())
-        if here.get(key) != there.get(key)
-    ]
+def process_invariants(config: dict, data_digest: str) -> dict[str, Any]:
+    """Return what must be equal on all processes of a run, with dotted keys."""
+    record = {
+        "config": config,
+        "code_version": code_version(),
+        "data": data_digest,
+        "versions": package_versions(),
+    }
+    return json.loads(json.dumps(flatten(record)))
 
 
-def check_same(saved: dict, config: dict, provenance: dict) -> list[str]:
-    """What a resumed run would not survive, one phrase each."""
-    found = changed(saved["config"], config)
-    before, now = saved["provenance"], provenance
-    if "data" in before and before["data"] != now["data"]:
-        found += [
-            f"the training examples: {before['data']} -> {now['data']} (other files, "
-            "another order, another pipeline, or cached latents in place of images)"
-        ]
-    return found
+def resume_conflicts(saved: dict, config: dict, provenance: dict) -> list[str]:
+    """Return a phrase for each difference that would make a resumed run another run."""
+    conflicts = config_changes(saved["config"], config)
+    before, now = saved["provenance"].get("data"), provenance.get("data")
+    if before != now:
+        conflicts.append(
+            f"the training examples: {before} -> {now} (other files, another order, "
+            "another pipeline, or cached latents instead of images)"
+        )
+    return conflicts
 
 
-def claim(workdir: epath.Path, config: dict, provenance: dict, *, allow: bool) -> None:
-    """Write config.json, or check that the one there is of the same run.
+def write_or_check_config(
+    workdir: epath.Path, config: dict, provenance: dict, *, allow_changes: bool
+) -> None:
+    """Write config.json, after checking that an existing one belongs to the same run.
 
-    `provenance`: what else to remember: mesh, processes, a digest of the data, the stage 1
-    checkpoint that was restored. `allow`: differences are said and not refused.
+    `provenance` is stored beside the config: mesh, number of processes, digest of the
+    training examples, the stage-1 checkpoint that was restored. With `allow_changes`,
+    differences are logged instead of refused.
 
     Raises:
-      ConfigError: the workdir belongs to another config.
+      ConfigError: the directory belongs to another run.
     """
     path = workdir / "config.json"
     if path.exists():
-        saved = load_config(workdir)
+        saved = load_run_record(workdir)
         if "export" in saved:
             raise ConfigError(
-                f"{workdir} is an export, weights without what training goes on from; "
-                "choose another --workdir"
+                f"{workdir} holds an exported model, which cannot be trained further; "
+                "choose another --workdir."
             )
-        differences = check_same(saved, config, provenance)
-        if differences and not allow:
+        conflicts = resume_conflicts(saved, config, provenance)
+        if conflicts and not allow_changes:
             raise ConfigError(
-                f"{workdir} was trained with another config ({'; '.join(differences)}); "
-                "choose another --workdir, undo the change or give --allow_changes"
+                f"{workdir} was trained with another config ({'; '.join(conflicts)}); "
+                "choose another --workdir, undo the change or pass --allow_changes."
             )
-        for difference in differences:
-            log.warning("allowed change, %s", difference)
-        kept, wanted = saved["provenance"].get("stage1"), provenance.get("stage1")
-        if kept and wanted and kept["encoder"] != wanted["encoder"]:
-            raise ConfigError(
-                f"{workdir} was trained on the encoder of {kept['workdir']} step "
-                f"{kept['step']} ({kept['weights']}), not on this one; choose another --workdir"
-            )
-        _say_what_moved(saved["provenance"], provenance)
+        for conflict in conflicts:
+            log.warning("allowed change, %s", conflict)
+        _check_same_encoder(workdir, saved["provenance"], provenance)
+        _warn_of_other_devices(saved["provenance"], provenance)
     record = {
         "config": config,
         "provenance": provenance,
-        "code": code_version(),
-        "versions": versions(),
+        "code_version": code_version(),
+        "versions": package_versions(),
     }
     write_atomic(path, json.dumps(record, indent=2))
 
 
-def _say_what_moved(before: dict, now: dict) -> None:
-    moved = [
+def _check_same_encoder(workdir: epath.Path, before: dict, now: dict) -> None:
+    """Raises ConfigError if stage 2 was trained on the latents of another encoder."""
+    saved, current = before.get("stage1"), now.get("stage1")
+    if saved and current and saved["encoder"] != current["encoder"]:
+        raise ConfigError(
+            f"{workdir} must be resumed with the encoder that it was trained on, the one "
+            f"of {saved['workdir']} at step {saved['step']} ({saved['weights']}); got "
+            "another one. Restore that encoder or choose another --workdir."
+        )
+
+
+def _warn_of_other_devices(before: dict, now: dict) -> None:
+    changes = [
         f"{key} {before[key]} -> {now[key]}"
         for key in ("mesh", "processes", "devices")
         if key in before and before[key] != now[key]
     ]
-    if moved:
+    if changes:
         log.warning(
-            "%s: the weights that are restored and the order of the data are exact, sums "
-            "are rounded in another order from here (not bitwise)",
-            ", ".join(moved),
+            "%s: the restored weights and the order of the data stay exact, but sums are "
+            "rounded in another order from here on, so the run is not bitwise the same",
+            ", ".join(changes),
         )
 
 
-def count_attempt(workdir: epath.Path, newest: int, limit: int) -> None:
-    """One start more; `newest` is the step that it goes on from.
+def record_start_attempt(
+    workdir: epath.Path, newest_step: int, max_attempts: int
+) -> None:
+    """Count one more start of the run, which resumes from checkpoint `newest_step`.
 
     Raises:
-      NoProgress: `limit` (0: none) starts in a row went on from the same step.
+      NoProgress: `max_attempts` (0: no limit) starts in a row resumed from this step.
     """
     path = workdir / "attempts.json"
     try:
-        seen = json.loads(path.read_text())
-        attempts = seen["attempts"] if seen["step"] == newest else 0
+        record = json.loads(path.read_text())
+        attempts = record["attempts"] if record["step"] == newest_step else 0
     except (OSError, ValueError, KeyError):
         attempts = 0
-    if limit and attempts >= limit:
+    if max_attempts and attempts >= max_attempts:
         raise NoProgress(
-            f"{attempts} starts in a row saved nothing beyond step {newest} of {workdir}; "
-            "read their logs, mend the cause, then delete attempts.json"
+            f"{attempts} starts in a row saved nothing beyond step {newest_step} of "
+            f"{workdir}, and --max_attempts allows no more. Read their logs, fix the "
+            "cause, then delete attempts.json."
         )
-    record = {"step": newest, "attempts": attempts + 1}
-    write_atomic(path, json.dumps(record))
+    write_atomic(path, json.dumps({"step": newest_step, "attempts": attempts + 1}))
 
 
-def done(workdir: epath.Path) -> None:
-    """The run is at its end: starts are counted afresh."""
+def clear_start_attempts(workdir: epath.Path) -> None:
+    """Reset the count of starts, once the run has reached its last step."""
     (workdir / "attempts.json").unlink(missing_ok=True)
 
 
-def remembered(workdir) -> dict[str, Any]:
-    """The provenance of the run in this workdir; none before its first start."""
-    there = (epath.Path(workdir) / "config.json").exists()
-    return load_config(workdir)["provenance"] if there else {}
-
-
-def load_config(workdir) -> dict[str, Any]:
-    """The record in config.json: config, provenance, code, versions.
+def load_provenance(workdir) -> dict[str, Any]:
+    """Return the provenance in config.json, or an empty dict before the first start.
 
     Raises:
-      ConfigError: there is none, or it cannot be read.
+      ConfigError: config.json cannot be read.
     """
-    path = epath.Path(workdir) / "config.json"
+    exists = (epath.Path(workdir) / "config.json").exists()
+    return load_run_record(workdir)["provenance"] if exists else {}
+
+
+def load_run_record(workdir) -> dict[str, Any]:
+    """Return config.json: config, provenance, code_version, versions.
+
+    Raises:
+      ConfigError: the file is missing or cannot be read.
+    """
     try:
-        record = json.loads(path.read_text())
+        record = json.loads((epath.Path(workdir) / "config.json").read_text())
         return {"config": record["config"], "provenance": record["provenance"]} | record
     except (OSError, ValueError, KeyError, TypeError) as e:
+        missing = isinstance(e, FileNotFoundError | NotADirectoryError)
         raise ConfigError(
-            f"{workdir} is no run's workdir: config.json is missing or unreadable"
+            f"No run found in {str(workdir)!r}: config.json is "
+            f"{'missing' if missing else 'unreadable'}. Pass the directory that "
+            "launch.train wrote."
         ) from e

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Collection
 from typing import Any
 
-from ul.core.ema_names import is_average
+from ul.core.ema_names import is_valid
 from ul.core.errors import ConfigError
 
 # Key, test, and what the value must be. Keys that a stage does not have are skipped.
@@ -21,7 +21,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("dtype", lambda v: v in ("float32", "bfloat16"), "float32 or bfloat16"),
     (
         "ema",
-        lambda v: v and all(map(is_average, v)),
+        lambda v: v and all(map(is_valid, v)),
         "decays between 0 and 1, or power:<width> with a width under 0.2887",
     ),
     (

@@ -1,1 +1,1 @@
-"""Floor 0: names, keys, trees, meshes and errors. Imports nothing of ours."""
+"""Layer 0: random keys, meshes, trees, files, processes and errors; imports no other layer."""

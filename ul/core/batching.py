@@ -1,4 +1,4 @@
-"""Any number of rows through a function compiled for one batch size."""
+"""Applying a compiled function to any number of rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ul.core import arrays, mesh
+from ul.core import arrays
+from ul.core import mesh as meshes
 
 
 def map_rows(
@@ -15,33 +16,33 @@ def map_rows(
     batch: dict[str, np.ndarray],
     *,
     batch_size: int,
-    on: jax.sharding.Mesh,
+    mesh: jax.sharding.Mesh,
     title: str = "",
     check: Callable[[], None] = lambda: None,
 ) -> Any:
-    """`fn(**rows)` over chunks of `batch_size` rows, split over the mesh; host arrays out,
-    one or a tree of them.
+    """Apply `fn(**rows)` to chunks of `batch_size` rows and concatenate the results.
 
-    The last chunk is padded and cut, so every chunk has the same compiled shape. With
-    a `title`, a bar shows rate and time left. `check` is called before each chunk.
+    The rows of a chunk are sharded over `mesh`. The result is an array, or a tree of
+    arrays, on the host. The last chunk is padded before the call and cut afterwards, so
+    that every chunk has the same compiled shape. With a `title`, a progress bar shows
+    the rate and the time left. `check` is called before each chunk and may raise.
     """
     (total,) = {len(v) for v in batch.values()}
-    devices = on.size
-    # Few sizes, so that few are ever compiled.
-    size = min(batch_size, 1 << (total - 1).bit_length())
-    size = -(-size // devices) * devices
-    out = []
-    bar = tqdm(
+    # A power of two for small inputs: few distinct sizes are ever compiled.
+    chunk_size = min(batch_size, 1 << (total - 1).bit_length())
+    chunk_size = -(-chunk_size // mesh.size) * mesh.size
+    results = []
+    progress = tqdm(
         total=total, unit="image", desc=title, disable=not title, dynamic_ncols=True
     )
-    with bar, jax.set_mesh(on):
-        for first in range(0, total, size):
+    with progress, jax.set_mesh(mesh):
+        for first in range(0, total, chunk_size):
             check()
-            part = {k: v[first : first + size] for k, v in batch.items()}
-            real = min(size, total - first)
-            padded = arrays.pad_rows(part, size)
+            chunk = {k: v[first : first + chunk_size] for k, v in batch.items()}
+            real_rows = min(chunk_size, total - first)
+            padded = arrays.pad_rows(chunk, chunk_size)
             del padded["mask"]
-            result = mesh.to_host(on, fn(**mesh.to_global(on, padded)))
-            out.append(jax.tree.map(lambda r, real=real: r[:real], result))
-            bar.update(real)
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *out)
+            result = meshes.to_host(mesh, fn(**meshes.to_global(mesh, padded)))
+            results.append(jax.tree.map(lambda r, n=real_rows: r[:n], result))
+            progress.update(real_rows)
+    return jax.tree.map(lambda *chunks: np.concatenate(chunks), *results)

@@ -1,7 +1,7 @@
 """Errors that a user is meant to read, each with the exit code of its kind.
 
-One line: what is wrong, where, and what to change. The mains in `launch/`
-print the line without a trace and exit with `code`.
+The message is one line: what must hold, what was found and what to do. The commands in
+`launch/` print that line without a trace and exit with `code`.
 """
 
 
@@ -18,11 +18,11 @@ class ConfigError(UserError):
 
 
 class OutOfMemory(ConfigError):
-    """A device cannot hold what the config asks for."""
+    """A device has too little memory for the config."""
 
 
 class DataError(UserError):
-    """Data are missing, of the wrong form, or too many of them are broken."""
+    """Data are missing, have the wrong format, or too many of them are broken."""
 
     code = 65
 
@@ -34,11 +34,11 @@ class CheckpointError(UserError):
 
 
 class UnreadableStep(CheckpointError):
-    """One checkpoint cannot be read; an older one may be."""
+    """One checkpoint cannot be read; an older one may be readable."""
 
 
 class NoProgress(UserError):
-    """Too many starts in a row saved nothing new."""
+    """Too many starts in a row saved no new checkpoint."""
 
     code = 69
 
@@ -56,28 +56,28 @@ class WorkdirInUse(UserError):
 
 
 class StorageError(UserError):
-    """A save or a write failed."""
+    """A file or a checkpoint could not be written."""
 
     code = 74
 
 
 class Preempted(UserError):
-    """Stopped by a signal after a committed save; run the same command again."""
+    """A signal stopped the run after a committed save; the same command resumes it."""
 
     code = 75
 
 
 class Stalled(UserError):
-    """Nothing moved for as long as was allowed."""
+    """The run made no progress for longer than its limit allows."""
 
     code = 124
 
 
 class PeerLost(UserError):
-    """Another process of the run ended without a word; run the same command again."""
+    """Another process of the run ended without a reason; the same command resumes it."""
 
     code = 134
 
 
 class Interrupted(Exception):
-    """A look or an evaluation was broken off because a stop was asked for."""
+    """A validation or an evaluation was aborted because a stop was requested."""

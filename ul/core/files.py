@@ -1,4 +1,4 @@
-"""Files that are whole or not there, held by one process, told by how they begin."""
+"""Atomic writes, file locks, digests, and the detection of pickles and hidden files."""
 
 import fcntl
 import hashlib
@@ -9,67 +9,80 @@ from etils import epath
 
 from ul.core.errors import StorageError
 
-BLOCK = 2**22
-# What pickles are called: they can run code when they are read, and never are here.
-PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+READ_BLOCK_BYTES = 2**22
+# Suffixes of pickle files. Reading a pickle can run code, so none is ever read.
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
 def write_atomic(path: epath.Path, content: str | bytes) -> None:
-    """The whole file or none of it.
+    """Write a file so that readers see all of the content or none of it.
 
     Raises:
-      StorageError: the disk refuses.
+      StorageError: the file cannot be written.
     """
-    part = path.parent / f".{path.name}.part"
+    temporary = path.parent / f".{path.name}.part"
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        part.replace(path)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
     except OSError as e:
-        raise StorageError(f"{path} cannot be written: {e}") from e
+        raise StorageError(
+            f"{path} cannot be written: {e}. Check its permissions and the free space."
+        ) from e
 
 
 def sha256(path: epath.Path) -> str:
-    """Of a file, read in blocks. Raises OSError."""
+    """Return the SHA-256 digest of a file in hexadecimal.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        while block := file.read(READ_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
 
 
 def lock(path: Path, *, wait: bool = False) -> int | None:
-    """A descriptor that holds the file's lock until it is closed, also where a command
-    has inherited it; None if another process holds it and we do not `wait`.
+    """Lock a file and return the descriptor that holds the lock until it is closed.
+
+    A child process that inherits the descriptor keeps the lock as well. The result is
+    None if another process holds the lock and `wait` is False.
 
     Raises:
-      StorageError: the file cannot be made or locked.
+      StorageError: the file cannot be created or locked.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as e:
-        raise StorageError(f"{path} cannot be written: {e}") from e
+        raise StorageError(
+            f"{path} cannot be written: {e}. Check its permissions and the free space."
+        ) from e
     try:
-        # The kernel drops it with the last process, also after kill -9.
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        # The kernel releases the lock with the last process, even after kill -9.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as e:
-        os.close(handle)
+        os.close(descriptor)
         if isinstance(e, BlockingIOError):
             return None
-        raise StorageError(f"{path} cannot be locked: {e}") from e
-    return handle
+        raise StorageError(
+            f"{path} cannot be locked: {e}. Use a file system that supports flock."
+        ) from e
+    return descriptor
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether a file that begins so is a pickle, alone or zipped as PyTorch's are.
+    """Return whether a file that begins with `head` is a pickle, plain or zipped.
 
-    A safetensors file may begin alike, for its first eight bytes are a length; then
-    comes JSON.
+    A safetensors file may begin with the same bytes, because its first eight bytes are a
+    length. JSON follows that length, which distinguishes the two.
     """
-    pickled = b"\x80\x02" <= head[:2] < b"\x80\x06"  # protocols 2 to 5
-    return (pickled or head.startswith(b"PK\x03\x04")) and head[8:9] != b"{"
+    is_plain = b"\x80\x02" <= head[:2] < b"\x80\x06"  # protocols 2 to 5
+    is_zip = head.startswith(b"PK\x03\x04")  # PyTorch zips its pickles.
+    return (is_plain or is_zip) and head[8:9] != b"{"
 
 
-def hidden(name: str) -> bool:
-    """A part of the path begins with a dot, as macOS's `._x` and `.cache` folders do."""
-    return any(part.startswith(".") for part in name.split(os.sep))
+def is_hidden(path: str) -> bool:
+    """Return whether a part of the path begins with a dot, such as `.cache` or `._x`."""
+    return any(part.startswith(".") for part in path.split(os.sep))

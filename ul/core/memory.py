@@ -1,16 +1,17 @@
-"""Memory of this process."""
+"""The memory allocator of this process."""
 
 import ctypes
 
-# Of glibc's malloc.h.
+# Option numbers of mallopt in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
-def keep_freed() -> None:
-    """Have freed memory kept for the next allocation, where the C library is glibc.
+def retain_freed_memory() -> None:
+    """Make glibc keep freed memory for later allocations; does nothing elsewhere.
 
-    XLA for CPUs allocates the temporaries of every step anew. Given back to the kernel each
-    time and zeroed again page by page, they took a fifth of the steps of small models.
+    XLA on CPUs allocates the temporaries of every step anew. If the kernel takes them
+    back after each step, it must zero every page again, which took a fifth of the step
+    time of small models.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,7 +1,7 @@
-"""Devices: the mesh, where a batch lies, where a parameter lies.
+"""The device mesh, and the sharding of batches and parameters over it.
 
-Sharding lives here and not in the networks. Axes: `data` and `fsdp`. A batch is
-split over both; a parameter over `fsdp` alone, by its shape.
+Shardings are decided here and not in the networks. The mesh has the axes `data` and
+`fsdp`. A batch is sharded over both; a parameter over `fsdp` alone, by its shape.
 """
 
 import functools
@@ -17,173 +17,180 @@ from ul.core import trees
 from ul.core.errors import ConfigError
 
 AXES = ("data", "fsdp")
-# Smaller leaves cost more to gather than they save.
+# Gathering a smaller leaf costs more than sharding it saves.
 MIN_SHARDED_SIZE = 2**14
-# Rows and columns of bfloat16 numbers.
+# The rows and columns of a TPU's memory tile in bfloat16.
 TILE = (16, 128)
 
 
 def make(data: int = -1, fsdp: int = 1, devices: Any = None) -> Mesh:
-    """Mesh of all devices; -1 on one axis takes what the other leaves.
+    """Create a mesh of `devices`, by default of all; -1 on one axis fills it up.
 
     Raises:
-      ConfigError: the axes do not multiply to the number of devices.
+      ConfigError: the axis sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    n = len(devices)
+    num_devices, requested = len(devices), f"({data}, {fsdp})"
     if data == -1 and fsdp > 0:
-        data = n // fsdp
+        data = num_devices // fsdp
     elif fsdp == -1 and data > 0:
-        fsdp = n // data
-    if data * fsdp != n or data < 1 or fsdp < 1:
+        fsdp = num_devices // data
+    if data * fsdp != num_devices or data < 1 or fsdp < 1:
         raise ConfigError(
-            f"mesh data={data} x fsdp={fsdp} does not cover {n} devices; "
-            "set one of mesh.data, mesh.fsdp to -1"
+            f"mesh.data x mesh.fsdp must equal the number of devices, {num_devices}; got "
+            f"(data, fsdp) = {requested}. Set one of the two to -1."
         )
     grid = mesh_utils.create_device_mesh(
         (data, fsdp), devices, allow_split_physical_axes=True
     )
-    # Auto: jax.make_mesh would give Explicit axes, which Linen cannot trace.
+    # jax.make_mesh would create Explicit axes, which Flax Linen cannot trace.
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Return the sharding that holds the whole array on every device."""
     return NamedSharding(mesh, P())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows split over all devices."""
+    """Return the sharding that splits the rows over all devices."""
     return NamedSharding(mesh, P(AXES))
 
 
 def leaf_sharding(mesh: Mesh | AbstractMesh, leaf) -> NamedSharding:
-    """One dimension that `fsdp` divides, of leaves above a size.
+    """Return the sharding of a parameter: one dimension over `fsdp` if it is large.
 
-    The largest of those whose parts fill whole tiles of a TPU's memory, 16 rows of 128
-    columns: others are gathered by an all-reduce of zeros, at twice the bytes. The
-    largest at all where there is none.
+    The dimension is the largest one whose shards fill whole tiles of a TPU's memory, 16
+    rows of 128 columns. The compiler gathers other shards by an all-reduce of zeros, at
+    twice the bytes. If no dimension fills whole tiles, it is the largest that `fsdp`
+    divides.
     """
     fsdp, rank = mesh.shape["fsdp"], len(leaf.shape)
     tiles = (1,) * (rank - 2) + TILE[-rank:] if rank else ()
     spec: list[str | None] = [None] * rank
-    able = [i for i, n in enumerate(leaf.shape) if n % fsdp == 0]
-    if fsdp > 1 and able and np.prod(leaf.shape) >= MIN_SHARDED_SIZE:
-        whole = [i for i in able if leaf.shape[i] // fsdp % tiles[i] == 0]
-        spec[max(whole or able, key=lambda i: leaf.shape[i])] = "fsdp"
+    divisible = [i for i, n in enumerate(leaf.shape) if n % fsdp == 0]
+    if fsdp > 1 and divisible and np.prod(leaf.shape) >= MIN_SHARDED_SIZE:
+        tiled = [i for i in divisible if leaf.shape[i] // fsdp % tiles[i] == 0]
+        spec[max(tiled or divisible, key=lambda i: leaf.shape[i])] = "fsdp"
     return NamedSharding(mesh, P(*spec))
 
 
-def shardings(mesh: Mesh | AbstractMesh, tree):
-    """Sharding of every leaf of a tree of arrays or shapes."""
+def tree_shardings(mesh: Mesh | AbstractMesh, tree):
+    """Return the `leaf_sharding` of every leaf of a tree of arrays or shapes."""
     return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), tree)
 
 
-def describe(mesh: Mesh, tree) -> str:
-    """A table: what of each part is split and how, and the bytes that a device holds."""
+def sharding_table(mesh: Mesh, tree) -> str:
+    """Format how the parts of a training state are sharded, and the MiB per device."""
     rows: dict[tuple[str, str], list[int]] = {}
-    for path, leaf in trees.paths(tree).items():
+    for path, leaf in trees.leaves_by_path(tree).items():
         spec = leaf_sharding(mesh, leaf).spec
         axis = next((i for i, name in enumerate(spec) if name), None)
-        shape = "replicated" if axis is None else f"fsdp, axis {axis} of {len(spec)}"
-        parts = 1 if axis is None else mesh.shape["fsdp"]
-        nbytes = int(np.prod(leaf.shape)) * leaf.dtype.itemsize
-        row = rows.setdefault((_part(path), shape), [0, 0, 0])
-        for i, n in enumerate((1, nbytes, nbytes // parts)):
+        sharding = "replicated" if axis is None else f"fsdp, axis {axis} of {len(spec)}"
+        num_shards = 1 if axis is None else mesh.shape["fsdp"]
+        num_bytes = int(np.prod(leaf.shape)) * leaf.dtype.itemsize
+        row = rows.setdefault((_state_part(path), sharding), [0, 0, 0])
+        for i, n in enumerate((1, num_bytes, num_bytes // num_shards)):
             row[i] += n
     lines = [f"mesh {dict(mesh.shape)}, MiB of the state:"]
     lines += [f"{'part':<16} {'sharding':<22} {'leaves':>6} {'all':>9} {'a device':>9}"]
     total = [sum(row[i] for row in rows.values()) for i in range(3)]
-    for (part, shape), row in [*sorted(rows.items()), (("all", ""), total)]:
+    for (part, sharding), row in [*sorted(rows.items()), (("all", ""), total)]:
         numbers = f"{row[0]:>6} {row[1] / 2**20:>9.1f} {row[2] / 2**20:>9.1f}"
-        lines += [f"{part:<16} {shape:<22} {numbers}"]
+        lines += [f"{part:<16} {sharding:<22} {numbers}"]
     return "\n".join(lines)
 
 
-def _part(path: str) -> str:
-    """params, a network of it, an EMA, the moments: what a reader thinks in."""
+def _state_part(path: str) -> str:
+    """Return the part of the state at `path`: opt, step, or one network's parameters."""
     first, _, rest = path.partition("/")
     return first if first in ("opt", "step") else f"{first}/{rest.split('/')[0]}"
 
 
 def local_rows(mesh: Mesh, total: int) -> np.ndarray:
-    """Which rows of a global batch this process's devices hold, ascending."""
-    held = batch_sharding(mesh).addressable_devices_indices_map((total,))
-    return np.unique([np.arange(total)[index] for index in held.values()])
+    """Return the rows of a global batch that this process's devices hold, ascending."""
+    slices = batch_sharding(mesh).addressable_devices_indices_map((total,))
+    return np.unique([np.arange(total)[index] for index in slices.values()])
 
 
 def to_global(mesh: Mesh, batch: dict, total: int | None = None) -> dict:
-    """A host batch as arrays of the global batch of `total` rows.
+    """Convert a host batch to global arrays of `total` rows, sharded over the mesh.
 
-    The batch has either all rows or this process's `local_rows`.
+    The host batch holds either all rows or this process's `local_rows`.
     """
     sharding = batch_sharding(mesh)
 
-    def place(value):
+    def global_array(value):
         value = np.asarray(value)
-        n = total or len(value)
-        rows = np.arange(n) if len(value) == n else local_rows(mesh, n)
+        num_rows = total or len(value)
+        is_complete = len(value) == num_rows
+        rows = np.arange(num_rows) if is_complete else local_rows(mesh, num_rows)
 
         def shard(index):
-            first, last, _ = index[0].indices(n)
-            at = np.searchsorted(rows, first)
-            return value[at : at + last - first]
+            first, last, _ = index[0].indices(num_rows)
+            offset = np.searchsorted(rows, first)
+            return value[offset : offset + last - first]
 
-        return jax.make_array_from_callback((n, *value.shape[1:]), sharding, shard)
+        return jax.make_array_from_callback(
+            (num_rows, *value.shape[1:]), sharding, shard
+        )
 
-    return {k: place(v) for k, v in batch.items()}
+    return {k: global_array(v) for k, v in batch.items()}
 
 
 def to_host(mesh: Mesh, tree):
-    """Arrays that lie over the mesh, whole, on every process's host."""
+    """Copy arrays that are sharded over the mesh to every process's host, in full."""
     if jax.process_count() > 1:
-        tree = _whole(replicated(mesh))(tree)
+        tree = _reshard(replicated(mesh))(tree)
     return jax.device_get(tree)
 
 
 @functools.cache
-def _whole(sharding: NamedSharding):
+def _reshard(sharding: NamedSharding):
     return jax.jit(lambda tree: tree, out_shardings=sharding)
 
 
-def constrain_leaves(tree):
-    """Pin parameters, or gradients of them, to their shardings; nothing without fsdp.
+def constrain_parameters(tree):
+    """Pin parameters, or their gradients, to their shardings; a no-op without fsdp.
 
-    A gradient is a sum over all devices of which each keeps its part alone: said here,
-    that is a reduce-scatter instead of an all-reduce.
+    A gradient is a sum over all devices, of which each device keeps only its shard. The
+    constraint lets the compiler use a reduce-scatter instead of an all-reduce.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["fsdp"] == 1:
         return tree
-    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(mesh, tree))
+    shardings = tree_shardings(mesh, tree)
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings)
 
 
-def gathered(kernel):
-    """A split parameter whole, where it is used; its gradient goes back in parts.
+def gather_parameter(kernel):
+    """All-gather a sharded parameter where it is used; its gradient is sharded again.
 
-    Said in the network, for inside a scan a layer is gathered at a time.
+    The networks call this themselves, so that a scan over layers gathers one layer at a
+    time.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["fsdp"] == 1:
         return kernel
-    return _gathered(kernel)
+    return _gather(kernel)
 
 
 @jax.custom_vjp
-def _gathered(kernel):
+def _gather(kernel):
     return jax.lax.with_sharding_constraint(kernel, P())
 
 
-_gathered.defvjp(
-    lambda kernel: (_gathered(kernel), None),
-    lambda _, gradient: (constrain_leaves(gradient),),
+_gather.defvjp(
+    lambda kernel: (_gather(kernel), None),
+    lambda _, gradient: (constrain_parameters(gradient),),
 )
 
 
-def constrain(x):
-    """Pin an activation's rows to the batch axes; nothing without a mesh.
+def constrain_activations(x):
+    """Pin the rows of an activation to the batch axes; a no-op without a mesh.
 
-    Once a block: without it the compiler replicates the activations of a scan.
+    Every block calls this once: without it the compiler replicates the activations of a
+    scan.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:

@@ -1,4 +1,4 @@
-"""Mergeable accumulators: they see batches, and give means over examples."""
+"""Mergeable accumulators: they read batches and return means over examples."""
 
 import flax.struct
 import jax
@@ -10,55 +10,61 @@ from ul.core.types import Array, Float, typechecked
 
 @flax.struct.dataclass
 class Moments(clu_metrics.Metric):
-    """Count, mean and squared deviations of per-example values.
+    """Count, mean and sum of squared deviations of per-example values.
 
-    Merged by Chan's rule, so the standard error survives a mean that is large
-    beside the spread. A pytree of three scalars: merging is a jitted function.
+    Merged by Chan's rule, so the standard error stays accurate when the mean is large
+    compared with the deviations. A pytree of three scalars: `merge` can be jitted.
     """
 
     count: jax.Array
     mean: jax.Array
-    square: jax.Array
+    squared_deviations: jax.Array
 
     @classmethod
     def empty(cls) -> "Moments":
+        """Return the moments of no values."""
         zero = jnp.zeros((), jnp.float32)
-        return cls(count=zero, mean=zero, square=zero)
+        return cls(count=zero, mean=zero, squared_deviations=zero)
 
     @classmethod
     @typechecked
-    def of(
+    def from_values(
         cls, values: Float[Array, " B"], mask: Float[Array, " B"] | None = None
     ) -> "Moments":
-        """Moments of `values`, rows with mask 0 left out."""
+        """Return the moments of `values`, without the rows whose mask is 0."""
         mask = jnp.ones_like(values) if mask is None else mask
         values = jnp.where(mask > 0, values, 0.0)
         count = jnp.sum(mask)
         mean = jnp.sum(values * mask) / jnp.maximum(count, 1.0)
         return cls(
-            count=count, mean=mean, square=jnp.sum(mask * jnp.square(values - mean))
+            count=count,
+            mean=mean,
+            squared_deviations=jnp.sum(mask * jnp.square(values - mean)),
         )
 
     def merge(self, other: "Moments") -> "Moments":
+        """Return the moments of the values of both."""
         count = self.count + other.count
-        share = other.count / jnp.maximum(count, 1.0)
-        gap = other.mean - self.mean
+        fraction = other.count / jnp.maximum(count, 1.0)
+        difference = other.mean - self.mean
         return Moments(
             count=count,
-            mean=self.mean + gap * share,
-            square=self.square + other.square + jnp.square(gap) * self.count * share,
+            mean=self.mean + difference * fraction,
+            squared_deviations=self.squared_deviations
+            + other.squared_deviations
+            + jnp.square(difference) * self.count * fraction,
         )
 
     def compute(self) -> jax.Array:
-        """The mean over all examples seen."""
+        """Return the mean over all examples."""
         return self.mean
 
     def sem(self) -> jax.Array:
-        """Standard error of the mean."""
-        variance = self.square / jnp.maximum(self.count - 1.0, 1.0)
+        """Return the standard error of the mean."""
+        variance = self.squared_deviations / jnp.maximum(self.count - 1.0, 1.0)
         return jnp.sqrt(variance / jnp.maximum(self.count, 1.0))
 
 
-def merge(a: dict[str, Moments], b: dict[str, Moments]) -> dict[str, Moments]:
-    """Accumulators of the same names, merged name by name."""
+def merge_moments(a: dict[str, Moments], b: dict[str, Moments]) -> dict[str, Moments]:
+    """Merge two dicts of accumulators name by name."""
     return {name: a[name].merge(b[name]) for name in a}

@@ -1,8 +1,8 @@
-"""The processes of a run: how one joins the others, and what they tell each other.
+"""The processes of a run: joining the others, agreeing with them, and exiting.
 
-They talk through JAX's coordination service and not through devices: it works while
-devices compile or hang, and its barriers know who is missing. A run of one process makes
-the same calls; nothing waits then.
+The processes communicate through JAX's coordination service and not through devices. The
+service works while devices compile or hang, and its barriers report who is missing. A run
+of one process makes the same calls, and none of them waits.
 """
 
 import collections
@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 
-# The client of the coordination service has no public name; Orbax takes it from here too.
+# The client of the coordination service has no public name; Orbax also takes it here.
 from jax._src import clusters, distributed
 
 from ul.core import errors
@@ -35,121 +35,157 @@ from ul.core.errors import (
 log = logging.getLogger("ul")
 T = TypeVar("T")
 
-# Leaving waits so long for the others, who may still be reading why; or, where all stop
-# together, may still be at the end of a save.
-LEAVE_SECONDS = 5
-# How messages of collectives and barriers that failed name what failed.
-COLLECTIVE = ("gloo", "nccl", "collective", "coordination", "barrier", "heartbeat")
-TOGETHER_SECONDS = 60
-_uses: collections.Counter[str] = collections.Counter()
+# How long an exiting process waits for the others: after an error they may still have to
+# read the reason; after a preemption they may still have to finish a save.
+EXIT_BARRIER_SECONDS = 5
+PREEMPTED_EXIT_SECONDS = 60
+# Words in the messages of collectives and barriers that failed.
+COLLECTIVE_WORDS = (
+    "gloo",
+    "nccl",
+    "collective",
+    "coordination",
+    "barrier",
+    "heartbeat",
+)
+_num_uses: collections.Counter[str] = collections.Counter()
 
 
 @dataclasses.dataclass(frozen=True)
-class Meeting:
-    """How processes find each other.
+class ClusterSpec:
+    """The addresses and time limits with which a process joins the others of its run.
 
-    mode: "auto" joins where JAX knows the cluster or all of `coordinator` (host:port),
-    `count` and `index` are given; "on" must join; "off" never does.
-    peer_seconds: how long a process may be silent before the others end.
+    mode: "auto" joins others if JAX detects a cluster, or if all of `coordinator`
+      (host:port), `num_processes` and `process_id` are given; "on" fails if neither is
+      the case; "off" never joins.
+    start_timeout: seconds to wait for the other processes to join.
+    peer_timeout: seconds of silence after which a process counts as dead.
     """
 
     mode: str = "auto"
     coordinator: str | None = None
-    count: int | None = None
-    index: int | None = None
-    start_seconds: int = 300
-    peer_seconds: int = 100
+    num_processes: int | None = None
+    process_id: int | None = None
+    start_timeout: int = 300
+    peer_timeout: int = 100
 
 
-def join(meeting: Meeting) -> None:
-    """Join the other processes, before JAX touches a device.
+def join(spec: ClusterSpec) -> None:
+    """Join the other processes; must be called before JAX uses a device.
 
     Raises:
-      ConfigError: the settings do not fit each other or the place.
+      ConfigError: the arguments contradict each other, or there is no such cluster.
     """
-    by_hand = (meeting.coordinator, meeting.count, meeting.index)
-    given = [v is not None for v in by_hand]
-    if any(given) and not all(given):
-        raise ConfigError(
-            "--coordinator, --num_processes and --process_id go together; give all or none"
-        )
-    if all(given) and not 0 <= (meeting.index or 0) < (meeting.count or 0):
-        raise ConfigError(
-            f"--process_id {meeting.index} is not below --num_processes {meeting.count}"
-        )
-    place = "by hand" if all(given) else _cluster()
-    if meeting.mode == "off" or not place:
-        if meeting.mode == "on":
+    is_explicit = _check_explicit(spec)
+    cluster = "explicit addresses" if is_explicit else _detect_cluster()
+    if spec.mode == "off" or not cluster:
+        if spec.mode == "on":
             raise ConfigError(
-                "--distributed=on, but JAX finds no cluster here; give --coordinator, "
-                "--num_processes and --process_id"
+                "--distributed=on needs a cluster that JAX detects, and there is none. "
+                "Pass --coordinator, --num_processes and --process_id."
             )
         return
-    # It would take SIGTERM for itself; train/guard.py also hears Ctrl-C, and all phases.
+    # JAX's preemption service would take SIGTERM for itself. train/guard.py handles
+    # SIGTERM and Ctrl-C in every phase of a run.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            coordinator_address=meeting.coordinator,
-            num_processes=meeting.count,
-            process_id=meeting.index,
-            local_device_ids=_devices_of_node(),
-            initialization_timeout=meeting.start_seconds,
-            heartbeat_timeout_seconds=meeting.peer_seconds,
+            coordinator_address=spec.coordinator,
+            num_processes=spec.num_processes,
+            process_id=spec.process_id,
+            local_device_ids=_local_device_ids(),
+            initialization_timeout=spec.start_timeout,
+            heartbeat_timeout_seconds=spec.peer_timeout,
         )
     except (ValueError, RuntimeError) as e:
-        raise ConfigError(f"the processes cannot meet ({place}): {_first(e)}") from e
-    log.info("process %d of %d (%s)", index(), count(), place)
+        raise ConfigError(
+            f"The processes cannot connect to each other ({cluster}): {_first_line(e)}. "
+            "Check the coordinator's address and that all processes were started."
+        ) from e
+    log.info("process %d of %d (%s)", index(), count(), cluster)
 
 
-def _cluster() -> str:
-    """The name of the cluster of several processes that JAX detects; none is empty."""
+def _check_explicit(spec: ClusterSpec) -> bool:
+    """Return whether the addresses are given explicitly; they must be complete."""
+    flags = {
+        "--coordinator": spec.coordinator,
+        "--num_processes": spec.num_processes,
+        "--process_id": spec.process_id,
+    }
+    present = [name for name, value in flags.items() if value is not None]
+    if not present:
+        return False
+    if len(present) < len(flags):
+        raise ConfigError(
+            "--coordinator, --num_processes and --process_id must be given together; got "
+            f"only {', '.join(present)}. Pass all three or none."
+        )
+    if not 0 <= (spec.process_id or 0) < (spec.num_processes or 0):
+        raise ConfigError(
+            f"--process_id must be at least 0 and less than --num_processes; got "
+            f"{spec.process_id} of {spec.num_processes}."
+        )
+    return True
+
+
+def _detect_cluster() -> str:
+    """Return the name of the cluster of several processes that JAX detects, or ""."""
     for kind in clusters.ClusterEnv._cluster_types:
         if not kind.opt_in_only_method and kind.is_env_present():
             return kind.name
     return ""
 
 
-def _devices_of_node() -> list[int] | None:
-    """All GPUs of a node that has one task: JAX would give a SLURM task only its own."""
-    tasks, gpus = (
+def _local_device_ids() -> list[int] | None:
+    """Return all GPUs of a SLURM node that runs one task: JAX would take only one."""
+    num_tasks, num_gpus = (
         os.environ.get(f"SLURM_{name}", "")
         for name in ("NTASKS_PER_NODE", "GPUS_ON_NODE")
     )
-    return list(range(int(gpus))) if tasks == "1" and gpus.isdigit() else None
+    is_alone = num_tasks == "1" and num_gpus.isdigit()
+    return list(range(int(num_gpus))) if is_alone else None
 
 
 def index() -> int:
-    """This process's number; 0 writes what one process alone may write."""
+    """Return the index of this process; process 0 alone writes shared files."""
     return distributed.global_state.process_id
 
 
 def count() -> int:
-    """Processes of the run."""
+    """Return the number of processes of the run."""
     return distributed.global_state.num_processes
 
 
 def is_first() -> bool:
+    """Return whether this is process 0."""
     return index() == 0
 
 
-def check_devices(wanted: str) -> None:
-    """`wanted`: "gpu:8", "tpu", ":8" ...: what must be there over all processes.
+def check_devices(required: str) -> None:
+    """Check the devices of all processes against `required`: "gpu:8", "tpu" or ":8".
 
     Raises:
-      ConfigError: other devices are, say a CPU because an accelerator failed to start.
+      ConfigError: JAX found other devices, such as a CPU because an accelerator failed to
+        start.
     """
-    platform, _, number = wanted.partition(":")
+    platform, _, number = required.partition(":")
     if number and not number.isdigit():
-        raise ConfigError(f"--devices is {wanted!r}; say platform:count, as gpu:8")
+        raise ConfigError(
+            f"--devices must be platform:count, such as gpu:8; got {required!r}."
+        )
     try:
         devices = jax.devices()
     except RuntimeError as e:
-        raise ConfigError(f"--devices={wanted}, but {_first(e)}") from e
-    found = devices[0].platform
-    if platform not in ("", found) or number and int(number) != len(devices):
         raise ConfigError(
-            f"--devices={wanted}, but JAX finds {found}:{len(devices)} over {count()} "
-            "processes; look at the driver, at JAX_PLATFORMS and at the job's nodes"
+            f"--devices={required} needs a platform that JAX can start: "
+            f"{_first_line(e)}. Check the driver and JAX_PLATFORMS."
+        ) from e
+    actual = devices[0].platform
+    if platform not in ("", actual) or number and int(number) != len(devices):
+        raise ConfigError(
+            f"--devices={required} must match the devices of the run; JAX finds "
+            f"{actual}:{len(devices)} over {count()} processes. Check the driver, "
+            "JAX_PLATFORMS and the nodes of the job."
         )
 
 
@@ -157,64 +193,69 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def _once(name: str) -> str:
-    """A barrier's or key's name at its n-th use: the same on every process."""
-    _uses[name] += 1
-    return f"ul/{name}/{_uses[name]}"
+def _unique_key(name: str) -> str:
+    """Return a key for the n-th use of `name`, the same on every process."""
+    _num_uses[name] += 1
+    return f"ul/{name}/{_num_uses[name]}"
 
 
-def _first(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _missing(error: Exception) -> str:
-    """Which processes a barrier's error names, as "1, 3": one a line, after a heading."""
-    _, _, late = str(error).partition("timed out task names:")
-    names = re.findall(r"^(?:.*task:)?(\d+)$", late, re.MULTILINE)
+def _missing_processes(error: Exception) -> str:
+    """Return the processes that a barrier's error lists, one per line, as "1, 3"."""
+    _, _, listing = str(error).partition("timed out task names:")
+    names = re.findall(r"^(?:.*task:)?(\d+)$", listing, re.MULTILINE)
     return ", ".join(sorted(set(names), key=int)) or "unknown"
 
 
 def barrier(name: str, seconds: float) -> None:
-    """Wait until all processes are here.
+    """Wait until all processes have reached this barrier.
 
     Raises:
-      Stalled: some were not, within `seconds`; naming them.
+      Stalled: a process did not arrive within `seconds`; the message names it.
     """
     if count() > 1:
-        _wait(name, _once(name), seconds)
+        _wait(name, _unique_key(name), seconds)
 
 
 def _wait(name: str, key: str, seconds: float) -> None:
     try:
         _client().wait_at_barrier(key, int(1000 * seconds))
-    except Exception as e:  # jaxlib raises one kind for all of them
+    except Exception as e:  # jaxlib raises the same class for every failure
         if "DEADLINE" not in str(e).upper():
-            raise Stalled(f"barrier {name!r} failed: {_first(e)}") from e
+            raise Stalled(
+                f"Barrier {name!r} failed: {_first_line(e)}. Check the logs of the other "
+                "processes and run the same command again."
+            ) from e
         raise Stalled(
-            f"barrier {name!r}: process {_missing(e)} did not come within {seconds:g} s"
+            f"Barrier {name!r} needs all processes within {seconds:g} s; process "
+            f"{_missing_processes(e)} did not arrive. Check its log and run the same "
+            "command again."
         ) from e
 
 
-def gather(name: str, text: str, seconds: float) -> list[str]:
-    """What every process says, by process.
+def all_gather(name: str, text: str, seconds: float) -> list[str]:
+    """Return the `text` of every process, in the order of the processes.
 
     Raises:
       Stalled: as `barrier`.
     """
     if count() == 1:
         return [text]
-    key = _once(name)
+    key = _unique_key(name)
     _client().key_value_set(f"{key}/{index()}", text)
     _wait(name, f"{key}/all", seconds)
-    found = dict(_client().key_value_dir_get(f"{key}/"))
-    return [found[f"{key}/{i}"] for i in range(count())]
+    texts = dict(_client().key_value_dir_get(f"{key}/"))
+    return [texts[f"{key}/{i}"] for i in range(count())]
 
 
-def agree(name: str, fn: Callable[[], T], seconds: float) -> T:
-    """`fn()` on every process; its result, where it succeeds on all of them.
+def run_on_all(name: str, fn: Callable[[], T], seconds: float) -> T:
+    """Call `fn()` on every process and return its result if it succeeds on all of them.
 
     Raises:
-      UserError: that of the first process where it failed, on every process.
+      UserError: on every process, the error of the first process where `fn` failed.
       Stalled: as `barrier`.
     """
     failure, result = None, None
@@ -224,8 +265,8 @@ def agree(name: str, fn: Callable[[], T], seconds: float) -> T:
         failure = e
     if count() == 1 and failure:
         raise failure
-    said = f"{type(failure).__name__} {failure}" if failure else ""
-    for i, text in enumerate(gather(name, said, seconds)):
+    message = f"{type(failure).__name__} {failure}" if failure else ""
+    for i, text in enumerate(all_gather(name, message, seconds)):
         if text:
             kind, _, line = text.partition(" ")
             raise getattr(errors, kind)(
@@ -234,48 +275,52 @@ def agree(name: str, fn: Callable[[], T], seconds: float) -> T:
     return result  # type: ignore[return-value]
 
 
-def from_first(name: str, fn: Callable[[], Any], seconds: float) -> Any:
-    """What `fn()` gives on process 0 (JSON), on every process.
+def run_on_first(name: str, fn: Callable[[], Any], seconds: float) -> Any:
+    """Call `fn()` on process 0 and return its result, which is JSON, on every process.
 
     Raises:
-      UserError, Stalled: as `agree`.
+      UserError, Stalled: as `run_on_all`.
     """
-    mine = agree(name, lambda: fn() if is_first() else None, seconds)
-    return json.loads(gather(name, json.dumps(mine), seconds)[0])
+    result = run_on_all(name, lambda: fn() if is_first() else None, seconds)
+    return json.loads(all_gather(name, json.dumps(result), seconds)[0])
 
 
-def post(board: str, text: str) -> None:
-    """Put `text` on a board that every process can look at; one note a process."""
+def publish(topic: str, text: str) -> None:
+    """Publish `text` under a topic, in place of this process's last one."""
     if count() > 1:
+        key = f"ul/{topic}/{index()}"
         try:
-            _client().key_value_set(f"ul/{board}/{index()}", text, allow_overwrite=True)
-        except Exception:  # the service is gone: nobody is left to read
+            _client().key_value_set(key, text, allow_overwrite=True)
+        except Exception:  # The service is gone, so no process is left to read it.
             pass
 
 
-def read(board: str) -> dict[int, str]:
-    """The notes of the other processes on a board."""
+def read_peers(topic: str) -> dict[int, str]:
+    """Return the texts that the other processes published under a topic."""
     if count() == 1:
         return {}
     try:
-        notes = _client().key_value_dir_get(f"ul/{board}/")
-    except Exception:  # none yet, or no service any more: JAX ends the process then
+        entries = _client().key_value_dir_get(f"ul/{topic}/")
+    # Nothing is published yet; or the service is gone, and JAX will end this process.
+    except Exception:
         return {}
-    by_process = {int(key.rsplit("/", 1)[1]): text for key, text in notes}
+    by_process = {int(key.rsplit("/", 1)[1]): text for key, text in entries}
     return {i: text for i, text in by_process.items() if i != index()}
 
 
-def leave(code: int, reason: str = "", seconds: int = LEAVE_SECONDS) -> NoReturn:
-    """End this process with `code` and tell the others why.
+def hard_exit(
+    code: int, reason: str = "", seconds: int = EXIT_BARRIER_SECONDS
+) -> NoReturn:
+    """Exit with `code` without JAX's shutdown, and tell the other processes why.
 
-    JAX would wait minutes at exit for processes that are stuck in a collective.
+    JAX's own exit would wait minutes for processes that are stuck in a collective.
     """
     if reason:
-        post("failed", f"{code} {reason}")
+        publish("failed", f"{code} {reason}")
     try:
         if count() > 1:
             _client().wait_at_barrier("ul/leave", 1000 * seconds)
-    except Exception:  # they are stuck, or gone: the code says what there is to say
+    except Exception:  # The others are stuck or gone; the exit code reports enough.
         pass
     logging.shutdown()
     sys.stdout.flush()
@@ -283,36 +328,41 @@ def leave(code: int, reason: str = "", seconds: int = LEAVE_SECONDS) -> NoReturn
     os._exit(code)
 
 
-def end(code: int, reason: str) -> NoReturn:
-    """End this process after an error; others that wait for it are told.
+def exit_after_error(code: int, reason: str) -> NoReturn:
+    """Exit with `code` after an error, and tell processes that wait for this one why.
 
-    After Preempted they are ending too, and are not to be hurried.
+    After Preempted the other processes are exiting as well, so they get more time and no
+    reason.
     """
     if count() > 1 and code == Preempted.code:
-        leave(code, seconds=TOGETHER_SECONDS)
+        hard_exit(code, seconds=PREEMPTED_EXIT_SECONDS)
     if count() > 1:
-        leave(code, reason)
+        hard_exit(code, reason)
     sys.exit(code)
 
 
-def of_a_peer(error: Exception) -> bool:
-    """Whether a collective or a barrier failed, whatever kind of error it came as: a
-    value read from a device brings ValueError, as full disks do."""
-    text = str(error).lower()
-    return count() > 1 and any(word in text for word in COLLECTIVE)
+def is_peer_failure(error: Exception) -> bool:
+    """Return whether a collective or a barrier failed, whatever the error's class.
+
+    A value read from a device raises ValueError then, as a full disk also does.
+    """
+    message = str(error).lower()
+    return count() > 1 and any(word in message for word in COLLECTIVE_WORDS)
 
 
-def peer_lost(error: Exception) -> PeerLost:
-    """What to raise where a collective failed."""
-    time.sleep(LEAVE_SECONDS)  # if it left with a reason, the guard ends this one
+def peer_lost_error(error: Exception) -> PeerLost:
+    """Return the error to raise after a collective failed with `error`."""
+    # If the other process published a reason, the guard ends this process meanwhile.
+    time.sleep(EXIT_BARRIER_SECONDS)
     return PeerLost(
-        f"another process is gone ({_first(error)}); run the same command again"
+        f"Another process of the run is gone ({_first_line(error)}). "
+        "Run the same command again."
     )
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """What JAX raises for a device that is full or a process that is gone, in one line.
+def translate_jax_errors() -> Iterator[None]:
+    """Translate JAX's errors for a full device or a lost process into one line.
 
     Raises:
       OutOfMemory, PeerLost: instead of jax.errors.JaxRuntimeError.
@@ -322,9 +372,9 @@ def plain_errors() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as e:
         if "out of memory" in str(e).lower():
             raise OutOfMemory(
-                f"a device has not enough memory ({_first(e)}); lower batch_size, raise "
-                "accumulate or mesh.fsdp, or set the networks' remat to 'full'"
+                f"A device has not enough memory ({_first_line(e)}). Lower batch_size, "
+                "raise accumulate or mesh.fsdp, or set the networks' remat to 'full'."
             ) from e
         if count() == 1:
             raise
-        raise peer_lost(e) from e
+        raise peer_lost_error(e) from e

@@ -1,4 +1,4 @@
-"""Versions of the code and of the packages behind a result."""
+"""The versions of the code and of the packages that produced a result."""
 
 import platform
 import subprocess
@@ -9,22 +9,24 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def code_version() -> str:
-    """Git commit of the code, `+` if it has changes; "unknown" outside a clone."""
-    here = Path(__file__).parent
+    """Return the git commit of the code, or "unknown" outside a clone.
+
+    A `+` at the end marks uncommitted changes.
+    """
     try:
-        out = subprocess.run(
+        result = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=here,
+            cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             check=True,
         )
-        return out.stdout.strip()
+        return result.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that decide what a run computes."""
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that affect results."""
     packages = {p: metadata.version(p) for p in PACKAGES}
     return packages | {"python": platform.python_version()}

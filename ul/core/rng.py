@@ -1,4 +1,4 @@
-"""Randomness by name: one root key a run, no carried keys, no split chains."""
+"""Randomness by name: each run has one root key, and no key is carried or split."""
 
 import zlib
 
@@ -9,16 +9,19 @@ from ul.core.types import Array, Float, Int, Key, typechecked
 
 
 def stream(root, name: str, step=0):
-    """Key of stream `name` at `step`: a pure function of its arguments."""
+    """Return the key of the stream `name` at `step`, a function of the arguments alone.
+
+    The name is hashed into the key: another name gives other numbers.
+    """
     return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(name.encode())), step)
 
 
 @typechecked
-def rows(key: Key[Array, ""], row: Int[Array, " B"]) -> Key[Array, " B"]:
-    """One key per row of a batch.
+def row_keys(key: Key[Array, ""], row: Int[Array, " B"]) -> Key[Array, " B"]:
+    """Return one key per row of a batch.
 
-    What row i draws depends on i alone: not on the batch it came in, the number
-    of microbatches, or the mesh.
+    The key of a row depends on its row number alone, and not on the other rows of the
+    batch, the number of microbatches or the mesh.
     """
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, row)
 
@@ -27,11 +30,15 @@ def rows(key: Key[Array, ""], row: Int[Array, " B"]) -> Key[Array, " B"]:
 def normal(
     key: Key[Array, ""], row: Int[Array, " B"], shape: tuple[int, ...]
 ) -> Float[Array, "B ..."]:
-    """Standard normal noise [B, *shape], drawn per row in float32."""
-    return jax.vmap(lambda k: jax.random.normal(k, shape, jnp.float32))(rows(key, row))
+    """Draw standard normal noise [B, *shape] in float32, row by row."""
+    return jax.vmap(lambda k: jax.random.normal(k, shape, jnp.float32))(
+        row_keys(key, row)
+    )
 
 
 @typechecked
 def uniform(key: Key[Array, ""], row: Int[Array, " B"]) -> Float[Array, " B"]:
-    """Uniform numbers in [0, 1), one per row."""
-    return jax.vmap(lambda k: jax.random.uniform(k, (), jnp.float32))(rows(key, row))
+    """Draw one uniform number in [0, 1) per row."""
+    return jax.vmap(lambda k: jax.random.uniform(k, (), jnp.float32))(
+        row_keys(key, row)
+    )

@@ -1,4 +1,4 @@
-"""Parameter trees: path names, masks, norms, counts, digests."""
+"""Functions of parameter trees: path names, counts, digests, scaled gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,33 +9,37 @@ import jax.numpy as jnp
 Tree = Any
 
 
-def paths(tree: Tree) -> dict[str, Any]:
-    """Leaves by path name, `a/b/c`, in tree order."""
+def leaves_by_path(tree: Tree) -> dict[str, Any]:
+    """Return the leaves by path name, `a/b/c`, in tree order."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(_name(k) for k in path): leaf for path, leaf in flat}
+    return {_path_name(path): leaf for path, leaf in flat}
 
 
 def map_with_path(fn: Callable[[str, Any], Any], tree: Tree) -> Tree:
-    """`fn(path name, leaf)` over every leaf."""
+    """Apply `fn(path_name, leaf)` to every leaf."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: fn("/".join(_name(k) for k in path), leaf), tree
+        lambda path, leaf: fn(_path_name(path), leaf), tree
     )
 
 
-def _name(key) -> str:
+def _path_name(path) -> str:
+    return "/".join(_key_name(key) for key in path)
+
+
+def _key_name(key) -> str:
     for attribute in ("key", "name", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
-    raise TypeError(f"tree key {key!r} has no name")
+    raise TypeError(f"A tree key must have a key, a name or an index; got {key!r}.")
 
 
-def size(tree: Tree) -> int:
-    """Number of elements of all leaves together."""
+def num_elements(tree: Tree) -> int:
+    """Return the number of elements of all leaves together."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def finite(tree: Tree) -> jax.Array:
-    """True when every element of every floating leaf is finite."""
+def all_finite(tree: Tree) -> jax.Array:
+    """Return whether every element of every floating-point leaf is finite."""
     leaves = [
         jnp.all(jnp.isfinite(leaf))
         for leaf in jax.tree.leaves(tree)
@@ -45,11 +49,14 @@ def finite(tree: Tree) -> jax.Array:
 
 
 def digest(leaf: jax.Array) -> jax.Array:
-    """A uint32 that changes when any one bit of `leaf` does.
+    """Return a uint32 that changes when any single bit of `leaf` changes.
 
-    The words of the array times odd numbers that grow with the position, summed
-    modulo 2^32: an odd factor is invertible, so no single flip can vanish, and the
+    Word i of the array is multiplied by the odd number 2 i + 1, and the products are
+    summed modulo 2^32. Odd factors are invertible, so no single change can vanish, and a
     sum of integers is the same on every mesh.
+
+    Raises:
+      TypeError: the elements are wider than 32 bits.
     """
     if leaf.dtype == jnp.bool_ or leaf.dtype.itemsize == 1:
         words = leaf.astype(jnp.uint32)
@@ -58,16 +65,18 @@ def digest(leaf: jax.Array) -> jax.Array:
     elif leaf.dtype.itemsize == 4:
         words = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
     else:
-        raise TypeError(f"no digest for {leaf.dtype}")
-    place = jnp.zeros(words.shape, jnp.uint32)
+        raise TypeError(
+            f"A digest needs elements of at most 32 bits; got {leaf.dtype}."
+        )
+    position = jnp.zeros(words.shape, jnp.uint32)
     for axis, length in enumerate(words.shape):
-        place = place * jnp.uint32(length)
-        place += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
+        position = position * jnp.uint32(length)
+        position += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    return jnp.sum(words * (2 * position + 1), dtype=jnp.uint32)
 
 
 def scale_gradient(x: jax.Array, scale) -> jax.Array:
-    """`x`, whose gradient is multiplied by `scale` on the way back."""
+    """Return `x` unchanged, and multiply its gradient by `scale`."""
 
     @jax.custom_vjp
     def identity(x, scale):

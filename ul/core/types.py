@@ -1,4 +1,4 @@
-"""Shape annotations, checked when a function is called or traced."""
+"""Shape annotations, which are checked when a function is called or traced."""
 
 from beartype import beartype
 from jaxtyping import Array, Float, Int, Key, UInt8, jaxtyped

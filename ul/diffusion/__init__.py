@@ -1,7 +1,7 @@
-"""Floor 1: the mathematics of diffusion. Pure functions of arrays: no Flax, no I/O.
+"""Layer 1: the mathematics of diffusion, in pure functions of arrays.
 
-`logsnr` is log(alpha^2 / sigma^2), variance preserving: alpha^2 = sigmoid(logsnr),
-sigma^2 = sigmoid(-logsnr). t runs from 0 (least noise) to 1 (most noise).
-A denoiser is a callable `denoise(z_t, logsnr [B]) -> x_hat`, the expected clean
-signal given the noisy one.
+`logsnr` is log(alpha^2 / sigma^2). The process is variance preserving: alpha^2 =
+sigmoid(logsnr), sigma^2 = sigmoid(-logsnr). The time t runs from 0, the lowest noise level,
+to 1, the highest. A denoiser is a callable `denoise(z_t, logsnr [B]) -> x_hat`, which
+predicts the clean signal from the noisy one.
 """

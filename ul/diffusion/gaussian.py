@@ -7,23 +7,23 @@ from ul.core.types import Array, Float, typechecked
 
 
 def expand(value, like):
-    """[B] to [B, 1, ..., 1] of the rank of `like`; a scalar stays one."""
+    """Reshape [B] to [B, 1, ..., 1] with the rank of `like`; a scalar stays a scalar."""
     value = jnp.asarray(value)
     return value.reshape(value.shape + (1,) * (like.ndim - 1)) if value.ndim else value
 
 
 def sum_elements(x: Float[Array, "B ..."]) -> Float[Array, " B"]:
-    """Each example's sum over its elements, in float32: never a mean."""
+    """Sum over the elements of each example, in float32; a loss is never a mean."""
     return jnp.sum(x.astype(jnp.float32), axis=tuple(range(1, x.ndim)))
 
 
 def alpha(logsnr):
-    """Signal scale, sqrt(sigmoid(logsnr))."""
+    """Return the signal scale, sqrt(sigmoid(logsnr))."""
     return jnp.sqrt(jax.nn.sigmoid(logsnr))
 
 
 def sigma(logsnr):
-    """Noise scale, sqrt(sigmoid(-logsnr))."""
+    """Return the noise scale, sqrt(sigmoid(-logsnr))."""
     return jnp.sqrt(jax.nn.sigmoid(-logsnr))
 
 
@@ -31,7 +31,7 @@ def sigma(logsnr):
 def corrupt(
     x: Float[Array, "B ..."], eps: Float[Array, "B ..."], logsnr
 ) -> Float[Array, "B ..."]:
-    """z_t = alpha x + sigma eps; `logsnr` is [B] or a scalar."""
+    """Return z_t = alpha x + sigma eps; `logsnr` is [B] or a scalar."""
     logsnr = expand(logsnr, x)
     return alpha(logsnr) * x + sigma(logsnr) * eps
 
@@ -40,7 +40,7 @@ def corrupt(
 def posterior(
     z_t: Float[Array, "B ..."], x: Float[Array, "B ..."], logsnr_t, logsnr_s
 ) -> tuple[Float[Array, "B ..."], Float[Array, "..."]]:
-    """Mean and variance of q(z_s | z_t, x), s < t.
+    """Return the mean and variance of q(z_s | z_t, x), s < t.
 
     c = 1 - exp(logsnr_t - logsnr_s); mean = alpha_s ((1 - c) z_t / alpha_t + c x),
     variance = sigma_s^2 c (Kingma et al., Variational Diffusion Models, appendix A).
@@ -53,9 +53,10 @@ def posterior(
 
 @typechecked
 def kl_standard_normal(x: Float[Array, "B ..."], logsnr) -> Float[Array, " B"]:
-    """KL[q(z_t | x) || N(0, I)] in nats: 1/2 sum(alpha^2 x^2 + sigma^2 - log sigma^2 - 1).
+    """Return KL[q(z_t | x) || N(0, I)] in nats; `logsnr` is [B] or a scalar.
 
-    `logsnr` is [B] or a scalar. log sigma^2 = -softplus(logsnr); sigma^2 - 1 = -alpha^2.
+    It is 1/2 sum(alpha^2 x^2 + sigma^2 - log sigma^2 - 1), computed with
+    log sigma^2 = -softplus(logsnr) and sigma^2 - 1 = -alpha^2.
     """
     logsnr = expand(logsnr, x)
     elements = (
@@ -65,10 +66,10 @@ def kl_standard_normal(x: Float[Array, "B ..."], logsnr) -> Float[Array, " B"]:
 
 
 @typechecked
-def kl_of_normal(
+def kl_diagonal_normal(
     mean: Float[Array, "B ..."], log_variance: Float[Array, "B ..."]
 ) -> Float[Array, " B"]:
-    """KL[N(mean, exp(log_variance)) || N(0, I)] in nats, summed over elements."""
+    """Return KL[N(mean, exp(log_variance)) || N(0, I)] in nats, summed over elements."""
     return sum_elements(
         (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0) / 2.0
     )

@@ -1,4 +1,4 @@
-"""Guidance: denoisers in, a denoiser out."""
+"""Guidance: combining two denoisers into one."""
 
 import jax.numpy as jnp
 
@@ -6,23 +6,25 @@ from ul.diffusion.gaussian import expand
 from ul.diffusion.samplers import Denoiser
 
 
-def guided(
+def guide(
     denoiser: Denoiser,
-    weaker: Denoiser,
+    guiding_denoiser: Denoiser,
     scale: float,
     interval: tuple[float, float] = (-jnp.inf, jnp.inf),
 ) -> Denoiser:
-    """x_w + scale (x - x_w) where logsnr is inside `interval`, else x.
+    """Return the denoiser x_guiding + scale (x - x_guiding).
 
-    Scale 1 is the denoiser, 0 the weaker one: the same without its condition
-    (classifier-free, Ho & Salimans), or a lesser model's (autoguidance, Karras et al.).
-    The interval is that of Kynkaanniemi et al.
+    At scale 1 it is `denoiser`, at scale 0 `guiding_denoiser`. The guiding denoiser is the
+    same network without its condition (classifier-free guidance, Ho & Salimans, arXiv
+    2207.12598) or a weaker model (autoguidance, Karras et al., arXiv 2406.02507). Outside
+    the `interval` of logsnr the result is `denoiser` (Kynkaanniemi et al., arXiv
+    2404.07724).
     """
 
     def denoise(z_t, logsnr):
-        x, x_w = denoiser(z_t, logsnr), weaker(z_t, logsnr)
+        x, x_guiding = denoiser(z_t, logsnr), guiding_denoiser(z_t, logsnr)
         inside = (logsnr >= interval[0]) & (logsnr <= interval[1])
         extra = expand(jnp.where(inside, scale - 1.0, 0.0), z_t)
-        return x + extra * (x - x_w)
+        return x + extra * (x - x_guiding)
 
     return denoise

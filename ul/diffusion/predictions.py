@@ -1,4 +1,4 @@
-"""x, eps and v of one noisy z_t, with x as the pivot.
+"""Conversions between the predictions x, eps and v at one noisy z_t, all through x.
 
 v = alpha eps - sigma x (Salimans & Ho, Progressive Distillation, appendix D).
 """
@@ -7,24 +7,24 @@ from ul.diffusion.gaussian import alpha, expand, sigma
 
 
 def x_from_v(v, z_t, logsnr):
-    """x = alpha z_t - sigma v."""
+    """Return x = alpha z_t - sigma v."""
     logsnr = expand(logsnr, z_t)
     return alpha(logsnr) * z_t - sigma(logsnr) * v
 
 
 def v_from_x(x, z_t, logsnr):
-    """v = (alpha z_t - x) / sigma."""
+    """Return v = (alpha z_t - x) / sigma."""
     logsnr = expand(logsnr, z_t)
     return (alpha(logsnr) * z_t - x) / sigma(logsnr)
 
 
 def x_from_eps(eps, z_t, logsnr):
-    """x = (z_t - sigma eps) / alpha."""
+    """Return x = (z_t - sigma eps) / alpha."""
     logsnr = expand(logsnr, z_t)
     return (z_t - sigma(logsnr) * eps) / alpha(logsnr)
 
 
 def eps_from_x(x, z_t, logsnr):
-    """eps = (z_t - alpha x) / sigma."""
+    """Return eps = (z_t - alpha x) / sigma."""
     logsnr = expand(logsnr, z_t)
     return (z_t - alpha(logsnr) * x) / sigma(logsnr)

@@ -1,7 +1,8 @@
-"""Noise schedules: t in [0, 1] to logsnr, strictly decreasing, both ends exact.
+"""Noise schedules: strictly decreasing functions from t in [0, 1] to logsnr.
 
-The loss does not depend on the shape, its variance does; the ends are part of the
-model: logsnr_max is the least noise, logsnr_min the most.
+The expected loss does not depend on a schedule's shape, only its variance does. The ends
+are part of the model: logsnr_max is reached exactly at t=0, the lowest noise level, and
+logsnr_min at t=1, the highest.
 """
 
 import dataclasses
@@ -14,9 +15,9 @@ from ul.core.types import Array, Float, typechecked
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """logsnr falls linearly from logsnr_max at t=0 to logsnr_min at t=1.
+    """The schedule whose logsnr falls linearly from logsnr_max to logsnr_min.
 
-    An end may also be an array [B]: each example's own.
+    An end may also be an array [B] with one value per example.
     """
 
     logsnr_max: float
@@ -24,26 +25,27 @@ class Linear:
 
     @typechecked
     def logsnr(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return logsnr at time t."""
         return (1.0 - t) * self.logsnr_max + t * self.logsnr_min
 
     @typechecked
     def derivative(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
-        """d logsnr / dt, negative."""
+        """Return d logsnr / dt, which is negative."""
         return jnp.full_like(t, self.logsnr_min - self.logsnr_max)
 
     @typechecked
     def inverse(self, logsnr: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The t at which the schedule has `logsnr`."""
+        """Return the t at which the schedule reaches `logsnr`."""
         return (self.logsnr_max - logsnr) / (self.logsnr_max - self.logsnr_min)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """alpha = cos, cut to a finite range, then shifted by a constant.
+    """The cosine schedule on a finite range of logsnr, shifted by a constant.
 
-    logsnr = -2 log tan(a) + shift, a linear in t (Nichol & Dhariwal, Improved DDPM;
-    the shift 2 log(64 / resolution) is that of Hoogeboom et al., simple diffusion).
-    The ends are those after the shift.
+    logsnr = -2 log tan(a) + shift with a linear in t, so alpha = cos(a) without a shift
+    (Nichol & Dhariwal, Improved DDPM). The shift 2 log(64 / resolution) is that of
+    Hoogeboom et al., simple diffusion. The ends are the values after the shift.
     """
 
     logsnr_max: float
@@ -51,28 +53,29 @@ class Cosine:
     shift: float = 0.0
 
     def _angles(self) -> tuple[float, float, float]:
-        """a at t=0, pi/2 - a at t=1, and the width between."""
+        """Return a at t=0, pi/2 - a at t=1, and the width of the range between them."""
         low = math.atan(math.exp(-(self.logsnr_max - self.shift) / 2.0))
         high = math.atan(math.exp((self.logsnr_min - self.shift) / 2.0))
         return low, high, math.pi / 2.0 - low - high
 
     @typechecked
     def logsnr(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return logsnr at time t."""
         low, high, width = self._angles()
-        # cos(a) as a sine of the angle left: float32 keeps both ends exact.
+        # cos(a) is the sine of pi/2 - a; in this form float32 keeps both ends exact.
         cos_a, sin_a = jnp.sin(high + (1.0 - t) * width), jnp.sin(low + t * width)
         return 2.0 * (jnp.log(cos_a) - jnp.log(sin_a)) + self.shift
 
     @typechecked
     def derivative(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
-        """d logsnr / dt, negative."""
+        """Return d logsnr / dt, which is negative."""
         low, high, width = self._angles()
         cot = 1.0 / jnp.tan(high + (1.0 - t) * width)
         return -2.0 * width * (cot + 1.0 / jnp.tan(low + t * width))
 
     @typechecked
     def inverse(self, logsnr: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The t at which the schedule has `logsnr`."""
+        """Return the t at which the schedule reaches `logsnr`."""
         low, _, width = self._angles()
         return (jnp.arctan(jnp.exp(-(logsnr - self.shift) / 2.0)) - low) / width
 

@@ -11,16 +11,17 @@ from ul.core.types import Array, Float, typechecked
 
 @typechecked
 def elbo(logsnr: Float[Array, " B"]) -> Float[Array, " B"]:
-    """1: the loss is a bound on the likelihood, in nats."""
+    """Return weight 1, with which the loss is a bound on the likelihood in nats."""
     return jnp.ones_like(logsnr)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid:
-    """factor * sigmoid(bias - logsnr) (UL, section 1.4 of the method; Kingma & Gao).
+    """The weight factor * sigmoid(bias - logsnr) (UL, equation 4 of ul/README.md).
 
-    Low noise (logsnr above the bias) is discounted: fine detail is cheap to get
-    wrong. On the x error the same weight reads exp(bias) sigmoid(logsnr - bias).
+    It discounts low noise levels (logsnr above the bias), so errors in fine detail cost
+    little. On the x error the same weight is exp(bias) sigmoid(logsnr - bias) (Kingma &
+    Gao, Understanding Diffusion Objectives as the ELBO, arXiv 2303.00848).
     """
 
     bias: float
@@ -31,7 +32,7 @@ class Sigmoid:
         return self.factor * jax.nn.sigmoid(self.bias - logsnr)
 
 
-# By `kind`, constructors of weightings from their settings.
+# By `kind`, the constructors of weightings from their settings.
 WEIGHTINGS: dict[str, Callable[..., Callable]] = {
     "sigmoid": Sigmoid,
     "elbo": lambda: elbo,

@@ -69,6 +69,8 @@ def bit_map(workdir, path: str, *, reduce: int, step, weights: str, seed: int) -
     if len(ae.image_shape) != 3:
         raise ConfigError(f"{workdir} is of clips; a map is of a picture")
     tiled = tiles(read(path, reduce, ae.image_shape[2]), ae.image_shape)
-    place = where_bits_go(ae, both, tiled.reshape(-1, *ae.image_shape), seed).place
+    place = where_bits_go(
+        ae, both, tiled.reshape(-1, *ae.image_shape), seed
+    ).bpp_by_position
     heat = together(place.reshape(*tiled.shape[:2], *place.shape[1:]))
     return bit_plots.maps(together(tiled)[None], heat[None], columns=1, inches=4.5)

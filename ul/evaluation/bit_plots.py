@@ -18,28 +18,28 @@ def _png(figure) -> bytes:
     return buffer.getvalue()
 
 
-def curves(shares: rate_split.Shares) -> bytes:
+def curves(shares: rate_split.RateSplit) -> bytes:
     """PNG: bits by noise level, and by latent channel, with standard errors."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-    left.plot(shares.logsnr, shares.level)
+    left.plot(shares.logsnr, shares.bpp_by_logsnr)
     left.fill_between(
         shares.logsnr,
-        shares.level - shares.level_sem,
-        shares.level + shares.level_sem,
+        shares.bpp_by_logsnr - shares.bpp_by_logsnr_sem,
+        shares.bpp_by_logsnr + shares.bpp_by_logsnr_sem,
         alpha=0.3,
     )
     left.set(
         xlabel="log-SNR of the latent",
         ylabel="bits/pixel per unit of log-SNR",
-        title=f"bits by noise level (terminal KL apart: {shares.terminal:.1e})",
+        title=f"bits by noise level (terminal KL apart: {shares.terminal_bpp:.1e})",
     )
     left.grid(alpha=0.3)
-    order = np.arange(len(shares.channel))
-    right.bar(order, shares.channel, yerr=shares.channel_sem)
+    order = np.arange(len(shares.bpp_by_channel))
+    right.bar(order, shares.bpp_by_channel, yerr=shares.bpp_by_channel_sem)
     right.set(
         xlabel="latent channel",
         ylabel="bits/pixel",
-        title=f"bits by channel, together {shares.channel.sum():.3f}",
+        title=f"bits by channel, together {shares.bpp_by_channel.sum():.3f}",
     )
     if len(order) <= 16:
         right.set_xticks(order)
@@ -70,7 +70,7 @@ def maps(
         left, right = axes[i // columns, 2 * (i % columns) :][:2]
         left.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
         shown = right.imshow(
-            rate_split.enlarged(heat[None], picture.shape[:2])[0],
+            rate_split.upsample_to_image(heat[None], picture.shape[:2])[0],
             cmap="inferno",
             vmin=0.0,
             vmax=high,

@@ -11,8 +11,8 @@ from ul.config import RunConfig
 from ul.core.errors import ConfigError, DataError
 from ul.data import datasets, pipeline
 from ul.metrics import clip_score, references
-from ul.metrics.clip_score import Clip
-from ul.metrics.extractors import Missing
+from ul.metrics.clip_score import ClipNetwork
+from ul.metrics.extractors import MissingWeights
 from ul.metrics.features import pixels
 from ul.metrics.streaming import (
     FULL,
@@ -52,26 +52,28 @@ class Shared:
 
     def __init__(self, networks: Provider, weights_dir: str | None = None):
         self.networks, self._dir = networks, weights_dir
-        self._clip: Clip | None = None
+        self._clip: ClipNetwork | None = None
         self._seen: dict[Any, Statistics] = {}
         self._given: dict[Any, Reference] = {}
 
-    def clip(self) -> Clip:
+    def clip(self) -> ClipNetwork:
         """CLIP, read when first asked for.
 
         Raises:
           Missing: its files are not there, or their reader is not. DataError: damaged.
         """
         if self._dir is None:
-            raise Missing("CLIP is not here; give --weights_dir or set UL_WEIGHTS")
-        self._clip = self._clip or clip_score.load(self._dir)
+            raise MissingWeights(
+                "CLIP is not here; give --weights_dir or set UL_WEIGHTS"
+            )
+        self._clip = self._clip or clip_score.load_network(self._dir)
         return self._clip
 
     def no_clip(self) -> str | None:
         """Why there is no CLIP; None if there is."""
         try:
             self.clip()
-        except (Missing, ConfigError) as e:
+        except (MissingWeights, ConfigError) as e:
             return str(e)
         return None
 
@@ -80,7 +82,7 @@ class Shared:
         config: RunConfig,
         split: str,
         needs: Collection[str],
-        on: jax.sharding.Mesh,
+        mesh: jax.sharding.Mesh,
     ) -> Statistics:
         """Of up to 50,000 images of a split.
 
@@ -96,7 +98,7 @@ class Shared:
                     "two or more"
                 )
             chosen = datasets.spread(len(examples), FULL)
-            extract = Extractor(needs, self.networks, on)
+            extract = Extractor(needs, self.networks, mesh)
             seen = Statistics(needs, kept_rows(len(chosen)))
             for part in datasets.parts(config, examples, chosen, f"{split} images"):
                 seen.add(extract(part["image"]))
@@ -104,10 +106,10 @@ class Shared:
         return self._seen[at]
 
     def training(
-        self, config: RunConfig, needs: Collection[str], on: jax.sharding.Mesh
+        self, config: RunConfig, needs: Collection[str], mesh: jax.sharding.Mesh
     ) -> Reference:
         """The run's own training images as a reference."""
-        seen = self.statistics(config, "train", needs, on)
+        seen = self.statistics(config, "train", needs, mesh)
         examples = datasets.plain_train(config)
         total = len(examples)
         protocol = {
@@ -126,7 +128,7 @@ class Shared:
         return Reference(gaussians, rows, protocol)
 
     def given(
-        self, path: str, shape: tuple[int, ...], on: jax.sharding.Mesh
+        self, path: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh
     ) -> Reference:
         """The reference in a file, its protocol checked against the networks here.
 
@@ -136,16 +138,18 @@ class Shared:
 
         def pool(image: np.ndarray) -> np.ndarray:
             network = self.networks.get("inception")
-            return network.on(on)(image=image)["pool"]
+            return network.on(mesh)(image=image)["pool"]
 
         if path not in self._given:
             found = references.read(path, shape, pool)
             held = [need for need in SOURCES if found.has(need)]
             networks = {}
             for name in {SOURCES[need][0] for need in held} - {pixels.NAME}:
-                with contextlib.suppress(Missing):  # its metrics are not measured
+                with contextlib.suppress(
+                    MissingWeights
+                ):  # its metrics are not measured
                     networks[name] = self.networks.get(name)
-            references.check(found, tuple(held), networks)
+            references.check_networks(found, tuple(held), networks)
             self._given[path] = found
         return self._given[path]
 

@@ -26,7 +26,7 @@ from ul.evaluation.records import (
 from ul.evaluation.request import Request
 from ul.inference import api
 from ul.metrics import streaming
-from ul.metrics.classifier import Classifier
+from ul.metrics.classifier import SvmClassifier
 from ul.metrics.clip_score import ClipScore
 from ul.metrics.features import pixels
 from ul.metrics.streaming import METRICS, Comparison, Extractor, Reference, Statistics
@@ -88,7 +88,7 @@ def generator(request: Request, shared: Shared) -> dict:
         skipped=plan.skipped,
         protocol=_protocol(request, shared, gen, plan) | {"labels": said},
     )
-    picture = image_grids.picture(shown, _columns(gen), zoom(shown))
+    picture = image_grids.draw_grid(shown, _columns(gen), zoom(shown))
     return write(where, record, picture, animations(shown))
 
 
@@ -96,7 +96,9 @@ def animations(shown: np.ndarray) -> dict[str, bytes]:
     """Clips as one GIF, by the end of its name; none of images."""
     if shown.ndim == 4:
         return {}
-    return {"clips.gif": image_grids.gif(shown, image_grids.FPS, zoom(shown))}
+    return {
+        "clips.gif": image_grids.encode_gif(shown, image_grids.GIF_FPS, zoom(shown))
+    }
 
 
 def _columns(gen: api.Generator) -> int:
@@ -116,7 +118,7 @@ def _applies(name: str, gen: api.Generator) -> bool:
 
 def _plan(request: Request, shared: Shared, gen: api.Generator, count: int) -> _Plan:
     """Before anything is sampled: what can be measured, and against what."""
-    shape, on = gen.autoencoder.image_shape, gen.autoencoder.mesh
+    shape, mesh = gen.autoencoder.image_shape, gen.autoencoder.mesh
     skipped: dict[str, str] = {}
     names = requests.wanted(request.metrics, requests.GENERATION, shape)
     for name in names:
@@ -135,7 +137,7 @@ def _plan(request: Request, shared: Shared, gen: api.Generator, count: int) -> _
     ]
     references: dict[str, Reference] = {}
     if request.reference is not None:
-        given = shared.given(request.reference, shape, on)
+        given = shared.given(request.reference, shape, mesh)
         for name in against:
             if given.has(METRICS[name].need):
                 references[name] = given
@@ -144,7 +146,7 @@ def _plan(request: Request, shared: Shared, gen: api.Generator, count: int) -> _
                 skipped[name] = missing
     own = [name for name in against if name not in references | skipped]
     if own:
-        training = shared.training(gen.config, needs_of(own), on)
+        training = shared.training(gen.config, needs_of(own), mesh)
         references |= dict.fromkeys(own, training)
     measured = tuple(name for name in names if name not in skipped)
     if request.metrics is None:  # what a run of this kind has not is not missed
@@ -269,7 +271,7 @@ def _protocol(
     if "clip_score" in plan.metrics:
         protocol["clip"] = shared.clip().protocol()
     if probes.JUDGES.keys() & set(plan.metrics):
-        protocol["classifier"] = f"{Classifier.name}, trained on the training split"
+        protocol["classifier"] = f"{SvmClassifier.name}, trained on the training split"
     return protocol
 
 
@@ -282,7 +284,7 @@ def _base_rate(gen: api.Generator) -> tuple[float, float]:
         return batch | given | {"z_clean": ae.codec.encode(ae.params, batch["image"])}
 
     moments = held_out.HeldOut(
-        registry.base_rate(gen.sampler), draws=parsed.eval.num_draws
+        registry.base_rate(gen.sampler), num_draws=parsed.eval.num_draws
     )(
         gen.params,
         datasets.eval_batches(
@@ -291,7 +293,7 @@ def _base_rate(gen: api.Generator) -> tuple[float, float]:
         api.seed_key(0),
         batch_size=parsed.eval.batch_size,
         prepare=prepare,
-        on=ae.mesh,
+        mesh=ae.mesh,
     )
     area = int(np.prod(ae.image_shape[:-1]))
     return held_out.bits_per_pixel(moments["rate_nats"], area)

@@ -10,7 +10,7 @@ from ul.data import datasets
 from ul.data.sources.colored_digits import ColoredDigits
 from ul.inference import api
 from ul.metrics import moving_digits, streaming
-from ul.metrics.classifier import Classifier
+from ul.metrics.classifier import SvmClassifier
 from ul.stages import registry
 
 Rows = Mapping[str, np.ndarray]  # [N] by metric: bool, or a distance
@@ -31,7 +31,7 @@ class Classes:
     def __init__(self, gen: api.Generator):
         train = datasets.collect(gen.config, "train", streaming.FULL)
         held_out = datasets.collect(gen.config, "eval", streaming.FULL)
-        self._classifier = Classifier(train["image"], train["label"])
+        self._classifier = SvmClassifier(train["image"], train["label"])
         self.real = self.right(held_out["image"], held_out, 0)
 
     def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows:
@@ -52,8 +52,8 @@ class Words:
         grey = _grey(image)
         # Every digit comes in all colours: once is enough.
         _, once = np.unique(grey.reshape(len(grey), -1), axis=0, return_index=True)
-        self._digit = Classifier(grey[once], label[once])
-        self._colour = Classifier(image, _colours(train, range(len(train))))
+        self._digit = SvmClassifier(grey[once], label[once])
+        self._colour = SvmClassifier(image, _colours(train, range(len(train))))
         image, label = _whole(self._source)
         self.real = self.right(image, {"label": label}, 0)
 
@@ -81,7 +81,9 @@ class Motion:
         train = datasets.collect(gen.config, "train", CLIPS)
         held_out = datasets.collect(gen.config, "eval", CLIPS)
         self._few = gen.config.context_frames
-        self._judge = moving_digits.Judge(train["image"], train["label"], frames=FRAMES)
+        self._judge = moving_digits.MovingDigitClassifier(
+            train["image"], train["label"], frames=FRAMES
+        )
         self.real = self.right(held_out["image"], held_out, 0)
 
     def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows:
@@ -95,7 +97,7 @@ class Motion:
             return far.mean(-1)
 
         return {
-            "identity_kept": self._judge.identity(image, rest) == asked["label"],
+            "identity_kept": self._judge.predict(image, rest) == asked["label"],
             "position_error_px": away(image[:, rest]),
             "position_error_standing_px": away(held),
         }

@@ -27,7 +27,7 @@ from ul.evaluation.records import (
 from ul.evaluation.request import Request
 from ul.inference import api
 from ul.metrics import likelihood, rate_split, reconstruction, streaming
-from ul.metrics.extractors import Missing
+from ul.metrics.extractors import MissingWeights
 from ul.metrics.features import lpips, pixels
 from ul.metrics.streaming import METRICS, Comparison, Extractor, Reference, Statistics
 from ul.objectives import held_out
@@ -122,7 +122,7 @@ def _no_lpips(shared: Shared, shape: tuple[int, ...]) -> str | None:
         return f"needs images at least {lpips.MIN_SIDE} wide and high"
     try:
         shared.networks.get("lpips")
-    except Missing as e:
+    except MissingWeights as e:
         return str(e)
     return None
 
@@ -145,7 +145,7 @@ class _Pass:
         self._extract = Extractor(needs, shared.networks, ae.mesh)
         self._real, self._again = Statistics(needs), Statistics(needs)
         self._values: dict[str, list[np.ndarray]] = {}
-        self._bits: list[rate_split.Bits] = []
+        self._bits: list[rate_split.RateSplitNats] = []
         self._shown: tuple[np.ndarray, np.ndarray] | None = None
         self._lpips = None
         if "lpips" in metrics:
@@ -157,10 +157,10 @@ class _Pass:
         again = ae.reconstruct(image, seed=self._seed, first=first)
         self._keep("mse", reconstruction.mse(image, again))
         if "ssim" in self._metrics:
-            each = reconstruction.of_frames(reconstruction.ssim, image, again)
+            each = reconstruction.mean_over_frames(reconstruction.ssim, image, again)
             self._keep("ssim", each)
         if (network := self._lpips) is not None:
-            each = reconstruction.of_frames(
+            each = reconstruction.mean_over_frames(
                 lambda a, b: network(image=a, other=b), image, again
             )
             self._keep("lpips", each)
@@ -187,15 +187,17 @@ class _Pass:
         if both is not None and self._bits:
             whole = jax.tree.map(lambda *parts: np.concatenate(parts), *self._bits)
             area = int(np.prod(shape[:-1]))
-            shares = rate_split.shares(whole, both.prior_schedule, area)
+            shares = rate_split.average_rate_split(whole, both.prior_schedule, area)
             found |= _numbers(shares)
             drawings = self._drawings(shares)
         if "bound" in of:
             mean, sem = likelihood.bits_per_dimension(of["bound"], int(np.prod(shape)))
             found |= {"bound_bpd": mean, "bound_bpd_sem": sem}
         if "psnr" in self._metrics:
-            found["psnr_db"] = float(reconstruction.decibel(of["mse"]).mean())
-            found["pooled_psnr_db"] = float(reconstruction.decibel(of["mse"].mean()))
+            found["psnr_db"] = float(reconstruction.psnr_from_mse(of["mse"]).mean())
+            found["pooled_psnr_db"] = float(
+                reconstruction.psnr_from_mse(of["mse"].mean())
+            )
         found |= {k: float(of[k].mean()) for k in ("ssim", "lpips") if k in of}
         gaussians = {need: self._real.gaussian(need) for need in self._real.needs}
         against = Comparison(self._again, Reference(gaussians, None, {}))
@@ -204,16 +206,18 @@ class _Pass:
                 found[name] = METRICS[name].value(against)
         return found, drawings
 
-    def _drawings(self, shares: rate_split.Shares) -> dict[str, bytes]:
+    def _drawings(self, shares: rate_split.RateSplit) -> dict[str, bytes]:
         assert self._shown is not None
         found = {"bits.png": bit_plots.curves(shares)}
         image, again = self._shown
         if image.ndim == 4:
-            maps = bit_plots.maps(image[:MAPS], shares.place[:MAPS])
+            maps = bit_plots.maps(image[:MAPS], shares.bpp_by_position[:MAPS])
             found["bit-maps.png"] = maps
         else:
             both = np.concatenate([image[:PICTURES], again])
-            found["clips.gif"] = image_grids.gif(both, image_grids.FPS, zoom(image))
+            found["clips.gif"] = image_grids.encode_gif(
+                both, image_grids.GIF_FPS, zoom(image)
+            )
         return found
 
     def picture(self) -> np.ndarray:
@@ -221,7 +225,7 @@ class _Pass:
         assert self._shown is not None
         image, again = self._shown
         pairs = np.concatenate([image[:PICTURES], again])
-        return image_grids.picture(pairs, PICTURES, zoom(image))
+        return image_grids.draw_grid(pairs, PICTURES, zoom(image))
 
 
 def _protocol(
@@ -243,9 +247,9 @@ def _protocol(
     }
     said = {
         "psnr": "per image, peak 255, then the mean; pooled: of the mean squared error",
-        "ssim": reconstruction.ssim_name(ae.image_shape),
+        "ssim": reconstruction.ssim_description(ae.image_shape),
         "rate": f"{ae.config.stage}: mean of {ae.config.eval.num_draws} draws an example",
-        "bound": likelihood.NAME,
+        "bound": likelihood.DESCRIPTION,
         "reconstruction_frechet": f"{pixels.NAME}: not FID; against the same images",
         "rfid": "against the same images",
     }
@@ -261,13 +265,13 @@ def _rate(
     ae: api.Autoencoder, objective: Callable, count: int, seed: int
 ) -> dict[str, Any]:
     """Every term of the objective on held-out images, in bits per pixel."""
-    moments = held_out.HeldOut(objective, draws=ae.config.eval.num_draws)(
+    moments = held_out.HeldOut(objective, num_draws=ae.config.eval.num_draws)(
         ae.params,
         datasets.eval_batches(ae.config, datasets.dataset(ae.config, "eval"), count),
         api.seed_key(seed),
         batch_size=ae.config.eval.batch_size,
         prepare=lambda batch: batch,
-        on=ae.mesh,
+        mesh=ae.mesh,
     )
     area, result = int(np.prod(ae.image_shape[:-1])), {}
     for name, m in moments.items():
@@ -285,10 +289,10 @@ def _rows(images, first: int, total: int) -> dict[str, np.ndarray]:
 
 def _split(
     ae: api.Autoencoder, both: Diffusions, rows: dict, seed: int, title: str
-) -> rate_split.Bits:
+) -> rate_split.RateSplitNats:
     """The rate of some rows, split; with a `title`, under a bar."""
     return batching.map_rows(
-        lambda image, row, stratum: rate_split.split(
+        lambda image, row, stratum: rate_split.split_rate_nats(
             both.networks,
             both.prior_schedule,
             ae.params,
@@ -296,37 +300,37 @@ def _split(
             row,
             stratum,
             api.seed_key(seed),
-            draws=max(ae.config.eval.num_draws, DRAWS_OF_A_MAP),
+            num_draws=max(ae.config.eval.num_draws, DRAWS_OF_A_MAP),
         ),
         rows,
         batch_size=ae.config.eval.batch_size,
-        on=ae.mesh,
+        mesh=ae.mesh,
         title=title,
     )
 
 
 def where_bits_go(
     ae: api.Autoencoder, both: Diffusions, images, seed: int
-) -> rate_split.Shares:
+) -> rate_split.RateSplit:
     """The rate of uint8 images [N, H, W, C], split; under a bar."""
     rows = _rows(images, 0, len(images))
     found = _split(ae, both, rows, seed, title="where the bits go")
-    return rate_split.shares(
+    return rate_split.average_rate_split(
         found, both.prior_schedule, int(np.prod(ae.image_shape[:-1]))
     )
 
 
-def _numbers(shares: rate_split.Shares) -> dict[str, Any]:
+def _numbers(shares: rate_split.RateSplit) -> dict[str, Any]:
     """Where the bits go, as a record keeps it."""
     return {
         "bits_by_logsnr": {
             "logsnr": shares.logsnr.tolist(),
-            "bpp_per_unit": shares.level.tolist(),
-            "sem": shares.level_sem.tolist(),
+            "bpp_per_unit": shares.bpp_by_logsnr.tolist(),
+            "sem": shares.bpp_by_logsnr_sem.tolist(),
         },
         "bits_by_channel": {
-            "bpp": shares.channel.tolist(),
-            "sem": shares.channel_sem.tolist(),
+            "bpp": shares.bpp_by_channel.tolist(),
+            "sem": shares.bpp_by_channel_sem.tolist(),
         },
     }
 
@@ -343,11 +347,11 @@ def _bound_nats(ae, both: Diffusions, rows: dict, seed: int) -> np.ndarray:
             row,
             stratum,
             api.seed_key(seed),
-            draws=ae.config.eval.num_draws,
+            num_draws=ae.config.eval.num_draws,
         ),
         rows,
         batch_size=ae.config.eval.batch_size,
-        on=ae.mesh,
+        mesh=ae.mesh,
     )
 
 
@@ -357,12 +361,16 @@ def _optimum(parsed) -> dict[str, float]:
         return {}
     known = {k: parsed.data.source[k] for k in ("exponent", "std")}
     variances = basic.gaussian_variances(parsed.data.image_shape, **known).ravel()
-    precision = waterfilling.posterior_precision(parsed.loss.factor, parsed.loss.bias)
+    precision = waterfilling.posterior_precision(
+        parsed.loss.weighting.factor, parsed.loss.weighting.bias
+    )
     area = int(np.prod(parsed.data.image_shape[:-1]))
     distortion = float(waterfilling.distortion(variances, precision))
     return {
         "optimum_bpp": float(waterfilling.rate_bits(variances, precision)) / area,
-        "optimum_psnr_db": reconstruction.sampled_psnr_db(distortion, len(variances)),
+        "optimum_psnr_db": reconstruction.posterior_sample_psnr_db(
+            distortion, len(variances)
+        ),
     }
 
 
@@ -376,4 +384,6 @@ def _gaussian_bound(parsed, rate_bits: float, sampled: bool) -> float | None:
         return None
     train = datasets.collect(parsed, "train", max(enough, 10_000))["image"]
     variances = reconstruction.covariance_spectrum(train)
-    return reconstruction.gaussian_psnr_db(variances, rate_bits, sampled=sampled)
+    return reconstruction.gaussian_psnr_db(
+        variances, rate_bits, posterior_samples=sampled
+    )

@@ -111,7 +111,7 @@ class Record:
             ),
             "protocol": dict(self.protocol),
             "workdir": str(workdir),
-            "code": code_version(),
+            "code_version": code_version(),
             "jax": jax.__version__,
             "device": jax.devices()[0].device_kind,
             "devices": jax.device_count(),

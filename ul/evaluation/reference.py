@@ -74,7 +74,7 @@ def make_reference(
                 _keep(begun, seen, protocol)
                 saved = time.monotonic()
             check(seen.count)
-        references.write(path, references.content(seen, protocol))
+        references.write(path, references.to_arrays(seen, protocol))
         begun.unlink(missing_ok=True)
     except OSError as e:
         raise StorageError(f"{out} cannot be written: {e}") from e
@@ -84,7 +84,7 @@ def make_reference(
 def _protocol(config: RunConfig, split: str, examples, extract: Extractor) -> dict:
     """What the numbers depend on, as JSON has it."""
     stated = {
-        "schema": references.SCHEMA,
+        "schema": references.SCHEMA_VERSION,
         "split": split,
         "image_shape": config.data.image_shape,
         "num_images": len(examples),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ul.core.errors import DataError
-from ul.core.files import hidden
+from ul.core.files import is_hidden
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def entries(path: str) -> Iterator[Entry]:
     else:
         raise DataError(f"{path} does not exist; give a folder or a .tar")
     for entry in found:
-        if not hidden(entry.name):
+        if not is_hidden(entry.name):
             yield entry
 
 
@@ -60,7 +60,7 @@ def _in_folder(root: Path) -> Iterator[Entry]:
         for name in names:
             path = Path(where) / name
             relative = str(path.relative_to(root))
-            if name.endswith(".tar") and not hidden(relative):
+            if name.endswith(".tar") and not is_hidden(relative):
                 yield from _in_tar(str(path), 0, path.stem)
                 continue
             # A link to nothing has no size; whoever reads it is told.
@@ -93,7 +93,7 @@ def _members(path: str, tar: tarfile.TarFile, group: str) -> Iterator[Entry]:
         tar.members = []  # type: ignore[attr-defined]  # else it keeps millions
         name = _inside(member.name)
         # macOS leaves a `._x.tar` beside x.tar that is none.
-        if member.isfile() and name.endswith(".tar") and not hidden(name):
+        if member.isfile() and name.endswith(".tar") and not is_hidden(name):
             yield from _in_tar(path, member.offset_data, Path(name).stem)
         elif member.isfile():
             places[name] = member.offset_data, member.size

@@ -24,7 +24,7 @@ from ul.checkpoints.store import Checkpoints
 from ul.core import mesh as meshes
 from ul.core import trees
 from ul.core.errors import ConfigError, DataError
-from ul.core.files import PICKLES, is_pickle, sha256
+from ul.core.files import PICKLE_SUFFIXES, is_pickle, sha256
 from ul.stages import registry
 from ul.train import state
 
@@ -114,7 +114,7 @@ def read(path: str) -> dict[str, np.ndarray]:
             head = file.read(9)
     except OSError as e:
         raise DataError(f"{path} cannot be read: {e.strerror}") from e
-    if is_pickle(head) or path.endswith(PICKLES):
+    if is_pickle(head) or path.endswith(PICKLE_SUFFIXES):
         raise DataError(
             f"{path} is a pickle, which can run code when it is read; give the weights "
             "as safetensors"
@@ -152,7 +152,9 @@ def fill(tensors: Mapping[str, np.ndarray], shapes, levels: int) -> Any:
         renamed = _renamed(name, levels)
         wrong += [f"{name} is there twice"] if renamed in found else []
         found[renamed] = tensor
-    wanted = {_public(path): leaf for path, leaf in trees.paths(shapes).items()}
+    wanted = {
+        _public(path): leaf for path, leaf in trees.leaves_by_path(shapes).items()
+    }
     wrong += [f"{name} is missing" for name in wanted if name not in found]
     wrong += [f"{name} is not known" for name in found if name not in wanted]
     made = {
@@ -217,21 +219,23 @@ def create(parsed: config.ExternalConfig, weights: str, where: str) -> int:
     levels = len(parsed.networks["channels"])
     params = fill(read(weights), shapes, levels)
     digest = sha256(epath.Path(weights))
-    with workdir.locked(where) as path:
+    with workdir.lock_directory(where) as path:
         _check_ours(path, digest)
         provenance = {
             "weights": {"file": str(Path(weights).resolve()), "sha256": digest}
         }
-        workdir.claim(path, dataclasses.asdict(parsed), provenance, allow=False)
+        workdir.write_or_check_config(
+            path, dataclasses.asdict(parsed), provenance, allow_changes=False
+        )
         _commit(path, params)
-    return trees.size(params)
+    return trees.num_elements(params)
 
 
 def _check_ours(path, digest: str) -> None:
     """Raises ConfigError for a workdir of another stage or of other weights."""
     if not (path / "config.json").exists():
         return
-    saved = workdir.load_config(path)
+    saved = workdir.load_run_record(path)
     stage, known = saved["config"]["stage"], saved["provenance"].get("weights")
     if stage != "external" or known is None:
         raise ConfigError(
@@ -244,8 +248,8 @@ def _check_ours(path, digest: str) -> None:
 def _commit(path, params) -> None:
     """Step 0, saved and verified as a trainer's; what an import before left is verified."""
     zero = jnp.zeros((), jnp.int32)
-    whole = state.State(step=zero, params=params, opt={}, ema={})
-    shardings = meshes.shardings(meshes.make(), whole)
+    whole = state.TrainState(step=zero, params=params, opt={}, ema={})
+    shardings = meshes.tree_shardings(meshes.make(), whole)
     abstract = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
         whole,
@@ -253,7 +257,7 @@ def _commit(path, params) -> None:
     )
     checkpoints = Checkpoints(path, keep=1)
     try:
-        if checkpoints.resume(abstract) is None:
+        if checkpoints.restore_latest(abstract) is None:
             checkpoints.save(0, jax.device_put(whole, shardings))
     finally:
         checkpoints.close()

@@ -58,7 +58,7 @@ def captions_of(
     Raises:
       UserError: of the kind that its exit code says; finished shards stay.
     """
-    with workdir.locked(where):
+    with workdir.lock_directory(where):
         to, of = imported_captions.store(where), imported_images.store(image_set)
         found, _ = of.load({"size", "classes", "digest"})
         said = matched(imported_images.names(of, found), files, max_missing_fraction)

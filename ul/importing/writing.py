@@ -58,7 +58,7 @@ def write(
     Raises:
       UserError: of the kind that its exit code says; finished shards stay.
     """
-    with workdir.locked(str(to.path)):
+    with workdir.lock_directory(str(to.path)):
         identity = {
             **kind.settings,
             "shard_examples": shard_examples,

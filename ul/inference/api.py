@@ -142,7 +142,7 @@ class Autoencoder:
             fn,
             batch,
             batch_size=self.stage.evaluation.batch_size,
-            on=self.mesh,
+            mesh=self.mesh,
             title=title,
         )
 

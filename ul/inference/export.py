@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from ul.checkpoints import safetensors, store
-from ul.checkpoints.workdir import load_config
+from ul.checkpoints.workdir import load_run_record
 from ul.inference import api
 from ul.inference import weights as saved_weights
 from ul.stages.codec import Codec
@@ -70,10 +70,10 @@ def _write(
     networks: dict[str, Any],
     codec: Codec,
 ) -> list[str]:
-    run = load_config(workdir)
+    run = load_run_record(workdir)
     source = {
         "workdir": str(epath.Path(workdir).resolve()),
-        "code": run["code"],
+        "code_version": run["code_version"],
         "step": loaded.step,
         "weights": loaded.weights,
         "ema_sources": loaded.ema_sources,
@@ -83,9 +83,9 @@ def _write(
         | {"source": source | {"digest": store.fingerprint(params)}}
         for name, params in networks.items()
     }
-    files = safetensors.files(networks, descriptions)
+    files = safetensors.serialize_networks(networks, descriptions)
     record = {"step": loaded.step, "weights": loaded.weights, "source": source}
-    safetensors.write(out, run, record, files)
+    safetensors.write_export(out, run, record, files)
     return [str(out / name) for name in files]
 
 

@@ -9,7 +9,7 @@ from etils import epath
 from tqdm import tqdm
 
 from ul.checkpoints import safetensors, store
-from ul.checkpoints.workdir import load_config
+from ul.checkpoints.workdir import load_run_record
 from ul.core import ema_names
 from ul.core import mesh as meshes
 from ul.core.errors import CheckpointError, ConfigError
@@ -52,7 +52,7 @@ def load_run(workdir, accepts: type = registry.RunConfig) -> SavedRun:
     Raises:
       ConfigError: there is no run, or one of another stage.
     """
-    record = load_config(workdir)
+    record = load_run_record(workdir)
     try:
         config = registry.parse(registry.to_dict(record["config"]), accepts)
     except ConfigError as e:
@@ -77,7 +77,7 @@ def steps(workdir) -> list[int]:
     Raises:
       ConfigError: this is neither a run's workdir nor an export.
     """
-    export = safetensors.record(workdir)
+    export = safetensors.read_export_record(workdir)
     return [export["step"]] if export else store.verified_steps(workdir)
 
 
@@ -104,9 +104,9 @@ def choose_step(workdir, step: int | None) -> int:
     Raises:
       CheckpointError: it cannot, with the steps that can.
     """
-    export = safetensors.record(workdir)
+    export = safetensors.read_export_record(workdir)
     if export is None:
-        return store.choose(workdir, step)
+        return store.choose_verified_step(workdir, step)
     if step not in (None, export["step"]):
         raise CheckpointError(
             f"The export {workdir} holds step {export['step']} only; got step {step}."
@@ -121,7 +121,7 @@ def choose(run: SavedRun, step: int | None, name: str) -> Weights:
       CheckpointError: no such step, or too few averages to combine the weights from.
       ConfigError: no such weights.
     """
-    export = safetensors.record(run.workdir)
+    export = safetensors.read_export_record(run.workdir)
     step = choose_step(run.workdir, step)
     if export is not None:
         exported = export["weights"]
@@ -133,9 +133,11 @@ def choose(run: SavedRun, step: int | None, name: str) -> Weights:
             )
         return Weights(run.workdir, step, exported, (), export["source"]["ema_sources"])
     widths = {
-        n: width for n in run.ema_names if (width := ema_names.width(n)) is not None
+        n: width
+        for n in run.ema_names
+        if (width := ema_names.relative_std(n)) is not None
     }
-    if widths and ema_names.width(name) is not None and name not in widths:
+    if widths and ema_names.relative_std(name) is not None and name not in widths:
         return _combined(run.workdir, step, name, widths)
     parts = ((1.0, step, weights_path(run, name)),)
     return Weights(run.workdir, step, name, parts, {})
@@ -149,28 +151,34 @@ def _combined(workdir: str, step: int, name: str, widths: dict[str, float]) -> W
     Raises:
       CheckpointError: they do not give it accurately enough.
     """
-    width = ema_names.width(name)
+    width = ema_names.relative_std(name)
     assert width is not None
     steps = [s for s in store.verified_steps(workdir) if 0 < s <= step]
     averages = [(s, n) for s in steps for n in widths]
-    combination = ema.combine([(s, widths[n]) for s, n in averages], step, width)
-    if combination.off > MAX_COMBINATION_ERROR:
+    combination = ema.find_combination(
+        [(s, widths[n]) for s, n in averages], step, width
+    )
+    if combination.relative_error > MAX_COMBINATION_ERROR:
         raise CheckpointError(
             f"Weights {name!r} of step {step} must be within {MAX_COMBINATION_ERROR:.0%} "
             f"of a combination of {', '.join(widths)} at the {len(steps)} steps that "
-            f"{workdir} keeps; the best is {combination.off:.1%} off. Choose a width nearer "
+            f"{workdir} keeps; the best is {combination.relative_error:.1%} off. Choose a width nearer "
             "to the stored ones, or keep more steps (checkpoint.keep_every)."
         )
     log.info(
         "weights %s: combined from %d steps, %.2g off",
         name,
         len(steps),
-        combination.off,
+        combination.relative_error,
     )
-    sources = {"averages": list(widths), "steps": steps, "off": combination.off}
+    sources = {
+        "averages": list(widths),
+        "steps": steps,
+        "off": combination.relative_error,
+    }
     parts = tuple(
         (factor, s, ("ema", n))
-        for factor, (s, n) in zip(combination.factors, averages, strict=True)
+        for factor, (s, n) in zip(combination.coefficients, averages, strict=True)
     )
     return Weights(workdir, step, name, parts, sources)
 
@@ -191,8 +199,12 @@ def weights_path(run: SavedRun, name: str) -> tuple[str, ...]:
         return ("ema", names[0])
     if name.removeprefix("ema:") in names:
         return ("ema", name.removeprefix("ema:"))
-    known = ["raw", "ema", *(n if ema_names.width(n) else f"ema:{n}" for n in names)]
-    if any(map(ema_names.width, names)):
+    known = [
+        "raw",
+        "ema",
+        *(n if ema_names.relative_std(n) else f"ema:{n}" for n in names),
+    ]
+    if any(map(ema_names.relative_std, names)):
         known += ["power:<any width under 0.2887>"]
     raise ConfigError(f"weights must be one of {', '.join(known)}; got {name!r}.")
 
@@ -211,10 +223,10 @@ def restore(chosen: Weights, shapes: dict[str, Any], mesh) -> dict[str, Any]:
             leaf.shape, leaf.dtype, sharding=sharding
         ),
         shapes,
-        meshes.shardings(mesh, shapes),
+        meshes.tree_shardings(mesh, shapes),
     )
     if not chosen.parts:
-        return safetensors.read(chosen.workdir, abstract)
+        return safetensors.read_networks(chosen.workdir, abstract)
     is_single = len(chosen.parts) == 1
     total: Any = None
     bar = tqdm(
@@ -234,7 +246,7 @@ def _stored(workdir: str, step: int, path: tuple[str, ...], abstract) -> Any:
     """Restore the part of a state at `path`."""
     for name in reversed(path):
         abstract = {name: abstract}
-    state = store.restore_part(workdir, step, abstract)
+    state = store.restore_subtree(workdir, step, abstract)
     for name in path:
         state = state[name]
     return state

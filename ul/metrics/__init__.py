@@ -1,1 +1,1 @@
-"""Floor 3: what a trained system does, measured. Callables in, numbers and images out."""
+"""Floor 3: metrics of reconstructions and samples. Arrays and callables in, numbers out."""

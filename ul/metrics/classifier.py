@@ -1,9 +1,9 @@
-"""Do class-conditional samples show their class? Asked of a classifier of real images."""
+"""A classifier of real images, which measures whether samples show their class."""
 
 import numpy as np
 
 
-class Classifier:
+class SvmClassifier:
     """A support vector machine (RBF kernel) on pixels, trained on real images."""
 
     name = "sklearn SVC(rbf, C=10) on pixels"
@@ -18,13 +18,13 @@ class Classifier:
         return image.reshape(len(image), -1).astype(np.float64) / 255.0
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """The class of each image."""
+        """Return the predicted class [N] of each image."""
         return self._model.predict(self._flat(image))
 
     def accuracy(self, image: np.ndarray, label: np.ndarray) -> float:
-        """Share of images whose predicted class is their label."""
+        """Return the fraction of images whose predicted class is their label."""
         return float(np.mean(self.predict(image) == label))
 
-    def scores(self, image: np.ndarray) -> np.ndarray:
-        """[N, classes]: the highest is the predicted class, of the classes in order."""
+    def decision_scores(self, image: np.ndarray) -> np.ndarray:
+        """Return a score per class [N, classes]; the predicted class has the highest."""
         return self._model.decision_function(self._flat(image))

@@ -1,16 +1,16 @@
-"""The CLIP score: how well images fit their captions, as text-to-image work reports it.
+"""The CLIP score: the agreement of images with their captions, for text-to-image models.
 
-Two figures of the same cosines are in use:
-- `clip_score`: 100 times the mean cosine of image and caption. It is what tables of
-  text-to-image models mean by 27 (and torchmetrics' CLIPScore, but for its floor at 0).
+Two values from the same cosine similarities are in use:
+- `clip_score`: 100 times the mean cosine of image and caption. A value such as 27 in a
+  table of text-to-image models means this one (torchmetrics' CLIPScore adds a floor at 0).
 - `clipscore`: CLIPScore of Hessel et al., 2021 (arXiv:2104.08718), for captioning: the mean
   of 2.5 max(cosine, 0), of captions that begin with "A photo depicts" (its section 3).
-Both depend on the CLIP that is asked: figures of two networks are not to be compared.
+Both depend on the CLIP network: values of different networks are not comparable.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,161 +21,179 @@ from ul.core import batching
 from ul.core import mesh as meshes
 from ul.core.errors import DataError
 from ul.metrics.extractors import ROWS_A_DEVICE, coloured
-from ul.metrics.features import captions, clip, weights
-from ul.metrics.frechet import Moments
+from ul.metrics.features import captions as clip_captions
+from ul.metrics.features import clip, weights
+from ul.metrics.frechet import FeatureMoments
 
 PREFIX = "A photo depicts "
-_image = jax.jit(clip.image_embedding, static_argnames="size")
-_text = jax.jit(clip.text_embedding, static_argnames="size")
+_embed_images = jax.jit(clip.embed_images, static_argnames="sizes")
+_embed_tokens = jax.jit(clip.embed_tokens, static_argnames="sizes")
 
 
-def cosines(image: np.ndarray, text: np.ndarray) -> np.ndarray:
-    """Of each pair of embeddings [N, d]: float64 [N]."""
+def cosine_similarity(image: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Return the float64 cosine [N] of each pair of embeddings [N, d]."""
     image, text = np.asarray(image, np.float64), np.asarray(text, np.float64)
     lengths = np.linalg.norm(image, axis=1) * np.linalg.norm(text, axis=1)
     return np.sum(image * text, axis=1) / lengths
 
 
 def clip_score(image: np.ndarray, text: np.ndarray) -> float:
-    """100 times the mean cosine of embeddings [N, d] of images and their captions."""
-    return float(100.0 * np.mean(cosines(image, text)))
+    """Return 100 times the mean cosine of embeddings [N, d] of images and captions."""
+    return float(100.0 * np.mean(cosine_similarity(image, text)))
 
 
 def clipscore(image: np.ndarray, text: np.ndarray) -> float:
-    """Hessel et al.'s: the mean of 2.5 max(cosine, 0); `text`: of prefixed captions."""
-    return float(2.5 * np.mean(np.maximum(cosines(image, text), 0.0)))
+    """Return the mean of 2.5 max(cosine, 0), as Hessel et al. define CLIPScore.
+
+    `text` are embeddings [N, d] of captions that begin with PREFIX.
+    """
+    return float(2.5 * np.mean(np.maximum(cosine_similarity(image, text), 0.0)))
 
 
-def read(path: epath.PathLike, count: int) -> list[str]:
-    """A text file's captions, one a line, of so many images.
+def read_captions(path: epath.PathLike, count: int) -> list[str]:
+    """Read the captions of `count` images from a text file with one caption per line.
 
     Raises:
-      DataError: it cannot be read, has other than `count` lines, or one is empty.
+      DataError: the file cannot be read, has another number of lines, or an empty line.
     """
     try:
         text = epath.Path(path).read_bytes().decode()
     except (OSError, ValueError) as e:
-        raise DataError(f"{path} cannot be read: {e}") from e
-    # Not splitlines, which also splits at characters that captions may have.
+        raise DataError(f"{path} cannot be read as UTF-8 text: {e}") from e
+    # Not splitlines, which also splits at characters that captions may contain.
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise DataError(f"line {number} of {path} is empty; each is a caption")
+            raise DataError(
+                f"{path} must have a caption on every line, but line {number} is empty."
+            )
     if len(lines) != count:
-        raise DataError(f"{path} has {len(lines)} lines for {count} images")
+        raise DataError(
+            f"{path} must have one line per image; it has {len(lines)} lines for "
+            f"{count} images."
+        )
     return lines
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
-    """Both towers with their weights; the digests are SHA-256."""
+class ClipNetwork:
+    """Both towers of CLIP with their weights and tokenizer, and the SHA-256 of each."""
 
     params: Any
-    size: clip.Size
-    tokens: captions.Tokens
+    sizes: clip.ClipSizes
+    tokenizer: clip_captions.ClipTokenizer
     source: str
-    digest: str
-    tokenizer: str
+    weights_sha256: str
+    tokenizer_sha256: str
 
     def protocol(self) -> dict[str, Any]:
-        """What a figure needs said of the network behind it."""
+        """Return what a reported score must state about the network."""
         return {
-            "model": str(self.size),
+            "model": str(self.sizes),
             "source": self.source,
-            "sha256": self.digest,
-            "tokenizer_sha256": self.tokenizer,
-            "resize": f"PIL's bicubic of 8 bits, shorter side to {self.size.side}, "
+            "sha256": self.weights_sha256,
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "resize": f"PIL's bicubic of 8 bits, shorter side to {self.sizes.side}, "
             "the middle square",
-            "context": self.size.context,
+            "context": self.sizes.context,
         }
 
 
-def load(weights_dir: epath.PathLike) -> Clip:
-    """CLIP from a folder that `launch.convert clip` wrote.
+def load_network(weights_dir: epath.PathLike) -> ClipNetwork:
+    """Load CLIP from a folder that `launch.convert clip` wrote.
 
     Raises:
-      Missing: a file is not there.
-      DataError: a file is damaged or is not that of the manifest.
+      MissingWeights: a file is missing.
+      DataError: a file is damaged or differs from its entry in the manifest.
       ConfigError: the package `tokenizers` is not installed.
     """
-    params, size = clip.load(weights_dir)
-    content = weights.companion(weights_dir, clip.network(size), captions.FILE)
-    entry = weights.manifest(weights_dir)[clip.FILE]
-    return Clip(
+    params, sizes = clip.load(weights_dir)
+    content = weights.read_companion(
+        weights_dir, clip.NAME, clip_captions.TOKENIZER_FILE
+    )
+    entry = weights.read_manifest(weights_dir)[clip.FILE]
+    return ClipNetwork(
         params=params,
-        size=size,
-        tokens=captions.Tokens(content, size.context),
+        sizes=sizes,
+        tokenizer=clip_captions.ClipTokenizer(content, sizes.context),
         source=entry.get("source", "unknown"),
-        digest=entry["sha256"],
-        tokenizer=hashlib.sha256(content).hexdigest(),
+        weights_sha256=entry["sha256"],
+        tokenizer_sha256=hashlib.sha256(content).hexdigest(),
     )
 
 
 class ClipScore:
-    """The score of images and captions that come in parts; neither are kept."""
+    """The CLIP score of images and captions that arrive in chunks and are not kept."""
 
-    def __init__(self, network: Clip, on: jax.sharding.Mesh):
-        self._network, self._mesh = network, on
-        self._params = jax.device_put(network.params, meshes.replicated(on))
-        self._seen = Moments.empty(2)
+    def __init__(self, network: ClipNetwork, mesh: jax.sharding.Mesh):
+        self._network, self._mesh = network, mesh
+        self._params = jax.device_put(network.params, meshes.replicated(mesh))
+        self._moments = FeatureMoments.empty(2)
 
     @property
     def count(self) -> int:
-        """Pairs so far."""
-        return self._seen.count
+        """Number of pairs so far."""
+        return self._moments.count
 
-    def images(self, image: np.ndarray) -> np.ndarray:
-        """Unit embeddings [N, d] of uint8 [N, H, W, C]."""
-        return self._rows(_image, coloured(image))
+    def embed_images(self, image: np.ndarray) -> np.ndarray:
+        """Return unit embeddings [N, d] of uint8 images [N, H, W, C]."""
+        return self._map_rows(_embed_images, coloured(image))
 
-    def texts(self, text: Sequence[str]) -> np.ndarray:
-        """Unit embeddings [N, d]."""
-        return self._rows(_text, self._network.tokens(text))
+    def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
+        """Return unit embeddings [N, d] of captions."""
+        return self._map_rows(_embed_tokens, self._network.tokenizer(captions))
 
-    def _rows(self, embed: Any, rows: np.ndarray) -> np.ndarray:
+    def _map_rows(self, embed: Callable, rows: np.ndarray) -> np.ndarray:
         return batching.map_rows(
-            lambda rows: embed(self._params, rows, size=self._network.size),
+            lambda rows: embed(self._params, rows, sizes=self._network.sizes),
             {"rows": rows},
             batch_size=ROWS_A_DEVICE * self._mesh.size,
-            on=self._mesh,
+            mesh=self._mesh,
         )
 
     def add(self, images: np.ndarray, captions: Sequence[str]) -> None:
-        """The next pairs: uint8 [N, H, W, C], and a caption each.
+        """Add the next uint8 images [N, H, W, C] with one caption each.
 
         Raises:
-          DataError: there are not as many of one as of the other, or an embedding is not
+          DataError: the numbers of images and captions differ, or an embedding is not
             finite.
         """
         if len(images) != len(captions):
-            raise DataError(f"{len(images)} images and {len(captions)} captions")
+            raise DataError(
+                "a CLIP score needs one caption per image; got "
+                f"{len(images)} images and {len(captions)} captions."
+            )
         if not len(images):
             return
-        seen = self.images(images)
-        plain = cosines(seen, self.texts(captions))
-        prefixed = cosines(seen, self.texts([PREFIX + text for text in captions]))
-        part = np.stack([100.0 * plain, 2.5 * np.maximum(prefixed, 0.0)], axis=1)
-        if not np.all(np.isfinite(part)):
-            raise DataError(f"CLIP's embeddings of pairs {self.count}.. are not finite")
-        self._seen = self._seen.merge(Moments.of(part))
+        embedded = self.embed_images(images)
+        cosine = cosine_similarity(embedded, self.embed_captions(captions))
+        prefixed = self.embed_captions([PREFIX + text for text in captions])
+        floored = np.maximum(cosine_similarity(embedded, prefixed), 0.0)
+        scores = np.stack([100.0 * cosine, 2.5 * floored], axis=1)
+        if not np.all(np.isfinite(scores)):
+            raise DataError(
+                "CLIP's embeddings must be finite, but in the batch that begins at pair "
+                f"{self.count} some are not. Check the weights."
+            )
+        self._moments = self._moments.merge(FeatureMoments.from_features(scores))
 
     def value(self) -> float:
-        """100 times the mean cosine.
+        """Return 100 times the mean cosine.
 
         Raises:
-          DataError: fewer than two pairs were seen.
+          DataError: there are fewer than two pairs.
         """
         return self.record()["clip_score"]
 
     def record(self) -> dict[str, float]:
-        """Both figures with their standard errors (of the mean over pairs).
+        """Return both values with their standard errors (of the mean over pairs).
 
         Raises:
-          DataError: fewer than two pairs were seen.
+          DataError: there are fewer than two pairs.
         """
         if self.count < 2:
-            raise DataError(f"a CLIP score needs 2 pairs or more, not {self.count}")
-        mean, covariance = self._seen.gaussian()
+            raise DataError(f"a CLIP score needs at least 2 pairs; got {self.count}.")
+        mean, covariance = self._moments.gaussian()
         sem = np.sqrt(np.diagonal(covariance) / self.count)
         return {
             "clip_score": float(mean[0]),
@@ -185,7 +203,7 @@ class ClipScore:
         }
 
     def protocol(self) -> dict[str, Any]:
-        """What the figures need said: network, digests, count and what they are."""
+        """Return what a reported score must state: network, count and definitions."""
         return self._network.protocol() | {
             "count": self.count,
             "clip_score": "100 mean cosine",

@@ -11,7 +11,7 @@ from ul.core import batching
 from ul.core import mesh as meshes
 from ul.metrics.features import dinov2, i3d, inception, lpips, weights
 
-Missing = weights.Missing
+MissingWeights = weights.MissingWeights
 
 # Images a device at a time: 299x299 activations of Inception are what counts.
 ROWS_A_DEVICE = 32
@@ -41,7 +41,7 @@ class Network:
                 lambda **part: compiled(params, *part.values()),
                 {name: coloured(image) for name, image in images.items()},
                 batch_size=ROWS_A_DEVICE * mesh.size,
-                on=mesh,
+                mesh=mesh,
             )
 
         return run
@@ -90,10 +90,10 @@ class Networks:
         if name not in self._loaded:
             fn, module, resize = KNOWN[name]
             if self._dir is None:
-                raise Missing(
+                raise MissingWeights(
                     f"{module.FILE} is not here; give --weights_dir or set UL_WEIGHTS"
                 )
             params = weights.load(self._dir, module)
-            digest = weights.manifest(self._dir)[module.FILE]["sha256"]
+            digest = weights.read_manifest(self._dir)[module.FILE]["sha256"]
             self._loaded[name] = Network(fn, params, module.FILE, digest, resize)
         return self._loaded[name]

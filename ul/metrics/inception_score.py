@@ -3,36 +3,37 @@
 import numpy as np
 from scipy.special import xlogy
 
-# As the ADM evaluator: the mean of the scores of so many samples each.
-SPLIT = 5000
+# The ADM evaluator averages the scores of splits of 5000 samples.
+SPLIT_SIZE = 5000
 
 
 class InceptionScore:
-    """exp(mean KL(p(y|x) || p(y))) of each split of `split` samples, then the mean.
+    """The mean over splits of exp(mean KL(p(y|x) || p(y))), for samples in chunks.
 
-    Samples come in parts and in order; the last split may be shorter.
+    The samples are divided in their order into splits of `split_size`; the last split may
+    be smaller.
     """
 
-    def __init__(self, split: int = SPLIT):
-        self._split = split
+    def __init__(self, split_size: int = SPLIT_SIZE):
+        self._split_size = split_size
         self._scores: list[float] = []
-        self._start()
+        self._start_split()
 
-    def _start(self) -> None:
+    def _start_split(self) -> None:
         self._count, self._total, self._negentropy = 0, 0.0, 0.0
 
     def add(self, probs: np.ndarray) -> None:
-        """Probabilities [N, classes] of the next samples."""
+        """Add the class probabilities [N, classes] of the next samples."""
         probs = np.asarray(probs, np.float64)
         while len(probs):
-            part = probs[: self._split - self._count]
-            probs = probs[len(part) :]
-            self._count += len(part)
-            self._total = self._total + part.sum(axis=0)
-            self._negentropy += float(xlogy(part, part).sum())
-            if self._count == self._split:
+            chunk = probs[: self._split_size - self._count]
+            probs = probs[len(chunk) :]
+            self._count += len(chunk)
+            self._total = self._total + chunk.sum(axis=0)
+            self._negentropy += float(xlogy(chunk, chunk).sum())
+            if self._count == self._split_size:
                 self._scores.append(self._score())
-                self._start()
+                self._start_split()
 
     def _score(self) -> float:
         marginal = self._total / self._count
@@ -40,6 +41,6 @@ class InceptionScore:
         return float(np.exp(kl))
 
     def value(self) -> float:
-        """The score; at least one sample must have been seen."""
-        rest = [self._score()] if self._count else []
-        return float(np.mean(self._scores + rest))
+        """Return the score of all samples so far, of which there must be at least one."""
+        last_split = [self._score()] if self._count else []
+        return float(np.mean(self._scores + last_split))

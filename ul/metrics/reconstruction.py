@@ -1,4 +1,4 @@
-"""How near reconstructions are: PSNR and SSIM per image."""
+"""Similarity of images and their reconstructions: PSNR and SSIM per image."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,97 +9,129 @@ from skimage import metrics
 from ul.diffusion import waterfilling
 
 PEAK = 255.0
+# Values in -1..1 have a range of 2.
+UNIT_PEAK = 2.0
+# An error of zero counts as that of rounding to whole levels, so that PSNR is finite.
+ROUNDING_MSE = 1.0 / 12.0
+GAUSSIAN_WINDOW_SIZE = 11
+MAX_FLAT_WINDOW_SIZE = 7
 
 
-def mse(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Mean squared error of each pair of uint8 images [N, H, W, C], or of clips; [N],
-    levels squared."""
-    error = image.astype(np.float64) - other.astype(np.float64)
+def mse(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+    """Return the mean squared error [N] of each pair, in squared levels of 0..255.
+
+    Both are uint8 images [N, H, W, C] or clips [N, T, H, W, C].
+    """
+    error = image.astype(np.float64) - reconstruction.astype(np.float64)
     return np.mean(np.square(error), axis=tuple(range(1, image.ndim)))
 
 
-def decibel(error):
-    """10 log10(255^2 / error); no error is given that of rounding, 1/12 of a level
-    squared."""
-    return 10.0 * np.log10(PEAK**2 / np.maximum(error, 1.0 / 12.0))
+def psnr_from_mse(error):
+    """Return 10 log10(255^2 / error); errors below 1/12 (rounding) count as 1/12."""
+    return 10.0 * np.log10(PEAK**2 / np.maximum(error, ROUNDING_MSE))
 
 
-def psnr_db(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """PSNR of each pair of uint8 images [N, H, W, C]; [N]."""
-    return decibel(mse(image, other))
+def psnr_db(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+    """Return the PSNR [N] of each pair of uint8 images [N, H, W, C]."""
+    return psnr_from_mse(mse(image, reconstruction))
 
 
-def pooled_psnr_db(image: np.ndarray, other: np.ndarray) -> float:
-    """PSNR of all images together: what a distortion in closed form compares with (the
-    mean of each image's PSNR is higher)."""
-    return float(decibel(np.mean(mse(image, other))))
+def pooled_psnr_db(image: np.ndarray, reconstruction: np.ndarray) -> float:
+    """Return the PSNR of the mean squared error over all images together.
+
+    This is the value to compare with a distortion in closed form; the mean of the PSNR of
+    each image is higher.
+    """
+    return float(psnr_from_mse(np.mean(mse(image, reconstruction))))
 
 
-def of_frames(measure: Callable, image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """A measure of pairs of images, of clips the mean over their frames; [N]."""
+def mean_over_frames(
+    metric: Callable, image: np.ndarray, reconstruction: np.ndarray
+) -> np.ndarray:
+    """Return a metric of pairs of images [N]; for clips, its mean over the frames."""
     size = image.shape[-3:]
-    values = measure(image.reshape(-1, *size), other.reshape(-1, *size))
+    values = metric(image.reshape(-1, *size), reconstruction.reshape(-1, *size))
     return np.asarray(values).reshape(len(image), -1).mean(1)
 
 
-GAUSSIAN_WINDOW = 11
+def ssim_window_size(shape: tuple[int, ...]) -> int:
+    """Return 11 (a Gaussian window) if it fits images [..., H, W, C], else a smaller size.
 
-
-def ssim_window(shape: tuple[int, ...]) -> int:
-    """11 (Gaussian) where it fits; else flat, 7 or the largest odd one that fits."""
+    The smaller window is flat, of 7 pixels or of the largest odd size that fits.
+    """
     side = min(shape[-3:-1])
-    if side >= GAUSSIAN_WINDOW:
-        return GAUSSIAN_WINDOW
-    side = min(side, 7)
+    if side >= GAUSSIAN_WINDOW_SIZE:
+        return GAUSSIAN_WINDOW_SIZE
+    side = min(side, MAX_FLAT_WINDOW_SIZE)
     return side - 1 + side % 2
 
 
-def ssim_name(shape: tuple[int, ...]) -> str:
-    """What `ssim` computes for images of this shape."""
-    window = ssim_window(shape)
-    if window == GAUSSIAN_WINDOW:
+def ssim_description(shape: tuple[int, ...]) -> str:
+    """Return a description of the SSIM that `ssim` computes for images of this shape."""
+    window = ssim_window_size(shape)
+    if window == GAUSSIAN_WINDOW_SIZE:
         return f"scikit-image, Gaussian window {window}, sigma 1.5, range 255"
-    return f"scikit-image, flat window {window} (images below {GAUSSIAN_WINDOW} wide)"
+    return (
+        f"scikit-image, flat window {window} (images below {GAUSSIAN_WINDOW_SIZE} wide)"
+    )
 
 
-def ssim(image: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """scikit-image's structural similarity of each pair; [N].
+def ssim(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+    """Return scikit-image's structural similarity [N] of each pair of uint8 images.
 
-    The Gaussian window and the population's covariance of Wang et al. 2004; images that
-    it does not fit (8x8 digits) get a flat window, whose values are another measure.
+    The window is Gaussian and the covariance that of the population, as in Wang et al.
+    2004. Images too small for that window (8x8 digits) get a flat window; those values
+    are not comparable with the others.
     """
-    window = ssim_window(image.shape[1:])
-    how: dict[str, Any] = {"win_size": window, "channel_axis": -1, "data_range": PEAK}
-    if window == GAUSSIAN_WINDOW:
-        how |= {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    window = ssim_window_size(image.shape[1:])
+    options: dict[str, Any] = {
+        "win_size": window,
+        "channel_axis": -1,
+        "data_range": PEAK,
+    }
+    if window == GAUSSIAN_WINDOW_SIZE:
+        options |= {
+            "gaussian_weights": True,
+            "sigma": 1.5,
+            "use_sample_covariance": False,
+        }
     return np.asarray(
         [
-            metrics.structural_similarity(a, b, **how)
-            for a, b in zip(image, other, strict=True)
+            metrics.structural_similarity(a, b, **options)
+            for a, b in zip(image, reconstruction, strict=True)
         ]
     )
 
 
 def covariance_spectrum(image: np.ndarray) -> np.ndarray:
-    """Eigenvalues of the covariance of uint8 images, in -1..1 units, largest first."""
+    """Return the eigenvalues of the covariance of uint8 images, the largest first.
+
+    Pixels are scaled to -1..1.
+    """
     x = image.reshape(len(image), -1).astype(np.float64) / 127.5 - 1.0
     values = np.linalg.eigvalsh(np.atleast_2d(np.cov(x, rowvar=False)))
     return np.maximum(values[::-1], 0.0)
 
 
 def gaussian_psnr_db(
-    variances: np.ndarray, rate_bits: float, *, sampled: bool = True
+    variances: np.ndarray, rate_bits: float, *, posterior_samples: bool = True
 ) -> float:
-    """PSNR of reconstructions that Gaussian data would have at that rate.
+    """Return the PSNR that reconstructions of Gaussian data would have at a given rate.
 
-    Reverse water-filling on `variances` (-1..1 units, so peak 2); the distortion of
-    the mean is doubled where the decoder samples from the posterior.
+    The distortion is that of reverse water-filling on `variances` (values in -1..1). It is
+    doubled for decoders that return `posterior_samples` rather than the posterior mean.
     """
     precision = waterfilling.precision_for_rate(variances, rate_bits)
     distortion = float(waterfilling.distortion(variances, precision))
-    return sampled_psnr_db(distortion if sampled else distortion / 2, len(variances))
+    return posterior_sample_psnr_db(
+        distortion if posterior_samples else distortion / 2, len(variances)
+    )
 
 
-def sampled_psnr_db(distortion: float, dimensions: int) -> float:
-    """PSNR of posterior samples where the mean's summed squared error is `distortion`."""
-    return float(10.0 * np.log10(2.0**2 * dimensions / (2.0 * distortion)))
+def posterior_sample_psnr_db(distortion: float, dimensions: int) -> float:
+    """Return the PSNR of posterior samples, given the distortion of the posterior mean.
+
+    `distortion` is the squared error of the mean, summed over the dimensions; samples have
+    twice that error.
+    """
+    return float(10.0 * np.log10(UNIT_PEAK**2 * dimensions / (2.0 * distortion)))

@@ -1,9 +1,9 @@
-"""Reference statistics of a data set as an .npz file: ours, and the ADM evaluator's.
+"""Reference statistics of a data set in an .npz file: this project's and the ADM evaluator's.
 
     mu, sigma, mu_s, sigma_s        Inception's pool and spatial features, as ADM names them
     mu_<set>, sigma_<set>           dinov2, i3d, pixels_8x8
     pool                            up to 10,000 rows for precision and recall
-    num_images, protocol            how many, and JSON: networks, resize, data
+    num_images, protocol            the number of images; networks, resize and data as JSON
 
 ADM's files have neither `pool` nor `protocol`, but images `arr_0` [N, H, W, 3].
 """
@@ -23,35 +23,40 @@ from ul.metrics import frechet
 from ul.metrics.extractors import Network
 from ul.metrics.streaming import SOURCES, Reference, Statistics
 
-SCHEMA = 1
+SCHEMA_VERSION = 1
 SUFFIXES = {"pool": "", "spatial": "_s"}
+# The errors that numpy raises for files that are missing, damaged or of another format.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
 
-def keys(need: str) -> tuple[str, str]:
-    """The names of a set's mean and covariance in the file."""
+def array_names(need: str) -> tuple[str, str]:
+    """Return the names in the file of the mean and covariance of one set of features."""
     suffix = SUFFIXES.get(need, f"_{need}")
     return f"mu{suffix}", f"sigma{suffix}"
 
 
-def content(seen: Statistics, protocol: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a finished file."""
-    found: dict[str, np.ndarray] = {}
-    for need in seen.needs:
+def to_arrays(
+    statistics: Statistics, protocol: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a complete reference file."""
+    arrays: dict[str, np.ndarray] = {}
+    for need in statistics.needs:
         if need == "pool_rows":
-            found["pool"] = seen.rows().astype(np.float32)
+            arrays["pool"] = statistics.rows().astype(np.float32)
         else:
-            found |= dict(zip(keys(need), seen.gaussian(need), strict=True))
-    found["num_images"] = np.asarray(seen.count, np.int64)
-    found["protocol"] = np.asarray(json.dumps(protocol, sort_keys=True))
-    return found
+            arrays |= dict(
+                zip(array_names(need), statistics.gaussian(need), strict=True)
+            )
+    arrays["num_images"] = np.asarray(statistics.count, np.int64)
+    arrays["protocol"] = np.asarray(json.dumps(protocol, sort_keys=True))
+    return arrays
 
 
 def write(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """The whole file or none of it.
+    """Write an .npz file under a temporary name and rename it once it is complete.
 
     Raises:
-      OSError: the disk refuses.
+      OSError: the file cannot be written.
     """
     part = path.parent / f".{path.name}.part"
     with part.open("wb") as f:
@@ -60,107 +65,127 @@ def write(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_protocol(path: epath.Path) -> dict[str, Any]:
-    """Of a file that this project wrote.
+    """Read the protocol of a reference file that this project wrote.
 
     Raises:
-      DataError: it cannot be read, or has none.
+      DataError: the file cannot be read, or has no protocol.
     """
     try:
         with np.load(path, allow_pickle=False) as data:
             return json.loads(str(data["protocol"]))
     except UNREADABLE as e:
-        raise DataError(f"{path} is no reference file: {_line(e)}") from e
+        raise DataError(
+            f"{path} must be a reference file with a protocol, but it cannot be read as "
+            f"one: {_first_line(e)}"
+        ) from e
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).split("\n")[0] or type(error).__name__
 
 
 def read(
     path: str, shape: tuple[int, ...], features: Callable[[np.ndarray], np.ndarray]
 ) -> Reference:
-    """A reference for images of `shape`; `features` are what an ADM file's images are
-    given for precision and recall: uint8 [N, H, W, 3] to pool rows.
+    """Read a reference for images of `shape`.
+
+    `features` maps uint8 images [N, H, W, 3] to rows of pool features. It is called for
+    the images of ADM's files, if precision or recall is measured.
 
     Raises:
-      DataError: it cannot be read, is damaged, or holds no statistics.
-      ConfigError: it was made from images of another shape.
+      DataError: the file cannot be read, is damaged, or has no statistics.
+      ConfigError: the reference was computed from images of another shape.
     """
     try:
         file = epath.Path(path)
         digest = sha256(file)
         with np.load(file, allow_pickle=False) as data:
             gaussians = {
-                need: _gaussian(path, data, *keys(need))
+                need: _read_gaussian(path, data, *array_names(need))
                 for need in SOURCES
-                if set(keys(need)) <= set(data)
+                if set(array_names(need)) <= set(data)
             }
-            stated = json.loads(str(data["protocol"])) if "protocol" in data else None
-            count = int(data["num_images"]) if "num_images" in data else None
+            protocol = json.loads(str(data["protocol"])) if "protocol" in data else None
+            num_images = int(data["num_images"]) if "num_images" in data else None
             pool = data["pool"] if "pool" in data else None
-            held = set(data)
+            names = set(data)
     except UNREADABLE as e:
-        raise DataError(f"--reference {path} cannot be read: {_line(e)}") from e
+        raise DataError(
+            f"--reference {path} cannot be read as an .npz file: {_first_line(e)}"
+        ) from e
     if not gaussians:
-        raise DataError(f"--reference {path} has {sorted(held)}, but no mu and sigma")
-    if stated is not None and tuple(stated["image_shape"]) != shape:
+        raise DataError(
+            f"--reference {path} must contain the statistics mu and sigma; "
+            f"it contains {sorted(names)}."
+        )
+    if protocol is not None and tuple(protocol["image_shape"]) != shape:
         raise ConfigError(
-            f"--reference {path} is of another protocol: its images are "
-            f"{stated['image_shape']}, the run's {list(shape)}; make one of this data"
+            f"--reference {path} must be of images {list(shape)} like those of the run; "
+            f"it is of {protocol['image_shape']}. Compute a reference of the run's data."
         )
 
     @functools.cache
     def rows() -> np.ndarray:
-        return features(_images(path)) if pool is None else pool
+        return features(_read_images(path)) if pool is None else pool
 
-    protocol = {
+    record = {
         "file": path,
         "sha256": digest,
-        "num_images": count,
-        "protocol": stated or "not stated by the file (no `protocol`, as in ADM's)",
+        "num_images": num_images,
+        "protocol": protocol or "not stated by the file (no `protocol`, as in ADM's)",
     }
-    available = pool is not None or "arr_0" in held
-    return Reference(gaussians, rows if available else None, protocol)
+    has_rows = pool is not None or "arr_0" in names
+    return Reference(gaussians, rows if has_rows else None, record)
 
 
-def _gaussian(path: str, data, mu: str, sigma: str) -> frechet.Gaussian:
+def _read_gaussian(path: str, data, mu: str, sigma: str) -> frechet.Gaussian:
     mean, covariance = data[mu].astype(np.float64), data[sigma].astype(np.float64)
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise DataError(
-            f"--reference {path}: {mu} {mean.shape} and {sigma} {covariance.shape} "
-            "are no mean and covariance"
+            f"--reference {path}: {mu} and {sigma} must be a mean [d] and a covariance "
+            f"[d, d]; their shapes are {mean.shape} and {covariance.shape}."
         )
     if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(covariance))):
-        raise DataError(f"--reference {path}: {mu} or {sigma} is not finite")
+        raise DataError(
+            f"--reference {path}: {mu} and {sigma} must be finite, but they contain NaN "
+            "or infinity."
+        )
     return mean, covariance
 
 
-def _images(path: str) -> np.ndarray:
+def _read_images(path: str) -> np.ndarray:
     try:
         with np.load(epath.Path(path), allow_pickle=False) as data:
             image = data["arr_0"]
     except UNREADABLE as e:
-        raise DataError(f"--reference {path}: arr_0 cannot be read: {_line(e)}") from e
+        raise DataError(
+            f"--reference {path}: arr_0 cannot be read: {_first_line(e)}"
+        ) from e
     if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3:
         raise DataError(
-            f"--reference {path}: arr_0 is {image.dtype}{list(image.shape)}, "
-            "wanted are images uint8 [N, H, W, 3]"
+            f"--reference {path}: arr_0 must be images, uint8 [N, H, W, 3]; "
+            f"it is {image.dtype} {list(image.shape)}."
         )
     return image
 
 
-def check(
+def check_networks(
     reference: Reference, needs: tuple[str, ...], networks: Mapping[str, Network]
 ) -> None:
-    """Raises ConfigError where other networks or another resize made the reference."""
-    stated = reference.protocol["protocol"]
-    if isinstance(stated, str):
+    """Check that a reference was computed with the feature networks of this evaluation.
+
+    Raises:
+      ConfigError: the weights or the resizing differ.
+    """
+    protocol = reference.protocol["protocol"]
+    if isinstance(protocol, str):
         return
     for name in sorted({SOURCES[need][0] for need in needs} & networks.keys()):
-        there, here = stated["networks"].get(name), networks[name].protocol()
-        for key in here if there is not None else ():
-            if there[key] != here[key]:
+        recorded, current = protocol["networks"].get(name), networks[name].protocol()
+        for key in current if recorded is not None else ():
+            if recorded[key] != current[key]:
                 raise ConfigError(
-                    f"--reference {reference.protocol['file']} is of another protocol: "
-                    f"{name} {key} {there[key]} there, {here[key]} here; make it anew"
+                    f"--reference {reference.protocol['file']} must be computed with the "
+                    f"networks of this evaluation, but {name} {key} is {recorded[key]} in "
+                    f"the file and {current[key]} now. Compute the reference again."
                 )

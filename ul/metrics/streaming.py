@@ -14,9 +14,9 @@ import numpy as np
 
 from ul.core.errors import DataError
 from ul.metrics import frechet, precision_recall
-from ul.metrics.extractors import Missing, Network
+from ul.metrics.extractors import MissingWeights, Network
 from ul.metrics.features import pixels
-from ul.metrics.inception_score import SPLIT, InceptionScore
+from ul.metrics.inception_score import SPLIT_SIZE, InceptionScore
 
 # The field's numbers are of 50,000 samples; fewer are printed with their count.
 FULL = 50_000
@@ -45,14 +45,14 @@ class Extractor:
     """Host images to everything that `needs` are made of, on a mesh."""
 
     def __init__(
-        self, needs: Collection[str], networks: Provider, on: jax.sharding.Mesh
+        self, needs: Collection[str], networks: Provider, mesh: jax.sharding.Mesh
     ):
         self.needs = tuple(needs)
         self.networks = {
             name: networks.get(name)
             for name in sorted({SOURCES[need][0] for need in needs} - {pixels.NAME})
         }
-        self._run = {name: n.on(on) for name, n in self.networks.items()}
+        self._run = {name: n.on(mesh) for name, n in self.networks.items()}
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 [N, H, W, C] to features [N, d] by need."""
@@ -72,7 +72,7 @@ class Statistics:
     def __init__(self, needs: Collection[str], keep: np.ndarray | None = None):
         """`keep`: positions, ascending, whose rows are kept; None keeps all."""
         self.needs, self.count, self._keep = tuple(needs), 0, keep
-        self._moments: dict[str, frechet.Moments] = {}
+        self._moments: dict[str, frechet.FeatureMoments] = {}
         self._rows: list[np.ndarray] = []
         self.score = InceptionScore()
 
@@ -93,7 +93,7 @@ class Statistics:
             elif need == "pool_rows":
                 self._rows.append(self._kept(features[need]))
             else:
-                part = frechet.Moments.of(features[need])
+                part = frechet.FeatureMoments.from_features(features[need])
                 before = self._moments.get(need)
                 self._moments[need] = before.merge(part) if before else part
         self.count += rows
@@ -119,7 +119,7 @@ class Statistics:
         found = {
             f"{need}/{name}": value
             for need, moments in self._moments.items()
-            for name, value in moments.arrays().items()
+            for name, value in moments.to_arrays().items()
         }
         rows = {"pool_rows": self.rows()} if self._rows else {}
         return found | rows | {"count": np.asarray(self.count, np.int64)}
@@ -131,7 +131,7 @@ class Statistics:
             self._rows = [arrays["pool_rows"]]
         for need in set(self.needs) - {"pool_rows", "probs"}:
             parts = {k: arrays[f"{need}/{k}"] for k in ("count", "mean", "outer")}
-            self._moments[need] = frechet.Moments.from_arrays(parts)
+            self._moments[need] = frechet.FeatureMoments.from_arrays(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Comparison:
         assert self.reference.rows is not None
         rows = self.reference.rows()
         _same_width("pool", self.seen.rows().shape[1], rows.shape[1])
-        if len(rows) <= precision_recall.NEIGHBOURS:
+        if len(rows) <= precision_recall.NEIGHBORS:
             raise DataError(f"a reference of {len(rows)} images has no neighbours")
         return precision_recall.precision_recall(self.seen.rows(), rows)
 
@@ -209,13 +209,13 @@ METRICS: Mapping[str, Metric] = {
         "pool_rows",
         lambda c: c.precision_recall[0],
         "precision",
-        least=precision_recall.NEIGHBOURS + 1,
+        least=precision_recall.NEIGHBORS + 1,
     ),
     "recall": Metric(
         "pool_rows",
         lambda c: c.precision_recall[1],
         "recall",
-        least=precision_recall.NEIGHBOURS + 1,
+        least=precision_recall.NEIGHBORS + 1,
     ),
     "fd_dinov2": _frechet("dinov2", "FD-DINOv2"),
     # Logits of an action classifier on whole clips [T, H, W, C].
@@ -239,12 +239,16 @@ def obstacle(
     """
     metric = METRICS[name]
     if metric.need == pixels.NAME:
-        return None if pixels.fits(shape) else f"{pixels.NAME}: sides divisible by 8"
+        return (
+            None
+            if pixels.supports_shape(shape)
+            else f"{pixels.NAME}: sides divisible by 8"
+        )
     if count < metric.least:
         return f"needs {metric.least} images or more, not {count}"
     try:
         networks.get(SOURCES[metric.need][0])
-    except Missing as e:
+    except MissingWeights as e:
         return str(e)
     return None
 
@@ -261,10 +265,10 @@ def protocol(
         "references": _by_reference(references),
     }
     if "inception_score" in chosen:
-        found["inception_score"] = f"mean of splits of {SPLIT}, in order"
+        found["inception_score"] = f"mean of splits of {SPLIT_SIZE}, in order"
     if {"precision", "recall"} & set(chosen):
         found["precision_recall"] = (
-            f"k = {precision_recall.NEIGHBOURS}, at most {ROWS} reference images, distances in "
+            f"k = {precision_recall.NEIGHBORS}, at most {ROWS} reference images, distances in "
             "float64 (the ADM evaluator's are float16)"
         )
     return found

@@ -89,7 +89,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, cond, text=None):
         """x [B, N, width] -> (the same, None): the form `nn.scan` takes."""
-        x = mesh.constrain(x)
+        x = mesh.constrain_activations(x)
         width = x.shape[-1]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = Modulation(
             width, 6, self.dtype

@@ -96,7 +96,7 @@ def downsampling(
       ConfigError: images of `image_shape` do not divide into such cells.
     """
     *grid, _ = image_shape
-    sides = arrays.sides(patch, len(grid))
+    sides = arrays.block_shape(patch, len(grid))
     if len(sides) != len(grid):
         raise ConfigError(
             f"{section}.patch must have one size for each of the {len(grid)} sides of "

@@ -41,7 +41,7 @@ class Conditioning(nn.Module):
             h = h + table(label)
         if pooled is not None:
             h = h + pooled
-        return mesh.constrain(nn.silu(h))
+        return mesh.constrain_activations(nn.silu(h))
 
 
 class Modulation(nn.Module):
@@ -60,6 +60,6 @@ class Modulation(nn.Module):
             self.parts * self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype
         )(cond)
         # Else the compiler gathers the condition and splits the columns of `out`.
-        out = mesh.constrain(out)
+        out = mesh.constrain_activations(out)
         shape = (out.shape[0],) + (1,) * (rank - 2) + (out.shape[1],)
         return jnp.split(out.reshape(shape), self.parts, axis=-1)

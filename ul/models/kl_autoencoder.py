@@ -51,7 +51,7 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        h = mesh.constrain(x)
+        h = mesh.constrain_activations(x)
         for i in ("1", "2"):
             h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name=f"norm{i}")(h))
             h = Conv(self.channels, (3, 3), dtype=self.dtype, name=f"conv{i}")(h)

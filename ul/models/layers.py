@@ -44,7 +44,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, cond=None):
-        x = mesh.constrain(x)
+        x = mesh.constrain_activations(x)
         h = nn.RMSNorm(dtype=self.dtype)(x)
         h = Conv(self.channels, (3, 3), dtype=self.dtype)(nn.silu(h))
         if x.ndim == 5:
@@ -71,7 +71,7 @@ class Downsample(nn.Module):
 
     channels: int
     dtype: jnp.dtype
-    block: arrays.Block = 2
+    block: arrays.BlockSize = 2
 
     @nn.compact
     def __call__(self, x):
@@ -85,10 +85,10 @@ class Upsample(nn.Module):
 
     channels: int
     dtype: jnp.dtype
-    block: arrays.Block = 2
+    block: arrays.BlockSize = 2
 
     @nn.compact
     def __call__(self, x):
-        many = math.prod(arrays.sides(self.block, x.ndim - 2))
+        many = math.prod(arrays.block_shape(self.block, x.ndim - 2))
         h = Dense(many * self.channels, dtype=self.dtype)(x)
         return arrays.depth_to_space(h, self.block)

@@ -9,11 +9,11 @@ from ul.core import mesh
 
 
 def _dot(x, kernel, *args, **how):
-    return jax.lax.dot_general(x, mesh.gathered(kernel), *args, **how)
+    return jax.lax.dot_general(x, mesh.gather_parameter(kernel), *args, **how)
 
 
 def _convolve(x, kernel, *args, **how):
-    return jax.lax.conv_general_dilated(x, mesh.gathered(kernel), *args, **how)
+    return jax.lax.conv_general_dilated(x, mesh.gather_parameter(kernel), *args, **how)
 
 
 Dense = functools.partial(nn.Dense, dot_general=_dot)

@@ -29,7 +29,9 @@ class TextProjector(nn.Module):
     @nn.compact
     def __call__(self, text, length) -> tuple[Text, Array]:
         # Encoders differ in scale by orders of magnitude; the padding stays zero.
-        h = nn.RMSNorm(use_scale=False, dtype=jnp.float32)(mesh.constrain(text))
+        h = nn.RMSNorm(use_scale=False, dtype=jnp.float32)(
+            mesh.constrain_activations(text)
+        )
         counts = jnp.arange(text.shape[1])[None] < length[:, None]
         total = jnp.sum(jnp.where(counts[..., None], h, 0.0), axis=1)
         mean = total / jnp.maximum(length, 1)[:, None]

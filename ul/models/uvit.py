@@ -71,7 +71,7 @@ class UViT(nn.Module):
                 )
             return h
 
-        inside = math.prod(arrays.sides(self.patch, x_t.ndim - 2))
+        inside = math.prod(arrays.block_shape(self.patch, x_t.ndim - 2))
         h = arrays.space_to_depth(x_t, self.patch).astype(self.dtype)
         h = Conv(stages[0], (3, 3), dtype=self.dtype, name="stem")(h)
         if self.latent_at_input:

@@ -100,7 +100,7 @@ class ViT(nn.Module):
         *outer, (_, depth) = zip(self.widths, self.depths, strict=True)
         seen = z_t if context is None else jnp.concatenate([z_t, context], axis=-1)
         h = Dense(self.widths[0], dtype=self.dtype, name="stem")(seen)
-        block = arrays.space(2, z_t.ndim - 2)
+        block = arrays.spatial_block(2, z_t.ndim - 2)
         skips = []
         for i, (_, outer_depth) in enumerate(outer):
             if outer_depth:

@@ -1,8 +1,8 @@
-"""What the paper compares Unified Latents with: stage 1 with one piece exchanged.
+"""The alternatives to which the paper compares Unified Latents: stage 1 with one change.
 
-Each is a sum of the pieces of `joint.py`. The letters are those of the paper's
-ablation table (method section 5). All take (params, batch, key, step), per example in
-nats; `nats["rate"]` is what each calls its bits.
+Each objective is a sum of the pieces of `joint.py`. Letters such as "A" are those of the
+paper's ablation table. All objectives return terms per example in nats, and `nats["rate"]`
+is what each one reports as its bits.
 """
 
 from collections.abc import Callable
@@ -14,30 +14,17 @@ from ul.core import arrays, trees
 from ul.diffusion import gaussian
 from ul.diffusion.schedules import Schedule
 from ul.objectives.joint import (
-    Networks,
+    JointNetworks,
     add_encoder_noise,
     decoder_nats,
+    gradient_ramp,
     prior_nats,
-    ramp_at,
 )
-from ul.objectives.noise import Draws
+from ul.objectives.noise import BatchNoise
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 
-def _terms(nats: dict, z, *more) -> Terms:
-    """The loss is rate + decoder + `more`."""
-    return Terms(
-        loss=sum(more, nats["rate"] + nats["decoder"]), nats=nats, stats=latent_stats(z)
-    )
-
-
-def squared_error_nats(x, x_hat, precision: float):
-    """precision/2 ||x - x_hat||^2 [B]: -log N(x; x_hat, 1/precision), constants left out."""
-    error = jnp.square(x - x_hat.astype(jnp.float32))
-    return precision / 2.0 * gaussian.sum_elements(error)
-
-
-def normal_prior(
+def normal_prior_loss(
     params: Params,
     batch: Batch,
     key,
@@ -50,21 +37,18 @@ def normal_prior(
     decoder_weight: Callable,
     ramp_steps: int,
 ) -> Terms:
-    """The rate is KL[q(z_0 | x) || N(0, I)]: no prior is learned."""
-    x, draws = arrays.to_unit(batch["image"]), Draws.of(batch, key)
+    """Return the loss with the rate KL[q(z_0 | x) || N(0, I)]: no prior is learned."""
+    x, noise = arrays.scale_pixels(batch["image"]), BatchNoise.for_batch(batch, key)
     z_clean = encode(params, x).astype(jnp.float32)
-    z_prior = trees.scale_gradient(z_clean, ramp_at(step, ramp_steps))
+    z_prior = trees.scale_gradient(z_clean, gradient_ramp(step, ramp_steps))
     rate = gaussian.kl_standard_normal(z_prior, latent_logsnr)
-    z_0 = add_encoder_noise(z_clean, draws, latent_logsnr)
-
-    def x_hat(x_t, logsnr):
-        return denoise_image(params, x_t, logsnr, z_0, draws.dropout())
-
-    decoder = decoder_nats(x_hat, x, draws, decoder_schedule, decoder_weight)
+    z_0 = add_encoder_noise(z_clean, noise, latent_logsnr)
+    x_hat = _decoder(denoise_image, params, z_0, noise)
+    decoder = decoder_nats(x_hat, x, noise, decoder_schedule, decoder_weight)
     return _terms(dict(rate=rate, decoder=decoder), z_clean)
 
 
-def mse_decoder(
+def mse_decoder_loss(
     params: Params,
     batch: Batch,
     key,
@@ -77,99 +61,86 @@ def mse_decoder(
     precision: float,
     ramp_steps: int,
 ) -> Terms:
-    """The decoder is one call, `decode(params, z_0, key) -> x_hat`, under squared error.
+    """Return the loss with a decoder of one call and a squared error.
 
-    On Gaussian data the optimum has posterior precision `precision`: give the
-    P* = r*(c_lf) e^b of a UL run for as many bits.
+    `decode(params, z_0, key) -> x_hat`. On Gaussian data the optimum has the posterior
+    precision `precision`. For as many bits as a UL run, set it to that run's
+    P* = r*(c_lf) e^b (ul/README.md, equation 9).
     """
-    x, draws = arrays.to_unit(batch["image"]), Draws.of(batch, key)
+    x, noise = arrays.scale_pixels(batch["image"]), BatchNoise.for_batch(batch, key)
     z_clean = encode(params, x).astype(jnp.float32)
-
-    def z_hat(z_t, logsnr):
-        return denoise_latent(params, z_t, logsnr, draws.dropout())
-
-    z_prior = trees.scale_gradient(z_clean, ramp_at(step, ramp_steps))
-    nats = prior_nats(z_hat, z_prior, draws, prior_schedule)
-    z_0 = add_encoder_noise(z_clean, draws, prior_schedule.logsnr_max)
-    x_hat = decode(params, z_0, draws.dropout())
+    z_prior = trees.scale_gradient(z_clean, gradient_ramp(step, ramp_steps))
+    z_hat = _prior(denoise_latent, params, noise)
+    nats = prior_nats(z_hat, z_prior, noise, prior_schedule)
+    z_0 = add_encoder_noise(z_clean, noise, prior_schedule.logsnr_max)
+    x_hat = decode(params, z_0, noise.dropout_key())
     nats["decoder"] = squared_error_nats(x, x_hat, precision)
     return _terms(nats, z_clean)
 
 
-def learned_variance(
+def learned_variance_loss(
     params: Params,
     batch: Batch,
     key,
     step,
     *,
     encode: Callable,
-    networks: Networks,
+    networks: JointNetworks,
     prior_schedule: Schedule,
     decoder_schedule: Schedule,
     decoder_weight: Callable,
     ramp_steps: int,
 ) -> Terms:
-    """D: z ~ N(mu, s^2), `encode(params, x) -> (mu, log s^2)`; the fixed noise comes on top.
+    """Return the loss with an encoder z ~ N(mu, s^2), before the fixed noise (D).
 
-    E L_z(z) bounds the information that z_0 holds of z. What it holds of x is less by
-    the entropy that s adds to z_0 given x, 1/2 log(s^2 e^logsnr_max + 1) an element.
+    `encode(params, x) -> (mu, log s^2)`. E L_z(z) bounds the information that z_0 holds
+    about z. What z_0 holds about x is less by the entropy that s adds to z_0 given x,
+    1/2 log(s^2 e^logsnr_max + 1) per element.
     """
-    x, draws = arrays.to_unit(batch["image"]), Draws.of(batch, key)
+    x, noise = arrays.scale_pixels(batch["image"]), BatchNoise.for_batch(batch, key)
     mean, log_variance = encode(params, x)
-    spread = jnp.exp(log_variance / 2.0)
-    z = mean + spread * draws.noise("encoder_variance", mean)
-
-    def z_hat(z_t, logsnr):
-        return networks.denoise_latent(params, z_t, logsnr, draws.dropout())
-
-    ramp = ramp_at(step, ramp_steps)
-    nats = prior_nats(z_hat, trees.scale_gradient(z, ramp), draws, prior_schedule)
-    gain = jax.nn.softplus(log_variance + prior_schedule.logsnr_max) / 2.0
-    entropy = -gaussian.sum_elements(trees.scale_gradient(gain, ramp))
+    z = _draw_latent(mean, log_variance, noise)
+    ramp = gradient_ramp(step, ramp_steps)
+    z_hat = _prior(networks.denoise_latent, params, noise)
+    nats = prior_nats(z_hat, trees.scale_gradient(z, ramp), noise, prior_schedule)
+    added = jax.nn.softplus(log_variance + prior_schedule.logsnr_max) / 2.0
+    entropy = -gaussian.sum_elements(trees.scale_gradient(added, ramp))
     nats |= dict(rate=nats["rate"] + entropy, entropy=entropy)
-    z_0 = add_encoder_noise(z, draws, prior_schedule.logsnr_max)
-
-    def x_hat(x_t, logsnr):
-        return networks.denoise_image(params, x_t, logsnr, z_0, draws.dropout())
-
-    nats["decoder"] = decoder_nats(x_hat, x, draws, decoder_schedule, decoder_weight)
+    z_0 = add_encoder_noise(z, noise, prior_schedule.logsnr_max)
+    x_hat = _decoder(networks.denoise_image, params, z_0, noise)
+    nats["decoder"] = decoder_nats(x_hat, x, noise, decoder_schedule, decoder_weight)
     return _terms(nats, z)
 
 
-def detached_prior(
+def detached_prior_loss(
     params: Params,
     batch: Batch,
     key,
     step,
     *,
-    networks: Networks,
+    networks: JointNetworks,
     prior_schedule: Schedule,
     decoder_schedule: Schedule,
     decoder_weight: Callable,
     kl_weight: float,
 ) -> Terms:
-    """A: the prior learns, but never reaches the encoder; a discounted KL to N(0, I) does.
+    """Return the loss with a stop-gradient before the prior and a discounted KL (A).
 
-    The bits reported are still those of the diffusion prior.
+    The prior learns, but its loss does not reach the encoder. The encoder is regularized
+    by `kl_weight` times its KL to N(0, I) instead. The rate is still the prior's.
     """
-    x, draws = arrays.to_unit(batch["image"]), Draws.of(batch, key)
+    x, noise = arrays.scale_pixels(batch["image"]), BatchNoise.for_batch(batch, key)
     z_clean = networks.encode(params, x).astype(jnp.float32)
-
-    def z_hat(z_t, logsnr):
-        return networks.denoise_latent(params, z_t, logsnr, draws.dropout())
-
-    nats = prior_nats(z_hat, jax.lax.stop_gradient(z_clean), draws, prior_schedule)
+    z_hat = _prior(networks.denoise_latent, params, noise)
+    nats = prior_nats(z_hat, jax.lax.stop_gradient(z_clean), noise, prior_schedule)
     nats["kl"] = gaussian.kl_standard_normal(z_clean, prior_schedule.logsnr_max)
-    z_0 = add_encoder_noise(z_clean, draws, prior_schedule.logsnr_max)
-
-    def x_hat(x_t, logsnr):
-        return networks.denoise_image(params, x_t, logsnr, z_0, draws.dropout())
-
-    nats["decoder"] = decoder_nats(x_hat, x, draws, decoder_schedule, decoder_weight)
+    z_0 = add_encoder_noise(z_clean, noise, prior_schedule.logsnr_max)
+    x_hat = _decoder(networks.denoise_image, params, z_0, noise)
+    nats["decoder"] = decoder_nats(x_hat, x, noise, decoder_schedule, decoder_weight)
     return _terms(nats, z_clean, kl_weight * nats["kl"])
 
 
-def kl_autoencoder(
+def kl_autoencoder_loss(
     params: Params,
     batch: Batch,
     key,
@@ -180,19 +151,59 @@ def kl_autoencoder(
     precision: float,
     kl_weight: float,
 ) -> Terms:
-    """The autoencoder of latent diffusion (Rombach et al. 2022, without adversary).
+    """Return the loss of the autoencoder of latent diffusion, without its adversary.
 
-    z ~ N(mu, s^2), `encode(params, x) -> (mu, log s^2)`; squared error plus a KL to
-    N(0, I) at `kl_weight`, usually small. The rate reported is the whole KL.
+    Rombach et al. 2022: z ~ N(mu, s^2), `encode(params, x) -> (mu, log s^2)`, a squared
+    error and `kl_weight` (usually small) times the KL to N(0, I). The rate is the whole
+    KL.
     """
-    x, draws = arrays.to_unit(batch["image"]), Draws.of(batch, key)
+    x, noise = arrays.scale_pixels(batch["image"]), BatchNoise.for_batch(batch, key)
     mean, log_variance = encode(params, x)
-    spread = jnp.exp(log_variance / 2.0)
-    z = mean + spread * draws.noise("encoder_variance", mean)
-    rate = gaussian.kl_of_normal(mean, log_variance)
-    decoder = squared_error_nats(x, decode(params, z, draws.dropout()), precision)
+    z = _draw_latent(mean, log_variance, noise)
+    rate = gaussian.kl_diagonal_normal(mean, log_variance)
+    decoder = squared_error_nats(x, decode(params, z, noise.dropout_key()), precision)
     return Terms(
         loss=kl_weight * rate + decoder,
         nats=dict(rate=rate, decoder=decoder),
         stats=latent_stats(mean),
+    )
+
+
+def squared_error_nats(x, x_hat, precision: float):
+    """Return precision/2 ||x - x_hat||^2 [B].
+
+    It is -log N(x; x_hat, 1/precision) without its constant terms.
+    """
+    error = jnp.square(x - x_hat.astype(jnp.float32))
+    return precision / 2.0 * gaussian.sum_elements(error)
+
+
+def _prior(denoise_latent: Callable, params: Params, noise: BatchNoise) -> Callable:
+    """Return the prior as a denoiser z_hat(z_t, logsnr)."""
+
+    def z_hat(z_t, logsnr):
+        return denoise_latent(params, z_t, logsnr, noise.dropout_key())
+
+    return z_hat
+
+
+def _decoder(denoise_image: Callable, params: Params, z_0, noise: BatchNoise):
+    """Return the decoder of z_0 as a denoiser x_hat(x_t, logsnr)."""
+
+    def x_hat(x_t, logsnr):
+        return denoise_image(params, x_t, logsnr, z_0, noise.dropout_key())
+
+    return x_hat
+
+
+def _draw_latent(mean, log_variance, noise: BatchNoise):
+    """Draw z ~ N(mean, exp(log_variance))."""
+    std = jnp.exp(log_variance / 2.0)
+    return mean + std * noise.normal("encoder_variance", mean)
+
+
+def _terms(nats: dict, z, *more) -> Terms:
+    """Return the terms whose loss is rate + decoder + `more`."""
+    return Terms(
+        loss=sum(more, nats["rate"] + nats["decoder"]), nats=nats, stats=latent_stats(z)
     )

@@ -1,21 +1,21 @@
-"""Stage 2 of Unified Latents: a larger model of the frozen encoder's latents.
+"""Stage 2 of Unified Latents: a larger base model of the frozen encoder's latents.
 
-Sigmoid weighting instead of weight 1, because the weight-1 prior spends equally on
-all frequencies and samples poorly (method section 3).
+The base model is trained with a sigmoid weight instead of weight 1: a model trained with
+weight 1 spends equally on all frequencies and samples poorly (ul/README.md, equation 6).
 """
 
 from collections.abc import Callable
 
 from ul.diffusion.schedules import Schedule
 from ul.objectives import conditions
-from ul.objectives.conditions import Null
-from ul.objectives.denoising import denoising
+from ul.objectives.conditions import NullValues
+from ul.objectives.denoising import denoising_loss
 from ul.objectives.joint import prior_nats
-from ul.objectives.noise import Draws
+from ul.objectives.noise import BatchNoise
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 
-def base(
+def base_model_loss(
     params: Params,
     batch: Batch,
     key,
@@ -25,28 +25,26 @@ def base(
     schedule: Schedule,
     weight: Callable,
     label_dropout: float,
-    null: Null,
+    null: NullValues,
 ) -> Terms:
-    """Weighted denoising loss of z_clean, from the schedule's logsnr_max down.
+    """Return the weighted denoising loss of z_clean.
 
-    `denoise_latent(params, z_t, logsnr, condition, key) -> z_hat`. No noise is added to
-    z_clean beyond the schedule's own: its least noise is the encoder's.
+    `denoise_latent(params, z_t, logsnr, condition, key) -> z_hat`. The schedule's
+    logsnr_max is the level of the encoder's noise, so z_clean gets no other noise.
     """
-    z_clean, draws = batch["z_clean"], Draws.of(batch, key)
-    given = conditions.of(batch, null)
-    given = conditions.dropped(given, draws, rate=label_dropout, null=null)
-    loss = denoising(
-        lambda z_t, logsnr: denoise_latent(params, z_t, logsnr, given, draws.dropout()),
-        z_clean,
-        draws.time("time"),
-        draws.noise("noise", z_clean),
-        schedule=schedule,
-        weight=weight,
-    )
+    z_clean, noise = batch["z_clean"], BatchNoise.for_batch(batch, key)
+    condition = conditions.from_batch(batch, null)
+    condition = conditions.drop(condition, noise, rate=label_dropout, null=null)
+
+    def z_hat(z_t, logsnr):
+        return denoise_latent(params, z_t, logsnr, condition, noise.dropout_key())
+
+    t, eps = noise.time("time"), noise.normal("noise", z_clean)
+    loss = denoising_loss(z_hat, z_clean, t, eps, schedule=schedule, weight=weight)
     return Terms(loss=loss, nats={"base": loss}, stats=latent_stats(z_clean))
 
 
-def base_rate(
+def base_model_rate(
     params: Params,
     batch: Batch,
     key,
@@ -54,17 +52,18 @@ def base_rate(
     *,
     denoise_latent: Callable,
     schedule: Schedule,
-    null: Null,
+    null: NullValues,
 ) -> Terms:
-    """What z_0 costs under the base model: its unweighted bound, as the prior's is.
+    """Return the bound L_z on the information in z_0 under the base model, at weight 1.
 
-    The paper's "bits per pixel with the base"; an evaluation, never trained on.
+    The paper calls it "bits per pixel with the base". It is an evaluation and never
+    trained on.
     """
-    z_clean, draws = batch["z_clean"], Draws.of(batch, key)
-    given = conditions.of(batch, null)
+    z_clean, noise = batch["z_clean"], BatchNoise.for_batch(batch, key)
+    condition = conditions.from_batch(batch, null)
 
     def z_hat(z_t, logsnr):
-        return denoise_latent(params, z_t, logsnr, given, draws.dropout())
+        return denoise_latent(params, z_t, logsnr, condition, noise.dropout_key())
 
-    nats = prior_nats(z_hat, z_clean, draws, schedule)
+    nats = prior_nats(z_hat, z_clean, noise, schedule)
     return Terms(loss=nats["rate"], nats=nats, stats={})

@@ -1,6 +1,7 @@
-"""What a sample is asked to be: a dict of arrays [B, ...], as a label or a text.
+"""The conditions of a sample, such as a class label or a text, as a dict of arrays.
 
-`null` names the entries there are, and of each the value that asks for nothing.
+`null` names the entries of a condition and gives the value of each that means "no
+condition".
 """
 
 from collections.abc import Mapping
@@ -9,31 +10,31 @@ import jax
 import jax.numpy as jnp
 
 from ul.diffusion.gaussian import expand
-from ul.objectives.noise import Draws
+from ul.objectives.noise import BatchNoise
 from ul.objectives.terms import Batch
 
 Condition = dict[str, jax.Array]
-Null = Mapping[str, int | float]
+NullValues = Mapping[str, int | float]
 
 
-def of(batch: Batch, null: Null) -> Condition:
-    """The entries of a batch that are conditions."""
+def from_batch(batch: Batch, null: NullValues) -> Condition:
+    """Return the entries of a batch that are conditions, each [B, ...]."""
     return {name: batch[name] for name in null}
 
 
-def dropped(
-    condition: Condition, draws: Draws, *, rate: float, null: Null
+def drop(
+    condition: Condition, noise: BatchNoise, *, rate: float, null: NullValues
 ) -> Condition:
-    """Each example's entries, with probability `rate` all of them their null values."""
-    drop = draws.uniform("label_dropout") < rate
+    """Replace all entries of an example by their null values, with probability `rate`."""
+    is_dropped = noise.uniform("label_dropout") < rate
     return {
         name: jnp.where(
-            expand(drop, value), jnp.asarray(null[name], value.dtype), value
+            expand(is_dropped, value), jnp.asarray(null[name], value.dtype), value
         )
         for name, value in condition.items()
     }
 
 
-def nothing(like: Condition, null: Null) -> Condition:
-    """The same rows, asked for nothing."""
-    return {name: jnp.full_like(value, null[name]) for name, value in like.items()}
+def null_like(condition: Condition, null: NullValues) -> Condition:
+    """Return null values of the shape and dtype of `condition`."""
+    return {name: jnp.full_like(value, null[name]) for name, value in condition.items()}

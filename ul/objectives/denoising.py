@@ -1,4 +1,4 @@
-"""One weighted denoising term, in nats: by element, and summed over an example."""
+"""The weighted denoising loss of one diffusion model, in nats."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from ul.diffusion.schedules import Schedule
 
 
 @typechecked
-def elements(
+def denoising_loss_elements(
     denoise: Denoiser,
     x: Float[Array, "B ..."],
     t: Float[Array, " B"],
@@ -20,10 +20,11 @@ def elements(
     schedule: Schedule,
     weight: Callable,
 ) -> Float[Array, "B ..."]:
-    """-logsnr'(t)/2 * weight(logsnr) * (eps - eps_hat)^2 of each element.
+    """Return -logsnr'(t)/2 * weight(logsnr) * (eps - eps_hat)^2 of each element.
 
-    With x as the pivot, (eps - eps_hat)^2 = exp(logsnr) (x - x_hat)^2: at weight 1
-    this is the prior's term of UL, at factor * sigmoid(b - logsnr) the decoder's.
+    It is computed from the x error: (eps - eps_hat)^2 = exp(logsnr) (x - x_hat)^2. With
+    weight 1 it is the prior's loss of UL, with factor * sigmoid(bias - logsnr) the
+    decoder's (ul/README.md, equations 2 and 4).
     """
     logsnr = schedule.logsnr(t)
     z_t = gaussian.corrupt(x, eps, logsnr)
@@ -32,8 +33,8 @@ def elements(
     return gaussian.expand(scale, x) * jnp.square(x - x_hat)
 
 
-def denoising(denoise, x, t, eps, *, schedule, weight) -> Float[Array, " B"]:
-    """`elements`, summed over each example: never a mean."""
+def denoising_loss(denoise, x, t, eps, *, schedule, weight) -> Float[Array, " B"]:
+    """Return `denoising_loss_elements` summed over each example."""
     return gaussian.sum_elements(
-        elements(denoise, x, t, eps, schedule=schedule, weight=weight)
+        denoising_loss_elements(denoise, x, t, eps, schedule=schedule, weight=weight)
     )

@@ -1,7 +1,8 @@
-"""Stage 1 of Unified Latents: encoder, prior and decoder together.
+"""Stage 1 of Unified Latents: the joint loss of encoder, prior and decoder.
 
-Heek, Hoogeboom, Mensink, Salimans, "Unified Latents (UL): How to train your
-latents", arXiv 2602.17270. Every term is a sum over one example, in nats.
+Heek, Hoogeboom, Mensink, Salimans, "Unified Latents (UL): How to train your latents",
+arXiv 2602.17270. Every term is a sum over the elements of one example, in nats. The
+numbers in the comments are those of the equations in ul/README.md.
 """
 
 import dataclasses
@@ -12,19 +13,19 @@ import jax.numpy as jnp
 from ul.core import arrays, trees
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Schedule
-from ul.objectives.denoising import denoising
-from ul.objectives.noise import Draws
+from ul.objectives.denoising import denoising_loss
+from ul.objectives.noise import BatchNoise
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 
 @dataclasses.dataclass(frozen=True)
-class Networks:
+class JointNetworks:
     """The three networks of stage 1 as functions of the parameters.
 
     encode(params, x) -> z_clean
     denoise_latent(params, z_t, logsnr, key) -> z_hat
     denoise_image(params, x_t, logsnr, z_0, key) -> x_hat
-    `key` seeds dropout; evaluation networks ignore it.
+    `key` seeds dropout; networks for evaluation ignore it.
     """
 
     encode: Callable
@@ -32,46 +33,47 @@ class Networks:
     denoise_image: Callable
 
 
-def joint(
+def joint_loss(
     params: Params,
     batch: Batch,
     key,
     step,
     *,
-    networks: Networks,
+    networks: JointNetworks,
     prior_schedule: Schedule,
     decoder_schedule: Schedule,
     decoder_weight: Callable,
     ramp_steps: int,
 ) -> Terms:
-    """L_z + L_x of each example.
+    """Return L_z + L_x of each example.
 
-    `ramp_steps` > 0 raises the prior's gradient *to the encoder* linearly to 1 over as
-    many steps, against collapse at the start; no value and no other gradient changes.
+    With `ramp_steps` > 0, the gradient of L_z with respect to the encoder rises linearly
+    to its full size over that many steps, against collapse at the start. No value and no
+    other gradient changes.
     """
-    x, draws = arrays.to_unit(batch["image"]), Draws.of(batch, key)
+    x, noise = arrays.scale_pixels(batch["image"]), BatchNoise.for_batch(batch, key)
 
-    # 1. A deterministic latent.
+    # (1) A deterministic latent.
     z_clean = networks.encode(params, x).astype(jnp.float32)
 
-    # 2. The prior: weight 1, and the KL of its noisy end.
+    # (2) The prior: a denoising loss of weight 1, and the KL at its noisiest level.
     def z_hat(z_t, logsnr):
-        return networks.denoise_latent(params, z_t, logsnr, draws.dropout())
+        return networks.denoise_latent(params, z_t, logsnr, noise.dropout_key())
 
-    ramp = ramp_at(step, ramp_steps)
+    ramp = gradient_ramp(step, ramp_steps)
     z_prior = trees.scale_gradient(z_clean, ramp)
-    nats = prior_nats(z_hat, z_prior, draws, prior_schedule)
+    nats = prior_nats(z_hat, z_prior, noise, prior_schedule)
 
-    # 3. The decoder sees z at the prior's least noise.
-    z_0 = add_encoder_noise(z_clean, draws, prior_schedule.logsnr_max)
+    # (3) The decoder's latent: z_clean with noise at the prior's maximum log-SNR.
+    z_0 = add_encoder_noise(z_clean, noise, prior_schedule.logsnr_max)
 
-    # 4. The decoder: its own time and noise, sigmoid weight.
+    # (4) The decoder: a denoising loss of sigmoid weight, with its own time and noise.
     def x_hat(x_t, logsnr):
-        return networks.denoise_image(params, x_t, logsnr, z_0, draws.dropout())
+        return networks.denoise_image(params, x_t, logsnr, z_0, noise.dropout_key())
 
-    nats["decoder"] = decoder_nats(x_hat, x, draws, decoder_schedule, decoder_weight)
+    nats["decoder"] = decoder_nats(x_hat, x, noise, decoder_schedule, decoder_weight)
 
-    # 5. Minimise the sum.
+    # (5) The loss is the sum.
     return Terms(
         loss=nats["rate"] + nats["decoder"],
         nats=nats,
@@ -79,25 +81,25 @@ def joint(
     )
 
 
-def prior_nats(z_hat, z, draws: Draws, schedule: Schedule) -> dict:
-    """L_z = prior + terminal [B]: the rate, a bound on the information in z_0."""
-    t, eps = draws.time("prior_time"), draws.noise("prior_noise", z)
-    prior = denoising(z_hat, z, t, eps, schedule=schedule, weight=weightings.elbo)
+def prior_nats(z_hat, z, noise: BatchNoise, schedule: Schedule) -> dict:
+    """Return the rate L_z = prior + terminal [B], a bound on the information in z_0."""
+    t, eps = noise.time("prior_time"), noise.normal("prior_noise", z)
+    prior = denoising_loss(z_hat, z, t, eps, schedule=schedule, weight=weightings.elbo)
     terminal = gaussian.kl_standard_normal(z, schedule.logsnr_min)
     return dict(rate=prior + terminal, prior=prior, terminal=terminal)
 
 
-def add_encoder_noise(z, draws: Draws, logsnr):
-    """z_0: the encoder's noise is the prior's least noise."""
-    return gaussian.corrupt(z, draws.noise("encoder_noise", z), logsnr)
+def add_encoder_noise(z, noise: BatchNoise, logsnr):
+    """Return z_0: z with noise at the prior's maximum log-SNR, `logsnr`."""
+    return gaussian.corrupt(z, noise.normal("encoder_noise", z), logsnr)
 
 
-def decoder_nats(x_hat, x, draws: Draws, schedule: Schedule, weight: Callable):
-    """L_x [B]."""
-    t, eps = draws.time("decoder_time"), draws.noise("decoder_noise", x)
-    return denoising(x_hat, x, t, eps, schedule=schedule, weight=weight)
+def decoder_nats(x_hat, x, noise: BatchNoise, schedule: Schedule, weight: Callable):
+    """Return the decoder's loss L_x [B]."""
+    t, eps = noise.time("decoder_time"), noise.normal("decoder_noise", x)
+    return denoising_loss(x_hat, x, t, eps, schedule=schedule, weight=weight)
 
 
-def ramp_at(step, ramp_steps: int):
-    """The share of the prior's gradient that reaches the encoder at `step`."""
+def gradient_ramp(step, ramp_steps: int):
+    """Return the fraction of the prior's gradient that reaches the encoder at `step`."""
     return jnp.minimum(1.0, (step + 1) / ramp_steps) if ramp_steps else 1.0

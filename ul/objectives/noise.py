@@ -1,4 +1,4 @@
-"""What an objective draws for the rows of a batch, by name."""
+"""The random numbers of an objective, by name and by row."""
 
 import dataclasses
 
@@ -10,10 +10,15 @@ from ul.objectives.terms import Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Draws:
-    """Times and noises of a batch: row i's depend on the key, a name and i alone.
+class BatchNoise:
+    """The times and the noise of a batch.
 
-    time_key: of the shift that all times share.
+    Those of row i depend on the key, a stream's name and i alone. The names select the
+    random streams: renaming one changes all results.
+
+    key: seeds everything except the times.
+    time_key: seeds the shift that all times share.
+    row, stratum: as in a batch (terms.py).
     """
 
     key: jax.Array
@@ -22,30 +27,34 @@ class Draws:
     stratum: jax.Array
 
     @classmethod
-    def of(cls, batch: Batch, key) -> "Draws":
+    def for_batch(cls, batch: Batch, key) -> "BatchNoise":
+        """Return the noise of a batch under `key`."""
         return cls(key, key, batch["row"], batch["stratum"])
 
-    def repeated(self, number, total: int) -> "Draws":
-        """The `number`-th of `total` draws of the same rows, each with its own noise.
+    def for_draw(self, number, num_draws: int) -> "BatchNoise":
+        """Return draw `number` of `num_draws` for the same rows, with noise of its own.
 
-        Together a row's times are evenly spaced: where single rows matter, none is
-        seen at high noise alone.
+        The times of a row over all draws are evenly spaced, so that each row is
+        measured at low and at high noise levels.
         """
         key = rng.stream(self.key, "draw", number)
-        return Draws(key, self.time_key, self.row, (self.stratum + number) / total)
+        stratum = (self.stratum + number) / num_draws
+        return BatchNoise(key, self.time_key, self.row, stratum)
 
     def time(self, name: str):
-        """t [B], stratified over all rows drawn together."""
-        return time_sampling.stratified(rng.stream(self.time_key, name), self.stratum)
+        """Return t [B] in [0, 1), stratified over the global batch."""
+        return time_sampling.sample_stratified(
+            rng.stream(self.time_key, name), self.stratum
+        )
 
-    def noise(self, name: str, like):
-        """Standard normal noise of the shape of `like` [B, ...]."""
+    def normal(self, name: str, like):
+        """Return standard normal noise of the shape of `like` [B, ...]."""
         return rng.normal(rng.stream(self.key, name), self.row, like.shape[1:])
 
     def uniform(self, name: str):
-        """[B] in [0, 1), independent."""
+        """Return independent uniform numbers [B] in [0, 1)."""
         return rng.uniform(rng.stream(self.key, name), self.row)
 
-    def dropout(self):
-        """The key of the networks' dropout; microbatches have different rows."""
+    def dropout_key(self):
+        """Return the key of the networks' dropout, which differs between microbatches."""
         return rng.stream(self.key, "dropout", self.row[0])

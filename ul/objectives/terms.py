@@ -1,4 +1,4 @@
-"""What an objective returns, and the view of a batch it takes."""
+"""The arguments and the result that all objectives share."""
 
 from typing import Any
 
@@ -8,19 +8,21 @@ import jax.numpy as jnp
 
 # A batch is a dict of arrays whose first dimension is the row:
 #   image uint8 [B, H, W, C], or z_clean float32 [B, h, w, c] in stage 2
-#   label int32 [B], and what else a sample can be asked to be (conditions.py)
-#   row int32 [B]: the key of what this example draws
-#   stratum float32 [B] in [0, 1): row / rows drawn together, for stratified times
+#   label int32 [B], or the other conditions of a sample (conditions.py)
+#   row int32 [B]: the number that seeds the noise of this example
+#   stratum float32 [B] in [0, 1): the row's position in the global batch divided by the
+#     number of its rows, for stratified times
 Batch = dict[str, jax.Array]
 Params = Any
 
 
 @flax.struct.dataclass
 class Terms:
-    """Per-example results, each [B].
+    """The results of an objective per example, each [B].
 
-    loss: nats, what is differentiated. nats: its parts by name. stats: other numbers
-    worth a log line, in their own units.
+    loss: the value that is differentiated, in nats.
+    nats: parts of the loss by name, which are logged in bits per pixel.
+    stats: other numbers to log, in their own units.
     """
 
     loss: jax.Array
@@ -29,7 +31,10 @@ class Terms:
 
 
 def latent_stats(z_clean: jax.Array) -> dict[str, jax.Array]:
-    """First and second moment of each example's latent: their means give the std."""
+    """Return the first and second moment of each example's latent.
+
+    Their means over examples give the standard deviation of the latents.
+    """
     axes = tuple(range(1, z_clean.ndim))
     return {
         "latent_mean": jnp.mean(z_clean, axis=axes),

@@ -112,7 +112,7 @@ def prepare(
         each = round(math.prod(shape) / found.units)
         found = dataclasses.replace(found, limit=min(each, len(found.variances)))
     pixels = math.prod(config.data.image_shape[:-1])
-    own = (config.loss.factor, config.loss.bias)
+    own = (config.loss.weighting.factor, config.loss.weighting.bias)
     grid = sorted({(f, b) for f in factors for b in biases} | {own})
     rows = {at: row(found, pixels, *at) for at in grid}
     return Plan(found, pixels, shape, rows[own], tuple(rows.values()))

@@ -19,7 +19,7 @@ from ul.stages.codec import Codec
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.stages.stage import Stage
 from ul.train import image_grids, optim
-from ul.train.loop import Run, Update
+from ul.train.loop import Run, UpdateSpec
 
 # Small images are enlarged to about this many pixels in pictures.
 _PICTURE_SIDE = 48
@@ -47,7 +47,7 @@ def make_mesh(config: TrainConfig, devices: Any = None) -> jax.sharding.Mesh:
     return mesh
 
 
-def make_update(config: TrainConfig, stage: Stage, mesh: jax.sharding.Mesh) -> Update:
+def make_update(config: TrainConfig, stage: Stage, mesh: jax.sharding.Mesh) -> UpdateSpec:
     """Return one optimizer update of a stage on a mesh, which may be of absent devices.
 
     It reads no data and restores no stage 1.
@@ -60,7 +60,7 @@ def make_update(config: TrainConfig, stage: Stage, mesh: jax.sharding.Mesh) -> U
         final_fraction=optimizer.final_fraction,
     )
     assert stage.objective is not None, "only an imported stage has no objective"
-    return Update(
+    return UpdateSpec(
         init=lambda: stage.init(root),
         objective=stage.objective,
         tx=optim.adamw(
@@ -73,7 +73,7 @@ def make_update(config: TrainConfig, stage: Stage, mesh: jax.sharding.Mesh) -> U
         lr=schedule,
         root=root,
         mesh=mesh,
-        decays=config.ema,
+        ema_names=config.ema,
         accumulate=config.accumulate,
     )
 
@@ -105,7 +105,7 @@ def _make_run(
 
     return Run(
         batches=batches,
-        data=pipeline.fingerprint(train, config.batch_size),
+        data_digest=pipeline.fingerprint(train, config.batch_size),
         steps=config.steps,
         batch_size=config.batch_size,
         pixels=_num_pixels(stage),
@@ -125,7 +125,7 @@ def _num_pixels(stage: Stage) -> int:
 def _held_out_terms(config: TrainConfig, stage: Stage, examples, mesh, prepare):
     """Return `measure(params, check)`: every term on held-out examples, `eval_*_bpp`."""
     assert stage.held_out_objective is not None
-    measure = held_out.HeldOut(stage.held_out_objective, draws=config.eval.num_draws)
+    measure = held_out.HeldOut(stage.held_out_objective, num_draws=config.eval.num_draws)
     pixels = _num_pixels(stage)
 
     def terms(params, check) -> dict[str, float]:
@@ -139,7 +139,7 @@ def _held_out_terms(config: TrainConfig, stage: Stage, examples, mesh, prepare):
             jax.random.key(0),
             batch_size=config.eval.batch_size,
             prepare=prepare,
-            on=mesh,
+            mesh=mesh,
             check=check,
         )
         return {
@@ -167,11 +167,11 @@ def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> 
             lambda image, row: codec.reconstruct(params, image, row, key),
             {"image": shown["image"], "row": shown["row"]},
             batch_size=config.eval.batch_size,
-            on=mesh,
+            mesh=mesh,
             check=check,
         )
         pairs = np.concatenate([shown["image"], reconstructions])
-        picture = image_grids.picture(pairs, len(shown["row"]), _zoom(stage))
+        picture = image_grids.draw_grid(pairs, len(shown["row"]), _zoom(stage))
         return terms(params, check), {"reconstructions": picture}
 
     return _make_run(
@@ -228,11 +228,11 @@ def build_stage2_run(
             ),
             conditions,
             batch_size=config.eval.batch_size,
-            on=mesh,
+            mesh=mesh,
             check=check,
         )
         columns = stage.num_classes if "label" in conditions else 10
-        picture = image_grids.picture(samples, min(columns, len(samples)), _zoom(stage))
+        picture = image_grids.draw_grid(samples, min(columns, len(samples)), _zoom(stage))
         return terms(params, check), {"samples": picture}
 
     return _make_run(
@@ -273,7 +273,7 @@ def _validation_conditions(
             lambda image: context_condition(stage, codec, frozen, image),
             {"image": batch["image"]},
             batch_size=config.eval.batch_size,
-            on=mesh,
+            mesh=mesh,
         )
     return {name: batch[name] for name in ("row", *names)}
 

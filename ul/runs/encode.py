@@ -46,21 +46,21 @@ def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, 
     with contextlib.ExitStack() as stack:
 
         def claim():
-            stack.enter_context(workdir.locked(path))
+            stack.enter_context(workdir.lock_directory(path))
 
-        processes.from_first("out", claim, seconds)
-        autoencoder, identity = processes.agree(
+        processes.run_on_first("out", claim, seconds)
+        autoencoder, identity = processes.run_on_all(
             "build", lambda: _encoder(config, datasets), seconds
         )
         identity["shard_examples"] = shard_examples
         splits = json.dumps(identity["splits"])
         check_alike(dataclasses.asdict(config), splits, seconds)
-        processes.from_first(
+        processes.run_on_first(
             "begin", lambda: store.begin(identity, latent_cache.unlike), seconds
         )
-        with processes.plain_errors():
+        with processes.translate_jax_errors():
             records = _write_shards(config, datasets, autoencoder, store, identity)
-        return processes.from_first(
+        return processes.run_on_first(
             "manifest", lambda: latent_cache.finish(store, identity, records), seconds
         )
 
@@ -101,7 +101,7 @@ def _write_shards(
         split: datasets.without_text().fixed(split) for split in identity["splits"]
     }
     seconds = config.watchdog.evaluation
-    counts = processes.gather("missing", str(len(missing)), seconds)
+    counts = processes.all_gather("missing", str(len(missing)), seconds)
     with _progress_bar(missing) as bar:
         # In rounds: a failure on one process ends all of them after one shard.
         for i in range(max(map(int, counts))):
@@ -115,9 +115,9 @@ def _write_shards(
                         store, shard, batches, identity["dtype"]
                     )
 
-            processes.agree("shard", write, seconds)
+            processes.run_on_all("shard", write, seconds)
     text = json.dumps([records[shard] for shard in own])
-    parts = [json.loads(t) for t in processes.gather("records", text, seconds)]
+    parts = [json.loads(t) for t in processes.all_gather("records", text, seconds)]
     return [parts[i % len(parts)][i // len(parts)] for i in range(len(shards))]
 
 

@@ -24,7 +24,7 @@ from ul.stages.base import Stage2Config
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.train import curves, loop
 from ul.train.guard import Guard
-from ul.train.writer import Silent, Writer
+from ul.train.writer import NullWriter, MetricsWriter
 
 log = logging.getLogger("ul")
 
@@ -85,43 +85,43 @@ def train(
     with contextlib.ExitStack() as stack:
         guard = stack.enter_context(Guard(path, dataclasses.asdict(config.watchdog)))
         if jax.default_backend() == "cpu":
-            memory.keep_freed()
+            memory.retain_freed_memory()
         # A barrier that gives up names the missing processes, so it must do so before
         # the watchdog ends this one.
         seconds = config.watchdog.start / 2.0
 
         def on_first_process(name, fn):
-            return processes.from_first(name, fn, seconds)
+            return processes.run_on_first(name, fn, seconds)
 
         # The directory is locked before anything in it is read.
         on_first_process(
-            "workdir", lambda: stack.enter_context(workdir.locked(path)) and None
+            "workdir", lambda: stack.enter_context(workdir.lock_directory(path)) and None
         )
         directory = epath.Path(path)
-        trace = loop.Profile(directory, *profile)
-        known = on_first_process("remembered", lambda: workdir.remembered(directory))
-        run, provenance = processes.agree(
+        trace = loop.Profiler(directory, *profile)
+        known = on_first_process("remembered", lambda: workdir.load_provenance(directory))
+        run, provenance = processes.run_on_all(
             "build", lambda: build_run(config, known), seconds
         )
         provenance |= run_provenance(run)
         settings = dataclasses.asdict(config)
-        check_alike(settings, run.data, seconds)
+        check_alike(settings, run.data_digest, seconds)
 
         def begin():
-            workdir.claim(directory, settings, provenance, allow=allow_changes)
+            workdir.write_or_check_config(directory, settings, provenance, allow_changes=allow_changes)
             newest = max(verified_steps(directory), default=0)
-            workdir.count_attempt(directory, newest, max_attempts)
+            workdir.record_start_attempt(directory, newest, max_attempts)
 
         on_first_process("claim", begin)
         checkpoints = open_checkpoints(directory, config.checkpoint)
         stack.callback(trace.close)
         stack.push(functools.partial(_close, checkpoints))
-        with processes.plain_errors():
+        with processes.translate_jax_errors():
             open_writer = writer_opener(directory, config, settings)
             loop.train(run, checkpoints, open_writer, guard, trace)
         if processes.is_first():
-            workdir.done(directory)
-            curves.draw(directory)
+            workdir.clear_start_attempts(directory)
+            curves.plot_metrics(directory)
 
 
 def _close(checkpoints: Checkpoints, kind, error, traceback) -> None:
@@ -136,7 +136,7 @@ def run_provenance(run: loop.Run) -> dict[str, Any]:
         "mesh": dict(run.mesh.shape),
         "processes": processes.count(),
         "devices": run.mesh.devices.flat[0].device_kind,
-        "data": run.data,
+        "data": run.data_digest,
     }
 
 
@@ -146,17 +146,17 @@ def check_alike(settings: dict, data: str, seconds: float) -> None:
     Raises:
       ConfigError: on all of them, with the first process that differs and both values.
     """
-    own = workdir.identity(settings, data)
-    first = processes.from_first("identity", lambda: own, seconds)
+    own = workdir.process_invariants(settings, data)
+    first = processes.run_on_first("identity", lambda: own, seconds)
 
     def compare():
-        if differences := workdir.unlike(own, first):
+        if differences := workdir.value_differences(own, first):
             raise ConfigError(
                 "All processes must run the same config, code, packages and data; this one "
                 f"differs from process 0: {'; '.join(differences[:5])}"
             )
 
-    processes.agree("alike", compare, seconds)
+    processes.run_on_all("alike", compare, seconds)
 
 
 def open_checkpoints(path: epath.Path, config: CheckpointConfig) -> Checkpoints:
@@ -172,9 +172,9 @@ def open_checkpoints(path: epath.Path, config: CheckpointConfig) -> Checkpoints:
 def writer_opener(path: epath.Path, config: TrainConfig, settings: dict):
     """Return `open_writer(step)`; only the first process writes."""
     if not processes.is_first():
-        return lambda step: Silent()
+        return lambda step: NullWriter()
     return functools.partial(
-        Writer,
+        MetricsWriter,
         path,
         tensorboard=config.log.tensorboard,
         wandb=config.log.wandb,

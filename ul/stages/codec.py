@@ -16,7 +16,7 @@ from ul.core import arrays, rng
 from ul.diffusion import gaussian, guidance, samplers
 from ul.diffusion.schedules import Schedule
 from ul.objectives import conditions
-from ul.objectives.conditions import Null
+from ul.objectives.conditions import NullValues
 
 jit_method = functools.partial(jax.jit, static_argnums=0)
 
@@ -45,7 +45,7 @@ class Codec:
     @jit_method
     def encode(self, params, image):
         """Encode uint8 [B, *grid, C] to z_clean, float32 [B, *g, c], without noise."""
-        return self.encoder(params, arrays.to_unit(image)).astype(jnp.float32)
+        return self.encoder(params, arrays.scale_pixels(image)).astype(jnp.float32)
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def encode_context(self, params, image, frames: int):
@@ -60,7 +60,7 @@ class Codec:
     @jit_method
     def latents(self, params, image, row, key):
         """Encode uint8 [B, *grid, C] to what a base model learns: with any own variance."""
-        z = self.latent(params, arrays.to_unit(image), row, key)
+        z = self.latent(params, arrays.scale_pixels(image), row, key)
         return z.astype(jnp.float32)
 
     @jit_method
@@ -136,7 +136,7 @@ class LatentSampler:
     denoise_latent: Callable
     schedule: Schedule
     latent_shape: tuple[int, ...]
-    null: Null = dataclasses.field(hash=False)
+    null: NullValues = dataclasses.field(hash=False)
     interval: tuple[float, float]
     sampling: Sampling
     denoise_guiding: Callable | None = None
@@ -155,11 +155,11 @@ class LatentSampler:
         denoise = denoiser(self.denoise_latent, params, condition)
         if scale != 1.0:
             if self.denoise_guiding is None:
-                null = conditions.nothing(condition, self.null)
+                null = conditions.null_like(condition, self.null)
                 weaker = denoiser(self.denoise_latent, params, null)
             else:
                 weaker = denoiser(self.denoise_guiding, guiding, condition)
-            denoise = guidance.guided(denoise, weaker, scale, self.interval)
+            denoise = guidance.guide(denoise, weaker, scale, self.interval)
         return samplers.sample(
             denoise,
             self.latent_shape,

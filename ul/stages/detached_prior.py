@@ -29,6 +29,6 @@ class DetachedPriorConfig(Stage1Config):
 STAGE = Stage1Kind(
     "detached_prior",
     DetachedPriorConfig,
-    ablations.detached_prior,
+    ablations.detached_prior_loss,
     prior_reaches_encoder=False,
 ).row()

@@ -91,7 +91,7 @@ def build(
 
     def objective(denoise_latent: Callable, label_dropout: float) -> Callable:
         return functools.partial(
-            base.base,
+            base.base_model_loss,
             denoise_latent=denoise_latent,
             schedule=schedule,
             weight=weighting,
@@ -119,7 +119,7 @@ def build(
         ),
         held_out_objective=objective(denoise, 0.0),
         rate_objective=functools.partial(
-            base.base_rate,
+            base.base_model_rate,
             denoise_latent=denoise,
             schedule=schedule,
             null=conditions.null,

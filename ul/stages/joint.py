@@ -18,4 +18,4 @@ class JointConfig(Stage1Config):
     loss: JointLoss
 
 
-STAGE = Stage1Kind("joint", JointConfig, joint.joint).row()
+STAGE = Stage1Kind("joint", JointConfig, joint.joint_loss).row()

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
-from ul.config import REQUIRED, Kinds, RunConfig
+from ul.config import Kinds, RunConfig
 from ul.config.schema import Sampling
 from ul.core.errors import ConfigError
 from ul.data.sources.registry import SOURCES
@@ -14,7 +14,7 @@ from ul.diffusion.samplers import METHODS
 from ul.diffusion.schedules import SCHEDULES, Schedule
 from ul.diffusion.weightings import WEIGHTINGS
 from ul.models import registry as models
-from ul.objectives.single_stage import LEAST_NOISE
+from ul.objectives.single_stage import MAX_LOGSNR_KINDS
 
 NETWORKS = ("encoder", "prior", "decoder", "base")
 _LATENT_DENOISERS = Kinds(
@@ -31,7 +31,7 @@ SECTIONS: Mapping[str, Kinds] = {
     "prior_schedule": Kinds(SCHEDULES),
     "decoder_schedule": Kinds(SCHEDULES),
     "loss.weighting": Kinds(WEIGHTINGS),
-    "max_logsnr": Kinds(LEAST_NOISE),
+    "max_logsnr": Kinds(MAX_LOGSNR_KINDS),
 }
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 

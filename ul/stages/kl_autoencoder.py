@@ -27,7 +27,7 @@ class KlAutoencoderConfig(Stage1Config):
 STAGE = Stage1Kind(
     "kl_autoencoder",
     KlAutoencoderConfig,
-    ablations.kl_autoencoder,
+    ablations.kl_autoencoder_loss,
     has_variance=True,
     is_diffusion=False,
 ).row()

@@ -15,6 +15,6 @@ class LearnedVarianceConfig(JointConfig):
 STAGE = Stage1Kind(
     "learned_variance",
     LearnedVarianceConfig,
-    ablations.learned_variance,
+    ablations.learned_variance_loss,
     has_variance=True,
 ).row()

@@ -25,5 +25,5 @@ class MseDecoderConfig(Stage1Config):
 
 
 STAGE = Stage1Kind(
-    "mse_decoder", MseDecoderConfig, ablations.mse_decoder, is_diffusion=False
+    "mse_decoder", MseDecoderConfig, ablations.mse_decoder_loss, is_diffusion=False
 ).row()

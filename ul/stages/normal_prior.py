@@ -17,4 +17,4 @@ class NormalPriorConfig(Stage1Config):
     loss: JointLoss
 
 
-STAGE = Stage1Kind("normal_prior", NormalPriorConfig, ablations.normal_prior).row()
+STAGE = Stage1Kind("normal_prior", NormalPriorConfig, ablations.normal_prior_loss).row()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ul.config import RunConfig
 from ul.config.schema import EvalConfig, Sampling
 from ul.diffusion.schedules import Schedule
-from ul.objectives.joint import Networks
+from ul.objectives.joint import JointNetworks
 from ul.stages.codec import Codec, LatentSampler
 from ul.stages.conditions import Conditions
 
@@ -18,7 +18,7 @@ class JointDiffusion(NamedTuple):
     What a likelihood bound and the split of the rate need.
     """
 
-    networks: Networks
+    networks: JointNetworks
     prior_schedule: Schedule
     decoder_schedule: Schedule
 

@@ -71,7 +71,7 @@ def objective_arguments(
     """Return everything that objectives of a stage 1 take as keyword arguments."""
     functions = NetworkFunctions(modules, training)
     arguments: dict[str, Any] = {
-        "networks": joint.Networks(
+        "networks": joint.JointNetworks(
             functions.encode, functions.denoise_latent, functions.denoise_image
         ),
         "encode": functions.encode_normal if kind.has_variance else functions.encode,

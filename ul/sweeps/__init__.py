@@ -1,22 +1,26 @@
-"""Sweeps: trials of one or two stages, checked before the first begins, then run.
+"""Sweeps: trials of one or two stages, all validated before the first one starts.
 
-expand.py   what a sweep file says -> trials whose every config was validated
-records.py  sweep.json and DONE.json: what a directory was begun with, what is done
-runner.py   N at a time, each stage by the ordinary commands in its own process
-table.py    where they stand, read from what the runs write
+expand.py   turns the description in a sweep file into trials with validated configs
+records.py  sweep.json and DONE.json: what a sweep consists of, and what is finished
+runner.py   runs several trials at a time, each stage by the ordinary commands
+table.py    the status of the trials, read from what their runs write
 """
 
-from ul.sweeps.expand import Stage, Trial, expand
-from ul.sweeps.records import begin, finished, left
-from ul.sweeps.runner import Runner, lines
+from ul.sweeps.expand import Trial, TrialStage, expand
+from ul.sweeps.records import (
+    is_trial_finished,
+    unfinished_trials,
+    write_or_check_sweep,
+)
+from ul.sweeps.runner import SweepRunner, command_lines
 
 __all__ = [
-    "Runner",
-    "Stage",
+    "SweepRunner",
     "Trial",
-    "begin",
+    "TrialStage",
+    "command_lines",
     "expand",
-    "finished",
-    "left",
-    "lines",
+    "is_trial_finished",
+    "unfinished_trials",
+    "write_or_check_sweep",
 ]

@@ -1,4 +1,4 @@
-"""From what a sweep file says to trials, every config of which training would take."""
+"""Expand a sweep file into trials, and validate every config as training would."""
 
 import ast
 import copy
@@ -11,85 +11,117 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ul import config
-from ul.checkpoints.workdir import flatten
+from ul.checkpoints.workdir import flatten, flatten_without
 from ul.core.errors import ConfigError
 from ul.stages import registry
 
 NAME = re.compile(r"[a-z0-9]([-_.a-z0-9]{0,98}[a-z0-9])?")
-# What another machine or a later look may want otherwise: no result depends on it.
-FREE_KEYS = ("log", "validation", "checkpoint", "mesh", "watchdog", "data.threads")
+# The directory of shared stage 1s; a trial of this name would write into it.
+RESERVED_NAME = "shared"
+DESCRIPTION_KEYS = {"name", "overrides", "stages", "more"}
+# Keys on which no result depends; they may differ between machines and between starts.
+RESULT_NEUTRAL_KEYS = (
+    "log",
+    "validation",
+    "checkpoint",
+    "mesh",
+    "watchdog",
+    "data.threads",
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """A config by its name on the command line, what is changed in it, what that gives.
+class TrialStage:
+    """One training run of a trial.
 
-    workdir, below: relative to the sweep's directory; below is stage 1's.
-    base: the config unchanged. resolved: what training will have.
+    config: name of the config on the command line, such as "experiments/x.py:stage1".
+    workdir, stage1_workdir: relative to the sweep's directory; None for a stage 1.
+    overrides: keys that the sweep changes in the config.
+    base_config: the config without the overrides.
+    resolved_config: the config that training gets.
+    digest: changes with everything on which the result depends, also in stage 1.
     """
 
     config: str
     workdir: str
     overrides: dict[str, Any]
-    base: dict
-    resolved: dict
-    below: str | None
+    base_config: dict
+    resolved_config: dict
+    stage1_workdir: str | None
     digest: str
 
     @property
     def steps(self) -> int:
-        return self.resolved["steps"]
+        """Number of optimizer updates."""
+        return self.resolved_config["steps"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
+    """One point of a sweep: a stage 1, and a stage 2 on its latents if there is one."""
+
     name: str
     overrides: dict[str, Any]
-    stages: tuple[Stage, ...]
+    stages: tuple[TrialStage, ...]
 
 
 def expand(
-    described: Sequence[dict], load: Callable[[str], dict], sets: Sequence[str] = ()
+    descriptions: Sequence[dict],
+    load: Callable[[str], dict],
+    assignments: Sequence[str] = (),
 ) -> list[Trial]:
-    """The trials of a sweep file. `load(name)`: a config as nested dicts; `sets`:
-    key=value for every stage that a key's prefix does not exclude.
+    """Return the trials that a sweep file describes.
+
+    `load(name)` returns a config as nested dicts. `assignments` are key=value pairs for all
+    stages; a prefix as in stage2:key=value limits them to one stage.
 
     Raises:
-      ConfigError: two trials of one name or one workdir, a name that is none, or what
-        training would refuse; with the trial, the config and the key.
+      ConfigError: two trials have the same name or different stages in one workdir, a name
+        is invalid, or training would refuse a config. The message names the trial, the
+        config and the key.
     """
-    if not described:
-        raise ConfigError("the sweep has no trials")
-    parts = {"name", "overrides", "stages", "more"}
-    if not all(isinstance(t, dict) and t.keys() == parts for t in described):
+    if not descriptions:
         raise ConfigError(
-            "get_sweep() must return what experiments.sweeps.trials makes"
+            "A sweep must have at least one trial, and get_sweep() returned no trials."
         )
-    found: dict[str, dict] = {}
-    for trial in described:
-        name = trial["name"]
-        if not NAME.fullmatch(name) or name == "shared":
+    for description in descriptions:
+        if not isinstance(description, dict) or description.keys() != DESCRIPTION_KEYS:
             raise ConfigError(
-                f"trial name {name!r}: use at most 100 of a-z, 0-9, '.', '_' and '-'; "
-                "not 'shared'"
+                "get_sweep() must return the result of experiments.sweeps.trials; got "
+                f"{description!r} as a trial."
             )
-        if name in found:
-            raise ConfigError(
-                f"two trials are named {name!r}: {found[name]['overrides']} and "
-                f"{trial['overrides']}; give `trials` a `name`"
-            )
-        found[name] = trial
-    pairs = [_pair(text) for text in sets]
-    made = [_trial(trial, load, pairs) for trial in found.values()]
-    _check_shared(made)
-    return made
+    _check_names(descriptions)
+    pairs = [_parse_assignment(text) for text in assignments]
+    trials = [_expand_trial(d, load, pairs) for d in descriptions]
+    _check_shared_workdirs(trials)
+    return trials
 
 
-def _pair(text: str) -> tuple[str, Any]:
-    """key=value as typed, for both stages unless it says which."""
+def _check_names(descriptions: Sequence[dict]) -> None:
+    """Raises ConfigError for a name that is invalid or that two trials have."""
+    overrides: dict[str, Any] = {}
+    for description in descriptions:
+        name = description["name"]
+        if not NAME.fullmatch(name) or name == RESERVED_NAME:
+            raise ConfigError(
+                "A trial name must have 1 to 100 characters of a-z, 0-9, '.', '_' and '-', "
+                f"begin and end with a letter or digit, and not be {RESERVED_NAME!r}; got "
+                f"{name!r}."
+            )
+        if name in overrides:
+            raise ConfigError(
+                f"Trial names must be unique; two trials are named {name!r}: "
+                f"{overrides[name]} and {description['overrides']}. Pass `name` to "
+                "experiments.sweeps.trials."
+            )
+        overrides[name] = description["overrides"]
+
+
+def _parse_assignment(text: str) -> tuple[str, Any]:
+    """Parse key=value; a key without a stage prefix is for both stages."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {text}: give key=value")
+        raise ConfigError(f"--set must have the form key=value; got {text!r}.")
     key = key if ":" in key else f"both:{key}"
     try:
         return key, ast.literal_eval(value)
@@ -97,118 +129,122 @@ def _pair(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _trial(trial: dict, load, pairs: list[tuple[str, Any]]) -> Trial:
-    name, count = trial["name"], len(trial["stages"])
-    own: list[dict[str, Any]] = [{} for _ in range(count)]
-    points = [*trial["overrides"].items(), *trial["more"].items(), *pairs]
+def _expand_trial(
+    description: dict, load: Callable[[str], dict], pairs: list[tuple[str, Any]]
+) -> Trial:
+    name, num_stages = description["name"], len(description["stages"])
+    overrides: list[dict[str, Any]] = [{} for _ in range(num_stages)]
+    points = [*description["overrides"].items(), *description["more"].items(), *pairs]
     for key, value in points:
-        for i, short in _stages_of(key, count, name):
-            own[i][short] = _plain(value)
-    stages: list[Stage] = []
-    for i, stage in enumerate(trial["stages"]):
-        where = f"trial {name}, {stage['config']}"
-        base = registry.plain(load(stage["config"]))
-        below = stages[0] if i else None
-        stages.append(_stage(where, stage, own[i], base, below))
-    return Trial(
-        name, {k: _plain(v) for k, v in trial["overrides"].items()}, (*stages,)
-    )
+        for i, stage_key in _stages_of_key(key, num_stages, name):
+            overrides[i][stage_key] = _tuples_to_lists(value)
+    stages: list[TrialStage] = []
+    for i, stage in enumerate(description["stages"]):
+        base_config = registry.plain(load(stage["config"]))
+        stage1 = stages[0] if i else None
+        try:
+            stages.append(_expand_stage(stage, overrides[i], base_config, stage1))
+        except ConfigError as e:
+            raise ConfigError(f"Trial {name}, {stage['config']}: {e}") from e
+    own = {k: _tuples_to_lists(v) for k, v in description["overrides"].items()}
+    return Trial(name, own, tuple(stages))
 
 
-def _stages_of(key: str, count: int, name: str) -> list[tuple[int, str]]:
-    """Which stages a key is for, by number, and what it is called there."""
-    whose, colon, short = key.rpartition(":")
-    places = {"": (0,), "stage1": (0,), "stage2": (1,), "both": range(count)}
-    if whose not in places:
+def _stages_of_key(key: str, num_stages: int, trial: str) -> list[tuple[int, str]]:
+    """Return the index of each stage that a key is for, and the key without its prefix."""
+    prefix, _, stage_key = key.rpartition(":")
+    indices = {"": (0,), "stage1": (0,), "stage2": (1,), "both": range(num_stages)}
+    if prefix not in indices:
         raise ConfigError(
-            f"trial {name}: {key!r} begins with {whose!r}; known are stage1, stage2, both"
+            f"Trial {trial}: the prefix of a key must be one of stage1, stage2, both; got "
+            f"{key!r}."
         )
-    if max(places[whose]) >= count:
-        raise ConfigError(f"trial {name}: {key!r}, but it has no stage 2")
-    return [(i, short if colon else key) for i in places[whose]]
+    if max(indices[prefix]) >= num_stages:
+        raise ConfigError(
+            f"Trial {trial}: {key!r} needs a stage 2, which this trial does not have."
+        )
+    return [(i, stage_key) for i in indices[prefix]]
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+def _tuples_to_lists(value: Any) -> Any:
+    """Return a value as JSON stores it."""
+    if isinstance(value, list | tuple):
+        return [_tuples_to_lists(v) for v in value]
+    return value
 
 
-def _stage(
-    where: str, stage: dict, overrides: dict, base: dict, below: Stage | None
-) -> Stage:
-    resolved = copy.deepcopy(base)
-    try:
-        for key, value in overrides.items():
-            _override(resolved, key, value)
-        if below:
-            first = config.parse(below.resolved)
-            resolved["stage1"]["workdir"] = below.workdir
-            assert isinstance(first, config.Stage1Config)
-            shape = registry.modules(first).latent_shape
-            if "latent_shape" not in overrides and resolved["latent_shape"] != shape:
-                overrides = overrides | {"latent_shape": list(shape)}
-                resolved["latent_shape"] = shape
-        parsed = config.parse(registry.plain(resolved))
-        if below:
-            assert isinstance(parsed, config.Stage2Config)
-            assert isinstance(first, config.Stage1Config)
-            registry.check_stage1(parsed, first)
-        elif isinstance(parsed, config.Stage1Config):
-            registry.stage1(parsed)
-        if isinstance(parsed, config.GeneratorConfig):
-            registry.latent_sampler(parsed)
-    except ConfigError as e:
-        raise ConfigError(f"{where}: {e}") from e
-    made = json.loads(json.dumps(dataclasses.asdict(parsed)))
-    return Stage(
+def _expand_stage(
+    stage: dict, overrides: dict, base_config: dict, stage1: TrialStage | None
+) -> TrialStage:
+    """Apply the overrides and validate the result. Raises ConfigError as training would."""
+    resolved = copy.deepcopy(base_config)
+    for key, value in overrides.items():
+        _override(resolved, key, value)
+    if stage1:
+        parsed_stage1 = config.parse(stage1.resolved_config)
+        assert isinstance(parsed_stage1, config.Stage1Config)
+        resolved["stage1"]["workdir"] = stage1.workdir
+        shape = registry.modules(parsed_stage1).latent_shape
+        if "latent_shape" not in overrides and resolved["latent_shape"] != shape:
+            overrides = overrides | {"latent_shape": list(shape)}
+            resolved["latent_shape"] = shape
+    parsed = config.parse(registry.plain(resolved))
+    if stage1:
+        assert isinstance(parsed, config.Stage2Config)
+        registry.check_stage1(parsed, parsed_stage1)
+    elif isinstance(parsed, config.Stage1Config):
+        registry.stage1(parsed)
+    if isinstance(parsed, config.GeneratorConfig):
+        registry.latent_sampler(parsed)
+    resolved_config = json.loads(json.dumps(dataclasses.asdict(parsed)))
+    return TrialStage(
         config=stage["config"],
         workdir=stage["workdir"],
         overrides=overrides,
-        base=json.loads(json.dumps(base)),
-        resolved=made,
-        below=below.workdir if below else None,
-        digest=_digest(made, below.digest if below else ""),
+        base_config=json.loads(json.dumps(base_config)),
+        resolved_config=resolved_config,
+        stage1_workdir=stage1.workdir if stage1 else None,
+        digest=_digest(resolved_config, stage1.digest if stage1 else ""),
     )
 
 
 def _override(resolved: dict, key: str, value: Any) -> None:
-    """One key of a config, which must have it."""
+    """Set one key of a config. Raises ConfigError if the config does not have it."""
     *sections, last = key.split(".")
     section: Any = resolved
-    for part in sections:
-        section = section.get(part) if isinstance(section, dict) else None
+    for name in sections:
+        section = section.get(name) if isinstance(section, dict) else None
     if not isinstance(section, dict) or last not in section:
         near = difflib.get_close_matches(key, flatten(resolved), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise ConfigError(f"unknown key {key}{hint}")
     if isinstance(section[last], dict) or isinstance(value, dict) or value is None:
-        raise ConfigError(f"{key} is {value!r}; a sweep changes single settings")
+        raise ConfigError(f"A sweep changes single settings; got {key} = {value!r}.")
     section[last] = value
 
 
-def lasting(resolved: dict) -> dict[str, Any]:
-    """The settings that a result depends on, as dotted keys."""
-    free = tuple(f"{key}." for key in FREE_KEYS)
-    flat = flatten(resolved)
-    return {k: v for k, v in flat.items() if not f"{k}.".startswith(free)}
+def result_settings(settings: dict) -> dict[str, Any]:
+    """Return the settings on which a result depends, with dotted keys."""
+    return flatten_without(settings, RESULT_NEUTRAL_KEYS)
 
 
-def _digest(resolved: dict, below: str) -> str:
-    """Of a config and of the stage 1 below it; not of where that lies."""
-    settings = lasting(resolved)
+def _digest(resolved_config: dict, stage1_digest: str) -> str:
+    """Return a digest of a config and its stage 1, which may lie in any directory."""
+    settings = result_settings(resolved_config)
     settings.pop("stage1.workdir", None)
-    text = json.dumps([below, settings], sort_keys=True)
+    text = json.dumps([stage1_digest, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _check_shared(trials: list[Trial]) -> None:
-    """Raises ConfigError for stages that are not the same in one workdir."""
-    first: dict[str, tuple[str, Stage]] = {}
+def _check_shared_workdirs(trials: list[Trial]) -> None:
+    """Raises ConfigError if two trials have different stages in one workdir."""
+    owners: dict[str, tuple[str, TrialStage]] = {}
     for trial in trials:
         for stage in trial.stages:
-            name, other = first.setdefault(stage.workdir, (trial.name, stage))
+            owner, other = owners.setdefault(stage.workdir, (trial.name, stage))
             if other.digest != stage.digest:
                 raise ConfigError(
-                    f"trials {name} and {trial.name} share {stage.workdir}, and their "
-                    "stage 1 is not the same"
+                    f"Trials that share a workdir must have the same stage 1; {owner} and "
+                    f"{trial.name} share {stage.workdir} with different configs. Give the "
+                    "differing settings to stage 2, or do not share stage 1."
                 )

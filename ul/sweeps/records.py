@@ -1,8 +1,8 @@
-"""What a sweep's directory says: sweep.json at the start, DONE.json at every end.
+"""The records in the directory of a sweep: sweep.json, and DONE.json for finished work.
 
 <out>/sweep.json         the trials and their configs
-<out>/<stage>/DONE.json  once trained, verified and evaluated: digest, step
-<out>/<trial>/DONE.json  written last, once all of its stages are
+<out>/<stage>/DONE.json  digest and step, once trained, verified and evaluated
+<out>/<trial>/DONE.json  written last, once all stages of the trial are finished
 """
 
 import contextlib
@@ -15,169 +15,196 @@ from typing import Any
 
 from etils import epath
 
-from ul.checkpoints.workdir import unlike
+from ul.checkpoints.workdir import value_differences
 from ul.core.errors import ConfigError, StorageError
 from ul.core.files import lock, write_atomic
 from ul.core.provenance import code_version
-from ul.sweeps.expand import Stage, Trial, lasting
+from ul.sweeps.expand import Trial, TrialStage, result_settings
 
-SAID = 3  # differences in a message
-
-
-def plain(sweep: str, trials: list[Trial]) -> dict[str, Any]:
-    """The content of sweep.json."""
-    configs = {stage.config: stage.base for t in trials for stage in t.stages}
-    listed = [
-        {
-            "name": trial.name,
-            "overrides": trial.overrides,
-            "stages": [
-                {
-                    "config": stage.config,
-                    "workdir": stage.workdir,
-                    "overrides": stage.overrides,
-                }
-                for stage in trial.stages
-            ],
-        }
-        for trial in trials
-    ]
-    made = {"sweep": sweep, "code": code_version(), "trials": listed}
-    return made | {"configs": configs}
+MAX_LISTED_DIFFERENCES = 3
 
 
-def differences(saved: dict, wanted: dict, *, some: bool) -> list[str]:
-    """What is not as it was begun, one phrase each; more trials are no difference.
+def build_record(sweep: str, trials: list[Trial]) -> dict[str, Any]:
+    """Return the content of sweep.json; `sweep` is the name of the sweep file."""
+    return {
+        "sweep": sweep,
+        "code_version": code_version(),
+        "trials": [
+            {
+                "name": trial.name,
+                "overrides": trial.overrides,
+                "stages": [
+                    {
+                        "config": stage.config,
+                        "workdir": stage.workdir,
+                        "overrides": stage.overrides,
+                    }
+                    for stage in trial.stages
+                ],
+            }
+            for trial in trials
+        ],
+        "configs": {
+            stage.config: stage.base_config
+            for trial in trials
+            for stage in trial.stages
+        },
+    }
 
-    `some`: `wanted` are some of the sweep's trials, others may be saved.
+
+def sweep_differences(saved: dict, record: dict, *, is_subset: bool) -> list[str]:
+    """Return a phrase for each way in which `record` changes a saved sweep.json.
+
+    Additional trials are no difference. With `is_subset`, `record` has only some of the
+    sweep's trials, so those that it lacks are no difference either.
     """
-    now = {trial["name"]: trial for trial in wanted["trials"]}
-    found = []
+    trials = {trial["name"]: trial for trial in record["trials"]}
+    differences = []
     for trial in saved["trials"]:
         name = trial["name"]
-        if name not in now:
-            found += [] if some else [f"trial {name} is not in it any more"]
+        if name not in trials:
+            differences += [] if is_subset else [f"trial {name} is missing"]
             continue
-        before, after = trial["stages"], now[name]["stages"]
+        before, after = trial["stages"], trials[name]["stages"]
         if len(before) != len(after):
-            found.append(f"trial {name}: {len(before)} -> {len(after)} stages")
-        for i, (a, b) in enumerate(zip(before, after, strict=False), 1):
-            moved = unlike(_flat(b), _flat(a))
-            found += [f"trial {name}, stage {i}: {phrase}" for phrase in moved]
-    for name in saved["configs"].keys() & wanted["configs"].keys():
-        was, now_is = (lasting(d["configs"][name]) for d in (saved, wanted))
-        found += [f"{name}: {phrase}" for phrase in unlike(now_is, was)]
-    return found
+            differences.append(f"trial {name}: {len(before)} -> {len(after)} stages")
+        for i, (old, new) in enumerate(zip(before, after, strict=False), 1):
+            changes = value_differences(_flatten_stage(new), _flatten_stage(old))
+            differences += [f"trial {name}, stage {i}: {change}" for change in changes]
+    for name in saved["configs"].keys() & record["configs"].keys():
+        old, new = (result_settings(d["configs"][name]) for d in (saved, record))
+        differences += [f"{name}: {change}" for change in value_differences(new, old)]
+    return differences
 
 
-def _flat(stage: dict) -> dict:
-    free = {key: value for key, value in stage.items() if key != "overrides"}
-    return free | lasting(stage["overrides"])
+def _flatten_stage(stage: dict) -> dict:
+    """Return a stage of sweep.json without the overrides on which no result depends."""
+    others = {key: value for key, value in stage.items() if key != "overrides"}
+    return others | result_settings(stage["overrides"])
 
 
 @contextlib.contextmanager
-def _alone(out: epath.Path) -> Iterator[None]:
-    """Waits until no other process is here; object stores have no locks."""
+def _locked(out: epath.Path) -> Iterator[None]:
+    """Wait for the lock of a sweep's directory and hold it; object stores have none."""
     if "://" in str(out):
         yield
         return
-    handle = lock(Path(out, ".sweep.lock"), wait=True)
-    assert handle is not None  # it waited
+    descriptor = lock(Path(out, ".sweep.lock"), wait=True)
+    assert descriptor is not None, "a lock that is waited for is always given"
     try:
         yield
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def begin(
-    where: epath.Path | str, sweep: str, trials: list[Trial], *, some: bool = False
+def write_or_check_sweep(
+    directory: epath.Path | str,
+    sweep: str,
+    trials: list[Trial],
+    *,
+    is_subset: bool = False,
 ) -> None:
-    """Write sweep.json, or check the one there; it may grow by trials.
+    """Write sweep.json, or check that an existing one describes the same sweep.
 
-    `some`: `trials` are some of the sweep's; those that are saved besides stay.
+    New trials are added to an existing file. With `is_subset`, `trials` are only some of
+    the sweep's trials, and the other saved ones stay.
 
     Raises:
-      ConfigError: it was begun with other settings; with the first of them.
+      ConfigError: the directory holds a sweep with other settings, which are listed.
       StorageError: the directory cannot be written.
     """
-    out, wanted = epath.Path(where), plain(sweep, trials)
-    path = out / "sweep.json"
+    out, record = epath.Path(directory), build_record(sweep, trials)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _alone(out):
+        with _locked(out):
+            path = out / "sweep.json"
             if path.exists():
-                saved = read(out)
-                found = differences(saved, wanted, some=some)
-                if found:
-                    more = len(found) - SAID
-                    rest = f"; and {more} more" if more > 0 else ""
-                    raise ConfigError(
-                        f"{out} was begun with another sweep ({'; '.join(found[:SAID])}"
-                        f"{rest}); give another --out"
-                    )
-                old = {trial["name"] for trial in saved["trials"]}
-                new = [t for t in wanted["trials"] if t["name"] not in old]
+                saved = read_sweep(out)
+                _check_unchanged(out, saved, record, is_subset)
+                names = {trial["name"] for trial in saved["trials"]}
+                new = [t for t in record["trials"] if t["name"] not in names]
                 if not new:
                     return
-                wanted = saved | {
+                record = saved | {
                     "trials": saved["trials"] + new,
-                    "configs": saved["configs"] | wanted["configs"],
+                    "configs": saved["configs"] | record["configs"],
                 }
-            write_atomic(path, json.dumps(wanted, indent=2) + "\n")
+            write_atomic(path, json.dumps(record, indent=2) + "\n")
     except OSError as e:
         raise StorageError(f"{out} cannot be written: {e}") from e
 
 
-def read(out: epath.Path) -> dict[str, Any]:
-    """sweep.json of a directory.
+def _check_unchanged(
+    out: epath.Path, saved: dict, record: dict, is_subset: bool
+) -> None:
+    """Raises ConfigError with the first differences, if there are any."""
+    differences = sweep_differences(saved, record, is_subset=is_subset)
+    if differences:
+        listed = "; ".join(differences[:MAX_LISTED_DIFFERENCES])
+        others = len(differences) - MAX_LISTED_DIFFERENCES
+        rest = f"; and {others} more" if others > 0 else ""
+        raise ConfigError(
+            f"{out} holds another sweep ({listed}{rest}); undo the change or choose "
+            "another --out."
+        )
+
+
+def read_sweep(out: epath.Path) -> dict[str, Any]:
+    """Return the sweep.json of a directory.
 
     Raises:
-      ConfigError: there is none, or it cannot be read.
+      ConfigError: the file is missing or cannot be read.
     """
     try:
         record = json.loads((out / "sweep.json").read_text())
         return {"trials": record["trials"], "configs": record["configs"]} | record
     except (OSError, ValueError, KeyError, TypeError) as e:
+        missing = isinstance(e, FileNotFoundError | NotADirectoryError)
         raise ConfigError(
-            f"{out} is no sweep's directory: sweep.json is missing or unreadable"
+            f"No sweep found in {str(out)!r}: sweep.json is "
+            f"{'missing' if missing else 'unreadable'}. Pass the directory that "
+            "launch.sweep wrote."
         ) from e
 
 
-def _done(path: epath.Path) -> dict | None:
+def _read_done(directory: epath.Path) -> dict | None:
     try:
-        return json.loads((path / "DONE.json").read_text())
+        return json.loads((directory / "DONE.json").read_text())
     except (OSError, ValueError):
         return None
 
 
-def stage_done(out: epath.Path, stage: Stage) -> bool:
-    """This stage, with this config, was trained to its end and evaluated."""
-    record = _done(out / stage.workdir)
+def is_stage_finished(out: epath.Path, stage: TrialStage) -> bool:
+    """Whether this stage, with this config, was trained to its end and evaluated."""
+    record = _read_done(out / stage.workdir)
     return record is not None and record.get("digest") == stage.digest
 
 
-def finished(out: epath.Path | str, trial: Trial) -> bool:
-    """All stages of the trial were, and it says so."""
-    record = _done(epath.Path(out) / trial.name)
+def is_trial_finished(out: epath.Path | str, trial: Trial) -> bool:
+    """Whether all stages of the trial, with these configs, are finished."""
+    record = _read_done(epath.Path(out) / trial.name)
     digests = [stage.digest for stage in trial.stages]
     return record is not None and record.get("digests") == digests
 
 
-def left(out: str, trials: list[Trial]) -> list[Trial]:
-    """What a cluster still has to do; what lies in a bucket is seen there alone.
+def unfinished_trials(out: str, trials: list[Trial]) -> list[Trial]:
+    """Return the trials that a cluster still has to run.
+
+    For an object store these are all trials, because its records are read by the jobs.
 
     Raises:
-      ConfigError: trials of one stage 1 where nothing can be locked.
+      ConfigError: trials in an object store, which has no locks, share a stage 1.
     """
     if "://" not in out:
-        return [trial for trial in trials if not finished(out, trial)]
+        return [trial for trial in trials if not is_trial_finished(out, trial)]
     owners: dict[str, str] = {}
     for trial in trials:
-        first = owners.setdefault(trial.stages[0].workdir, trial.name)
-        if first != trial.name:
+        owner = owners.setdefault(trial.stages[0].workdir, trial.name)
+        if owner != trial.name:
             raise ConfigError(
-                f"{first} and {trial.name} share a stage 1, and {out} has no locks; "
-                "send one of them, with --trial, once the other is done"
+                f"Trials in {out} must not share a stage 1, because object stores have no "
+                f"locks; {owner} and {trial.name} share a stage 1. Submit one of them with "
+                "--trial, and the other one once it is finished."
             )
     return trials
 
@@ -186,29 +213,34 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def close_stage(out: epath.Path, stage: Stage, step: int) -> None:
-    """Say that a stage is done.
+def mark_stage_finished(out: epath.Path, stage: TrialStage, step: int) -> None:
+    """Write the DONE.json of a stage.
 
     Raises:
-      StorageError: the disk refuses.
+      StorageError: the file cannot be written.
     """
-    record = {"config": stage.config, "digest": stage.digest, "step": step}
-    more = {"code": code_version(), "written": _now()}
-    text = json.dumps(record | more, indent=2)
+    record = {
+        "config": stage.config,
+        "digest": stage.digest,
+        "step": step,
+        "code_version": code_version(),
+        "written": _now(),
+    }
+    text = json.dumps(record, indent=2)
     write_atomic(out / stage.workdir / "DONE.json", text + "\n")
 
 
-def close_trial(out: epath.Path, trial: Trial) -> None:
-    """Say that a trial is done.
+def mark_trial_finished(out: epath.Path, trial: Trial) -> None:
+    """Write the DONE.json of a trial.
 
     Raises:
-      StorageError: the disk refuses.
+      StorageError: the file or its directory cannot be written.
     """
     path = out / trial.name
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise StorageError(f"{path} cannot be made: {e}") from e
+        raise StorageError(f"{path} cannot be created: {e}") from e
     record = {
         "trial": trial.name,
         "digests": [stage.digest for stage in trial.stages],

@@ -1,7 +1,7 @@
-"""Trials, N at a time, each stage by the ordinary commands in a process of its own.
+"""Run several trials at a time, each stage by the ordinary commands in its own process.
 
-A stage is held by a lock that its commands inherit: where a sweep alone was killed, the
-next one waits for what is still running, and never starts a second beside it.
+A stage is protected by a lock that its commands inherit. If a sweep alone is killed, the
+next sweep therefore waits for the commands that still run, instead of starting them twice.
 """
 
 import contextlib
@@ -23,82 +23,110 @@ from ul.checkpoints.store import verified_steps
 from ul.core import files
 from ul.core.errors import CheckpointError, Preempted, StorageError, WorkdirInUse
 from ul.sweeps import records
-from ul.sweeps.expand import Stage, Trial
-from ul.sweeps.table import Table
+from ul.sweeps.expand import Trial, TrialStage
+from ul.sweeps.table import StatusTable
 
 PREEMPTED = Preempted.code
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 POLL_SECONDS = 0.2
-# Until a stage that another process holds is asked for again.
-IN_USE_SECONDS = 5.0
-# A terminal tells us and our children; a second signal so soon is not a second wish.
-ONE_WISH_SECONDS = 1.0
+# How often a stage that another process holds is checked again.
+RECHECK_SECONDS = 5.0
+# A terminal signals this process and its children, which may pass the signal on; a second
+# signal counts as another one only after this time.
+SAME_SIGNAL_SECONDS = 1.0
 
 
-class Until:
-    """What the processes of a trial that do not evaluate wait for."""
+class EvaluationWait:
+    """Takes the place of a command in processes that do not evaluate.
 
-    def __init__(self, over: Callable[[], bool]):
-        self._over, self._code, self._due = over, 0, 0.0
+    It ends with exit code 0 once the evaluating process has finished the stage.
+    """
+
+    def __init__(self, is_finished: Callable[[], bool]):
+        self._is_finished, self._exit_code, self._next_check = is_finished, 0, 0.0
 
     def poll(self) -> int | None:
-        if self._code or time.monotonic() < self._due:
-            return self._code or None
-        self._due = time.monotonic() + IN_USE_SECONDS
-        return 0 if self._over() else None
+        """Return the exit code, or None while the stage is unfinished."""
+        if self._exit_code:
+            return self._exit_code
+        if time.monotonic() < self._next_check:
+            return None
+        self._next_check = time.monotonic() + RECHECK_SECONDS
+        return 0 if self._is_finished() else None
 
     def send_signal(self, number: int) -> None:
-        self._code = 128 + number
+        """End with the exit code of a command that this signal killed."""
+        self._exit_code = 128 + number
 
 
-Task = subprocess.Popen | Until
-# Yields what runs, takes its exit code, returns the trial's.
-Commands = Generator[Task, int | None, int]
+Command = subprocess.Popen | EvaluationWait
+# Yields a running command, receives its exit code, returns the exit code of the trial.
+Commands = Generator[Command, int | None, int]
 
 
 @dataclasses.dataclass
-class Work:
-    """A trial and where it stands. `state` is for people; `code` None until it ended."""
+class TrialExecution:
+    """A trial and its progress.
+
+    status: what the table shows. stage_index: the current stage. exit_code: None until the
+    trial has ended. not_before: the time from which it may start (again).
+    """
 
     trial: Trial
-    retries: int
-    state: str = "waiting"
-    stage: int = 0
-    code: int | None = None
-    steps: "Commands | None" = None
-    task: "Task | None" = None
-    told: bool = False
-    due: float = 0.0
+    retries_left: int
+    status: str = "waiting"
+    stage_index: int = 0
+    exit_code: int | None = None
+    commands: Commands | None = None
+    command: Command | None = None
+    was_signaled: bool = False
+    not_before: float = 0.0
 
 
-def train_command(out: str, stage: Stage, options: Sequence[str]) -> list[str]:
-    """The ordinary train command of a stage."""
+def train_command(out: str, stage: TrialStage, options: Sequence[str]) -> list[str]:
+    """Return the train command of a stage, without the interpreter."""
     words = ["launch.train", "--config", stage.config]
     words += ["--workdir", f"{out}/{stage.workdir}"]
-    if stage.below:
-        words.append(f"--config.stage1.workdir={out}/{stage.below}")
+    if stage.stage1_workdir:
+        words.append(f"--config.stage1.workdir={out}/{stage.stage1_workdir}")
     for key, value in stage.overrides.items():
         words.append(f"--config.{key}={tuple(value) if type(value) is list else value}")
     return words + list(options)
 
 
-def lines(out: str, trials: Sequence[Trial], options: Sequence[str]) -> list[str]:
-    """What running them here comes to, as a shell has it."""
-    found = []
-    for trial in trials:
-        for stage in trial.stages:
-            evaluate = ["launch.evaluate", "--workdir", f"{out}/{stage.workdir}"]
-            for command in (train_command(out, stage, options), evaluate):
-                found.append(shlex.join(["python", "-m", *command]))
-    return list(dict.fromkeys(found))  # a shared stage 1 is run once
+def evaluate_command(out: str, stage: TrialStage) -> list[str]:
+    """Return the evaluate command of a stage, without the interpreter."""
+    return ["launch.evaluate", "--workdir", f"{out}/{stage.workdir}"]
 
 
-class Runner:
-    """Runs trials to their ends; one's failure never stops the others.
+def command_lines(
+    out: str, trials: Sequence[Trial], options: Sequence[str]
+) -> list[str]:
+    """Return the shell commands that run the trials on this machine."""
+    commands = [
+        command
+        for trial in trials
+        for stage in trial.stages
+        for command in (
+            train_command(out, stage, options),
+            evaluate_command(out, stage),
+        )
+    ]
+    lines = [shlex.join(["python", "-m", *command]) for command in commands]
+    return list(dict.fromkeys(lines))  # A shared stage 1 runs once.
 
-    again: which exit codes may succeed when run again. options: of every train command.
-    logs: a file each and a table, or all output here. first: of the processes that run one
-    trial together, the one that evaluates and writes.
+
+class SweepRunner:
+    """Runs trials to their ends; the failure of one trial does not stop the others.
+
+    should_retry: whether a command with this exit code may succeed if it is run again.
+    jobs: number of trials at a time.
+    retries: how often a trial is run again.
+    options: further flags of every train command.
+    log_to_files: write the commands' output into one file per trial and show a table;
+      otherwise the output goes to the terminal.
+    is_first: of the processes that run one trial together, the first one evaluates and
+      writes the records.
     """
 
     def __init__(
@@ -106,185 +134,211 @@ class Runner:
         out: str,
         trials: Sequence[Trial],
         *,
-        again: Callable[[int], bool],
+        should_retry: Callable[[int], bool],
         jobs: int = 1,
         retries: int = 0,
         options: Sequence[str] = (),
-        logs: bool = True,
-        first: bool = True,
+        log_to_files: bool = True,
+        is_first: bool = True,
     ):
-        self._out = out if "://" in out else os.path.abspath(out)
+        is_bucket = "://" in out
+        self._out = out if is_bucket else os.path.abspath(out)
         self._path = epath.Path(self._out)
-        self._again, self._jobs, self._options = again, jobs, options
-        self._first = first
-        self._logs = None
-        if logs:
-            bucket = "://" in out
-            self._logs = Path("runs/logs", self._path.name) if bucket else Path(out)
-        self.works = [Work(trial, retries) for trial in trials]
-        self._table = Table(self._path, jobs, enabled=logs)
+        self._should_retry, self._jobs, self._options = should_retry, jobs, options
+        self._is_first = is_first
+        self._log_directory = None
+        if log_to_files:
+            local = Path("runs/logs", self._path.name) if is_bucket else Path(out)
+            self._log_directory = local
+        self.executions = [TrialExecution(trial, retries) for trial in trials]
+        self._table = StatusTable(self._path, enabled=log_to_files)
         self._held: set[str] = set()
         self._stopped_at = float("inf")
         self._kill = False
 
     @property
     def stopped(self) -> bool:
-        """A signal asked for the end."""
+        """Whether a signal asked the sweep to stop."""
         return self._stopped_at != float("inf")
 
-    def log(self, trial: str) -> Path | None:
-        """Where a trial's commands say what they do."""
-        return self._logs / f"{trial}.log" if self._logs else None
+    def log_path(self, trial: str) -> Path | None:
+        """Return the file with the output of a trial's commands; None for the terminal."""
+        return self._log_directory / f"{trial}.log" if self._log_directory else None
 
     def run(self) -> dict[str, int]:
-        """Exit codes of the trials that did not end well; 75 of those interrupted."""
-        before = {n: signal.signal(n, self._handle) for n in SIGNALS}
+        """Run all trials; return the exit codes of those that did not succeed.
+
+        The exit code of a trial that a signal interrupted is 75.
+        """
+        previous_handlers = {n: signal.signal(n, self._handle) for n in SIGNALS}
         try:
-            for work in self.works:
-                if records.finished(self._path, work.trial):
-                    work.state, work.code = "done", 0
-            while self._turn():
-                self._table.show(self.works)
+            for execution in self.executions:
+                if records.is_trial_finished(self._path, execution.trial):
+                    execution.status, execution.exit_code = "done", 0
+            while self._update():
+                self._table.show(self.executions)
                 time.sleep(POLL_SECONDS)
-            self._table.show(self.works, last=True)
+            self._table.show(self.executions, last=True)
         finally:
-            for work in self.works:
-                if work.task is not None:  # only after an error of our own
-                    work.task.send_signal(signal.SIGTERM)
-            for n, handler in before.items():
+            for execution in self.executions:
+                if execution.command is not None:  # Only after an unexpected error.
+                    execution.command.send_signal(signal.SIGTERM)
+            for n, handler in previous_handlers.items():
                 signal.signal(n, handler)
-        codes = {work.trial.name: work.code for work in self.works}
+        codes = {e.trial.name: e.exit_code for e in self.executions}
         return {n: PREEMPTED if c is None else c for n, c in codes.items() if c != 0}
 
     def _handle(self, number: int, frame) -> None:
         now = time.monotonic()
-        self._kill |= now - self._stopped_at > ONE_WISH_SECONDS
+        self._kill |= now - self._stopped_at > SAME_SIGNAL_SECONDS
         self._stopped_at = min(self._stopped_at, now)
 
-    def _turn(self) -> bool:
-        """Look at all that runs, start what may; False once nothing is left to do."""
-        for work in [w for w in self.works if w.task]:
-            assert work.task
-            if self.stopped and (self._kill or not work.told):
-                work.task.send_signal(signal.SIGKILL if self._kill else signal.SIGTERM)
-                work.told = True
-            code = work.task.poll()
-            if code is not None:
-                self._advance(work, 128 - code if code < 0 else code)
+    def _update(self) -> bool:
+        """Poll the running commands and start new ones; return False once all have ended."""
+        for execution in self.executions:
+            if execution.command is not None:
+                self._poll_command(execution)
         if self.stopped:
-            return any(work.task for work in self.works)
-        waiting = [w for w in self.works if w.code is None and not w.task]
-        for work in waiting:
-            busy = sum(w.task is not None for w in self.works)
-            if busy < self._jobs and work.due <= time.monotonic():
-                work.steps = self._steps(work)
-                self._advance(work, None)
-        return any(work.code is None for work in self.works)
-
-    def _advance(self, work: Work, code: int | None) -> None:
-        """Hand the last command's exit code to the trial, and start its next one."""
-        work.task, work.told = None, False
-        assert work.steps
-        try:
-            work.task = work.steps.send(code)
-        except StopIteration as end:
-            self._ended(work, end.value)
-        except StorageError as e:
-            print(f"{work.trial.name}: {e}", file=sys.stderr)
-            self._ended(work, e.code)
-
-    def _ended(self, work: Work, code: int) -> None:
-        if code == 0:
-            work.state, work.code = "done", 0
-        elif self.stopped:
-            work.state = "interrupted"
-        elif code == WorkdirInUse.code:
-            work.state = "in use elsewhere"
-            work.due = time.monotonic() + IN_USE_SECONDS
-        elif self._again(code) and work.retries:
-            work.retries -= 1
-            work.state = f"again after {code}"
-        else:
-            work.state, work.code = f"failed {code}", code
-
-    def _steps(self, work: Work) -> Commands:
-        """The commands of a trial, one after the other."""
-        for i, stage in enumerate(work.trial.stages):
-            work.stage = i
-            if self._over(stage):
+            return any(e.command for e in self.executions)
+        for execution in self.executions:
+            if execution.exit_code is not None or execution.command:
                 continue
-            with self._claim(stage) as held:
-                if held is None:
+            running = sum(e.command is not None for e in self.executions)
+            if running < self._jobs and execution.not_before <= time.monotonic():
+                execution.commands = self._commands(execution)
+                self._advance(execution, None)
+        return any(e.exit_code is None for e in self.executions)
+
+    def _poll_command(self, execution: TrialExecution) -> None:
+        """Pass on a signal, and start the next command if this one has ended."""
+        assert execution.command is not None
+        if self.stopped and (self._kill or not execution.was_signaled):
+            number = signal.SIGKILL if self._kill else signal.SIGTERM
+            execution.command.send_signal(number)
+            execution.was_signaled = True
+        code = execution.command.poll()
+        if code is not None:
+            self._advance(execution, 128 - code if code < 0 else code)
+
+    def _advance(self, execution: TrialExecution, code: int | None) -> None:
+        """Pass the exit code of the last command to the trial, and start its next one."""
+        execution.command, execution.was_signaled = None, False
+        assert execution.commands
+        try:
+            execution.command = execution.commands.send(code)
+        except StopIteration as end:
+            self._end(execution, end.value)
+        except StorageError as e:
+            print(f"{execution.trial.name}: {e}", file=sys.stderr)
+            self._end(execution, e.code)
+
+    def _end(self, execution: TrialExecution, code: int) -> None:
+        """Record how a trial ended, and whether it starts again."""
+        if code == 0:
+            execution.status, execution.exit_code = "done", 0
+        elif self.stopped:
+            execution.status = "interrupted"
+        elif code == WorkdirInUse.code:
+            execution.status = "in use elsewhere"
+            execution.not_before = time.monotonic() + RECHECK_SECONDS
+        elif self._should_retry(code) and execution.retries_left:
+            execution.retries_left -= 1
+            execution.status = f"retry after exit code {code}"
+        else:
+            execution.status = f"failed with exit code {code}"
+            execution.exit_code = code
+
+    def _commands(self, execution: TrialExecution) -> Commands:
+        """Yield the commands of a trial, one after the other."""
+        for i, stage in enumerate(execution.trial.stages):
+            execution.stage_index = i
+            if self._is_finished(stage):
+                continue
+            with self._hold(stage) as descriptors:
+                if descriptors is None:
                     return WorkdirInUse.code
-                if self._over(stage):
+                if self._is_finished(stage):
                     continue
                 train = train_command(self._out, stage, self._options)
-                code = yield self._start(work, "training", train, held)
+                code = yield self._start(execution, "training", train, descriptors)
                 if code or self.stopped:
                     return code or PREEMPTED
                 if stage.steps not in verified_steps(self._path / stage.workdir):
                     print(
-                        f"{work.trial.name}: {stage.workdir} has no verified checkpoint "
-                        f"of step {stage.steps}",
+                        f"{execution.trial.name}: {stage.workdir} must have a verified "
+                        f"checkpoint of step {stage.steps} after training, but has none; "
+                        "see the output of its training.",
                         file=sys.stderr,
                     )
                     return CheckpointError.code
-                if self._first:
-                    where = f"{self._out}/{stage.workdir}"
-                    evaluate = ["launch.evaluate", "--workdir", where]
-                    code = yield self._start(work, "evaluating", evaluate, held)
+                if self._is_first:
+                    evaluate = evaluate_command(self._out, stage)
+                    code = yield self._start(
+                        execution, "evaluating", evaluate, descriptors
+                    )
                     if code:
                         return code
-                    records.close_stage(self._path, stage, stage.steps)
+                    records.mark_stage_finished(self._path, stage, stage.steps)
                 else:
-                    work.state = "waiting for the evaluation"
-                    code = yield Until(functools.partial(self._over, stage))
+                    execution.status = "waiting for the evaluation"
+                    code = yield EvaluationWait(
+                        functools.partial(self._is_finished, stage)
+                    )
                 if code or self.stopped:
                     return code or PREEMPTED
-        if self._first:
-            records.close_trial(self._path, work.trial)
+        if self._is_first:
+            records.mark_trial_finished(self._path, execution.trial)
         return 0
 
-    def _over(self, stage: Stage) -> bool:
-        """The stage is done, and what stage 2 would restore is still there."""
-        there = verified_steps(self._path / stage.workdir)
-        return records.stage_done(self._path, stage) and stage.steps in there
+    def _is_finished(self, stage: TrialStage) -> bool:
+        """Whether a stage is finished and the checkpoint for stage 2 still exists."""
+        steps = verified_steps(self._path / stage.workdir)
+        return records.is_stage_finished(self._path, stage) and stage.steps in steps
 
     @contextlib.contextmanager
-    def _claim(self, stage: Stage) -> Iterator[tuple[int, ...] | None]:
-        """Holds the stage: descriptors that its commands inherit; None if another does."""
+    def _hold(self, stage: TrialStage) -> Iterator[tuple[int, ...] | None]:
+        """Hold the lock of a stage; yield the descriptors that its commands inherit.
+
+        Yields None if another trial or another process holds the stage.
+        """
         if stage.workdir in self._held:
             yield None
             return
-        handles: tuple[int, ...] = ()
-        # Object stores have no locks; one process of several holds it for all.
-        if "://" not in self._out and self._first:
-            handle = files.lock(Path(self._out, f"{stage.workdir}.lock"))
-            if handle is None:
+        descriptors: tuple[int, ...] = ()
+        # Object stores have no locks. Of several processes the first holds it for all.
+        if "://" not in self._out and self._is_first:
+            descriptor = files.lock(Path(self._out, f"{stage.workdir}.lock"))
+            if descriptor is None:
                 yield None
                 return
-            handles = (handle,)
+            descriptors = (descriptor,)
         self._held.add(stage.workdir)
         try:
-            yield handles
+            yield descriptors
         finally:
             self._held.remove(stage.workdir)
-            for handle in handles:
-                os.close(handle)
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _start(
-        self, work: Work, state: str, command: list[str], held: tuple[int, ...]
+        self,
+        execution: TrialExecution,
+        status: str,
+        command: list[str],
+        descriptors: tuple[int, ...],
     ) -> subprocess.Popen:
-        work.state = state
-        line = [sys.executable, "-m", *command]
-        path = self.log(work.trial.name)
+        execution.status = status
+        words = [sys.executable, "-m", *command]
+        path = self.log_path(execution.trial.name)
         if path is None:
-            return subprocess.Popen(line, pass_fds=held)
+            return subprocess.Popen(words, pass_fds=descriptors)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as log:
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                print(f"{now} {shlex.join(line)}", file=log, flush=True)
-                return subprocess.Popen(line, stdout=log, stderr=log, pass_fds=held)
+                print(f"{now} {shlex.join(words)}", file=log, flush=True)
+                return subprocess.Popen(
+                    words, stdout=log, stderr=log, pass_fds=descriptors
+                )
         except OSError as e:
             raise StorageError(f"{path} cannot be written: {e}") from e

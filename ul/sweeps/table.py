@@ -1,37 +1,44 @@
-"""Where the trials of a sweep stand, from what their runs write."""
+"""The status of a sweep's trials, read from what their runs write."""
 
 import dataclasses
 import json
 import shutil
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
+if TYPE_CHECKING:
+    from ul.sweeps.runner import TrialExecution
+
 REDRAW_SECONDS = 1.0
-# Where no terminal can be rewritten: what runs is said so often.
-SAY_SECONDS = 60.0
+# How often running trials are printed where the terminal cannot be rewritten.
+PRINT_SECONDS = 60.0
+# The end of metrics.jsonl that is read for the latest values.
 TAIL_BYTES = 8192
-HEAD = ("trial", "state", "step", "bits/pixel", "PSNR dB", "left")
+HEADER = ("trial", "status", "step", "bits/pixel", "PSNR dB", "time left")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class TrialStatus:
+    """One line of the table, as text; unknown values are empty."""
+
     trial: str
-    state: str
+    status: str
     step: str = ""
     rate: str = ""
     psnr: str = ""
-    left: str = ""
+    time_left: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        return (self.trial, self.state, self.step, self.rate, self.psnr, self.left)
+        """Return the line's cells in the order of HEADER."""
+        return dataclasses.astuple(self)
 
 
-def _tail(path: epath.Path) -> list[dict[str, Any]]:
-    """The last lines of metrics.jsonl; one cut short is passed over."""
-    found = []
+def _last_metrics(path: epath.Path) -> list[dict[str, Any]]:
+    """Return the last lines of metrics.jsonl, without incomplete ones."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
@@ -39,120 +46,133 @@ def _tail(path: epath.Path) -> list[dict[str, Any]]:
             lines = file.read().splitlines()
     except OSError:
         return []
+    metrics = []
     for line in lines:
         try:
-            found.append(json.loads(line))
+            metrics.append(json.loads(line))
         except ValueError:
             pass
-    return [record for record in found if isinstance(record, dict)]
+    return [record for record in metrics if isinstance(record, dict)]
 
 
-def _evaluated(workdir: epath.Path) -> dict[str, Any]:
-    """The numbers of a run's evaluations, in one."""
-    found: dict[str, Any] = {}
+def _read_evaluations(workdir: epath.Path) -> dict[str, Any]:
+    """Return the results of all evaluations of a run in one dict."""
+    results: dict[str, Any] = {}
     try:
         for path in sorted((workdir / "evals").glob("*.json")):
-            found |= json.loads(path.read_text())
+            results |= json.loads(path.read_text())
     except (OSError, ValueError):
-        pass  # being written
-    return found
+        pass  # A file is being written.
+    return results
 
 
-def _last(lines: list[dict], key: str) -> Any:
-    return next((r[key] for r in reversed(lines) if key in r), None)
+def _last_value(metrics: list[dict], key: str) -> Any:
+    return next((record[key] for record in reversed(metrics) if key in record), None)
 
 
-def clock(seconds: float) -> str:
-    """1:02:03, or 2:03."""
+def format_duration(seconds: float) -> str:
+    """Return 1:02:03 or, under an hour, 2:03."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def row(out: epath.Path, work) -> Row:
-    """A trial's line: bits/pixel as evaluated, before that as trained."""
-    stages = work.trial.stages
-    first = out / stages[0].workdir
-    numbers = _evaluated(first)
-    lines = _tail(out / stages[work.stage].workdir / "metrics.jsonl")
-    total, step = stages[work.stage].steps, _last(lines, "step") or 0
-    rate, psnr = numbers.get("rate_bpp"), numbers.get("psnr_db")
-    if rate is None and work.stage == 0:
-        rate = _last(lines, "rate_bpp")
-    left, speed = "", _last(lines, "steps_per_s")
-    state = work.state
-    if state in ("training", "evaluating"):
-        state = f"{state} s{work.stage + 1}"
-    if work.state == "training" and speed:
-        left = clock(max(total - step, 0) / speed)
-    return Row(
-        trial=work.trial.name,
-        state=state,
-        step=f"{step}/{total}",
+def trial_status(out: epath.Path, execution: "TrialExecution") -> TrialStatus:
+    """Return the line of a trial.
+
+    Bits/pixel are those of the evaluation or, before it, of stage 1's training.
+    """
+    index, status = execution.stage_index, execution.status
+    stages = execution.trial.stages
+    results = _read_evaluations(out / stages[0].workdir)
+    metrics = _last_metrics(out / stages[index].workdir / "metrics.jsonl")
+    total_steps, step = stages[index].steps, _last_value(metrics, "step") or 0
+    rate, psnr = results.get("rate_bpp"), results.get("psnr_db")
+    if rate is None and index == 0:
+        rate = _last_value(metrics, "rate_bpp")
+    time_left, steps_per_s = "", _last_value(metrics, "steps_per_s")
+    if status == "training" and steps_per_s:
+        time_left = format_duration(max(total_steps - step, 0) / steps_per_s)
+    if status in ("training", "evaluating"):
+        status = f"{status} s{index + 1}"
+    return TrialStatus(
+        trial=execution.trial.name,
+        status=status,
+        step=f"{step}/{total_steps}",
         rate="" if rate is None else f"{rate:.3f}",
         psnr="" if psnr is None else f"{psnr:.2f}",
-        left=left,
+        time_left=time_left,
     )
 
 
-def draw(rows: list[Row]) -> list[str]:
-    """Lines of equal columns."""
-    table = [HEAD, *(r.cells() for r in rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(HEAD))]
+def format_table(statuses: Sequence[TrialStatus]) -> list[str]:
+    """Return the header and a line for each trial, with aligned columns."""
+    table = [HEADER, *(status.cells() for status in statuses)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(HEADER))]
     return [
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
         for line in table
     ]
 
 
-class Table:
-    """Rewritten in place on a terminal; elsewhere a line for every change."""
+class StatusTable:
+    """Shows the trials: rewritten in place on a terminal, else one line per change."""
 
-    def __init__(self, out: epath.Path, jobs: int, *, enabled: bool):
+    def __init__(self, out: epath.Path, *, enabled: bool):
         self._out, self._enabled = out, enabled
-        self._file, self._drawn, self._due = sys.stderr, 0, 0.0
-        self._states: dict[str, tuple] = {}
-        self._began, self._said = time.monotonic(), time.monotonic()
+        self._file, self._num_lines, self._next_update = sys.stderr, 0, 0.0
+        self._printed: dict[str, tuple[str, int]] = {}
+        self._started_at = self._printed_at = time.monotonic()
 
-    def show(self, works: list, *, last: bool = False) -> None:
-        """Say how the trials stand, if it is time to."""
-        if not self._enabled or time.monotonic() < self._due and not last:
+    def show(
+        self, executions: Sequence["TrialExecution"], *, last: bool = False
+    ) -> None:
+        """Show the trials, at most once per REDRAW_SECONDS unless it is the last time."""
+        if not self._enabled or time.monotonic() < self._next_update and not last:
             return
-        self._due = time.monotonic() + REDRAW_SECONDS
+        self._next_update = time.monotonic() + REDRAW_SECONDS
         if self._file.isatty():
-            self._rewrite(works)
+            self._rewrite(executions)
         else:
-            self._say(works, last)
+            self._print_changes(executions, last)
 
-    def _rewrite(self, works: list) -> None:
-        size = shutil.get_terminal_size()
-        lines = draw([row(self._out, work) for work in works])
-        if len(lines) > size.lines - 2:  # what runs, rather than what is over
-            live = [w for w in works if w.task] or works
-            lines = draw([row(self._out, work) for work in live])[: size.lines - 2]
-        lines = [line[: size.columns - 1] for line in [*lines, self._total(works)]]
-        up = f"\x1b[{self._drawn}A" if self._drawn else ""
+    def _table(self, executions: Sequence["TrialExecution"]) -> list[str]:
+        return format_table([trial_status(self._out, e) for e in executions])
+
+    def _rewrite(self, executions: Sequence["TrialExecution"]) -> None:
+        terminal = shutil.get_terminal_size()
+        lines = self._table(executions)
+        if len(lines) > terminal.lines - 2:  # Running trials matter most.
+            running = [e for e in executions if e.command] or executions
+            lines = self._table(running)[: terminal.lines - 2]
+        lines = [
+            line[: terminal.columns - 1] for line in [*lines, self._total(executions)]
+        ]
+        up = f"\x1b[{self._num_lines}A" if self._num_lines else ""
         self._file.write(up + "\x1b[J" + "\n".join(lines) + "\n")
         self._file.flush()
-        self._drawn = len(lines)
+        self._num_lines = len(lines)
 
-    def _total(self, works: list) -> str:
-        done = sum(work.code == 0 for work in works)
-        failed = sum(bool(work.code) for work in works)
-        took = clock(time.monotonic() - self._began)
-        return f"{done} of {len(works)} done, {failed} failed, after {took}"
+    def _total(self, executions: Sequence["TrialExecution"]) -> str:
+        done = sum(e.exit_code == 0 for e in executions)
+        failed = sum(bool(e.exit_code) for e in executions)
+        duration = format_duration(time.monotonic() - self._started_at)
+        return f"{done} of {len(executions)} done, {failed} failed, after {duration}"
 
-    def _say(self, works: list, last: bool) -> None:
+    def _print_changes(
+        self, executions: Sequence["TrialExecution"], last: bool
+    ) -> None:
         now = time.monotonic()
-        periodic = now - self._said > SAY_SECONDS
-        self._said = now if periodic else self._said
-        said = []
-        for work in works:
-            state = (work.state, work.stage)
-            running = periodic and work.task
-            if running or self._states.get(work.trial.name, ("waiting", 0)) != state:
-                said.append(work)
-            self._states[work.trial.name] = state
-        lines = draw([row(self._out, work) for work in said])[1:] if said else []
-        for line in lines + ([self._total(works)] if last else []):
+        is_periodic = now - self._printed_at > PRINT_SECONDS
+        self._printed_at = now if is_periodic else self._printed_at
+        changed = []
+        for execution in executions:
+            name = execution.trial.name
+            status = (execution.status, execution.stage_index)
+            is_running = is_periodic and execution.command
+            if is_running or self._printed.get(name, ("waiting", 0)) != status:
+                changed.append(execution)
+            self._printed[name] = status
+        lines = self._table(changed)[1:] if changed else []
+        for line in lines + ([self._total(executions)] if last else []):
             print(line, file=self._file, flush=True)

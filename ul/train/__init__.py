@@ -1,1 +1,1 @@
-"""Floor 3: state, step, checkpoints and loop. The same for every stage."""
+"""Training, the same for every stage: state, optimizer step, loop, and what a run logs."""

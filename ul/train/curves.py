@@ -1,4 +1,4 @@
-"""Curves of a run's metrics.jsonl as one PNG."""
+"""Training curves: the scalars of metrics.jsonl plotted into one PNG."""
 
 import json
 
@@ -9,43 +9,43 @@ from etils import epath
 from ul.core.errors import StorageError
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend comes first)
+from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
 
-# One panel per group, in this order; a panel none of whose names exists is left out.
+# Scalars by panel, in the order of the panels. A panel without data is left out.
 PANELS = {
     "loss, bits/pixel": ("loss_bpp", "decoder_bpp", "base_bpp", "eval_base_bpp"),
     "rate, bits/pixel": ("rate_bpp", "eval_rate_bpp", "terminal_bpp"),
     "latent std": ("latent_std",),
     "gradient norm": ("grad_norm",),
 }
-LOG_SCALE = {"loss, bits/pixel", "gradient norm"}
+LOG_SCALE_PANELS = {"loss, bits/pixel", "gradient norm"}
 
 
-def read(workdir) -> dict[str, np.ndarray]:
-    """Each scalar of metrics.jsonl as [n, 2] of step and value."""
+def read_metrics(workdir) -> dict[str, np.ndarray]:
+    """Return each scalar of metrics.jsonl as an array [n, 2] of steps and values."""
     series: dict[str, list] = {}
     for line in (epath.Path(workdir) / "metrics.jsonl").read_text().splitlines():
         try:
             record = json.loads(line)
         except ValueError:
-            continue  # cut short by a kill or a full disk
+            continue  # A kill or a full disk left half a line.
         for name, value in record.items():
             if name != "step":
                 series.setdefault(name, []).append((record["step"], value))
     return {name: np.asarray(points, np.float64) for name, points in series.items()}
 
 
-def draw(workdir) -> None:
-    """workdir/curves.png: loss, rate, latents and gradient over steps.
+def plot_metrics(workdir) -> None:
+    """Write workdir/curves.png: loss, rate, latent std and gradient norm over steps.
 
     Raises:
-      StorageError: it cannot be written.
+      StorageError: the file cannot be written.
     """
-    series = read(workdir)
+    series = read_metrics(workdir)
     panels = {
-        title: [n for n in names if n in series]
+        title: present
         for title, names in PANELS.items()
-        if any(n in series for n in names)
+        if (present := [name for name in names if name in series])
     }
     if not panels:
         return
@@ -60,7 +60,7 @@ def draw(workdir) -> None:
         for name in names:
             axis.plot(*series[name].T, label=name, linewidth=1.2)
         axis.set(title=title, xlabel="step")
-        if title in LOG_SCALE:
+        if title in LOG_SCALE_PANELS:
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)

@@ -1,12 +1,13 @@
-"""Moving averages of the parameters, and averages of any length made afterwards.
+"""Exponential moving averages (EMA) of the parameters, and post-hoc EMA of any width.
 
-Exponential ones have a decay. Power-function ones (Karras et al., arXiv 2312.02696,
-section 3) weigh the parameters after step i as the integral over [i - 1, i] of
+An exponential average has a decay. A power-function average (Karras et al., arXiv
+2312.02696, section 3) weights the parameters after step i by the integral over [i - 1, i] of
 
     p(tau) = (e + 1) tau^e / t^(e + 1),   0 <= tau <= t,
 
-after t steps: the `exponent` e (the paper's gamma) says how late the weight lies, the same
-at any length of a run. Two of them, kept at several steps, span others: `combine`.
+after t steps. The exponent e (gamma in the paper) determines how much of the weight lies on
+late steps, independently of the length of the run. Power-function averages of two widths,
+stored at several steps, approximate averages of other widths: `find_combination`.
 """
 
 import dataclasses
@@ -19,80 +20,91 @@ import numpy as np
 from ul.core import ema_names
 
 
-def decay_at(step, decay: float):
-    """The decay after `step` updates: (1 + step) / (10 + step) until it reaches `decay`.
+def warmup_decay(step, decay: float):
+    """Return the decay of update `step`: (1 + step) / (10 + step), at most `decay`.
 
-    A fixed decay would keep the random start for 1 / (1 - decay) steps.
+    A constant decay would keep the random initialization for 1 / (1 - decay) steps.
     """
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
-def rate_at(step, name: str):
-    """The new parameters' part in the average `name` at update number `step`, from 1.
+def step_size(step, name: str):
+    """Return the weight of the new parameters in average `name` at update `step` >= 1.
 
-    Of a power function 1 - (1 - 1 / step)^(e + 1): at step 1 all of it.
+    For a power-function average this is 1 - (1 - 1 / step)^(e + 1), which is 1 at step 1.
     """
-    width = ema_names.width(name)
+    width = ema_names.relative_std(name)
     if width is None:
-        return 1.0 - decay_at(step, float(name))
-    return -jnp.expm1((exponent(width) + 1.0) * jnp.log1p(-1.0 / step))
+        return 1.0 - warmup_decay(step, float(name))
+    return -jnp.expm1((exponent_from_width(width) + 1.0) * jnp.log1p(-1.0 / step))
 
 
 def update(ema: dict, params, step) -> dict:
-    """Averages moved towards the *new* `params`, those after update number `step`."""
+    """Move the averages towards the *new* `params`, those after update number `step`."""
 
-    def moved(name: str, average):
-        rate = rate_at(step, name)
-        return jax.tree.map(lambda e, p: e + rate * (p - e), average, params)
+    def update_one(name: str, average):
+        size = step_size(step, name)
+        return jax.tree.map(lambda e, p: e + size * (p - e), average, params)
 
-    return {name: moved(name, average) for name, average in ema.items()}
+    return {name: update_one(name, average) for name, average in ema.items()}
 
 
-def exponent(width: float) -> float:
-    """e of the profile whose standard deviation is `width` t: the largest root of
-    width^2 (e + 2)^2 (e + 3) = e + 1."""
+def exponent_from_width(width: float) -> float:
+    """Return the exponent e of the profile whose standard deviation is `width` * t.
+
+    It is the largest root of width^2 (e + 2)^2 (e + 3) = e + 1.
+    """
     inverse = width**-2.0
     roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
     return float(np.max(roots.real[np.abs(roots.imag) < 1e-6]))
 
 
-def inner(t_a, e_a, t_b, e_b):
-    """The inner product of two profiles, after t_a and t_b steps (appendix C)."""
-    both = e_a + e_b + 1.0
-    # In logarithms: t^(e + 1) of a million steps overflows.
-    powers = both * np.log(np.minimum(t_a, t_b))
-    powers -= (e_a + 1.0) * np.log(t_a) + (e_b + 1.0) * np.log(t_b)
-    return (e_a + 1.0) * (e_b + 1.0) / both * np.exp(powers)
+def profile_inner_product(t_a, e_a, t_b, e_b):
+    """Return the integral of p_a(tau) p_b(tau) d tau (arXiv 2312.02696, appendix C).
+
+    The profiles have exponents e_a and e_b and end after t_a and t_b steps.
+    """
+    exponent = e_a + e_b + 1.0
+    # In logarithms, because t^(e + 1) overflows after a million steps.
+    log_powers = exponent * np.log(np.minimum(t_a, t_b))
+    log_powers -= (e_a + 1.0) * np.log(t_a) + (e_b + 1.0) * np.log(t_b)
+    return (e_a + 1.0) * (e_b + 1.0) / exponent * np.exp(log_powers)
 
 
 @dataclasses.dataclass(frozen=True)
-class Combination:
-    """factors: of the stored averages, summing to 1. off: the norm of the difference
-    between the profile they make and the wanted one, in parts of that one's norm."""
+class EmaCombination:
+    """A linear combination of stored averages that approximates another average.
 
-    factors: tuple[float, ...]
-    off: float
+    coefficients: one for each stored average; their sum is 1.
+    relative_error: the norm of the difference between the profile of the combination and
+    the target profile, divided by the norm of the target profile.
+    """
+
+    coefficients: tuple[float, ...]
+    relative_error: float
 
 
-def combine(
+def find_combination(
     stored: Sequence[tuple[int, float]], step: int, width: float
-) -> Combination:
-    """The sum of `stored` averages (step, width) nearest to that of `width` at `step`.
+) -> EmaCombination:
+    """Approximate the average of `width` at `step` by `stored` averages (step, width).
 
-    Least squares between profiles. Unlike in the paper the factors must sum to 1, as
-    every average's weights do: whatever does not move while training is exact.
+    This is a least-squares fit of profiles. Unlike in the paper the coefficients must sum
+    to 1, as the weights of every average do; parameters that do not move are then exact.
     """
     t = np.asarray([at for at, _ in stored], np.float64) / step
-    e = np.asarray([exponent(w) for _, w in stored])
-    wanted = exponent(width)
-    products = inner(t[:, None], e[:, None], t[None, :], e[None, :])
-    with_wanted = inner(t, e, 1.0, wanted)
+    e = np.asarray([exponent_from_width(w) for _, w in stored])
+    target = exponent_from_width(width)
+    gram = profile_inner_product(t[:, None], e[:, None], t[None, :], e[None, :])
+    with_target = profile_inner_product(t, e, 1.0, target)
     ones = np.ones((len(t), 1))
-    system = np.block([[products, ones], [ones.T, np.zeros((1, 1))]])
-    # Steps that lie close together have nearly one profile: the smallest factors.
-    found = np.linalg.lstsq(system, np.append(with_wanted, 1.0), rcond=1e-13)[0]
-    factors = found[:-1]
-    norm = inner(1.0, wanted, 1.0, wanted)
-    square = factors @ products @ factors - 2.0 * factors @ with_wanted + norm
-    off = float(np.sqrt(max(square, 0.0) / norm))
-    return Combination(tuple(map(float, factors)), off)
+    system = np.block([[gram, ones], [ones.T, np.zeros((1, 1))]])
+    # Profiles of neighboring steps are almost equal; rcond picks the smallest solution.
+    solution = np.linalg.lstsq(system, np.append(with_target, 1.0), rcond=1e-13)[0]
+    coefficients = solution[:-1]
+    norm = profile_inner_product(1.0, target, 1.0, target)
+    squared_error = (
+        coefficients @ gram @ coefficients - 2.0 * coefficients @ with_target + norm
+    )
+    relative_error = float(np.sqrt(max(squared_error, 0.0) / norm))
+    return EmaCombination(tuple(map(float, coefficients)), relative_error)

@@ -1,9 +1,9 @@
-"""What ends a run from outside its loop: signals, other processes, and standing still.
+"""Everything that ends a run from outside its loop: signals, other processes, stalls.
 
-One thread looks at all three, because the main thread may be inside a compile, a restore
-or a collective and hear nothing. It knows the phase the run is in: before the first step
-is done there is nothing to save and a signal ends the run at once; afterwards it is a
-request, which the loop answers at a step that all processes agree on.
+One thread watches all three, because the main thread may be inside a compilation, a
+restore or a collective and cannot react. The thread knows the phase of the run. Before the
+first step is complete there is nothing to save, so a signal ends the run at once. After
+that a signal is a request: all processes agree on one step, save there and exit.
 """
 
 import contextlib
@@ -32,28 +32,38 @@ from ul.core.errors import Interrupted, Preempted, Stalled
 log = logging.getLogger("ul")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Nothing is lost by ending in one of these.
-UNSAVED = ("start", "restore", "compile")
-LOOK_SECONDS = 1.0
-# A terminal, a scheduler and a parent process may all pass on the same signal.
-SAME_SECONDS = 1.0
+# Ending the run in one of these phases loses nothing.
+PHASES_BEFORE_TRAINING = ("start", "restore", "compile")
+# How often the guard checks the other processes and the clock.
+POLL_SECONDS = 1.0
+# The terminal, the scheduler and a parent process may all deliver the same signal; a
+# second signal counts as another one only after this time.
+SAME_SIGNAL_SECONDS = 1.0
+# A process that has posted nothing for longer is reported as silent.
+SILENT_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
+    """A phase of the run and the time of its last progress, in `time.monotonic` seconds."""
+
     name: str
     since: float
 
 
 class Guard:
-    """Truthy once a stop was asked for; `reason` says by what."""
+    """Watches a run while it is a context manager; true once the run is asked to stop.
+
+    reason: the signal or process that asked for the stop.
+    position: the latest position in the run, such as "step 5".
+    """
 
     def __init__(self, workdir: str, budgets: dict[str, float]):
-        """`budgets`: seconds that each phase may last without a `beat`."""
+        """`budgets`: seconds that each phase may last without a `heartbeat`."""
         self.reason = ""
+        self.position = ""
         self._workdir, self._budgets = epath.Path(workdir), budgets
         self._phase = Phase("start", time.monotonic())
-        self.place = ""
         self._first_signal = float("inf")
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="guard", daemon=True)
@@ -61,33 +71,36 @@ class Guard:
     def __bool__(self) -> bool:
         return bool(self.reason)
 
-    def enter(self, phase: str) -> None:
-        """The run is in this phase from here on."""
-        self._phase = Phase(phase, time.monotonic())
+    def enter_phase(self, name: str) -> None:
+        """Start a phase, which lasts until the next one starts."""
+        self._phase = Phase(name, time.monotonic())
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """In this phase for a while, then in the one before."""
-        before = self._phase.name
-        self.enter(name)
+        """Start a phase, and return to the previous one at the end of the block."""
+        previous = self._phase.name
+        self.enter_phase(name)
         try:
             yield
         finally:
-            self.enter(before)
+            self.enter_phase(previous)
 
-    def beat(self, place: str = "") -> None:
-        """Something moved; `place`: what a report says of it, as "step 5"."""
+    def heartbeat(self, position: str = "") -> None:
+        """Report progress, which restarts the clock of the phase."""
         self._phase = dataclasses.replace(self._phase, since=time.monotonic())
-        self.place = place or self.place
+        self.position = position or self.position
 
     def __enter__(self) -> "Guard":
-        # The main thread may be inside a compile or a read, so the guard's thread must
-        # hear signals itself. Blocked here, and in all threads made from here on, one
-        # waits for sigtimedwait; an older thread that takes it writes to the pipe.
-        self._heard, self._wake = os.pipe()
-        os.set_blocking(self._wake, False)
-        self._before = {n: signal.signal(n, self._handle) for n in SIGNALS}
-        self._before_wake = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        # The main thread may be inside a compilation or a read, so the guard's thread must
+        # receive signals itself. Signals are blocked in this thread and in all threads that
+        # it starts from here on, and wait for sigtimedwait. A thread that was started
+        # earlier may still take a signal; Python then writes its number to the pipe.
+        self._signal_pipe, self._wakeup_fd = os.pipe()
+        os.set_blocking(self._wakeup_fd, False)
+        self._previous_handlers = {n: signal.signal(n, self._handle) for n in SIGNALS}
+        self._previous_wakeup_fd = signal.set_wakeup_fd(
+            self._wakeup_fd, warn_on_full_buffer=False
+        )
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._thread.start()
         return self
@@ -96,158 +109,177 @@ class Guard:
         self._closed.set()
         self._thread.join()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        signal.set_wakeup_fd(self._before_wake)
-        for number, handler in self._before.items():
+        signal.set_wakeup_fd(self._previous_wakeup_fd)
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def _handle(self, number, frame) -> None:
-        """In the main thread, late. An event loop may have taken the pipe's place."""
-        if signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False) != self._wake:
-            self._signalled(number)
+        """Handle a signal in the main thread, possibly late.
+
+        The guard's thread has read it from the pipe already, unless an event loop has
+        replaced the pipe by its own.
+        """
+        replaced = signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
+        if replaced != self._wakeup_fd:
+            self._receive_signal(number)
 
     def _watch(self) -> None:
         last = time.monotonic()
         while not self._closed.is_set():
-            if found := signal.sigtimedwait(SIGNALS, 0):
-                self._signalled(found.si_signo)
-            if select.select([self._heard], [], [], 0.2)[0]:
-                for number in os.read(self._heard, 64):
+            if pending := signal.sigtimedwait(SIGNALS, 0):
+                self._receive_signal(pending.si_signo)
+            if select.select([self._signal_pipe], [], [], 0.2)[0]:
+                for number in os.read(self._signal_pipe, 64):
                     if number in SIGNALS:
-                        self._signalled(number)
-            if time.monotonic() - last >= LOOK_SECONDS:
+                        self._receive_signal(number)
+            if time.monotonic() - last >= POLL_SECONDS:
                 last = time.monotonic()
-                self._look_at_others()
-                self._look_at_clock()
+                self._poll_processes()
+                self._check_budget()
 
-    def _signalled(self, number: int) -> None:
+    def _receive_signal(self, number: int) -> None:
         now = time.monotonic()
-        if now - self._first_signal > SAME_SECONDS:
+        if now - self._first_signal > SAME_SIGNAL_SECONDS:
             os._exit(128 + number)
         if now >= self._first_signal:
             return
         self._first_signal = now
-        self._ask(signal.Signals(number).name)
+        self._request_stop(signal.Signals(number).name)
 
-    def _ask(self, reason: str) -> None:
-        """Somebody wants the run to stop."""
+    def _request_stop(self, reason: str) -> None:
         self.reason = reason
-        processes.post("stop", reason)
+        processes.publish("stop", reason)
         phase = self._phase.name
-        if phase in UNSAVED:
+        if phase in PHASES_BEFORE_TRAINING:
             log.warning(
-                "%s during %s: nothing new to save; run the same command to go on",
+                "%s during %s: nothing new to save; run the same command again to resume",
                 reason,
                 phase,
             )
-            processes.leave(Preempted.code)
-        log.warning("%s: saving soon; once more to stop at once", reason)
-
-    def _look_at_others(self) -> None:
-        note = [self._phase.name, self.place, time.time()]
-        processes.post("place", json.dumps(note))
-        for i, text in processes.read("failed").items():
-            code, _, line = text.partition(" ")
-            time.sleep(LOOK_SECONDS)  # the main thread may be raising the same error
-            log.error("process %d ended the run: %s", i, line)
-            processes.leave(int(code))
-        # In a phase that can save, the loop's vote spreads the word.
-        if not self and self._phase.name in UNSAVED:
-            for i, text in processes.read("stop").items():
-                self._ask(text if "process" in text else f"{text} of process {i}")
-
-    def _look_at_clock(self) -> None:
-        phase = self._phase
-        still = time.monotonic() - phase.since
-        if still > self._budgets[phase.name]:
-            self._stall(phase, still)
-
-    def _stall(self, phase: Phase, still: float) -> NoReturn:
-        place = f"{phase.name}, {self.place}" if self.place else phase.name
-        line = (
-            f"nothing moved for {still:.0f} s in phase {place} "
-            f"(watchdog.{phase.name} is {self._budgets[phase.name]:g} s)"
+            processes.hard_exit(Preempted.code)
+        log.warning(
+            "%s: the run will save and stop soon; send the signal once more to stop at once",
+            reason,
         )
-        others = "".join(f"; {text}" for text in self._others())
+
+    def _poll_processes(self) -> None:
+        """Tell the other processes the position of this one, and read what they posted."""
+        note = [self._phase.name, self.position, time.time()]
+        processes.publish("position", json.dumps(note))
+        for i, text in processes.read_peers("failed").items():
+            code, _, message = text.partition(" ")
+            time.sleep(POLL_SECONDS)  # The main thread may be raising the same error.
+            log.error("process %d ended the run: %s", i, message)
+            processes.hard_exit(int(code))
+        # In a phase that can save, the poll of StopConsensus spreads the request.
+        if not self and self._phase.name in PHASES_BEFORE_TRAINING:
+            for i, text in processes.read_peers("stop").items():
+                is_forwarded = "process" in text
+                self._request_stop(text if is_forwarded else f"{text} of process {i}")
+
+    def _check_budget(self) -> None:
+        phase = self._phase
+        seconds = time.monotonic() - phase.since
+        if seconds > self._budgets[phase.name]:
+            self._stall(phase, seconds)
+
+    def _stall(self, phase: Phase, seconds: float) -> NoReturn:
+        """Write the stacks of all threads into workdir/logs and end the run."""
+        position = f"{phase.name}, {self.position}" if self.position else phase.name
+        message = (
+            f"no progress for {seconds:.0f} s in phase {position} "
+            f"(watchdog.{phase.name} allows {self._budgets[phase.name]:g} s)"
+        )
+        others = "".join(f"; {text}" for text in self._describe_other_processes())
         name = f"stall-process-{processes.index()}-{int(time.time())}.txt"
         path = self._workdir / "logs" / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{line}{others}\n\n{stacks()}")
-            kept = f"stacks of all threads: {path}"
+            path.write_text(f"{message}{others}\n\n{thread_stacks()}")
+            report = f"the stacks of all threads are in {path}"
         except OSError as e:
-            kept = f"no report, {e}"
-        log.error("%s%s; %s", line, others, kept)
-        processes.leave(Stalled.code, line)
+            report = f"the stacks of all threads cannot be written: {e}"
+        log.error("%s%s; %s", message, others, report)
+        processes.hard_exit(Stalled.code, message)
 
-    def _others(self) -> Iterator[str]:
-        notes = processes.read("place")
+    def _describe_other_processes(self) -> Iterator[str]:
+        notes = processes.read_peers("position")
         for i in range(processes.count()):
             if i == processes.index():
                 continue
             if i not in notes:
-                yield f"process {i} was never heard"
+                yield f"process {i} was never heard from"
                 continue
-            phase, place, then = json.loads(notes[i])
-            silent = time.time() - then
-            moves = f"silent for {silent:.0f} s" if silent > 5 else "alive"
-            yield f"process {i} is {moves}, in {phase} {place}".rstrip()
+            phase, position, posted_at = json.loads(notes[i])
+            silence = time.time() - posted_at
+            status = (
+                f"silent for {silence:.0f} s" if silence > SILENT_SECONDS else "alive"
+            )
+            yield f"process {i} is {status}, in {phase} {position}".rstrip()
 
 
-def stacks() -> str:
-    """Where every thread of this process is."""
+def thread_stacks() -> str:
+    """Return the stack of every thread of this process."""
     with tempfile.TemporaryFile("w+") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         return file.read()
 
 
-class Asked(NamedTuple):
-    """stop: end after this step. save: it is time for a checkpoint."""
+class StopDecision(NamedTuple):
+    """The action of all processes after a step.
+
+    stop: end the run after this step. save: save a checkpoint.
+    """
 
     stop: bool
     save: bool
 
 
-class Ballot:
-    """What any process asks for, as all of them see it at the same step.
+class StopConsensus:
+    """Lets all processes stop, or save, at the same step once any one of them needs to.
 
-    Clocks and signals differ between processes; what they do at a step may not. An
-    answer of step k is read after step k + 1 was handed to the devices, so they never
-    wait; reading it also tells that step k is done.
+    Clocks and signals differ between processes, but what they do at a step may not. The
+    decision of step k is read after step k + 1 was sent to the devices, so the devices
+    never wait; reading it also proves that step k is complete.
     """
 
     def __init__(self, mesh: jax.sharding.Mesh, guard: Guard):
         self.guard, self._mesh = guard, mesh
         self._any = jax.jit(
-            lambda asked: jnp.any(asked, axis=0),
+            lambda requests: jnp.any(requests, axis=0),
             out_shardings=meshes.replicated(mesh),
         )
-        self._due: jax.Array | None = None
+        self._pending: jax.Array | None = None
 
-    def _cast(self, late: bool) -> jax.Array:
-        mine = np.asarray([[bool(self.guard), late]])
-        asked = jax.make_array_from_callback(
-            (self._mesh.size, 2), meshes.batch_sharding(self._mesh), lambda _: mine
+    def _combine(self, save_due: bool) -> jax.Array:
+        """Start the reduction over the requests of all processes: [stop, save]."""
+        local = np.asarray([[bool(self.guard), save_due]])
+        requests = jax.make_array_from_callback(
+            (self._mesh.size, 2), meshes.batch_sharding(self._mesh), lambda _: local
         )
-        return self._any(asked)
+        return self._any(requests)
 
-    def vote(self, *, late: bool) -> Asked:
-        """The answer of the step before; nothing at the first."""
-        due, self._due = self._due, self._cast(late)
-        return Asked(False, False) if due is None else self._read(due)
+    def poll(self, *, save_due: bool) -> StopDecision:
+        """Submit this process's request and return the decision of the previous step.
 
-    def check(self) -> None:
-        """Ask and wait for the answer: between two parts of a look.
+        At the first step there is no previous one, and the decision is to go on.
+        """
+        previous, self._pending = self._pending, self._combine(save_due)
+        return StopDecision(False, False) if previous is None else self._read(previous)
+
+    def raise_if_stopped(self) -> None:
+        """Agree on a decision now and wait for it: between two parts of a validation.
 
         Raises:
-          Interrupted: on all processes, for a stop was asked of one.
+          Interrupted: on all processes, if any one of them was asked to stop.
         """
-        self.guard.beat()
-        if self._read(self._cast(False)).stop:
+        self.guard.heartbeat()
+        if self._read(self._combine(False)).stop:
             raise Interrupted
 
-    def _read(self, answer: jax.Array) -> Asked:
-        asked = Asked(*np.asarray(answer).tolist())
-        if asked.stop and not self.guard:
-            self.guard.reason = "a stop of another process"
-        return asked
+    def _read(self, combined: jax.Array) -> StopDecision:
+        decision = StopDecision(*np.asarray(combined).tolist())
+        if decision.stop and not self.guard:
+            self.guard.reason = "stop request of another process"
+        return decision

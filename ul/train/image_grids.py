@@ -1,4 +1,4 @@
-"""Clips as pictures: their frames side by side, or moving."""
+"""Images and clips as one picture: grids, strips of frames, and animated GIFs."""
 
 import io
 import math
@@ -7,43 +7,62 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from ul.train.writer import grid
+# Brightness of the one-pixel border around each image of a grid, 0..255.
+BORDER_BRIGHTNESS = 40
+# How many frames of a clip are shown side by side.
+MAX_STRIP_FRAMES = 8
+# Frames per second of animations: slow enough to follow the motion.
+GIF_FPS = 8.0
+# Browsers show frames that are shorter than 0.02 s for 0.1 s.
+MIN_GIF_HUNDREDTHS = 2
 
 
-def strip(clips: np.ndarray, frames: Sequence[int], scale: int = 1) -> np.ndarray:
-    """[N, T, H, W, C] uint8 to one picture: a row a clip, of these frames side by side."""
+def tile_images(images: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
+    """Arrange [N, H, W, C] uint8 images row by row, separated by a thin border.
+
+    Each pixel becomes a square of `scale` pixels.
+    """
+    n, height, width, channels = images.shape
+    rows = -(-n // columns)
+    shape = (rows * (height + 1) + 1, columns * (width + 1) + 1, channels)
+    sheet = np.full(shape, BORDER_BRIGHTNESS, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = image
+    return sheet.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def draw_strip(clips: np.ndarray, frames: Sequence[int], scale: int = 1) -> np.ndarray:
+    """Draw [N, T, H, W, C] uint8 clips, one per row, with the given frames side by side."""
     chosen = clips[:, list(frames)]
-    return grid(chosen.reshape(-1, *chosen.shape[2:]), len(frames), scale)
+    return tile_images(chosen.reshape(-1, *chosen.shape[2:]), len(frames), scale)
 
 
-# Of a clip, so many frames are shown side by side.
-SHOWN = 8
-# Of animations: slow enough to follow what moves.
-FPS = 8.0
-
-
-def picture(examples: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
-    """Images in rows of `columns`; of clips a row each, some frames evenly through it."""
+def draw_grid(examples: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
+    """Draw images in rows of `columns`, or clips as one strip of evenly spaced frames each."""
     if examples.ndim == 4:
-        return grid(examples, columns, scale)
+        return tile_images(examples, columns, scale)
     last = examples.shape[1] - 1
-    frames = np.linspace(0, last, min(SHOWN, last + 1)).round().astype(int)
-    return strip(examples, frames.tolist(), scale)
+    frames = np.linspace(0, last, min(MAX_STRIP_FRAMES, last + 1)).round().astype(int)
+    return draw_strip(examples, frames.tolist(), scale)
 
 
-def gif(clips: np.ndarray, fps: float, scale: int = 1) -> bytes:
-    """[N, T, H, W, 1 or 3] uint8 to an animated GIF of all clips in a square, for ever.
+def to_pil(image: np.ndarray) -> Image.Image:
+    """Return a uint8 image [H, W, 1 or 3] as a PIL image."""
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
-    A GIF's time runs in hundredths of a second, its frames have 256 colours each.
+
+def encode_gif(clips: np.ndarray, fps: float, scale: int = 1) -> bytes:
+    """Return an endless GIF of [N, T, H, W, 1 or 3] uint8 clips, arranged in a square.
+
+    The format counts time in hundredths of a second and allows 256 colors per frame.
     """
     columns = math.ceil(math.sqrt(len(clips)))
-    sheets = [grid(clips[:, t], columns, scale) for t in range(clips.shape[1])]
     first, *others = [
-        Image.fromarray(s[..., 0] if s.shape[-1] == 1 else s) for s in sheets
+        to_pil(tile_images(clips[:, t], columns, scale)) for t in range(clips.shape[1])
     ]
+    hundredths = max(MIN_GIF_HUNDREDTHS, round(100.0 / fps))
     content = io.BytesIO()
-    # Shorter than 0.02 s browsers show as 0.1 s.
-    hundredths = max(2, round(100.0 / fps))
     first.save(
         content, "GIF", save_all=True, append_images=others,
         duration=10 * hundredths, loop=0,

@@ -1,7 +1,7 @@
-"""The loop: batches in, a trained state out. It knows no stage.
+"""The training loop: batches in, a trained state out. It is the same for every stage.
 
-Order after each step: log, look, save, stop. What is logged and drawn at a step
-belongs to the parameters saved at that step.
+Order after each step: log, validate, save, stop. What is logged and drawn at a step
+belongs to the parameters that are saved at that step.
 """
 
 import dataclasses
@@ -21,20 +21,25 @@ from ul.checkpoints.store import Checkpoints
 from ul.core import mesh as meshes
 from ul.core import processes
 from ul.core.errors import ConfigError, Interrupted, NonFiniteError, Preempted
-from ul.core.metrics import Moments, merge
+from ul.core.metrics import Moments, merge_moments
 from ul.train import state as states
 from ul.train import step as steps
-from ul.train.guard import Ballot, Guard
-from ul.train.writer import Silent, Writer
+from ul.train.guard import Guard, StopConsensus
+from ul.train.writer import MetricsWriter, NullWriter
 
 log = logging.getLogger("ul")
 
 
 @dataclasses.dataclass(frozen=True)
-class Update:
-    """What one update is made of: the part of a run that needs no data.
+class UpdateSpec:
+    """Everything that defines one optimizer update: the part of a run that needs no data.
 
-    init() -> params. objective(params, batch, key, step) -> Terms.
+    init: `init() -> params`.
+    objective: `objective(params, batch, key, step) -> Terms`.
+    lr: the learning rate as a function of the step.
+    root: the key from which all randomness of the run is derived.
+    ema_names: the entries of `config.ema`, decays or "power:<width>".
+    accumulate: number of microbatches per update.
     """
 
     init: Callable[[], Any]
@@ -43,28 +48,31 @@ class Update:
     lr: optax.Schedule
     root: Any
     mesh: jax.sharding.Mesh
-    decays: tuple[float | str, ...]
+    ema_names: tuple[float | str, ...]
     accumulate: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Run(Update):
-    """Everything the loop needs. A stage is an objective, an `init` and a `prepare`.
+class Run(UpdateSpec):
+    """Everything the loop needs, built once from a config.
 
-    batches(start, stop) -> this process's rows of host batches.
-    prepare(global batch, step) -> objective's.
-    validate(params, check) -> (scalars, pictures), what to log and draw every `validate_every`;
-    it calls `check()` between its parts.
-    data: a digest of the examples that training gets.
+    batches: `batches(start, stop)` yields this process's rows of the host batches.
+    prepare: `prepare(global batch, step) -> batch` of the objective.
+    validate: `validate(params, check) -> (scalars, images)` to log every `validate_every`
+      steps; it calls `check()` between its parts, which may raise Interrupted.
+    data_digest: digest of the training examples and their order.
+    steps: number of updates of the whole run.
+    num_pixels: pixels per example, for bits per pixel.
+    rate_floor_bpp: a lower latent rate is reported as a collapse.
     """
 
     batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
     prepare: Callable[[dict, int], dict]
     validate: Callable[..., tuple[dict[str, float], dict[str, np.ndarray]]]
-    data: str
+    data_digest: str
     steps: int
     batch_size: int
-    pixels: int
+    num_pixels: int
     rate_floor_bpp: float
     log_every: int
     validate_every: int
@@ -72,15 +80,15 @@ class Run(Update):
     save_minutes: float
 
 
-def readable(seen: dict[str, Moments], pixels: int) -> dict[str, float]:
-    """Accumulators to what people read: nats to bits per pixel, moments to a std."""
-    mean = {k: float(m.compute()) for k, m in seen.items()}
+def summarize_moments(moments: dict[str, Moments], num_pixels: int) -> dict[str, float]:
+    """Return the values to log: means, nats as bits per pixel, and the latent std."""
     values = {}
-    for name, value in mean.items():
+    for name, accumulator in moments.items():
+        value = float(accumulator.compute())
         if name.endswith("_nats"):
-            values[name.removesuffix("_nats") + "_bpp"] = value / (pixels * math.log(2))
-        else:
-            values[name] = value
+            name = f"{name.removesuffix('_nats')}_bpp"
+            value /= num_pixels * math.log(2)
+        values[name] = value
     square = values.pop("latent_square", None)
     if square is not None:
         center = values.pop("latent_mean")
@@ -88,137 +96,155 @@ def readable(seen: dict[str, Moments], pixels: int) -> dict[str, float]:
     return values
 
 
-class Log:
-    """Means over the steps since the last line, fetched one step late.
+class MetricsLog:
+    """Writes the means over the steps since the last line, fetched one step late.
 
-    The devices already work on the next step while the host reads.
+    The devices already work on the next step while the host reads the values.
     """
 
-    def __init__(self, run: Run, writer: Writer | Silent, start: int):
+    def __init__(self, run: Run, writer: MetricsWriter | NullWriter, start_step: int):
         self._run, self.writer = run, writer
-        self._seen: dict[str, Moments] | None = None
-        self._due: tuple[int, dict[str, Moments]] | None = None
-        self._since = (start, time.monotonic())
-        self._merge = jax.jit(merge)
-        self._low = False
+        self._accumulated: dict[str, Moments] | None = None
+        self._pending: tuple[int, dict[str, Moments]] | None = None
+        self._last_line = (start_step, time.monotonic())
+        self._merge = jax.jit(merge_moments)
+        self._rate_is_low = False
         self.bar = tqdm(
             total=run.steps,
-            initial=start,
+            initial=start_step,
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
             disable=not processes.is_first(),
         )
 
-    def add(self, step: int, seen: dict[str, Moments]) -> None:
+    def add(self, step: int, moments: dict[str, Moments]) -> None:
+        """Accumulate the moments of a step, after writing the pending line."""
         self.flush()
-        self._seen = seen if self._seen is None else self._merge(self._seen, seen)
+        if self._accumulated is not None:
+            moments = self._merge(self._accumulated, moments)
+        self._accumulated = moments
         if step % self._run.log_every == 0 or step == self._run.steps:
-            self._due, self._seen = (step, self._seen), None
+            self._pending, self._accumulated = (step, moments), None
         self.bar.update(1)
 
     def flush(self) -> None:
-        """Write the line that is due.
+        """Write the pending line, if there is one.
 
         Raises:
-          NonFiniteError: naming the terms; the state was not updated by them.
+          NonFiniteError: some terms are not finite. The state was not updated by them.
         """
-        if self._due is None:
+        if self._pending is None:
             return
-        (step, seen), self._due = self._due, None
-        values = readable(jax.device_get(seen), self._run.pixels)
-        broken = [k for k, v in values.items() if not math.isfinite(v)]
-        if broken:
+        (step, moments), self._pending = self._pending, None
+        values = summarize_moments(jax.device_get(moments), self._run.num_pixels)
+        nonfinite = [name for name, value in values.items() if not math.isfinite(value)]
+        if nonfinite:
             raise NonFiniteError(
-                f"not finite by step {step}: {', '.join(broken)}; the last checkpoint "
-                "is from before; lower optimizer.lr or look at the data"
+                f"All metrics must be finite; up to step {step} these are not finite: "
+                f"{', '.join(nonfinite)}. The last checkpoint is older. Lower optimizer.lr "
+                "or check the data."
             )
-        now, (since, then) = time.monotonic(), self._since
-        self._since = (step, now)
-        values["steps_per_s"] = (step - since) / (now - then)
+        now, (last_step, last_time) = time.monotonic(), self._last_line
+        self._last_line = (step, now)
+        values["steps_per_s"] = (step - last_step) / (now - last_time)
         values["images_per_s"] = values["steps_per_s"] * self._run.batch_size
-        self.writer.scalars(step, values)
-        self._alarm(step, values)
-        self.bar.set_postfix(
-            {"img/s": f"{values['images_per_s']:.0f}"}
-            | {
-                k: f"{v:.3f}"
-                for k, v in values.items()
-                if k in ("loss_bpp", "rate_bpp")
-            }
-        )
+        self.writer.write_scalars(step, values)
+        self._warn_of_collapse(step, values)
+        shown = {k: f"{values[k]:.3f}" for k in values if k in ("loss_bpp", "rate_bpp")}
+        self.bar.set_postfix({"img/s": f"{values['images_per_s']:.0f}"} | shown)
 
-    def _alarm(self, step: int, values: dict[str, float]) -> None:
-        low = values.get("rate_bpp", math.inf) < self._run.rate_floor_bpp
-        if low and not self._low:
+    def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
+        is_low = values.get("rate_bpp", math.inf) < self._run.rate_floor_bpp
+        if is_low and not self._rate_is_low:
             log.warning(
-                "step %d: rate %.4f bits/pixel is under loss.rate_floor_bpp %.4f: the "
-                "latents are collapsing; raise loss.bias, loss.factor or loss.ramp_steps",
+                "step %d: the rate of %.4f bits/pixel is below loss.rate_floor_bpp %.4f, so "
+                "the latents are collapsing; raise loss.weighting.bias, loss.weighting.factor or "
+                "loss.ramp_steps",
                 step,
                 values["rate_bpp"],
                 self._run.rate_floor_bpp,
             )
-        self._low = low
+        self._rate_is_low = is_low
 
     def pause(self) -> Callable[[], None]:
-        """Stop the clock of the rates; call the result to go on."""
-        began = time.monotonic()
+        """Stop the clock of the rates; calling the result starts it again."""
+        paused_at = time.monotonic()
 
         def resume():
-            step, then = self._since
-            self._since = (step, then + time.monotonic() - began)
+            step, last_time = self._last_line
+            self._last_line = (step, last_time + time.monotonic() - paused_at)
 
         return resume
 
 
-def start(run: Run, checkpoints: Checkpoints) -> states.State:
-    """The newest good checkpoint on this run's mesh, or the state before step 1."""
-    abstract = states.abstract(run.init, run.tx, run.decays, run.mesh)
-    log.info("%s", meshes.describe(run.mesh, abstract))
+def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> states.TrainState:
+    """Return the state of the latest checkpoint on the run's mesh, or a new state."""
+    abstract = states.abstract_state(run.init, run.tx, run.ema_names, run.mesh)
+    log.info("%s", meshes.sharding_table(run.mesh, abstract))
     with jax.set_mesh(run.mesh):
-        state = checkpoints.resume(abstract)
+        state = checkpoints.restore_latest(abstract)
     if state is not None:
         log.info("resumed at step %d", int(state.step))
         return state
-    return states.initialise(run.init, run.tx, run.decays, run.mesh)
+    return states.initialize(run.init, run.tx, run.ema_names, run.mesh)
 
 
-def lower(run: Update, state, batch) -> jax.stages.Lowered:
-    """The update that `train` runs, lowered for this state and batch, or their shapes."""
-    step = steps.make(
-        run.objective, run.tx, run.lr, root=run.root, accumulate=run.accumulate
+def lower_step(spec: UpdateSpec, state, batch) -> jax.stages.Lowered:
+    """Lower the step that `train` runs, for this state and batch or for their shapes."""
+    step = steps.make_train_step(
+        spec.objective, spec.tx, spec.lr, root=spec.root, accumulate=spec.accumulate
     )
-    # The state comes out as it lies: the next step takes it as it is.
-    out = (jax.tree.map(lambda leaf: leaf.sharding, state), meshes.replicated(run.mesh))
-    return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch)
+    # The new state keeps the sharding of the old one, so the next step needs no copy.
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    out_shardings = (shardings, meshes.replicated(spec.mesh))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+    return jitted.lower(state, batch)
 
 
-class Profile:
-    """A trace of the steps first .. last in workdir/profile; none when both are 0."""
+def compile_step(
+    run: Run, state: states.TrainState, batch: dict
+) -> jax.stages.Compiled:
+    """Compile the step; log how long that took and how much memory the step needs."""
+    log.info("compiling the step")
+    started_at = time.monotonic()
+    compiled = lower_step(run, state, batch).compile()
+    seconds = time.monotonic() - started_at
+    memory = compiled.memory_analysis()
+    peak = getattr(memory, "peak_memory_in_bytes", 0) / 2**20
+    log.info("compiled in %.1f s; peak memory is %.1f MiB per device", seconds, peak)
+    return compiled
+
+
+class Profiler:
+    """Traces the steps first .. last into workdir/profile, or none if both are 0."""
 
     def __init__(self, workdir, first: int, last: int):
         if last < first or first < 0:
             raise ConfigError(
-                f"profile steps {first}:{last}: the first comes after the last"
+                "--profile_steps=first:last must not end before it begins; got "
+                f"{first}:{last}."
             )
         self._path, self._first, self._last = f"{workdir}/profile", first, last
         self._running = False
 
-    def before(self, step: int) -> None:
+    def before_step(self, step: int) -> None:
+        """Start the trace if `step` is its first step."""
         if self._last and step == self._first:
             options = jax.profiler.ProfileOptions()
-            # The Python tracer hooks every thread; with readers running it crashed once.
+            # The Python tracer hooks every thread and has crashed with reader threads.
             options.python_tracer_level = 0
             jax.profiler.start_trace(self._path, profiler_options=options)
             self._running = True
 
-    def after(self, step: int, state) -> None:
+    def after_step(self, step: int, state) -> None:
+        """Write the trace if `step` is its last step."""
         if self._running and step == self._last:
             jax.block_until_ready(state)
             self.close()
 
     def close(self) -> None:
-        """Write what was traced, also when the run ends early."""
+        """Write the trace so far, for example because the run ends early."""
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
@@ -227,129 +253,131 @@ class Profile:
 def train(
     run: Run,
     checkpoints: Checkpoints,
-    open_writer: Callable[[int], Writer | Silent],
+    open_writer: Callable[[int], MetricsWriter | NullWriter],
     guard: Guard,
-    profile: Profile,
-) -> states.State:
-    """Train until `run.steps`, from wherever the checkpoints are.
+    profiler: Profiler,
+) -> states.TrainState:
+    """Train until `run.steps`, starting from the latest checkpoint.
 
-    `open_writer(step)`: the writer of a run that goes on from `step`.
+    `open_writer(step)` returns the writer of a run that continues from `step`.
 
     Raises:
-      Preempted: after a stop was asked for, with the state saved.
-      NonFiniteError, StorageError, CheckpointError, DataError: as they say.
+      Preempted: the run was asked to stop; its state is saved.
+      NonFiniteError, StorageError, CheckpointError, DataError: see their definitions.
     """
-    guard.enter("restore")
-    state = start(run, checkpoints)
-    first = int(state.step)
-    writer = open_writer(first)
-    writer.parameters(state.params)
-    saver = Saver(run, checkpoints, Log(run, writer, first), guard, first)
-    lines, ballot, step_fn = saver.lines, Ballot(run.mesh, guard), None
-    guard.enter("compile")
+    guard.enter_phase("restore")
+    state = restore_or_initialize(run, checkpoints)
+    start_step = int(state.step)
+    writer = open_writer(start_step)
+    writer.write_parameters(state.params)
+    metrics_log = MetricsLog(run, writer, start_step)
+    saver = CheckpointSaver(run, checkpoints, metrics_log, guard, start_step)
+    consensus, step_fn = StopConsensus(run.mesh, guard), None
+    guard.enter_phase("compile")
 
-    with jax.set_mesh(run.mesh), lines.bar:
-        for step, batch in enumerate(run.batches(first, run.steps), first + 1):
-            profile.before(step)
-            whole = meshes.to_global(run.mesh, batch, run.batch_size)
-            ready = run.prepare(whole, step)
+    with jax.set_mesh(run.mesh), metrics_log.bar:
+        for step, rows in enumerate(run.batches(start_step, run.steps), start_step + 1):
+            profiler.before_step(step)
+            batch = run.prepare(meshes.to_global(run.mesh, rows, run.batch_size), step)
             if step_fn is None:
-                step_fn = compiled(run, state, ready)
-            state, seen = step_fn(state, ready)
-            asked = ballot.vote(late=saver.late())
-            if step == first + 2:
-                guard.enter("step")  # the first is done: from here a stop saves
-            guard.beat(f"step {step}")
-            lines.add(step, seen)
+                step_fn = compile_step(run, state, batch)
+            state, moments = step_fn(state, batch)
+            decision = consensus.poll(save_due=saver.is_due())
+            if step == start_step + 2:
+                guard.enter_phase("step")  # One step is complete: a stop now saves.
+            guard.heartbeat(f"step {step}")
+            metrics_log.add(step, moments)
             checkpoints.poll()
-            profile.after(step, state)
-            stop = asked.stop
+            profiler.after_step(step, state)
+            stop = decision.stop
             if not stop and (step % run.validate_every == 0 or step == run.steps):
-                stop = validate(run, state, saver, ballot, step)
-            if asked.save or step % run.save_every == 0:
+                stop = not validate(run, state, metrics_log, consensus, step)
+            if decision.save or step % run.save_every == 0:
                 saver.save(step, state)
             if stop and step < run.steps:
-                saver.finish(step, state)
+                saver.ensure_saved(step, state)
                 raise Preempted(
-                    f"{guard.reason} at step {step}, saved; run the same command to go on"
+                    f"{guard.reason}: the run was saved at step {step} and stopped. Run "
+                    "the same command again to resume."
                 )
-        if first < run.steps:
-            saver.finish(run.steps, state)
-        lines.flush()
+        if start_step < run.steps:
+            saver.ensure_saved(run.steps, state)
+        metrics_log.flush()
     writer.close()
     return state
 
 
-def compiled(run: Run, state: states.State, batch: dict) -> jax.stages.Compiled:
-    """The update, compiled; the log says for how long, and what memory it takes."""
-    log.info("compiling the step")
-    began = time.monotonic()
-    made = lower(run, state, batch).compile()
-    memory = made.memory_analysis()
-    peak = getattr(memory, "peak_memory_in_bytes", 0) / 2**20
-    seconds = time.monotonic() - began
-    log.info("compiled in %.1f s; a step peaks at %.1f MiB a device", seconds, peak)
-    return made
-
-
-class Saver:
-    """When to save, and the order: what is logged belongs to what is saved."""
+class CheckpointSaver:
+    """Decides when a checkpoint is due, and logs before it saves."""
 
     def __init__(
-        self, run: Run, checkpoints: Checkpoints, lines: Log, guard: Guard, step: int
+        self,
+        run: Run,
+        checkpoints: Checkpoints,
+        metrics_log: MetricsLog,
+        guard: Guard,
+        start_step: int,
     ):
-        self.lines = lines
         self._run, self._checkpoints, self._guard = run, checkpoints, guard
-        self._at, self._when = step, time.monotonic()
+        self._metrics_log = metrics_log
+        self._last_step, self._last_time = start_step, time.monotonic()
 
-    def late(self) -> bool:
-        """The last save is `save_minutes` ago."""
-        return (time.monotonic() - self._when) / 60.0 >= self._run.save_minutes
+    def is_due(self) -> bool:
+        """Whether the last save is `save_minutes` ago."""
+        return (time.monotonic() - self._last_time) / 60.0 >= self._run.save_minutes
 
-    def save(self, step: int, state: states.State) -> None:
+    def save(self, step: int, state: states.TrainState) -> None:
+        """Write the pending metrics, which may refuse the state, and start to save it."""
         with self._guard.phase("save"):
-            self.lines.flush()
-            count_updates(state, step)
+            self._metrics_log.flush()
+            check_no_update_refused(state, step)
             self._checkpoints.save(step, state)
-        self._at, self._when = step, time.monotonic()
+        self._last_step, self._last_time = step, time.monotonic()
 
-    def finish(self, step: int, state: states.State) -> None:
-        """This step is saved and committed."""
-        if self._at != step:
+    def ensure_saved(self, step: int, state: states.TrainState) -> None:
+        """Save this step unless that was done, and wait until it is committed."""
+        if self._last_step != step:
             self.save(step, state)
         with self._guard.phase("save"):
             self._checkpoints.wait()
 
 
-def count_updates(state: states.State, step: int) -> None:
-    """Before a save: the state must have taken every one of `step` updates.
+def check_no_update_refused(state: states.TrainState, step: int) -> None:
+    """Check before a save that the state has taken every one of `step` updates.
 
     Raises:
-      NonFiniteError: some were refused since the last log line.
+      NonFiniteError: some updates were not finite and left the state unchanged.
     """
     refused = step - int(state.step)
     if refused:
         raise NonFiniteError(
-            f"{refused} updates up to step {step} were not finite; the last checkpoint "
-            "is from before; lower optimizer.lr or look at the data"
+            f"All updates must be finite; {refused} updates up to step {step} were not "
+            "finite and were not applied. The last checkpoint is older. Lower optimizer.lr "
+            "or check the data."
         )
 
 
-def validate(run: Run, state: states.State, saver: Saver, ballot: Ballot, step) -> bool:
-    """Log and draw what the first EMA weights give; True if a stop broke it off."""
-    lines, weights = saver.lines, state.ema[str(run.decays[0])]
-    lines.flush()
-    resume_clock = lines.pause()
-    log.info("looking at step %d", step)
+def validate(
+    run: Run,
+    state: states.TrainState,
+    metrics_log: MetricsLog,
+    consensus: StopConsensus,
+    step: int,
+) -> bool:
+    """Log scalars and images of the first average; return False if a stop interrupts."""
+    params, writer = state.ema[str(run.ema_names[0])], metrics_log.writer
+    metrics_log.flush()
+    resume_clock = metrics_log.pause()
+    log.info("validating at step %d", step)
     try:
-        with ballot.guard.phase("evaluation"):
-            scalars, pictures = run.validate(weights, ballot.check)
+        with consensus.guard.phase("evaluation"):
+            scalars, images = run.validate(params, consensus.raise_if_stopped)
     except Interrupted:
-        return True
+        return False
     finally:
         resume_clock()
     if scalars:
-        lines.writer.scalars(step, scalars)
-    for name, picture in pictures.items():
-        lines.writer.image(step, name, picture)
-    return False
+        writer.write_scalars(step, scalars)
+    for name, image in images.items():
+        writer.write_image(step, name, image)
+    return True

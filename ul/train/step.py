@@ -7,86 +7,99 @@ import jax.numpy as jnp
 import optax
 
 from ul.core import mesh, rng
-from ul.core.metrics import Moments, merge
+from ul.core.metrics import Moments, merge_moments
 from ul.objectives.terms import Batch, Terms
 from ul.train import ema
-from ul.train.state import State
+from ul.train.state import TrainState
 
 
-def split(batch: Batch, parts: int) -> Batch:
-    """[B, ...] to [parts, B / parts, ...]; part j has the rows j, j + parts, ...
+def split_microbatches(batch: Batch, count: int) -> Batch:
+    """Reshape [B, ...] to [count, B / count, ...]; part j has the rows j, j + count, ...
 
-    Strided, so that every part still lies over all devices and over all strata.
+    The rows are strided so that every part stays spread over all devices and all strata.
     """
     return {
-        k: v.reshape(v.shape[0] // parts, parts, *v.shape[1:]).swapaxes(0, 1)
+        k: v.reshape(v.shape[0] // count, count, *v.shape[1:]).swapaxes(0, 1)
         for k, v in batch.items()
     }
 
 
-def accumulators(terms: Terms) -> dict[str, Moments]:
-    """Moments of every per-example number, by name; nats carry their unit."""
-    named = {f"{k}_nats": v for k, v in terms.nats.items()} | terms.stats
-    return {k: Moments.of(v) for k, v in (named | {"loss_nats": terms.loss}).items()}
+def term_moments(terms: Terms) -> dict[str, Moments]:
+    """Return the moments of every per-example term; names of terms in nats end in _nats."""
+    values = {f"{k}_nats": v for k, v in terms.nats.items()} | terms.stats
+    return {
+        k: Moments.from_values(v)
+        for k, v in (values | {"loss_nats": terms.loss}).items()
+    }
 
 
 def gradients(objective: Callable, params, batch: Batch, key, step, accumulate: int):
-    """Gradient of the mean loss over the batch, in `accumulate` microbatches."""
+    """Return the gradient of the mean loss over the batch, and the moments of its terms.
 
-    def mean_loss(params, part):
-        part = {k: mesh.constrain(v) for k, v in part.items()}
-        terms = objective(params, part, key, step)
-        return jnp.mean(terms.loss), accumulators(terms)
+    The gradient is accumulated over `accumulate` microbatches.
+    """
+
+    def mean_loss(params, microbatch):
+        microbatch = {k: mesh.constrain_activations(v) for k, v in microbatch.items()}
+        terms = objective(params, microbatch, key, step)
+        return jnp.mean(terms.loss), term_moments(terms)
 
     gradient = jax.grad(mean_loss, has_aux=True)
     if accumulate == 1:
-        grads, seen = gradient(params, batch)
-        return mesh.constrain_leaves(grads), seen
+        grads, moments = gradient(params, batch)
+        return mesh.constrain_parameters(grads), moments
 
-    def add(total, part):
-        grads, seen = gradient(params, part)
-        return mesh.constrain_leaves(jax.tree.map(jnp.add, total, grads)), seen
+    def add(total, microbatch):
+        grads, moments = gradient(params, microbatch)
+        return mesh.constrain_parameters(jax.tree.map(jnp.add, total, grads)), moments
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    total, seen = jax.lax.scan(add, zeros, split(batch, accumulate))
-    metrics = jax.tree.map(lambda leaf: leaf[0], seen)
+    total, stacked = jax.lax.scan(add, zeros, split_microbatches(batch, accumulate))
+    moments = jax.tree.map(lambda leaf: leaf[0], stacked)
     for i in range(1, accumulate):
-        metrics = merge(metrics, jax.tree.map(lambda leaf, i=i: leaf[i], seen))
-    return jax.tree.map(lambda g: g / accumulate, total), metrics
+        moments = merge_moments(
+            moments, jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+        )
+    return jax.tree.map(lambda g: g / accumulate, total), moments
 
 
-def make(
+def make_train_step(
     objective: Callable,
     tx: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
     root,
     accumulate: int,
-) -> Callable[[State, Batch], tuple[State, dict[str, Moments]]]:
-    """`step(state, batch) -> (state, metrics)`, a pure function.
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Moments]]]:
+    """Return `step(state, batch) -> (state, moments)`, a pure function.
 
-    What it draws depends on the root key and the step alone. A gradient that is not
-    finite changes nothing: the loop sees it in the metrics and stops.
+    Its randomness depends on the key `root` and on the step alone. An update whose loss or
+    gradient is not finite leaves the state unchanged; the loop finds it in the moments and
+    stops. `schedule` is the learning rate that is logged.
     """
 
-    def step(state: State, batch: Batch) -> tuple[State, dict[str, Moments]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Moments]]:
         key = rng.stream(root, "train", state.step)
-        grads, metrics = gradients(
+        grads, moments = gradients(
             objective, state.params, batch, key, state.step, accumulate
         )
         norm = optax.tree.norm(grads)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        new = State(
+        updated = TrainState(
             step=state.step + 1,
             params=params,
             opt=opt,
             ema=ema.update(state.ema, params, state.step + 1),
         )
-        good = jnp.isfinite(norm) & jnp.isfinite(metrics["loss_nats"].mean)
-        new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
-        metrics["grad_norm"] = Moments.of(norm[None])
-        metrics["lr"] = Moments.of(jnp.asarray(schedule(state.step), jnp.float32)[None])
-        return new, metrics
+        is_finite = jnp.isfinite(norm) & jnp.isfinite(moments["loss_nats"].mean)
+        updated = jax.tree.map(
+            lambda new, old: jnp.where(is_finite, new, old), updated, state
+        )
+        moments["grad_norm"] = Moments.from_values(norm[None])
+        moments["lr"] = Moments.from_values(
+            jnp.asarray(schedule(state.step), jnp.float32)[None]
+        )
+        return updated, moments
 
     return step

@@ -1,4 +1,4 @@
-"""DINOv2's parts without weights, and against two PyTorch implementations (oracle)."""
+"""DINOv2 with random weights, and against two PyTorch implementations (oracle)."""
 
 import dataclasses
 
@@ -9,31 +9,31 @@ import pytest
 from PIL import Image
 
 from tests.lib import torch_states
-from tests.lib.oracle import package
+from tests.lib.oracle import import_package
 from ul.core.errors import DataError
 from ul.metrics.features import dinov2
 
-# Of PyTorch, for the default suite; an oracle test keeps them.
+# Values of PyTorch; an oracle test below checks them.
 GOLDEN = [-0.116966, 0.174079, 1.77269, -1.19743, -0.97499, -0.0715874]
 GOLDEN_POSITIONS = [4.27465, 21.5403, 29.964, 36.5719]
 
-TINY = dinov2.Size(width=32, depth=3, heads=4, side=56)
+TINY = dinov2.VitSizes(width=32, depth=3, heads=4, side=56)
 
 
 def images(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
-def parameters(size, seed=0):
-    """Random tensors of the file, so scaled that every part changes the features."""
-    return torch_states.tensors(dinov2.shapes(size), seed)
+def random_parameters(sizes, seed=0):
+    """Return random tensors of the file, scaled so that each changes the features."""
+    return torch_states.random_tensors(dinov2.shapes(sizes), seed)
 
 
-def public(params, layout):
-    """`params` under the names of a public state dict, Hugging Face's or the original's."""
+def public_state(params, layout):
+    """Return `params` as a public state dict: layout 0 is Hugging Face's, 1 the original's."""
     state = {}
 
-    def put(name, value):
+    def to_torch(name, value):
         value = np.asarray(value)
         if name == "cls" or name == "positions":
             value = value.reshape(1, -1, value.shape[-1])
@@ -43,20 +43,20 @@ def public(params, layout):
             value = value.T
         return value
 
-    for name, names in dinov2._OUTSIDE.items():
-        state[names[layout]] = put(name, params[name])
+    for name, names in dinov2._OUTSIDE_BLOCKS.items():
+        state[names[layout]] = to_torch(name, params[name])
     for name, names in dinov2._BLOCK.items():
         for i, value in enumerate(params[f"blocks.{name}"]):
             sources = names[layout].split()
             for source, part in zip(
-                sources, np.split(put(name, value), len(sources)), strict=True
+                sources, np.split(to_torch(name, value), len(sources)), strict=True
             ):
-                state[dinov2._PREFIX[layout].format(i) + source] = part
+                state[dinov2._BLOCK_PREFIX[layout].format(i) + source] = part
     return state
 
 
 def test_size_of_vit_l():
-    """The public 304,368,640, less the mask token, with 257 positions for 1370."""
+    """The public 304,368,640 without the mask token, and with 257 positions for 1370."""
     count = sum(np.prod(shape) for shape in dinov2.shapes().values())
     assert count == 304_368_640 - 1024 - (1370 - 257) * 1024
 
@@ -72,76 +72,76 @@ def test_vit_l_gives_1024_features_of_any_image():
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (224, 224), (300, 411), (512, 256)])
-def test_resizing_is_pils_bicubic(shape):
+def test_resizing_equals_pils_bicubic(shape):
     image = images(2, *shape, 3)
-    x = np.asarray(dinov2.preprocessed(jnp.asarray(image), 224))
-    got = 255 * (x[1] * dinov2.STD + dinov2.MEAN)
+    x = np.asarray(dinov2.preprocess(jnp.asarray(image), 224))
+    actual = 255 * (x[1] * dinov2.STD + dinov2.MEAN)
     channels = [
         Image.fromarray(image[1, :, :, c].astype(np.float32)).resize(
             (224, 224), Image.Resampling.BICUBIC
         )
         for c in range(3)
     ]
-    want = np.stack([np.asarray(channel) for channel in channels], axis=-1)
-    np.testing.assert_allclose(got, want, rtol=0, atol=0.02)
+    expected = np.stack([np.asarray(channel) for channel in channels], axis=-1)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=0.02)
 
 
-def test_features_are_per_image_and_see_everything():
-    params, image = parameters(TINY), images(3, 40, 56, 3)
+def test_features_are_per_image_and_depend_on_every_tensor():
+    params, image = random_parameters(TINY), images(3, 40, 56, 3)
     f = jax.jit(lambda params, image: dinov2.features(params, image, TINY))
-    got = f(params, image)
-    assert got.shape == (3, 32)
-    again = jnp.concatenate([f(params, image[i : i + 1]) for i in range(3)])
-    np.testing.assert_allclose(got, again, rtol=0, atol=1e-5)
+    actual = f(params, image)
+    assert actual.shape == (3, 32)
+    one_by_one = jnp.concatenate([f(params, image[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(actual, one_by_one, rtol=0, atol=1e-5)
     for name, value in params.items():
         changed = f({**params, name: value + 0.1 * np.sign(value)}, image)
-        moved = float(jnp.max(jnp.abs(changed - got)))
-        assert moved > 1e-3, f"{name} moves the features by {moved} only"
+        effect = float(jnp.max(jnp.abs(changed - actual)))
+        assert effect > 1e-3, f"{name} changes the features by {effect} only"
 
 
 def test_features_are_those_of_pytorch():
     image = jnp.asarray(images(1, 40, 56, 3))
-    got = dinov2.features(parameters(TINY), image, TINY)
-    np.testing.assert_allclose(got[0, :6], GOLDEN, rtol=1e-4, atol=1e-5)
+    actual = dinov2.features(random_parameters(TINY), image, TINY)
+    np.testing.assert_allclose(actual[0, :6], GOLDEN, rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_scaled_by_zero_leave_the_class_token():
-    params = parameters(TINY)
-    # So small that the norm's epsilon counts.
+    params = random_parameters(TINY)
+    # The token is so small that the norm's epsilon has an effect.
     params["cls"], params["positions"] = (
         0.01 * params["cls"],
         0.01 * params["positions"],
     )
     for name in ("blocks.scale1", "blocks.scale2"):
         params[name] = np.zeros_like(params[name])
-    got = dinov2.features(params, jnp.asarray(images(1, 56, 56, 3)), TINY)
+    actual = dinov2.features(params, jnp.asarray(images(1, 56, 56, 3)), TINY)
     token = params["cls"] + params["positions"][0]
     token = (token - token.mean()) / np.sqrt(token.var() + 1e-6)
-    want = token * params["norm.scale"] + params["norm.bias"]
-    np.testing.assert_allclose(got[0], want, atol=1e-5)
+    expected = token * params["norm.scale"] + params["norm.bias"]
+    np.testing.assert_allclose(actual[0], expected, atol=1e-5)
 
 
 def test_products_run_in_full_precision():
     image = jnp.asarray(images(1, 56, 56, 3))
     program = jax.make_jaxpr(lambda p: dinov2.features(p, image, TINY))(
-        parameters(TINY)
+        random_parameters(TINY)
     )
     assert "HIGHEST" in str(program) and "precision=None" not in str(program)
 
 
 @pytest.mark.parametrize("layout", [0, 1])
 def test_both_public_layouts_are_read(layout):
-    params = parameters(TINY)
-    state = public(params, layout)
-    got = dinov2.from_torch(state, TINY)
-    assert got.keys() == dinov2.shapes(TINY).keys()
+    params = random_parameters(TINY)
+    state = public_state(params, layout)
+    actual = dinov2.from_torch(state, TINY)
+    assert actual.keys() == dinov2.shapes(TINY).keys()
     for name, shape in dinov2.shapes(TINY).items():
-        assert got[name].shape == shape and got[name].dtype == np.float32
-        np.testing.assert_array_equal(got[name], params[name], err_msg=name)
+        assert actual[name].shape == shape and actual[name].dtype == np.float32
+        np.testing.assert_array_equal(actual[name], params[name], err_msg=name)
 
 
 def test_registers_and_missing_tensors_are_refused():
-    state = public(parameters(TINY), 1)
+    state = public_state(random_parameters(TINY), 1)
     with pytest.raises(DataError, match="register tokens"):
         dinov2.from_torch({**state, "register_tokens": np.zeros((1, 4, 32))}, TINY)
     del state["blocks.2.ls1.gamma"]
@@ -149,31 +149,31 @@ def test_registers_and_missing_tensors_are_refused():
         dinov2.from_torch(state, TINY)
 
 
-def ramp():
-    """Positions [1 + 37^2, 1] that grow unevenly."""
+def uneven_ramp():
+    """Return positions [1 + 37^2, 1] that grow unevenly."""
     return np.sqrt(np.arange(1 + 37**2, dtype=np.float32))[:, None]
 
 
-def test_positions_are_resized_as_pytorch_does():
-    got = dinov2.resized_positions(ramp(), 16)[1:].reshape(16, 16)
-    np.testing.assert_allclose(np.diagonal(got)[::5], GOLDEN_POSITIONS, rtol=1e-5)
+def test_resized_positions_equal_those_of_pytorch():
+    actual = dinov2.resize_positions(uneven_ramp(), 16)[1:].reshape(16, 16)
+    np.testing.assert_allclose(np.diagonal(actual)[::5], GOLDEN_POSITIONS, rtol=1e-5)
 
 
-def test_positions_keep_the_class_and_constants():
+def test_resizing_keeps_the_class_position_and_constants():
     positions = np.full((1 + 37**2, 2), 3.0, np.float32)
     positions[0] = 7.0
-    got = dinov2.resized_positions(positions, 16)
-    assert got.shape == (257, 2) and got.dtype == np.float32
-    np.testing.assert_allclose(got[0], 7.0)
-    np.testing.assert_allclose(got[1:], 3.0, rtol=1e-6)
-    assert dinov2.resized_positions(got, 16) is got
+    actual = dinov2.resize_positions(positions, 16)
+    assert actual.shape == (257, 2) and actual.dtype == np.float32
+    np.testing.assert_allclose(actual[0], 7.0)
+    np.testing.assert_allclose(actual[1:], 3.0, rtol=1e-6)
+    assert dinov2.resize_positions(actual, 16) is actual
 
 
-# Against PyTorch.
+# Comparisons with PyTorch.
 
 
 def torch_input(image, side):
-    """PyTorch's own antialiased bicubic, then ImageNet's mean and deviation."""
+    """Resize with PyTorch's antialiased bicubic and normalize as for ImageNet."""
     import torch
 
     x = torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255
@@ -182,27 +182,30 @@ def torch_input(image, side):
     return (x - mean) / std
 
 
-def difference(got, want):
-    """Largest, relative to the largest feature; printed, for a report."""
-    got, want = np.asarray(got), np.asarray(want)
-    assert got.shape == want.shape
-    relative = float(np.abs(got - want).max() / np.abs(want).max())
+def relative_difference(actual, expected):
+    """Return and print the largest difference, relative to the largest feature."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    relative = float(np.abs(actual - expected).max() / np.abs(expected).max())
     print(f"largest relative difference {relative:.2e}")
     return relative
 
 
 @pytest.mark.oracle
 def test_positions_are_those_of_the_original():
-    """bicubic with scale_factor 16.1 / 37, as facebookresearch/dinov2 calls it."""
+    """Bicubic with scale_factor 16.1 / 37, as facebookresearch/dinov2 calls it."""
     torch = pytest.importorskip("torch")
     positions = np.random.default_rng(0).normal(size=(1 + 37**2, 8)).astype(np.float32)
     square = torch.from_numpy(positions[1:]).reshape(1, 37, 37, 8).permute(0, 3, 1, 2)
-    want = torch.nn.functional.interpolate(
+    expected = torch.nn.functional.interpolate(
         square, scale_factor=(16.1 / 37, 16.1 / 37), mode="bicubic"
     )
-    assert want.shape[-2:] == (16, 16)
-    got = dinov2.resized_positions(positions, 16)
-    assert difference(got[1:].reshape(16, 16, 8), want[0].permute(1, 2, 0)) < 1e-5
+    assert expected.shape[-2:] == (16, 16)
+    actual = dinov2.resize_positions(positions, 16)
+    assert (
+        relative_difference(actual[1:].reshape(16, 16, 8), expected[0].permute(1, 2, 0))
+        < 1e-5
+    )
 
 
 @pytest.mark.oracle
@@ -219,33 +222,33 @@ def test_the_original_implementation():
         init_values=1.0,
         block_chunks=0,
     )
-    state = public(parameters(dataclasses.replace(TINY, side=98)), 1)
-    lacks = model.load_state_dict(
+    state = public_state(random_parameters(dataclasses.replace(TINY, side=98)), 1)
+    keys = model.load_state_dict(
         {name: torch.from_numpy(value.copy()) for name, value in state.items()},
         strict=False,
     )
-    assert lacks.missing_keys == ["mask_token"] and not lacks.unexpected_keys
+    assert keys.missing_keys == ["mask_token"] and not keys.unexpected_keys
     image = images(4, 70, 45, 3)
     with torch.no_grad():
-        want = model.eval()(torch_input(image, TINY.side))
-    got = dinov2.features(dinov2.from_torch(state, TINY), jnp.asarray(image), TINY)
-    assert difference(got, want) < 1e-4
+        expected = model.eval()(torch_input(image, TINY.side))
+    actual = dinov2.features(dinov2.from_torch(state, TINY), jnp.asarray(image), TINY)
+    assert relative_difference(actual, expected) < 1e-4
 
 
-def hugging_face(folder, params, size):
-    """transformers' Dinov2Model, loaded from `params` in a file of the public layout."""
-    transformers = package("transformers")
+def load_hugging_face(folder, params, sizes):
+    """Return a Dinov2Model of transformers, loaded from a file of `params`, and its state."""
+    transformers = import_package("transformers")
     from safetensors.numpy import save_file
 
-    state = {k: np.ascontiguousarray(v) for k, v in public(params, 0).items()}
-    state["embeddings.mask_token"] = np.zeros((1, size.width), np.float32)
+    state = {k: np.ascontiguousarray(v) for k, v in public_state(params, 0).items()}
+    state["embeddings.mask_token"] = np.zeros((1, sizes.width), np.float32)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     transformers.Dinov2Config(
-        hidden_size=size.width,
-        num_hidden_layers=size.depth,
-        num_attention_heads=size.heads,
-        image_size=size.side,
-        patch_size=size.patch,
+        hidden_size=sizes.width,
+        num_hidden_layers=sizes.depth,
+        num_attention_heads=sizes.heads,
+        image_size=sizes.side,
+        patch_size=sizes.patch,
         layer_norm_eps=1e-6,
     ).save_pretrained(folder)
     model = transformers.Dinov2Model.from_pretrained(folder)
@@ -254,37 +257,41 @@ def hugging_face(folder, params, size):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("size, side", [(TINY, 56), (dinov2.VIT_L, 518)], ids=str)
-def test_hugging_faces_implementation(size, side, tmp_path):
-    """Its positions are exchanged for those at `size.side`: it resizes them in another way
+@pytest.mark.parametrize("sizes, side", [(TINY, 56), (dinov2.VIT_L, 518)], ids=str)
+def test_hugging_faces_implementation(sizes, side, tmp_path):
+    """Its positions are exchanged for those at `sizes.side`: it resizes them in another way
     than the original, see `resized_positions`."""
     torch = pytest.importorskip("torch")
-    public_size = dataclasses.replace(size, side=side)
-    model, state = hugging_face(tmp_path, parameters(public_size), public_size)
-    params = dinov2.from_torch(state, size)
-    assert {k: v.shape for k, v in params.items()} == dinov2.shapes(size)
+    public_sizes = dataclasses.replace(sizes, side=side)
+    model, state = load_hugging_face(
+        tmp_path, random_parameters(public_sizes), public_sizes
+    )
+    params = dinov2.from_torch(state, sizes)
+    assert {k: v.shape for k, v in params.items()} == dinov2.shapes(sizes)
 
     model.embeddings.position_embeddings = torch.nn.Parameter(
         torch.from_numpy(params["positions"])[None]
     )
     image = images(2, 100, 130, 3)
     with torch.no_grad():
-        want = model(torch_input(image, size.side)).pooler_output
-    got = dinov2.features(params, jnp.asarray(image), size)
-    assert difference(got, want) < 1e-4
+        expected = model(torch_input(image, sizes.side)).pooler_output
+    actual = dinov2.features(params, jnp.asarray(image), sizes)
+    assert relative_difference(actual, expected) < 1e-4
 
 
 @pytest.mark.oracle
-def test_the_default_suite_compares_with_their_values(tmp_path):
+def test_the_golden_values_of_the_default_suite(tmp_path):
     torch = pytest.importorskip("torch")
-    model, _ = hugging_face(tmp_path, parameters(TINY), TINY)
+    model, _ = load_hugging_face(tmp_path, random_parameters(TINY), TINY)
     with torch.no_grad():
-        want = model(torch_input(images(1, 40, 56, 3), TINY.side)).pooler_output[0, :6]
-    print([float(f"{v:.6g}") for v in want])
-    np.testing.assert_allclose(want, GOLDEN, rtol=1e-4)
-    positions = torch.from_numpy(ramp()[1:]).reshape(1, 1, 37, 37)
-    want = torch.nn.functional.interpolate(
+        expected = model(torch_input(images(1, 40, 56, 3), TINY.side)).pooler_output[
+            0, :6
+        ]
+    print([float(f"{v:.6g}") for v in expected])
+    np.testing.assert_allclose(expected, GOLDEN, rtol=1e-4)
+    positions = torch.from_numpy(uneven_ramp()[1:]).reshape(1, 1, 37, 37)
+    expected = torch.nn.functional.interpolate(
         positions, scale_factor=(16.1 / 37, 16.1 / 37), mode="bicubic"
     )[0, 0]
-    print([float(f"{v:.6g}") for v in want.diagonal()[::5]])
-    np.testing.assert_allclose(want.diagonal()[::5], GOLDEN_POSITIONS, rtol=1e-5)
+    print([float(f"{v:.6g}") for v in expected.diagonal()[::5]])
+    np.testing.assert_allclose(expected.diagonal()[::5], GOLDEN_POSITIONS, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The feature networks without PyTorch: their sizes, and numbers that PyTorch gave."""
+"""Inception and LPIPS without PyTorch: sizes, and values that PyTorch computed."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ GOLDENS = json.loads((Path(__file__).parent / "goldens.json").read_text())
 
 
 @pytest.mark.parametrize(
-    "places, out, expected",
+    "pixels, out, expected",
     [
         ([0, 10, 20, 30], 3, [0.0, 40 / 3, 80 / 3]),  # read at 0, 4/3, 8/3
         ([0, 10], 5, [0.0, 4.0, 8.0, 10.0, 10.0]),  # the last pixel is repeated
@@ -25,9 +25,9 @@ GOLDENS = json.loads((Path(__file__).parent / "goldens.json").read_text())
         ([6], 3, [6.0, 6.0, 6.0]),
     ],
 )
-def test_resize_by_hand(places, out, expected):
-    """TensorFlow 1: result i is read at i * in / out."""
-    row = np.asarray(places, np.uint8)
+def test_resize_by_hand(pixels, out, expected):
+    """In TensorFlow 1, pixel i of the result is read at i * in / out."""
+    row = np.asarray(pixels, np.uint8)
     across = jnp.asarray(np.tile(row[None, None, :, None], (1, 2, 1, 1)))
     down = jnp.asarray(np.tile(row[None, :, None, None], (1, 1, 2, 1)))
     wide = resize.bilinear_tf1(across, 2, out)
@@ -39,8 +39,9 @@ def test_resize_by_hand(places, out, expected):
 
 @pytest.mark.parametrize(
     "module, state, size",
-    # 23,850,960 in torch-fidelity's, of which 17,216 scales went into the kernels and the
-    # 1,008 biases of the classes are left out; VGG16's convolutions and 1,472 weights.
+    # torch-fidelity's Inception has 23,850,960 parameters: 17,216 scales are folded into the
+    # kernels and the 1,008 biases of the classes are left out. LPIPS has VGG16's
+    # convolutions and 1,472 weights of the heads.
     [
         (inception, torch_states.inception_state, 23_850_960 - 17_216 - 1_008),
         (lpips, torch_states.lpips_state, 14_714_688 + 1_472),
@@ -49,47 +50,49 @@ def test_resize_by_hand(places, out, expected):
 )
 def test_converted_tensors_fit(module, state, size):
     assert sum(np.prod(s) for s in module.shapes().values()) == size
-    weights.check("random", module.from_torch(state()), module)
-    short = state()
-    del short[next(k for k in short if k.endswith("weight"))]
+    weights.check_arrays("random", module.from_torch(state()), module)
+    incomplete = state()
+    del incomplete[next(k for k in incomplete if k.endswith("weight"))]
     with pytest.raises(KeyError):
-        module.from_torch(short)
+        module.from_torch(incomplete)
 
 
-def test_inception_gives_what_pytorch_gave():
-    """Goldens: torch-fidelity's network (make oracle)."""
+def test_inception_equals_pytorch():
+    """The golden values are those of torch-fidelity's network (make oracle)."""
     params = inception.from_torch(torch_states.inception_state())
-    image = torch_states.images(0, *GOLDENS["inception"]["images"])
+    image = torch_states.make_images(0, *GOLDENS["inception"]["images"])
     out = jax.jit(inception.features)(params, image)
     shapes = {k: v.shape for k, v in out.items()}
     assert shapes == {"pool": (1, 2048), "spatial": (1, 2023), "probs": (1, 1008)}
     np.testing.assert_allclose(np.sum(out["probs"], 1), 1.0, rtol=1e-5)
     for name in shapes:
         expected = GOLDENS["inception"][name]
-        few = torch_states.excerpt(out[name])
+        actual = torch_states.excerpt(out[name])
         scale = np.sqrt(np.mean(np.square(expected)))
-        np.testing.assert_allclose(few, expected, rtol=0, atol=1e-4 * scale)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * scale)
 
 
-def test_lpips_gives_what_pytorch_gave():
-    """Goldens: the lpips package (make oracle)."""
+def test_lpips_equals_pytorch():
+    """The golden value is that of the lpips package (make oracle)."""
     params = lpips.from_torch(torch_states.lpips_state())
-    image, other = (torch_states.images(s, *GOLDENS["lpips"]["images"]) for s in (3, 4))
+    image, other = (
+        torch_states.make_images(s, *GOLDENS["lpips"]["images"]) for s in (3, 4)
+    )
     pairs = np.concatenate([image, other, image]), np.concatenate([other, image, image])
-    there, back, same = jax.jit(lpips.distance)(params, *pairs)
-    np.testing.assert_allclose(there, GOLDENS["lpips"]["distance"][0], rtol=1e-4)
-    np.testing.assert_allclose(back, there, rtol=1e-6)
-    assert same == 0.0
+    forward, backward, equal = jax.jit(lpips.distance)(params, *pairs)
+    np.testing.assert_allclose(forward, GOLDENS["lpips"]["distance"][0], rtol=1e-4)
+    np.testing.assert_allclose(backward, forward, rtol=1e-6)
+    assert equal == 0.0
 
 
 def test_lpips_refuses_small_images():
     image = np.zeros((1, 16, 15, 3), np.uint8)
-    with pytest.raises(DataError, match="at least 16 pixels, not 16x15"):
+    with pytest.raises(DataError, match="at least 16 pixels; got 16x15"):
         jax.eval_shape(lpips.distance, {}, image, image)
 
 
 def test_torchscript_names():
-    """Some of the names in NVIDIA's file, as the graph's: mixed_<n>/tower_<n>/conv_<n>."""
+    """Some names in NVIDIA's file, which follow the graph's: mixed_<n>/tower_<n>/conv_<n>."""
     names = inception.torchscript_names()
     assert len(set(names.values())) == len(names) == 94
     assert {

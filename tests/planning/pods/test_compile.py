@@ -47,7 +47,7 @@ def test_fsdp_gathers_parameters_and_no_activations(plan):
 
 
 def test_without_constraints_activations_are_gathered_and_that_is_seen(monkeypatch):
-    monkeypatch.setattr(meshes, "gathered", lambda kernel: kernel)
+    monkeypatch.setattr(meshes, "gather_parameter", lambda kernel: kernel)
     assert compile.plan(small(), cpus()).program.gathered_activations
 
 
@@ -67,7 +67,7 @@ def too_large(monkeypatch, message):
     def lower(*_):
         raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr(loop, "lower", lower)
+    monkeypatch.setattr(loop, "lower_step", lower)
     return compile.plan(small(), cpus(V5E))
 
 

@@ -53,7 +53,7 @@ def trained(tmp_path_factory, cache):
     def stage1(factor):
         where, changed = (
             out / f"factor{factor}" / "stage1",
-            f"--config.loss.factor={factor}",
+            f"--config.loss.weighting.factor={factor}",
         )
         run("train", f"--config={DIGITS}:smoke", f"--workdir={where}", changed, quiet)
         return where

@@ -129,7 +129,10 @@ def test_the_csv_has_what_the_evaluations_have(made):
             assert float(row["base_rate_bpp"]) == two["base_rate_bpp"]
             assert str(file.relative_to(out)) in row["evaluations"].split()
         factor, bias = re.fullmatch("factor(.*)-bias(.*)", name).groups()
-        assert (row["set loss.factor"], row["set loss.bias"]) == (factor, bias)
+        assert (row["set loss.weighting.factor"], row["set loss.weighting.bias"]) == (
+            factor,
+            bias,
+        )
 
 
 def test_flops_are_three_forward_passes_of_all_steps(made):
@@ -161,15 +164,15 @@ def test_predictions_are_the_planners(made):
 def test_lines_are_of_one_bias_each_with_the_factor_along(made):
     rows = gather.report(str(made[0]), predict=False).rows
     lines = {row.trial.name: (row.series, row.label) for row in rows}
-    assert lines["factor1.5-bias3"] == ("loss.bias = 3", "1.5")
-    assert lines["factor2-bias4"] == ("loss.bias = 4", "2")
+    assert lines["factor1.5-bias3"] == ("loss.weighting.bias = 3", "1.5")
+    assert lines["factor2-bias4"] == ("loss.weighting.bias = 4", "2")
 
 
 def test_only_what_differs_is_listed(made):
     found = gather.report(str(made[0]), predict=False).differences
     assert [(d.stage, d.key) for d in found] == [
-        ("stage 1", "loss.bias"),
-        ("stage 1", "loss.factor"),
+        ("stage 1", "loss.weighting.bias"),
+        ("stage 1", "loss.weighting.factor"),
     ]
 
 
@@ -341,7 +344,7 @@ def test_a_folder_of_runs_needs_no_sweep_json(tmp_path):
         tmp_path / "ul_base",
         resolved("stage2", **{"stage1.workdir": str(tmp_path / "ul")}),
     )
-    run(tmp_path / "alone/stage1", resolved("stage1", **{"loss.bias": 2.5}))
+    run(tmp_path / "alone/stage1", resolved("stage1", **{"loss.weighting.bias": 2.5}))
     sweep = folder.read(str(tmp_path))
     assert not sweep.listed
     chains = {t.name: [s.workdir for s in t.stages] for t in sweep.trials}
@@ -351,7 +354,7 @@ def test_a_folder_of_runs_needs_no_sweep_json(tmp_path):
         "x": ["x/stage1", "x/stage2"],
     }
     found = swept.table(sweep.trials, swept.differences(sweep.trials))
-    assert list(found) == ["loss.bias"]
+    assert list(found) == ["loss.weighting.bias"]
 
 
 def test_one_run_by_itself_has_a_page(tmp_path):

@@ -109,7 +109,7 @@ from experiments import sweeps
 
 def get_sweep():
     return sweeps.trials(
-        sweeps.grid("loss.factor", (1.5, 2.0, 2.5)),
+        sweeps.grid("loss.weighting.factor", (1.5, 2.0, 2.5)),
         stage1="experiments/digits.py:smoke",
         stage2="experiments/digits.py:smoke2",
         fixed={"both:log.tensorboard": False, "both:validation.every": 1000},

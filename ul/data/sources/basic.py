@@ -21,7 +21,7 @@ from PIL import Image
 from scipy import fft
 
 from ul.core.errors import ConfigError, DataError
-from ul.core.files import hidden
+from ul.core.files import is_hidden
 
 log = logging.getLogger("ul")
 
@@ -200,7 +200,7 @@ def folder(
         for name in sorted(names)
         if name.lower().endswith(SUFFIXES)
     ]
-    files = [f for f in files if not hidden(os.path.relpath(f, root))]
+    files = [f for f in files if not is_hidden(os.path.relpath(f, root))]
     relative = [os.path.relpath(f, root) for f in files]
     classes = sorted({r.split(os.sep)[0] for r in relative if os.sep in r})
     loose = [r for r in relative if os.sep not in r]

@@ -1,1 +1,1 @@
-"""Feature sets for Frechet distances, each with a name that goes into the report."""
+"""Feature networks and other feature sets that metrics compare, one module for each."""

@@ -1,4 +1,4 @@
-"""Captions to CLIP's tokens, by the user's tokenizer.json (the package `tokenizers`)."""
+"""Tokenize captions for CLIP with the user's tokenizer.json (the package `tokenizers`)."""
 
 import json
 from collections.abc import Sequence
@@ -9,68 +9,85 @@ from etils import epath
 
 from ul.core.errors import ConfigError, DataError
 
-FILE = "clip_tokenizer.json"
+TOKENIZER_FILE = "clip_tokenizer.json"
 START, END = "<|startoftext|>", "<|endoftext|>"
-# Words, digits one by one, and what is neither: CLIP's own expression.
-_PARTS = (
+# CLIP's own expression: words, single digits, and runs of other characters.
+_WORD_PATTERN = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|"
     r"[^\s\p{L}\p{N}]+"
 )
 
 
-def _package() -> Any:
+def _import_tokenizers() -> Any:
     try:
         import tokenizers
     except ImportError as e:
         raise ConfigError(
-            "CLIP's captions need tokenizers: pip install '.[clip]'"
+            "CLIP's captions need the package tokenizers, which is not installed: "
+            "pip install '.[clip]'"
         ) from e
     return tokenizers
 
 
-class Tokens:
-    """Captions to tokens; `content`: a tokenizer.json."""
+class ClipTokenizer:
+    """A tokenizer of captions; `content` is that of a tokenizer.json."""
 
     def __init__(self, content: bytes, context: int):
-        """Raises DataError for what is no tokenizer."""
-        package = _package()
+        """Load the tokenizer, which truncates captions to `context` tokens.
+
+        Raises:
+          DataError: `content` is not a tokenizer.
+          ConfigError: the package is not installed.
+        """
+        package = _import_tokenizers()
         try:
             self._tokenizer = package.Tokenizer.from_buffer(content)
         except Exception as e:  # the package raises nothing narrower
-            raise DataError(f"CLIP's tokenizer cannot be read: {e}") from e
-        # The start and the end token stay, whatever is cut between them.
+            raise DataError(
+                f"CLIP's tokenizer.json cannot be read as a tokenizer: {e}"
+            ) from e
+        # Truncation removes words, never the start and the end token.
         self._tokenizer.enable_truncation(context)
         self._tokenizer.no_padding()
         self._context = context
 
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
-        """int32 [N, context]: start, the caption, end, and end repeated, which no
-        network that sees only earlier tokens can tell from nothing."""
-        rows = self._tokenizer.encode_batch(list(captions))
-        found = np.empty((len(captions), self._context), np.int32)
-        for i, row in enumerate(rows):
-            found[i, : len(row.ids)] = row.ids
-            found[i, len(row.ids) :] = row.ids[-1]
-        return found
+        """Return tokens int32 [N, context]: start, caption, end, and end as the padding.
+
+        The text tower is causal, so the padding cannot influence the end token's state.
+        """
+        encodings = self._tokenizer.encode_batch(list(captions))
+        tokens = np.empty((len(captions), self._context), np.int32)
+        for i, encoding in enumerate(encodings):
+            tokens[i, : len(encoding.ids)] = encoding.ids
+            tokens[i, len(encoding.ids) :] = encoding.ids[-1]
+        return tokens
 
     def check(self, vocabulary: int, end: int) -> None:
-        """Raises DataError where the tokens are not those of a network of so many, whose
-        captions stop at `end`."""
+        """Check that the tokens fit a network of `vocabulary` tokens and this end token.
+
+        Raises:
+          DataError: the tokenizer is that of another network.
+        """
         ids = self._tokenizer.encode("").ids
         if len(ids) != 2 or ids[-1] != end:
             raise DataError(
-                f"CLIP's tokenizer makes {ids} of an empty caption, not a start and the "
-                f"end {end} of config.json; they are not of one network"
+                "CLIP's tokenizer must encode an empty caption as a start token and the "
+                f"end token {end} of config.json; it gives {ids}. "
+                "Take both files from one network."
             )
-        known = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        if known > vocabulary:
+        num_tokens = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        if num_tokens > vocabulary:
             raise DataError(
-                f"CLIP's tokenizer knows {known} tokens, its network {vocabulary}"
+                f"CLIP's tokenizer must have at most the {vocabulary} tokens of its "
+                f"network; it has {num_tokens}. Take both files from one network."
             )
 
 
-def public(folder: epath.Path) -> bytes:
-    """The tokenizer.json of a public folder, made of vocab.json and merges.txt if need be.
+def read_tokenizer(folder: epath.Path) -> bytes:
+    """Return the content of a public folder's tokenizer.json.
+
+    It is built from vocab.json and merges.txt if the folder has only those.
 
     Raises:
       DataError: the folder has neither, or they cannot be read.
@@ -82,41 +99,46 @@ def public(folder: epath.Path) -> bytes:
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocabulary.is_file() and merges.is_file()):
         raise DataError(
-            f"{folder} has no tokenizer.json, nor vocab.json and merges.txt: CLIP reads "
-            "captions by the tokenizer that lies beside its weights"
+            "CLIP's tokenizer must be in the folder of its weights, but "
+            f"{folder} has no tokenizer.json, nor vocab.json and merges.txt. "
+            "Download them to that folder."
         )
-    package = _package()
+    package = _import_tokenizers()
     try:
         lines = merges.read_text(encoding="utf-8").split("\n")
-        # A merge may begin with # as well.
+        # Only the version line is a comment: a merge may begin with # as well.
         lines = lines[1:] if lines[0].startswith("#version") else lines
         pairs = [tuple(line.split()) for line in lines if line.strip()]
         tokens = json.loads(vocabulary.read_text(encoding="utf-8"))
-        return _tokenizer(package, tokens, pairs).to_str().encode()
+        return _build_tokenizer(package, tokens, pairs).to_str().encode()
     except Exception as e:  # the package raises nothing narrower
-        raise DataError(f"{vocabulary} and {merges.name} cannot be read: {e}") from e
+        raise DataError(
+            f"{vocabulary} and {merges.name} cannot be read as a tokenizer: {e}"
+        ) from e
 
 
-def _tokenizer(
-    t: Any, vocabulary: dict[str, int], merges: list[tuple[str, ...]]
+def _build_tokenizer(
+    package: Any, vocabulary: dict[str, int], merges: list[tuple[str, ...]]
 ) -> Any:
-    """CLIP's way with a text: NFC, single spaces, lower case, then pairs of bytes."""
-    tokenizer = t.Tokenizer(
-        t.models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>")
+    """Build CLIP's tokenizer: NFC, single spaces, lower case, then byte-pair encoding."""
+    tokenizer = package.Tokenizer(
+        package.models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>")
     )
-    tokenizer.normalizer = t.normalizers.Sequence(
+    tokenizer.normalizer = package.normalizers.Sequence(
         [
-            t.normalizers.NFC(),
-            t.normalizers.Replace(t.Regex(r"\s+"), " "),
-            t.normalizers.Lowercase(),
+            package.normalizers.NFC(),
+            package.normalizers.Replace(package.Regex(r"\s+"), " "),
+            package.normalizers.Lowercase(),
         ]
     )
-    split = t.pre_tokenizers.Split(t.Regex(_PARTS), behavior="removed", invert=True)
-    bytewise = t.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.pre_tokenizer = t.pre_tokenizers.Sequence([split, bytewise])
+    words = package.pre_tokenizers.Split(
+        package.Regex(_WORD_PATTERN), behavior="removed", invert=True
+    )
+    to_bytes = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = package.pre_tokenizers.Sequence([words, to_bytes])
     tokenizer.add_special_tokens([START, END])
-    first, last = ((token, tokenizer.token_to_id(token)) for token in (START, END))
-    tokenizer.post_processor = t.processors.RobertaProcessing(
-        last, first, trim_offsets=False, add_prefix_space=False
+    start, end = ((token, tokenizer.token_to_id(token)) for token in (START, END))
+    tokenizer.post_processor = package.processors.RobertaProcessing(
+        end, start, trim_offsets=False, add_prefix_space=False
     )
     return tokenizer

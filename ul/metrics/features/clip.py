@@ -3,8 +3,8 @@
 Networks: Radford et al., "Learning transferable visual models from natural language
 supervision", 2021 (arXiv:2103.00020). Weights: `model.safetensors` of a CLIPModel on
 huggingface.co (openai/clip-vit-base-patch32, -patch16, -large-patch14, -patch14-336, or
-any other of that layout). The tensors' shapes say every size; heads, activation, epsilon
-and the end-of-text token are in the config.json beside them.
+any other of that layout). Most sizes follow from the shapes of the tensors; the number of
+heads, the activation, epsilon and the end-of-text token are in config.json.
 """
 
 import dataclasses
@@ -23,12 +23,18 @@ from ul.core.errors import DataError
 from ul.core.types import Array, Float, Int, UInt8, typechecked
 from ul.metrics.features import captions, weights
 from ul.metrics.features.resize import bicubic_pil
+from ul.metrics.features.transformer import (
+    convert_blocks,
+    convert_tensor,
+    layer_norm,
+    linear,
+)
+from ul.metrics.features.weights import Params
 
-Params = Mapping[str, jax.Array | np.ndarray]
-
+NAME = "clip"
 FILE = "clip.safetensors"
-SIZES = "clip_sizes.json"
-# CLIP's own mean and standard deviation, of pixels in 0..1.
+SIZES_FILE = "clip_sizes.json"
+# Mean and standard deviation that CLIP was trained with, for pixels in 0..1.
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
@@ -39,8 +45,8 @@ ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Tower:
-    """Sizes of one transformer; `hidden`: width inside its MLPs."""
+class TowerSizes:
+    """Sizes of one transformer; `hidden` is the width inside its MLPs."""
 
     width: int
     depth: int
@@ -51,12 +57,17 @@ class Tower:
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
-    """Both towers; `side` and `patch` in pixels, `context` in tokens, `end`: the token
-    whose place gives a caption's embedding, `embedding`: dimensions of the result."""
+class ClipSizes:
+    """Sizes of both towers. The field names are the keys of clip_sizes.json.
 
-    image: Tower
-    text: Tower
+    side, patch: of the image and of one patch, in pixels.
+    vocabulary: number of tokens; context: tokens per caption.
+    end: the end-of-text token, whose state gives the caption's embedding.
+    embedding: dimensions of the embeddings.
+    """
+
+    image: TowerSizes
+    text: TowerSizes
     side: int
     patch: int
     vocabulary: int
@@ -73,12 +84,12 @@ class Size:
         )
 
 
-# Ours: names in a CLIPModel. Several names are the rows of one matrix.
-_OUTSIDE = {
+# Names in the file: names in a CLIPModel. Several names are the rows of one matrix.
+_OUTSIDE_BLOCKS = {
     "image.cls": "vision_model.embeddings.class_embedding",
     "image.positions": "vision_model.embeddings.position_embedding.weight",
     "image.patch.kernel": "vision_model.embeddings.patch_embedding.weight",
-    "image.before.scale": "vision_model.pre_layrnorm.weight",  # its spelling
+    "image.before.scale": "vision_model.pre_layrnorm.weight",  # spelled like this
     "image.before.bias": "vision_model.pre_layrnorm.bias",
     "image.norm.scale": "vision_model.post_layernorm.weight",
     "image.norm.bias": "vision_model.post_layernorm.bias",
@@ -104,15 +115,15 @@ _BLOCK = {
     "fc2.kernel": "mlp.fc2.weight",
     "fc2.bias": "mlp.fc2.bias",
 }
-_LAYER = {
+_BLOCK_PREFIX = {
     "image": "vision_model.encoder.layers.{}.",
     "text": "text_model.encoder.layers.{}.",
 }
 
 
-def _block_shapes(tower: Tower) -> dict[str, tuple[int, ...]]:
+def _block_shapes(tower: TowerSizes) -> dict[str, tuple[int, ...]]:
     width, hidden = tower.width, tower.hidden
-    shapes: dict[str, tuple[int, ...]] = {
+    special: dict[str, tuple[int, ...]] = {
         "qkv.kernel": (width, 3 * width),
         "qkv.bias": (3 * width,),
         "proj.kernel": (width, width),
@@ -120,22 +131,22 @@ def _block_shapes(tower: Tower) -> dict[str, tuple[int, ...]]:
         "fc1.bias": (hidden,),
         "fc2.kernel": (hidden, width),
     }
-    return {name: (tower.depth, *shapes.get(name, (width,))) for name in _BLOCK}
+    return {name: (tower.depth, *special.get(name, (width,))) for name in _BLOCK}
 
 
-def shapes(size: Size) -> dict[str, tuple[int, ...]]:
-    """Every tensor of the file; those of the blocks are stacked, [depth, ...]."""
-    seen, read = size.image.width, size.text.width
+def shapes(sizes: ClipSizes) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of the file; blocks are stacked, [depth, ...]."""
+    image_width, text_width = sizes.image.width, sizes.text.width
     outside: dict[str, tuple[int, ...]] = {
-        "image.positions": (1 + (size.side // size.patch) ** 2, seen),
-        "image.patch.kernel": (size.patch, size.patch, 3, seen),
-        "image.projection.kernel": (seen, size.embedding),
-        "text.tokens": (size.vocabulary, read),
-        "text.positions": (size.context, read),
-        "text.projection.kernel": (read, size.embedding),
+        "image.positions": (1 + (sizes.side // sizes.patch) ** 2, image_width),
+        "image.patch.kernel": (sizes.patch, sizes.patch, 3, image_width),
+        "image.projection.kernel": (image_width, sizes.embedding),
+        "text.tokens": (sizes.vocabulary, text_width),
+        "text.positions": (sizes.context, text_width),
+        "text.projection.kernel": (text_width, sizes.embedding),
     }
-    towers = {"image": size.image, "text": size.text}
-    for name in _OUTSIDE:
+    towers = {"image": sizes.image, "text": sizes.text}
+    for name in _OUTSIDE_BLOCKS:
         outside.setdefault(name, (towers[name.partition(".")[0]].width,))
     blocks = {
         f"{which}.blocks.{name}": shape
@@ -145,90 +156,104 @@ def shapes(size: Size) -> dict[str, tuple[int, ...]]:
     return outside | blocks
 
 
-def _tower(state: Mapping, which: str, said: Mapping, heads: int) -> Tower:
-    """The tensors' sizes, and what only the config says; defaults are CLIPConfig's."""
-    layer = _LAYER[which]
-    hidden, width = state[layer.format(0) + "mlp.fc1.weight"].shape
+def _infer_tower(
+    state: Mapping[str, np.ndarray],
+    which: str,
+    tower_json: Mapping[str, Any],
+    default_heads: int,
+) -> TowerSizes:
+    """Return one tower's sizes; defaults are those of CLIPConfig."""
+    prefix = _BLOCK_PREFIX[which]
+    hidden, width = state[prefix.format(0) + "mlp.fc1.weight"].shape
     depth = 0
-    while layer.format(depth) + "mlp.fc1.weight" in state:
+    while prefix.format(depth) + "mlp.fc1.weight" in state:
         depth += 1
-    heads = said.get("num_attention_heads", heads)
-    activation = said.get("hidden_act", "quick_gelu")
+    heads = tower_json.get("num_attention_heads", default_heads)
+    activation = tower_json.get("hidden_act", "quick_gelu")
     if activation not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise DataError(f"CLIP's hidden_act {activation!r} is not one of {known}")
+        raise DataError(
+            f"hidden_act in CLIP's config.json must be one of {', '.join(ACTIVATIONS)}; "
+            f"got {activation!r}."
+        )
     if width % heads:
-        raise DataError(f"CLIP's config says {heads} heads for a width of {width}")
-    epsilon = said.get("layer_norm_eps", 1e-5)
-    return Tower(width, depth, heads, hidden, activation, epsilon)
+        raise DataError(
+            "num_attention_heads in CLIP's config.json must divide the width of the "
+            f"{which} tower; got {heads} heads for a width of {width}."
+        )
+    epsilon = tower_json.get("layer_norm_eps", 1e-5)
+    return TowerSizes(width, depth, heads, hidden, activation, epsilon)
 
 
-def size_of(state: Mapping[str, np.ndarray], said: Mapping[str, Any]) -> Size:
-    """The sizes of a CLIPModel's tensors; `said`: its config.json.
+def infer_sizes(
+    state: Mapping[str, np.ndarray], config_json: Mapping[str, Any]
+) -> ClipSizes:
+    """Return the sizes of a CLIPModel from its tensors and its config.json.
 
     Raises:
       KeyError: the state lacks a tensor.
-      DataError: the config does not fit it, or has an activation that is not known.
+      DataError: the config does not fit it, or has an unknown activation.
     """
-    # Old files have a second dict, which goes before the first.
+    # Old files have a second dict, which takes precedence over the first.
     vision, text = (
-        said.get(f"{which}_config", {}) | (said.get(f"{which}_config_dict") or {})
+        config_json.get(f"{which}_config", {})
+        | (config_json.get(f"{which}_config_dict") or {})
         for which in ("vision", "text")
     )
-    positions = len(state[_OUTSIDE["image.positions"]])
-    patch = state[_OUTSIDE["image.patch.kernel"]].shape[-1]
-    vocabulary = len(state[_OUTSIDE["text.tokens"]])
+    num_positions = len(state[_OUTSIDE_BLOCKS["image.positions"]])
+    patch = state[_OUTSIDE_BLOCKS["image.patch.kernel"]].shape[-1]
+    vocabulary = len(state[_OUTSIDE_BLOCKS["text.tokens"]])
     end = text.get("eos_token_id", 49407)
-    return Size(
-        image=_tower(state, "image", vision, heads=12),
-        text=_tower(state, "text", text, heads=8),
-        side=patch * round((positions - 1) ** 0.5),
+    return ClipSizes(
+        image=_infer_tower(state, "image", vision, default_heads=12),
+        text=_infer_tower(state, "text", text, default_heads=8),
+        side=patch * round((num_positions - 1) ** 0.5),
         patch=patch,
         vocabulary=vocabulary,
-        context=len(state[_OUTSIDE["text.positions"]]),
-        # 2 is what configs of 2021 say; transformers then takes the highest token.
+        context=len(state[_OUTSIDE_BLOCKS["text.positions"]]),
+        # Configs of 2021 have 2 here; transformers then takes the highest token.
         end=vocabulary - 1 if end == 2 else end,
-        embedding=len(state[_OUTSIDE["text.projection.kernel"]]),
+        embedding=len(state[_OUTSIDE_BLOCKS["text.projection.kernel"]]),
     )
 
 
-def from_torch(state: Mapping[str, np.ndarray], size: Size) -> dict[str, np.ndarray]:
-    """The file's tensors from a CLIPModel's state; the logits' scale is left out.
+def from_torch(
+    state: Mapping[str, np.ndarray], sizes: ClipSizes
+) -> dict[str, np.ndarray]:
+    """Return the file's tensors from a CLIPModel's state; the logit scale is left out.
 
     Raises:
       KeyError: the state lacks a tensor.
     """
-
-    def tensor(name: str, sources: str, prefix: str = "") -> np.ndarray:
-        parts = [np.asarray(state[prefix + s], np.float32) for s in sources.split()]
-        whole = np.concatenate(parts)
-        return whole.T if name.endswith("kernel") else whole
-
-    out = {name: tensor(name, source) for name, source in _OUTSIDE.items()}
-    # The transposed [w, h, c, out] of [out, c, h, w].
+    out = {
+        name: convert_tensor(state, name, source)
+        for name, source in _OUTSIDE_BLOCKS.items()
+    }
+    # convert_tensor turned [out, c, h, w] into [w, h, c, out].
     out["image.patch.kernel"] = out["image.patch.kernel"].transpose(1, 0, 2, 3)
-    for which, tower in (("image", size.image), ("text", size.text)):
-        prefixes = [_LAYER[which].format(i) for i in range(tower.depth)]
-        for name, source in _BLOCK.items():
-            layers = [tensor(name, source, prefix) for prefix in prefixes]
-            out[f"{which}.blocks.{name}"] = np.stack(layers)
+    for which, tower in (("image", sizes.image), ("text", sizes.text)):
+        prefixes = [_BLOCK_PREFIX[which].format(i) for i in range(tower.depth)]
+        blocks = convert_blocks(state, _BLOCK, prefixes)
+        out |= {f"{which}.blocks.{name}": value for name, value in blocks.items()}
     return {name: np.ascontiguousarray(value) for name, value in out.items()}
 
 
-def network(size: Size) -> Any:
-    """The interface that `weights` knows, of this size."""
-    return types.SimpleNamespace(
+def feature_module(sizes: ClipSizes) -> weights.FeatureModule:
+    """Return the interface that `weights` expects of a network, for these sizes."""
+    module: Any = types.SimpleNamespace(
         __name__=__name__,
         FILE=FILE,
-        shapes=functools.partial(shapes, size),
-        from_torch=functools.partial(from_torch, size=size),
+        shapes=functools.partial(shapes, sizes),
+        from_torch=functools.partial(from_torch, sizes=sizes),
     )
+    return module
 
 
-def beside(
+def module_and_companions(
     folder: epath.Path, state: Mapping[str, np.ndarray]
-) -> tuple[Any, dict[str, bytes]]:
-    """The network of a public file, and what is kept beside ours: sizes and tokenizer.
+) -> tuple[weights.FeatureModule, dict[str, bytes]]:
+    """Return the network of a public folder and the files to store with its weights.
+
+    These companions are the sizes and the tokenizer. `state` are the folder's tensors.
 
     Raises:
       KeyError: the state lacks a tensor.
@@ -236,113 +261,114 @@ def beside(
     """
     path = folder / "config.json"
     try:
-        said = json.loads(path.read_text())
+        config_json = json.loads(path.read_text())
     except (OSError, ValueError) as e:
-        raise DataError(f"{path}, which CLIP needs, cannot be read: {e}") from e
-    size = size_of(state, said)
-    tokenizer = captions.public(folder)
-    captions.Tokens(tokenizer, size.context).check(size.vocabulary, size.end)
-    sizes = json.dumps(dataclasses.asdict(size), indent=2, sort_keys=True) + "\n"
-    return network(size), {SIZES: sizes.encode(), captions.FILE: tokenizer}
+        raise DataError(
+            f"CLIP needs the config.json of its weights, but {path} cannot be read: {e}"
+        ) from e
+    sizes = infer_sizes(state, config_json)
+    tokenizer = captions.read_tokenizer(folder)
+    captions.ClipTokenizer(tokenizer, sizes.context).check(sizes.vocabulary, sizes.end)
+    text = json.dumps(dataclasses.asdict(sizes), indent=2, sort_keys=True) + "\n"
+    companions = {SIZES_FILE: text.encode(), captions.TOKENIZER_FILE: tokenizer}
+    return feature_module(sizes), companions
 
 
-def load(weights_dir: epath.PathLike) -> tuple[dict[str, np.ndarray], Size]:
-    """The tensors and their sizes, as on the day of their conversion.
+def load(weights_dir: epath.PathLike) -> tuple[dict[str, np.ndarray], ClipSizes]:
+    """Return the converted tensors and their sizes.
 
     Raises:
-      Missing: a file is not there.
-      DataError: a file is damaged or is not that of the manifest.
+      MissingWeights: a file is missing.
+      DataError: a file is damaged or differs from its entry in the manifest.
     """
-    about: Any = types.SimpleNamespace(__name__=__name__, FILE=FILE)
-    content = weights.companion(weights_dir, about, SIZES)
+    content = weights.read_companion(weights_dir, NAME, SIZES_FILE)
     try:
-        sizes = json.loads(content)
-        towers = {which: Tower(**sizes[which]) for which in ("image", "text")}
-        size = Size(**sizes | towers)
+        fields = json.loads(content)
+        towers = {which: TowerSizes(**fields[which]) for which in ("image", "text")}
+        sizes = ClipSizes(**fields | towers)
     except (KeyError, TypeError, ValueError) as e:
-        said = f"{epath.Path(weights_dir) / SIZES} does not fit this version"
-        raise DataError(f"{said} ({e}); convert CLIP again") from e
-    return weights.load(weights_dir, network(size)), size
+        raise DataError(
+            f"{epath.Path(weights_dir) / SIZES_FILE} must have the sizes that this "
+            f"version of the code expects, but it was written by another ({e}). "
+            "Convert CLIP again with launch.convert."
+        ) from e
+    return weights.load(weights_dir, feature_module(sizes)), sizes
 
 
-def preprocessed(
+def preprocess(
     image: UInt8[Array, "N H W 3"], side: int
 ) -> Float[Array, "N {side} {side} 3"]:
-    """CLIP's own: the shorter side to `side` by PIL's bicubic of 8 bits, the middle
-    square, then CLIP's mean and deviation. The longer side is rounded down, and so is
-    what is cut, as transformers does."""
+    """Resize and crop images to side x side and normalize them, as CLIP's own code does.
+
+    PIL's bicubic of 8 bits brings the shorter side to `side`; the central square is
+    cropped. The length of the longer side and the crop's offset are rounded down, as in
+    transformers.
+    """
     height, width = image.shape[1:3]
-    short = min(height, width)
-    height, width = side * height // short, side * width // short
+    shorter = min(height, width)
+    height, width = side * height // shorter, side * width // shorter
     x = bicubic_pil(image, height, width)
     top, left = (height - side) // 2, (width - side) // 2
     x = x[:, top : top + side, left : left + side] / 255.0
     return (x - MEAN.reshape(1, 1, 1, 3)) / STD.reshape(1, 1, 1, 3)
 
 
-def _norm(x: jax.Array, p: Params, name: str, epsilon: float) -> jax.Array:
-    x = jax.nn.standardize(x, axis=-1, epsilon=epsilon)
-    return x * p[f"{name}.scale"][None, None] + p[f"{name}.bias"][None, None]
-
-
-def _block(x: jax.Array, p: Params, *, tower: Tower, causal: bool) -> jax.Array:
-    """Pre-norm attention and MLP on tokens [N, L, D]; causal: none sees a later one."""
-
-    def linear(x: jax.Array, name: str) -> jax.Array:
-        return x @ p[f"{name}.kernel"] + p[f"{name}.bias"][None, None]
-
+def _block(x: jax.Array, p: Params, *, tower: TowerSizes, causal: bool) -> jax.Array:
+    """Apply pre-norm attention and MLP to tokens [N, L, D]."""
     n, length, width = x.shape
-    h = linear(_norm(x, p, "norm1", tower.epsilon), "qkv")
+    h = linear(layer_norm(x, p, "norm1", tower.epsilon), p, "qkv")
     h = h.reshape(n, length, 3, tower.heads, width // tower.heads)
     h = jax.nn.dot_product_attention(*jnp.moveaxis(h, 2, 0), is_causal=causal)
-    x += linear(h.reshape(n, length, width), "proj")
+    x += linear(h.reshape(n, length, width), p, "proj")
 
-    h = linear(_norm(x, p, "norm2", tower.epsilon), "fc1")
-    return x + linear(ACTIVATIONS[tower.activation](h), "fc2")
+    h = linear(layer_norm(x, p, "norm2", tower.epsilon), p, "fc1")
+    return x + linear(ACTIVATIONS[tower.activation](h), p, "fc2")
 
 
 def _blocks(
-    x: jax.Array, params: Params, which: str, tower: Tower, causal: bool
+    x: jax.Array, params: Params, which: str, tower: TowerSizes, causal: bool
 ) -> jax.Array:
     stacked = {name: params[f"{which}.blocks.{name}"] for name in _BLOCK}
     step = functools.partial(_block, tower=tower, causal=causal)
     return jax.lax.scan(lambda x, p: (step(x, p), None), x, stacked)[0]
 
 
-def _unit(x: jax.Array) -> jax.Array:
+def _normalize(x: jax.Array) -> jax.Array:
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
 @typechecked
-def image_embedding(
-    params: Params, image: UInt8[Array, "N H W 3"], size: Size
+def embed_images(
+    params: Params, image: UInt8[Array, "N H W 3"], sizes: ClipSizes
 ) -> Float[Array, "N d"]:
-    """The projected class token at length 1, of images of any size."""
-    n, patch, grid = len(image), size.patch, size.side // size.patch
-    tower = size.image
+    """Return unit embeddings of images of any size: the projected class token."""
+    n, patch, grid = len(image), sizes.patch, sizes.side // sizes.patch
+    tower = sizes.image
     with jax.default_matmul_precision("highest"):
-        x = preprocessed(image, size.side).reshape(n, grid, patch, grid, patch, 3)
+        x = preprocess(image, sizes.side).reshape(n, grid, patch, grid, patch, 3)
         x = jnp.einsum("ngphqc,pqcd->nghd", x, params["image.patch.kernel"])
         cls = jnp.broadcast_to(params["image.cls"], (n, 1, tower.width))
         x = jnp.concatenate([cls, x.reshape(n, grid**2, tower.width)], axis=1)
         x = x + params["image.positions"][None]
-        x = _norm(x, params, "image.before", tower.epsilon)
+        x = layer_norm(x, params, "image.before", tower.epsilon)
         x = _blocks(x, params, "image", tower, causal=False)
-        x = _norm(x[:, :1], params, "image.norm", tower.epsilon)[:, 0]
-        return _unit(x @ params["image.projection.kernel"])
+        x = layer_norm(x[:, :1], params, "image.norm", tower.epsilon)[:, 0]
+        return _normalize(x @ params["image.projection.kernel"])
 
 
 @typechecked
-def text_embedding(
-    params: Params, tokens: Int[Array, "N L"], size: Size
+def embed_tokens(
+    params: Params, tokens: Int[Array, "N L"], sizes: ClipSizes
 ) -> Float[Array, "N d"]:
-    """The projected state of the first end-of-text token at length 1; what follows that
-    token is not seen."""
-    tower = size.text
+    """Return unit embeddings of captions: the projected state of the first end token.
+
+    Attention is causal, so tokens after the first end token have no influence.
+    """
+    tower = sizes.text
     with jax.default_matmul_precision("highest"):
         x = jnp.asarray(params["text.tokens"])[tokens] + params["text.positions"][None]
         x = _blocks(x, params, "text", tower, causal=True)
-        x = _norm(x, params, "text.norm", tower.epsilon)
-        ends = jnp.argmax(tokens == size.end, axis=1)
+        x = layer_norm(x, params, "text.norm", tower.epsilon)
+        ends = jnp.argmax(tokens == sizes.end, axis=1)
         x = jnp.take_along_axis(x, ends[:, None, None], axis=1)[:, 0]
-        return _unit(x @ params["text.projection.kernel"])
+        return _normalize(x @ params["text.projection.kernel"])

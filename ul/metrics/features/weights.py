@@ -1,197 +1,235 @@
 """Weights of the pretrained networks: safetensors files and a manifest of their digests.
 
 `python -m launch.convert` writes both. A network is a module of this package with `FILE`,
-`shapes()` and `from_torch()`. Pickles are refused unread.
+`shapes()` and `from_torch()`. Pickles are never read.
 """
 
 import hashlib
 import json
 import types
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
+import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
 from etils import epath
 
 from ul.core.errors import DataError, StorageError
-from ul.core.files import PICKLES, is_pickle, write_atomic
+from ul.core.files import PICKLE_SUFFIXES, is_pickle, write_atomic
 
-MANIFEST = "manifest.json"
-_NAMED = 3  # of the differences from what is expected
+Params = Mapping[str, jax.Array | np.ndarray]
 
-
-class Missing(DataError):
-    """The network's file is not there: what needs it can be left out, by name."""
+MANIFEST_FILE = "manifest.json"
+_MAX_DIFFERENCES = 3  # an error message lists at most so many
 
 
-class Network(Protocol):
-    """What a module of a feature network offers."""
+class MissingWeights(DataError):
+    """The network's file is missing; a metric that needs it can be skipped, with a note."""
+
+
+class FeatureModule(Protocol):
+    """What the module of a feature network provides."""
 
     __name__: str
     FILE: str
 
-    def shapes(self) -> dict[str, tuple[int, ...]]: ...
-    def from_torch(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor of the file."""
+
+    def from_torch(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the tensors of the file from the state of a public file."""
 
 
-def _command(weights_dir: Any, module: Network) -> str:
-    name = module.__name__.rpartition(".")[2]
+def network_name(module: FeatureModule) -> str:
+    """Return the name that launch.convert has for the network of a module."""
+    return module.__name__.rpartition(".")[2]
+
+
+def _convert_command(weights_dir: epath.PathLike, network: str) -> str:
     return (
-        f"python -m launch.convert {name} --source <public file> "
-        f"--weights_dir {weights_dir} --licence <its licence> --url <its address>"
+        f"python -m launch.convert {network} --source <public file> "
+        f"--weights_dir {weights_dir} --license <its license> --url <its address>"
     )
 
 
 def _is_safetensors(content: bytes) -> bool:
-    """Whether the file begins with the length of a JSON object, and one."""
+    """Return whether the file begins with the length of a JSON object and that object."""
     length = int.from_bytes(content[:8], "little")
     return content[8:9] == b"{" and length <= len(content) - 8
 
 
-def parse(path: epath.Path, content: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file.
+def parse_safetensors(path: epath.Path, content: bytes) -> dict[str, np.ndarray]:
+    """Return the tensors of a safetensors file; `path` is for the error message.
 
     Raises:
-      DataError: it is no such file, or damaged.
+      DataError: the content is damaged, or is not of this format.
     """
     if not _is_safetensors(content):
-        kind = "a pickle, which is not read" if is_pickle(content) else "damaged"
-        raise DataError(f"{path} is not a safetensors file but {kind}")
+        kind = "a pickle, which is never read" if is_pickle(content) else "damaged"
+        raise DataError(f"{path} must be a safetensors file; it is {kind}.")
     try:
         return safetensors.numpy.load(content)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as e:
-        raise DataError(f"{path} cannot be read: {e}") from e
+        raise DataError(f"{path} cannot be read as a safetensors file: {e}") from e
 
 
-def check(what: Any, arrays: Mapping[str, np.ndarray], module: Network) -> None:
-    """Raises DataError where names, shapes or types are not the network's, or values are
-    not finite; the first few are named."""
-    expected = module.shapes()
-    wrong = [f"lacks {k}" for k in expected if k not in arrays]
-    wrong += [f"has {k}, which is unknown" for k in arrays if k not in expected]
-    for name in expected.keys() & arrays.keys():
-        found = arrays[name]
-        if found.shape != expected[name]:
-            wrong.append(f"{name} is {found.shape}, not {expected[name]}")
-        elif found.dtype != np.float32:
-            wrong.append(f"{name} is {found.dtype}, not float32")
-        elif not np.isfinite(found).all():
-            wrong.append(f"{name} is not finite")
-    if wrong:
-        few = "; ".join(sorted(wrong)[:_NAMED])
-        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        raise DataError(f"{what} does not fit {module.__name__}: {few}{more}")
-
-
-def manifest(weights_dir: epath.PathLike) -> dict[str, dict[str, str]]:
-    """Of each converted file: sha256, licence, source. Empty without a manifest.
+def check_arrays(
+    source: epath.PathLike, arrays: Mapping[str, np.ndarray], module: FeatureModule
+) -> None:
+    """Check that arrays have the network's names and shapes, are float32 and finite.
 
     Raises:
-      DataError: it is not what `save` wrote.
+      DataError: they differ; the message names `source` and the first few differences.
     """
-    path = epath.Path(weights_dir) / MANIFEST
+    expected = module.shapes()
+    differences = [f"lacks {name}" for name in expected if name not in arrays]
+    differences += [
+        f"has the unknown tensor {name}" for name in arrays if name not in expected
+    ]
+    for name in expected.keys() & arrays.keys():
+        array = arrays[name]
+        if array.shape != expected[name]:
+            differences.append(
+                f"has {name} of shape {array.shape}, not {expected[name]}"
+            )
+        elif array.dtype != np.float32:
+            differences.append(f"has {name} of type {array.dtype}, not float32")
+        elif not np.isfinite(array).all():
+            differences.append(f"has {name} with values that are not finite")
+    if differences:
+        listed = "; ".join(sorted(differences)[:_MAX_DIFFERENCES])
+        rest = len(differences) - _MAX_DIFFERENCES
+        more = f"; and {rest} more" if rest > 0 else ""
+        raise DataError(
+            f"{source} must have the tensors of {network_name(module)}; it {listed}{more}."
+        )
+
+
+def read_manifest(weights_dir: epath.PathLike) -> dict[str, dict[str, str]]:
+    """Return sha256, license and source of each converted file; empty without a manifest.
+
+    Raises:
+      DataError: the manifest is not one that `save` wrote.
+    """
+    path = epath.Path(weights_dir) / MANIFEST_FILE
     try:
         entries = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as e:
-        raise DataError(f"{path} cannot be read: {e}") from e
+        raise DataError(f"{path} cannot be read as JSON: {e}") from e
     if not isinstance(entries, dict) or not all(
-        isinstance(e, dict) and isinstance(e.get("sha256"), str)
-        for e in entries.values()
+        isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
+        for entry in entries.values()
     ):
-        raise DataError(f"{path} does not give every file a sha256; convert them again")
+        raise DataError(
+            f"{path} must have a sha256 for every file, but some are missing. "
+            "Convert the networks again with launch.convert."
+        )
     return entries
 
 
-def _read(weights_dir: epath.PathLike, module: Network, file: str) -> bytes:
+def _read(weights_dir: epath.PathLike, network: str, file: str) -> bytes:
     path = epath.Path(weights_dir) / file
-    for suffix in PICKLES:
+    command = _convert_command(weights_dir, network)
+    for suffix in PICKLE_SUFFIXES:
         if not path.exists() and (pickle := path.with_suffix(suffix)).exists():
-            command = _command(weights_dir, module)
-            raise DataError(f"{pickle} is a pickle and not read; convert it: {command}")
+            raise _pickle_error(pickle, command)
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError as e:
-        command = _command(weights_dir, module)
-        raise Missing(f"{path} is missing; make it with {command}") from e
+        raise MissingWeights(f"{path} is missing. Create it with: {command}") from e
     except OSError as e:
         raise DataError(f"{path} cannot be read: {e}") from e
+    if is_pickle(content):
+        raise _pickle_error(path, command)
+    return content
 
 
-def companion(weights_dir: epath.PathLike, module: Network, file: str) -> bytes:
-    """A file of the network, as on the day of its conversion.
+def _pickle_error(path: epath.Path, command: str) -> DataError:
+    return DataError(
+        f"{path} must be a safetensors file; it is a pickle, which is never read. "
+        f"Convert it with: {command}"
+    )
+
+
+def read_companion(weights_dir: epath.PathLike, network: str, file: str) -> bytes:
+    """Return the content of a file that launch.convert wrote for the named network.
 
     Raises:
-      Missing: there is no such file.
+      MissingWeights: there is no such file.
       DataError: it is a pickle, is not in the manifest, or has another digest than there.
     """
-    path, content = epath.Path(weights_dir) / file, _read(weights_dir, module, file)
-    command = _command(weights_dir, module)
-    if is_pickle(content):
-        raise DataError(f"{path} is a pickle and not read; convert it: {command}")
-    entry = manifest(weights_dir).get(file)
+    path, content = epath.Path(weights_dir) / file, _read(weights_dir, network, file)
+    command = _convert_command(weights_dir, network)
+    entry = read_manifest(weights_dir).get(file)
     if entry is None:
-        where = epath.Path(weights_dir) / MANIFEST
-        raise DataError(f"{path} is not in {where}; make both with {command}")
+        manifest = epath.Path(weights_dir) / MANIFEST_FILE
+        raise DataError(
+            f"{path} must have an entry in {manifest}, but has none. "
+            f"Create both with: {command}"
+        )
     digest = hashlib.sha256(content).hexdigest()
     if digest != entry["sha256"]:
         raise DataError(
-            f"{path} has SHA-256 {digest[:12]}..., not {entry['sha256'][:12]}... as in "
-            f"{MANIFEST}: it was damaged or exchanged; make it again with {command}"
+            f"{path} must have the SHA-256 of {MANIFEST_FILE}, {entry['sha256'][:12]}...; "
+            f"it has {digest[:12]}...: the file was damaged or replaced. "
+            f"Create it again with: {command}"
         )
     return content
 
 
-def load(weights_dir: epath.PathLike, module: Network) -> dict[str, np.ndarray]:
-    """The network's tensors, as on the day of their conversion.
+def load(weights_dir: epath.PathLike, module: FeatureModule) -> dict[str, np.ndarray]:
+    """Return the network's tensors, after checking them against the manifest.
 
     Raises:
-      Missing: there is no such file.
-      DataError: it is not as in the manifest (`companion`), is damaged, or does not fit
-        the network.
+      MissingWeights: there is no such file.
+      DataError: it differs from the manifest (`read_companion`), is damaged, or does not
+        fit the network.
     """
     path = epath.Path(weights_dir) / module.FILE
-    arrays = parse(path, companion(weights_dir, module, module.FILE))
-    check(path, arrays, module)
+    content = read_companion(weights_dir, network_name(module), module.FILE)
+    arrays = parse_safetensors(path, content)
+    check_arrays(path, arrays, module)
     return arrays
 
 
 def save(
     weights_dir: epath.PathLike,
-    module: Network,
+    module: FeatureModule,
     arrays: dict[str, np.ndarray],
     *,
-    licence: str,
+    license: str,
     source: str,
     companions: Mapping[str, bytes] = types.MappingProxyType({}),
 ) -> str:
-    """Writes the network's file, others that it needs beside it, and their entries in the
-    manifest; the file's SHA-256.
+    """Write the network's file, its companions and their manifest entries.
+
+    Returns the SHA-256 of the network's file.
 
     Raises:
       DataError: the tensors do not fit the network.
       StorageError: a file cannot be written.
     """
     path = epath.Path(weights_dir) / module.FILE
-    check(source, arrays, module)
+    check_arrays(source, arrays, module)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise StorageError(f"{path.parent} cannot be made: {e}") from e
-    entries = manifest(weights_dir)
-    # safetensors writes a transposed view's memory as it lies, under the view's shape.
-    content = safetensors.numpy.save(
+        raise StorageError(f"{path.parent} cannot be created: {e}") from e
+    entries = read_manifest(weights_dir)
+    # For a transposed view safetensors writes the memory in its own order, under the shape
+    # of the view.
+    tensors = safetensors.numpy.save(
         {k: np.ascontiguousarray(v) for k, v in arrays.items()}
     )
-    files = {module.FILE: content} | dict(companions)
-    for file, content in files.items():
+    for file, content in {module.FILE: tensors, **companions}.items():
         write_atomic(path.parent / file, content)
         digest = hashlib.sha256(content).hexdigest()
-        entries[file] = {"sha256": digest, "licence": licence, "source": source}
-    # Last: without its entry a file is refused.
+        entries[file] = {"sha256": digest, "license": license, "source": source}
+    # The manifest comes last: a file without an entry is refused.
     text = json.dumps(entries, indent=2, sort_keys=True) + "\n"
-    write_atomic(path.parent / MANIFEST, text)
+    write_atomic(path.parent / MANIFEST_FILE, text)
     return entries[module.FILE]["sha256"]

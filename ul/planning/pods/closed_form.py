@@ -51,8 +51,8 @@ def res_blocks(count: int, grid: Grid, channels: int, condition: int = 0) -> int
     return count * one
 
 
-def smaller(grid: Grid, block: arrays.Block) -> tuple[int, ...]:
-    sides = arrays.sides(block, len(grid))
+def smaller(grid: Grid, block: arrays.BlockSize) -> tuple[int, ...]:
+    sides = arrays.block_shape(block, len(grid))
     return tuple(n // side for n, side in zip(grid, sides, strict=True))
 
 
@@ -130,7 +130,7 @@ def vit(
     total = stem + head(math.prod(grid), made.widths[0], channels, condition)
     for i, (width, depth) in enumerate(zip(made.widths, made.depths, strict=True)):
         if i:
-            grid = smaller(grid, arrays.space(2, len(grid)))
+            grid = smaller(grid, arrays.spatial_block(2, len(grid)))
             tokens = math.prod(grid)
             total += linear(tokens, 4 * made.widths[i - 1], width)
             total += linear(tokens, width, 4 * made.widths[i - 1])

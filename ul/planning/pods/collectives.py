@@ -138,7 +138,7 @@ def gathered_activations(
     as much as it will be. Vectors pass: nothing large has one dimension.
     """
     fsdp, sizes = mesh.shape["fsdp"], set()
-    for leaf in trees.paths(params).values():
+    for leaf in trees.leaves_by_path(params).values():
         if "fsdp" in meshes.leaf_sharding(mesh, leaf).spec:
             sizes |= {leaf.size, leaf.size // leaf.shape[0]}
 
@@ -157,7 +157,7 @@ def least(params, mesh: jax.sharding.Mesh, itemsize: int) -> dict[str, int]:
     """
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     split = whole = 0
-    for leaf in trees.paths(params).values():
+    for leaf in trees.leaves_by_path(params).values():
         if "fsdp" in meshes.leaf_sharding(mesh, leaf).spec:
             split += leaf.size * itemsize
         else:

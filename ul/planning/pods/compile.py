@@ -92,11 +92,11 @@ def plan(config: TrainConfig, topology: Topology) -> Plan:
     Raises:
       ConfigError: a mesh or a batch that does not divide, attention of another device.
     """
-    on = assemble.mesh(config, topology.devices)
+    mesh = assemble.mesh(config, topology.devices)
     # cuDNN's attention asks a GPU that is here for its version.
     config = registry.portable(config)
-    update, batch = assemble.update(config, on), assemble.abstract_batch(config, on)
-    abstract = state.abstract(update.init, update.tx, update.decays, on)
+    update, batch = assemble.update(config, mesh), assemble.abstract_batch(config, mesh)
+    abstract = state.abstract_state(update.init, update.tx, update.ema_names, mesh)
     # A TPU multiplies bfloat16, and gathers what it multiplies as such.
     itemsize = (
         2 if on.devices.flat[0].platform == "tpu" else jnp.dtype(config.dtype).itemsize
@@ -104,23 +104,25 @@ def plan(config: TrainConfig, topology: Topology) -> Plan:
     known = Plan(
         config=config,
         topology=topology,
-        parameters=trees.size(abstract.params),
+        parameters=trees.num_elements(abstract.params),
         model_flops=model_flops.model(config),
         closed_flops=model_flops.closed(config).training * config.batch_size,
         run_flops=model_flops.traced(config),
-        least=collectives.least(abstract.params, on, itemsize),
+        least=collectives.least(abstract.params, mesh, itemsize),
     )
     began = time.monotonic()
     try:
-        with jax.set_mesh(on), waiting(f"compiling for {topology.name}"):
-            compiled = loop.lower(update, abstract, batch).compile(topology.options)
+        with jax.set_mesh(mesh), waiting(f"compiling for {topology.name}"):
+            compiled = loop.lower_step(update, abstract, batch).compile(
+                topology.options
+            )
     except jax.errors.JaxRuntimeError as e:
         needed = bytes_needed(str(e))
         if not needed:
             raise
         return dataclasses.replace(known, peak=needed, seconds=time.monotonic() - began)
     seconds = time.monotonic() - began
-    program = weigh(compiled, abstract.params, on)
+    program = weigh(compiled, abstract.params, mesh)
     return dataclasses.replace(
         known,
         peak=program.peak,
@@ -130,7 +132,7 @@ def plan(config: TrainConfig, topology: Topology) -> Plan:
     )
 
 
-def weigh(compiled: jax.stages.Compiled, params, on: jax.sharding.Mesh) -> Program:
+def weigh(compiled: jax.stages.Compiled, params, mesh: jax.sharding.Mesh) -> Program:
     """Reads a compiled step's memory and its optimized HLO."""
     text, memory = hlo.parse(compiled.as_text() or ""), compiled.memory_analysis()
     assert memory is not None
@@ -145,7 +147,7 @@ def weigh(compiled: jax.stages.Compiled, params, on: jax.sharding.Mesh) -> Progr
         operations={k: sum(c.times for c in cs) for k, cs in kinds.items()},
         gathered_activations=tuple(
             f"{c.gathered[0].dtype}{list(c.gathered[0].dims)} {c.source[-40:]}"
-            for c in collectives.gathered_activations(found, params, on)
+            for c in collectives.gathered_activations(found, params, mesh)
         ),
     )
 

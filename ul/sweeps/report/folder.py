@@ -76,7 +76,7 @@ def _listed(root: epath.Path) -> tuple[str, str, list[Trial]]:
         names = [t.name for t in trials]
         if len(set(names)) < len(names):
             raise ValueError("two trials have one name")
-        return str(plan["sweep"]), str(plan["code"]), trials
+        return str(plan["sweep"]), str(plan["code_version"]), trials
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise DataError(
             f"{path} cannot be read as a sweep ({type(e).__name__}: {e}); run "
@@ -138,7 +138,7 @@ def _stage(root: epath.Path, label: str, place: str, overrides: dict) -> Stage:
         return stage
     problems: list[str] = []
     try:
-        saved = workdir.load_config(where)
+        saved = workdir.load_run_record(where)
         if not isinstance(saved["config"], dict) or not isinstance(
             saved["provenance"], dict
         ):
@@ -161,7 +161,7 @@ def _stage(root: epath.Path, label: str, place: str, overrides: dict) -> Stage:
         config=saved["config"],
         parsed=parsed,
         provenance=saved["provenance"],
-        code=str(saved.get("code", "")),
+        code=str(saved.get("code_version", "")),
         trained=trained,
         records=tuple(records),
         problems=tuple(problems),

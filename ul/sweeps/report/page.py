@@ -56,7 +56,7 @@ def _head(report: Report, made: str) -> str:
     written = sorted(str(r["written"]) for r in records if r.get("written"))
     when = f"{_day(written[0])} to {_day(written[-1])}" if written else "not evaluated"
     code = _several([report.sweep.code, *(s.code for s in stages)])
-    judged = _several(r.get("code", "") for r in records)
+    judged = _several(r.get("code_version", "") for r in records)
     machine = _several(
         f"{r.get('device', 'unknown device')}, jax {r.get('jax', 'unknown')}"
         for r in records

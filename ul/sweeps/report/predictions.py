@@ -37,10 +37,15 @@ def predict(
         kind = str(first.data.source["kind"])
         progress(f"reading the training images ({kind}) for the planner's predictions")
         try:
-            plan = bitrate.prepare(first, [first.loss.factor], [first.loss.bias])
+            plan = bitrate.prepare(
+                first, [first.loss.weighting.factor], [first.loss.weighting.bias]
+            )
             rows = {
                 name: bitrate.row(
-                    plan.spectrum, plan.pixels, c.loss.factor, c.loss.bias
+                    plan.spectrum,
+                    plan.pixels,
+                    c.loss.weighting.factor,
+                    c.loss.weighting.bias,
                 )
                 for name, c in members
             }

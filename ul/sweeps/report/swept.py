@@ -10,7 +10,7 @@ from ul.sweeps.report.rows import Difference, Stage, Trial
 # Where a run lies, and which trial's stage 1 is below it: never the same, and no setting.
 PLACES = ("stage1.workdir",)
 # Along a line runs the loss factor if it is swept, else the first key.
-ALONG = "loss.factor"
+ALONG = "loss.weighting.factor"
 
 
 def text(value: Any) -> str:
@@ -77,7 +77,7 @@ def table(
 
 
 def _short(key: str, keys: Iterable[str]) -> str:
-    """Without the stage that it is for ("stage1:loss.bias"), if no other is so called."""
+    """Without the stage that it is for ("stage1:loss.weighting.bias"), if no other is so called."""
     short = key.rpartition(":")[2]
     return short if sum(k.rpartition(":")[2] == short for k in keys) == 1 else key
 

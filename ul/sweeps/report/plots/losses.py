@@ -32,7 +32,7 @@ def small_multiples(report: Report) -> list[Figure]:
 
 def _read(workdir) -> dict[str, np.ndarray]:
     try:
-        found = curves.read(workdir)
+        found = curves.read_metrics(workdir)
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return {}
     return {n: found[n] for n in LOSSES if n in found}
