@@ -56,7 +56,7 @@ def _complete(config: ml_collections.ConfigDict, path: str, kind: str | None) ->
     if parent.get(name) is None:
         return
     section = to_dict(parent[name])
-    choices, kind = kinds.SECTIONS[path], kind or section.get("kind")
+    choices, kind = kinds.SECTIONS[path], kind or str(section.get("kind"))
     if kind == section.get("kind"):
         completed = choices.complete(path, section)
     else:

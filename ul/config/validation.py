@@ -83,12 +83,12 @@ def validate(factory: type, config: dict[str, Any]) -> Any:
         that do not fit each other; with the key and what to change.
     """
     parsed = construct("", factory, config)
-    for key, is_valid, requirement in RULES:
+    for key, is_allowed, requirement in RULES:
         try:
             value = _at(parsed, key)
         except (AttributeError, KeyError):
             continue
-        if not is_valid(value):
+        if not is_allowed(value):
             raise ConfigError(f"{key} must be {requirement}; got {value!r}.")
     accumulate = getattr(parsed, "accumulate", 1)
     if getattr(parsed, "batch_size", 0) % accumulate:

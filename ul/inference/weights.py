@@ -162,8 +162,8 @@ def _combined(workdir: str, step: int, name: str, widths: dict[str, float]) -> W
         raise CheckpointError(
             f"Weights {name!r} of step {step} must be within {MAX_COMBINATION_ERROR:.0%} "
             f"of a combination of {', '.join(widths)} at the {len(steps)} steps that "
-            f"{workdir} keeps; the best is {combination.relative_error:.1%} off. Choose a width nearer "
-            "to the stored ones, or keep more steps (checkpoint.keep_every)."
+            f"{workdir} keeps; the best is {combination.relative_error:.1%} off. Choose a "
+            "width nearer to the stored ones, or keep more steps (checkpoint.keep_every)."
         )
     log.info(
         "weights %s: combined from %d steps, %.2g off",

@@ -108,7 +108,7 @@ def _make_run(
         data_digest=pipeline.fingerprint(train, config.batch_size),
         steps=config.steps,
         batch_size=config.batch_size,
-        pixels=_num_pixels(stage),
+        num_pixels=_num_pixels(stage),
         log_every=config.log.every,
         validate_every=config.validation.every,
         save_every=config.checkpoint.every,

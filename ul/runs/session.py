@@ -108,7 +108,9 @@ def train(
         check_alike(settings, run.data_digest, seconds)
 
         def begin():
-            workdir.write_or_check_config(directory, settings, provenance, allow_changes=allow_changes)
+            workdir.write_or_check_config(
+                directory, settings, provenance, allow_changes=allow_changes
+            )
             newest = max(verified_steps(directory), default=0)
             workdir.record_start_attempt(directory, newest, max_attempts)
 

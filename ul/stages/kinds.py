@@ -58,15 +58,17 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
 def switch(config: dict[str, Any], path: str, kind: Any) -> dict[str, Any]:
     """Return a config whose section at `path` is of another kind, from its defaults.
 
-    Settings that have no default and that the section lacks are REQUIRED.
+    Settings that have no default and that the section lacks are None.
 
     Raises:
       ConfigError: an unknown kind.
     """
 
     def switched(kinds: Kinds, here: str, section: dict) -> dict:
-        is_changed = here == path and section.get("kind") != kind
-        return kinds.switch(path, section, kind) if is_changed else section
+        if here != path or section.get("kind") == kind:
+            return section
+        settings = kinds.switch(path, section, kind)
+        return {k: None if v is REQUIRED else v for k, v in settings.items()}
 
     return _map_sections(config, switched)
 

@@ -45,7 +45,7 @@ def _arguments(
         "denoise_latent": functions.denoise_latent_with_condition,
         "denoise_image": functions.denoise_with_latent_noise_level,
         # The rate is that of the z_0 that is decoded, so an evaluation has its noise.
-        "least": max_logsnr if training else single_stage.FixedMaxLogsnr(),
+        "max_logsnr": max_logsnr if training else single_stage.FixedMaxLogsnr(),
         "label_dropout": config.loss.label_dropout if training else 0.0,
         "null": label_conditions(config.data.num_classes).null,
     }

@@ -10,10 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ul import config
 from ul.checkpoints.workdir import flatten, flatten_without
 from ul.core.errors import ConfigError
-from ul.stages import registry
+from ul.stages import kinds, registry
 
 NAME = re.compile(r"[a-z0-9]([-_.a-z0-9]{0,98}[a-z0-9])?")
 # The directory of shared stage 1s; a trial of this name would write into it.
@@ -140,7 +139,7 @@ def _expand_trial(
             overrides[i][stage_key] = _tuples_to_lists(value)
     stages: list[TrialStage] = []
     for i, stage in enumerate(description["stages"]):
-        base_config = registry.plain(load(stage["config"]))
+        base_config = kinds.complete(registry.to_dict(load(stage["config"])))
         stage1 = stages[0] if i else None
         try:
             stages.append(_expand_stage(stage, overrides[i], base_config, stage1))
@@ -179,23 +178,22 @@ def _expand_stage(
     """Apply the overrides and validate the result. Raises ConfigError as training would."""
     resolved = copy.deepcopy(base_config)
     for key, value in overrides.items():
+        # Before the other keys, which may be settings of the new kind.
+        if key.endswith(".kind"):
+            resolved = kinds.switch(resolved, key.removesuffix(".kind"), value)
+    for key, value in overrides.items():
         _override(resolved, key, value)
     if stage1:
-        parsed_stage1 = config.parse(stage1.resolved_config)
-        assert isinstance(parsed_stage1, config.Stage1Config)
+        built_stage1 = registry.build(registry.parse(stage1.resolved_config))
         resolved["stage1"]["workdir"] = stage1.workdir
-        shape = registry.modules(parsed_stage1).latent_shape
+        shape = built_stage1.latent_shape
         if "latent_shape" not in overrides and resolved["latent_shape"] != shape:
             overrides = overrides | {"latent_shape": list(shape)}
             resolved["latent_shape"] = shape
-    parsed = config.parse(registry.plain(resolved))
+    parsed = registry.parse(registry.to_dict(resolved), registry.TrainConfig)
+    built = registry.build(parsed)
     if stage1:
-        assert isinstance(parsed, config.Stage2Config)
-        registry.check_stage1(parsed, parsed_stage1)
-    elif isinstance(parsed, config.Stage1Config):
-        registry.stage1(parsed)
-    if isinstance(parsed, config.GeneratorConfig):
-        registry.latent_sampler(parsed)
+        registry.check_stage1(built, built_stage1, stage1.workdir)
     resolved_config = json.loads(json.dumps(dataclasses.asdict(parsed)))
     return TrialStage(
         config=stage["config"],
@@ -216,8 +214,8 @@ def _override(resolved: dict, key: str, value: Any) -> None:
         section = section.get(name) if isinstance(section, dict) else None
     if not isinstance(section, dict) or last not in section:
         near = difflib.get_close_matches(key, flatten(resolved), 1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise ConfigError(f"unknown key {key}{hint}")
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"Unknown key {key}.{hint}")
     if isinstance(section[last], dict) or isinstance(value, dict) or value is None:
         raise ConfigError(f"A sweep changes single settings; got {key} = {value!r}.")
     section[last] = value
