@@ -18,7 +18,7 @@ def expand(described: list[dict], sets: Sequence[str]) -> list[sweeps.Trial]:
 
     def load(name: str) -> dict:
         if name not in known:
-            known[name] = registry.plain(files.call("config", name, "get_config"))
+            known[name] = registry.to_dict(files.call("config", name, "get_config"))
         return known[name]
 
     return sweeps.expand(described, load, sets)

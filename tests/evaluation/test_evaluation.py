@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ul import config
 from ul.core.errors import ConfigError, DataError
 from ul.data import datasets
 from ul.evaluation import Request, bit_map, paper_tables, table
@@ -25,7 +24,7 @@ from ul.stages import registry
 
 def parsed(file, variant):
     made = importlib.import_module(f"experiments.{file}").get_config(variant)
-    return config.parse(registry.plain(made))
+    return registry.parse(registry.to_dict(made))
 
 
 def test_a_single_stage_is_evaluated_at_its_least_noise_with_all_labels():

@@ -26,13 +26,13 @@ CONFIG = "experiments/external.py"
 
 
 def plain(variant="tiny"):
-    return registry.plain(
+    return registry.to_dict(
         importlib.import_module("experiments.external").get_config(variant)
     )
 
 
 def parsed(**changes):
-    return config.parse(plain() | changes, config.ExternalConfig)
+    return registry.parse(plain() | changes, config.ExternalConfig)
 
 
 TINY = parsed()
@@ -251,7 +251,7 @@ def test_settings_that_do_not_fit(changes, message):
     for key, value in changes.items():
         changed[key] = changed[key] | value if isinstance(value, dict) else value
     with pytest.raises(ConfigError, match=message):
-        registry.stage1(config.parse(changed, config.ExternalConfig))
+        registry.stage1(registry.parse(changed, config.ExternalConfig))
 
 
 def vae_config(path, **changes):
@@ -345,7 +345,7 @@ def test_what_an_import_leaves_and_that_again_changes_nothing(
     assert store.verified_steps(imported) == [0]
     record = json.loads((imported / "config.json").read_text())
     assert (
-        config.parse(registry.plain(record["config"]), config.ExternalConfig)
+        registry.parse(registry.to_dict(record["config"]), config.ExternalConfig)
         == parsed()
     )
     assert record["provenance"]["weights"]["file"] == str(weights)
@@ -385,7 +385,7 @@ def test_it_is_evaluated_without_a_rate(imported):
 def test_a_base_model_stands_on_it(imported):
     c = plain("smoke2")
     c["stage1"]["workdir"] = str(imported)
-    run, provenance = session.build_run(config.parse(c), {})
+    run, provenance = session.build_run(registry.parse(c), {})
     assert provenance["stage1"]["step"] == 0
     batch = {"image": jnp.full((4, 32, 32, 3), 99, jnp.uint8), "row": jnp.arange(4)}
     z = run.prepare(batch, 3)["z_clean"]
@@ -406,14 +406,14 @@ def test_a_base_model_stands_on_it(imported):
         ),
     ):
         with pytest.raises(ConfigError, match=message):
-            session.build_run(config.parse(c | {key: value}), {})
+            session.build_run(registry.parse(c | {key: value}), {})
 
 
 def test_it_is_not_trained(imported):
     with pytest.raises(
         ConfigError, match="stage is 'external'; this command is for base"
     ):
-        config.parse(plain())
+        registry.parse(plain())
     with pytest.raises(
         ConfigError, match="weights 'ema:0.9' are not in the checkpoint"
     ):

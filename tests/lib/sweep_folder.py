@@ -32,7 +32,7 @@ def resolved(variant: str, **changes) -> dict:
     for key, value in changes.items():
         assert key in flatten(config.to_dict()), key
         config.update_from_flattened_dict({key: value})
-    return json.loads(json.dumps(registry.plain(config)))
+    return json.loads(json.dumps(registry.to_dict(config)))
 
 
 def run(where: Path, config: dict, *, trained: int | None = None) -> None:

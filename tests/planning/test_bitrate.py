@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ul import config
 from ul.core.errors import ConfigError, StorageError
 from ul.data import datasets
 from ul.diffusion import waterfilling
@@ -26,11 +25,11 @@ FACTORS, BIASES = (1.5, 2.0), (0.0, 2.0, 4.0)
 
 
 def parsed(variant="stage1", **loss):
-    plain = registry.plain(
+    plain = registry.to_dict(
         importlib.import_module("experiments.digits").get_config(variant)
     )
     plain["loss"] |= loss
-    return config.parse(plain)
+    return registry.parse(plain)
 
 
 @pytest.fixture(scope="module")

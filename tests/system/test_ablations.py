@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ul import config, evaluation
+from ul import evaluation
 from ul.checkpoints import store
 from ul.evaluation import paper_tables, table
 from ul.metrics import extractors
@@ -32,7 +32,7 @@ def small(file, variant, steps, **changes):
     if "encoder" in c:
         c.encoder.update(channels=(16, 16), blocks=(1, 1))
     c.update(changes)
-    return config.parse(registry.plain(c))
+    return registry.parse(registry.to_dict(c))
 
 
 def trained(where, file, variant, **changes):

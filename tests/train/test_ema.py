@@ -9,12 +9,12 @@ import pytest
 from scipy import integrate
 
 from tests.lib.untrained import parsed
-from ul import config
 from ul.checkpoints import store, workdir
 from ul.core import ema_names
 from ul.core import mesh as meshes
 from ul.core.errors import CheckpointError, ConfigError
 from ul.inference import weights as stored_weights
+from ul.stages import registry
 from ul.train import ema, state
 
 WIDTHS = (0.05, 0.1)
@@ -173,10 +173,10 @@ def test_a_stored_average_is_its_own_combination():
 def test_configs_name_averages(entries, is_valid):
     plain = dataclasses.asdict(parsed("digits", "smoke")) | {"ema": entries}
     if is_valid:
-        assert config.parse(plain).ema == entries
+        assert registry.parse(plain).ema == entries
     else:
         with pytest.raises(ConfigError, match="ema is .* or power:<width>"):
-            config.parse(plain)
+            registry.parse(plain)
 
 
 @pytest.fixture(scope="module")

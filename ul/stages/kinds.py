@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
-from ul.config import Kinds, RunConfig
+from ul.config import REQUIRED, Kinds, RunConfig
 from ul.config.schema import Sampling
 from ul.core.errors import ConfigError
 from ul.data.sources.registry import SOURCES

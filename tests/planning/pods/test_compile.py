@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import pytest
 
-from ul import config
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError
 from ul.planning.pods import chips, compile, report, roofline, search, topology
@@ -23,11 +22,11 @@ DIGITS = ROOT / "experiments" / "digits.py"
 
 def small():
     """Stage 2 of digits, scanned, of two blocks; its weights are split eight ways."""
-    plain = registry.plain(
+    plain = registry.to_dict(
         importlib.import_module("experiments.digits").get_config("stage2")
     )
     plain["base"] |= {"depths": (2,), "scan": True, "remat": "dots"}
-    return config.parse(plain | {"mesh": {"data": 1, "fsdp": 8}})
+    return registry.parse(plain | {"mesh": {"data": 1, "fsdp": 8}})
 
 
 def cpus(chip=None):

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ul import config
 from ul.core.errors import ConfigError
 from ul.models.vit import ViT
 from ul.planning.pods import closed_form, jaxpr_flops, model_flops
@@ -98,7 +97,7 @@ BY_HAND = {
 @pytest.mark.parametrize("variant", ["stage1", "stage2"])
 def test_the_papers_networks_cost_what_is_known(variant):
     made = importlib.import_module("experiments.imagenet512").get_config(variant)
-    parsed = config.parse(registry.plain(made))
+    parsed = registry.parse(registry.to_dict(made))
     found = model_flops.networks(parsed)
     for name, cost in found.items():
         assert cost.forward / 1e9 == pytest.approx(BY_HAND[name], rel=0.02), name
@@ -111,7 +110,7 @@ def test_the_papers_networks_cost_what_is_known(variant):
 
 def test_both_conventions_are_printed():
     found = importlib.import_module("experiments.imagenet512").get_config("stage2")
-    line = costs_of(config.parse(registry.plain(found)))["base"]
+    line = costs_of(registry.parse(registry.to_dict(found)))["base"]
     assert line[:4] == ["349.8M", "80.69", "161.4", "484.1"]
     assert "| DiT-XL/2 " in costs.beside() and "| 525  | 1050  |" in costs.beside()
 
@@ -145,7 +144,7 @@ def costs_of(parsed):
 def test_closed_forms_are_what_training_traces_to(name, variant):
     """The bar is 1 %; the layers that see only data counted twice, they are equal."""
     found = importlib.import_module(f"experiments.{name}").get_config(variant)
-    parsed = config.parse(registry.plain(found))
+    parsed = registry.parse(registry.to_dict(found))
     assert (
         model_flops.model(parsed)
         == model_flops.closed(parsed).training * parsed.batch_size
@@ -154,7 +153,7 @@ def test_closed_forms_are_what_training_traces_to(name, variant):
 
 def test_remat_computes_more_than_the_model():
     found = importlib.import_module("experiments.digits").get_config("stage2")
-    parsed = config.parse(registry.plain(found))
+    parsed = registry.parse(registry.to_dict(found))
     none, dots, full = (
         model_flops.traced(model_flops.with_remat(parsed, p))
         for p in ("none", "dots", "full")

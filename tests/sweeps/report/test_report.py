@@ -13,9 +13,9 @@ from PIL import Image
 
 from tests.lib import sweep_folder
 from tests.lib.sweep_folder import evaluation, listed, resolved, run
-from ul import config
 from ul.core.errors import ConfigError, DataError
 from ul.planning.pods import model_flops
+from ul.stages import registry
 from ul.sweeps import report
 from ul.sweeps.report import folder, gather, numbers, page, published, swept
 from ul.sweeps.report.rows import DONE, FAILED, MISSING, PARTIAL
@@ -139,10 +139,10 @@ def test_flops_are_three_forward_passes_of_all_steps(made):
     """Stage 2 against what a trace of the whole gradient counts, to a hundredth."""
     row = trials_csv(made[0])["factor2-bias3"]
     one, two = (float(row[f"training FLOPs stage {i}"]) for i in (1, 2))
-    first = config.parse(resolved("stage1"))
+    first = registry.parse(resolved("stage1"))
     forward = model_flops.closed(first).forward * first.batch_size * first.steps
     assert 2.98 < one / forward <= 3.0
-    second = config.parse(resolved("stage2", **{"stage1.workdir": "x"}))
+    second = registry.parse(resolved("stage2", **{"stage1.workdir": "x"}))
     np.testing.assert_allclose(two, model_flops.model(second) * second.steps, rtol=1e-2)
     assert float(row["training FLOPs together"]) == one + two
 
