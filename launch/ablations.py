@@ -38,7 +38,7 @@ def main() -> None:
     text = paper_tables.tables(found)
     write_atomic(epath.Path(out) / "tables.md", text + "\n")
     print(text)
-    trials.report(out, failed)
+    trials.raise_failures(out, failed)
 
 
 if __name__ == "__main__":

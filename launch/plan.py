@@ -22,9 +22,11 @@ _BESIDE = flags.DEFINE_bool("published", False, "flops: published models too.")
 
 
 def _flops(parsed: TrainConfig) -> None:
-    print(f"An image, 1 MAC = 2 FLOP:\n\n{costs.per_image(parsed)}")
+    print(f"An image, 1 MAC = 2 FLOP:\n\n{costs.network_table(parsed)}")
     if _BESIDE.value:
-        print(f"\n{published.DATA}, FID of 50,000 samples:\n\n{costs.beside()}")
+        print(
+            f"\n{published.DATASET}, FID of 50,000 samples:\n\n{costs.published_table()}"
+        )
 
 
 _CONFIG = cli.define_config()

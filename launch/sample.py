@@ -57,7 +57,7 @@ def main() -> None:
         stage1_workdir=_STAGE1.value,
         guide=_GUIDE.value,
     )
-    condition, said = prompts.asked(generator, _NUM.value)
+    condition, said = prompts.conditions(generator, _NUM.value)
     images = generator.sample(
         condition, guidance=_GUIDANCE.value, seed=_SEED.value, progress=True
     )

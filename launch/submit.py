@@ -30,7 +30,7 @@ _NAME = flags.DEFINE_string("name", None, "The job's name; the config's if unset
 _PYTHON = flags.DEFINE_string("python", None, "Python in that place.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be submitted.")
 flags.DEFINE_alias("dry-run", "dry_run")
-places.define()
+places.define_flags()
 
 
 def _job(module: ModuleType) -> jobs.Job:
@@ -45,7 +45,7 @@ def _job(module: ModuleType) -> jobs.Job:
         name=name,
         config=config,
         workdir=cli.required(_WORKDIR),
-        overrides=jobs.overrides(sys.argv[1:]),
+        overrides=jobs.config_overrides(sys.argv[1:]),
         options=(*options, f"--max_attempts={_ATTEMPTS.value}"),
         max_attempts=_ATTEMPTS.value,
         python=_PYTHON.value or module.PYTHON,
@@ -54,7 +54,7 @@ def _job(module: ModuleType) -> jobs.Job:
 
 def main(name: str) -> None:
     module = places.PLACES[name]
-    job, place = _job(module), places.read(name)
+    job, place = _job(module), places.place_from_flags(name)
     files = place.render(job)
     if not _DRY_RUN.value:
         try:

@@ -31,16 +31,21 @@ _NAME = flags.DEFINE_string("name", None, "The jobs' name; the file's if unset."
 _PYTHON = flags.DEFINE_string("python", None, "Python in that place.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be run or submitted.")
 flags.DEFINE_alias("dry-run", "dry_run")
-places.define(*sweep_jobs.KINDS)
+places.define_flags(*sweep_jobs.KINDS)
 
 
 def _options(attempts: int) -> list[str]:
-    return [*cluster.given(), f"--max_attempts={_ATTEMPTS.value or attempts}"]
+    return [
+        *cluster.flags_to_pass_on(),
+        f"--max_attempts={_ATTEMPTS.value or attempts}",
+    ]
 
 
-def _there(out: str, file: str, left: list[sweeps.Trial]) -> sweep_jobs.Sweep:
-    return sweep_jobs.Sweep(
-        name=sweep_jobs.plain(_NAME.value or Path(file.replace(".py", "")).name),
+def _there(out: str, file: str, left: list[sweeps.Trial]) -> sweep_jobs.SweepJob:
+    return sweep_jobs.SweepJob(
+        name=sweep_jobs.kubernetes_name(
+            _NAME.value or Path(file.replace(".py", "")).name
+        ),
         config=file,
         workdir=out,
         overrides=tuple(f"--set={pair}" for pair in _SET.value),
@@ -53,7 +58,9 @@ def _there(out: str, file: str, left: list[sweeps.Trial]) -> sweep_jobs.Sweep:
 
 def main(file: str) -> None:
     out, place = cli.required(_OUT), _PLACE.value
-    made = trials.expand(files.call("a sweep's file", file, "get_sweep"), _SET.value)
+    made = trials.expand(
+        files.call_user_function("a sweep's file", file, "get_sweep"), _SET.value
+    )
     chosen = trials.choose("--trial", made, _TRIAL.value, lambda t: t.name)
     if place == "local" and _DRY_RUN.value:
         return print("\n".join(sweeps.command_lines(out, chosen, _options(0))))
@@ -63,7 +70,7 @@ def main(file: str) -> None:
         job = _there(out, file, sweeps.unfinished_trials(out, chosen))
         sys.exit(sweep_jobs.submit(place, job, dry_run=_DRY_RUN.value))
     how = (_JOBS.value, _RETRIES.value or 0, _options(0))
-    trials.report(out, trials.run(out, chosen, *how, alone=bool(_TRIAL.value)))
+    trials.raise_failures(out, trials.run(out, chosen, *how, alone=bool(_TRIAL.value)))
 
 
 if __name__ == "__main__":

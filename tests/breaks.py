@@ -1257,8 +1257,8 @@ BREAKS = (
     Break(
         "a report takes the oldest step",
         "ul/sweeps/report/numbers.py",
-        'newest = max(r.numbers["step"]',
-        'newest = min(r.numbers["step"]',
+        'newest = max(r.fields["step"]',
+        'newest = min(r.fields["step"]',
         "tests/sweeps/report/test_report.py::test_the_newest_step_of_ema_weights_and_the_lowest_seed_is_taken",
     ),
     Break(

@@ -1,4 +1,4 @@
-"""Hosts of a TPU slice."""
+"""The hosts of a TPU slice."""
 
 import math
 import re
@@ -7,18 +7,18 @@ from ul.core.errors import ConfigError
 
 
 def hosts_and_chips(topology: str, chips_per_host: int) -> tuple[int, int]:
-    """How many hosts a slice as 4x4x4 has, and chips each.
+    """Return how many hosts a slice such as 4x4x4 has, and the chips of each.
 
     Raises:
-      ConfigError: not a topology, or not divisible by the chips of a host.
+      ConfigError: `topology` is invalid, or its chips do not fill whole hosts.
     """
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?", topology):
-        raise ConfigError(f"--topology is {topology}, not as 4x4 or 4x4x4")
+        raise ConfigError(f"--topology must look like 4x4 or 4x4x4; got {topology}.")
     chips = math.prod(map(int, topology.split("x")))
-    each = min(chips, chips_per_host)
-    if chips % each:
+    chips_of_host = min(chips, chips_per_host)
+    if chips % chips_of_host:
         raise ConfigError(
-            f"--topology {topology} has {chips} chips, not divisible by "
-            f"--chips_per_host {chips_per_host}"
+            f"The chips of --topology must be divisible by --chips_per_host; got "
+            f"{chips} chips for {topology} and {chips_per_host} chips per host."
         )
-    return chips // each, each
+    return chips // chips_of_host, chips_of_host

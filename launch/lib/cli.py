@@ -1,59 +1,53 @@
-"""How every main starts and ends: flags in, one line and an exit code out."""
+"""How every command starts and ends: flags in, one line and an exit code out."""
 
 import logging
 import sys
-import traceback
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
-from launch.lib import mistakes
+from launch.lib import arguments, help_page, mistakes
 from launch.lib.config_flag import define_config
-from ul.core import processes
-from ul.core.errors import ConfigError, Preempted, UserError
+from launch.lib.flag_groups import FlagGroup
+from ul.core.errors import ConfigError
 
 __all__ = ["define_config", "required", "run"]
-_TRACE = flags.DEFINE_bool("trace", False, "Show the whole trace of an error.")
+_TRACE = flags.DEFINE_bool("trace", False, "Print the full traceback of an error.")
+flags.DEFINE_bool("help", False, "Print this page and exit.")
 
 
-def required(holder: flags.FlagHolder) -> str:
-    """The value of a flag that must be given; ConfigError names it where it is not."""
+def required(holder: flags.FlagHolder) -> Any:
+    """Return the value of a flag; raise ConfigError if it is not on the command line."""
     if not holder.value:
-        raise ConfigError(f"--{holder.name} is missing")
+        raise ConfigError(f"--{holder.name} is missing; this command requires it.")
     return holder.value
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """absl's parse; what a user mistyped becomes a ConfigError of one line."""
-    app.define_help_flags()
-    try:
-        return flags.FLAGS(argv)
-    # Beside flags.Error: what ml_collections and config files raise for what they get.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-        raise ConfigError(mistakes.mistyped(e, argv)) from e
+def run(
+    main: Callable | Mapping[str, Callable],
+    operand: str = "",
+    *,
+    groups: Mapping[str, FlagGroup] = MappingProxyType({}),
+    exit_code_table: bool = False,
+) -> None:
+    """Run a command and exit with its code, or print its help page.
 
-
-def run(main: Callable | Mapping[str, Callable], operand: str = "") -> None:
-    """Run `main` (which takes `operand`), or the one that is named; exit with its code."""
+    main: a function, or several by the word that has to be the first argument.
+    operand: what the single argument of `main` is, if it takes one.
+    groups, exit_code_table: additions to the help page, see `help_page.render`.
+    """
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(format=form, level=logging.WARNING, force=True)
     logging.getLogger("ul").setLevel(logging.INFO)
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells much
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax logs every detail
     try:
-        rest = _parse(sys.argv)[1:]
-        if isinstance(main, Mapping) and (not rest or rest[0] not in main):
-            raise ConfigError(f"say what to do; known are {', '.join(main)}")
-        main = main[rest.pop(0)] if isinstance(main, Mapping) else main
-        if len(rest) != bool(operand):
-            said = f"unexpected argument {rest[-1]!r}" if rest else f"give {operand}"
-            raise ConfigError(said)
-        main(*rest)
+        if help_page.is_requested(sys.argv[1:]):
+            return print(help_page.render(main, groups, exit_code_table))
+        function, operands = arguments.parse(sys.argv, main, operand)
+        function(*operands)
     except (Exception, KeyboardInterrupt) as e:
-        if isinstance(e, KeyboardInterrupt):
-            e = Preempted("interrupted; what is finished stays, run it again")
-        code = e.code if isinstance(e, UserError) else 1
-        if code == 1 or flags.FLAGS.is_parsed() and _TRACE.value:
-            traceback.print_exc()
-        print(f"{type(e).__name__}: {e}", file=sys.stderr)
-        processes.exit_after_error(code, str(e))
+        trace = flags.FLAGS.is_parsed() and _TRACE.value
+        mistakes.exit_with(e, trace=trace)

@@ -1,4 +1,4 @@
-"""Flags of a main that many processes run together."""
+"""Flags of the commands that many processes run together."""
 
 import logging
 import os
@@ -11,28 +11,41 @@ _MODE = flags.DEFINE_enum(
     "distributed",
     "auto",
     ["auto", "on", "off"],
-    "Join other processes: where JAX detects a cluster or the next three are given; "
-    "always; never.",
+    "Whether to join other processes: auto joins if JAX detects a cluster or the next three "
+    "flags are given, on always joins, off never does.",
 )
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0.")
-_COUNT = flags.DEFINE_integer("num_processes", None, "How many processes.")
-_INDEX = flags.DEFINE_integer("process_id", None, "Which of them this one is.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Address host:port of process 0. Give it with --num_processes and --process_id where "
+    "JAX cannot detect the cluster.",
+)
+_COUNT = flags.DEFINE_integer("num_processes", None, "Number of processes of the run.")
+_INDEX = flags.DEFINE_integer(
+    "process_id", None, "Index of this process, from 0 to --num_processes minus 1."
+)
 _DEVICES = flags.DEFINE_string(
-    "devices", None, "What must be there over all processes, as gpu:8, tpu or :8."
+    "devices",
+    None,
+    "Devices that all processes together must have, as platform:count: gpu:8, tpu or :8. "
+    "The command refuses to start on any others.",
 )
 _START = flags.DEFINE_integer(
-    "start_timeout", 300, "Seconds to wait for the other processes to join.", 1
+    "start_timeout", 300, "Seconds to wait until all processes have joined.", 1
 )
 _PEER = flags.DEFINE_integer(
-    "peer_timeout", 100, "Seconds of silence after which a process counts as dead.", 5
+    "peer_timeout",
+    100,
+    "Seconds without a sign of life after which a process counts as lost.",
+    5,
 )
 
 
 def join() -> None:
-    """Meet the other processes, and see that the devices are those asked for.
+    """Join the other processes of the run and check the devices.
 
     Raises:
-      ConfigError: the flags do not fit each other or the place.
+      ConfigError: the flags contradict each other, or do not fit the cluster or the devices.
     """
     processes.join(
         processes.ClusterSpec(
@@ -50,13 +63,14 @@ def join() -> None:
         processes.check_devices(_DEVICES.value)
 
 
-def given() -> list[str]:
-    """What of these flags this command got, for commands that it starts."""
-    ours = (_MODE, _COORDINATOR, _COUNT, _INDEX, _DEVICES, _START, _PEER)
-    return [f"--{flag.name}={flag.value}" for flag in ours if flag.present]
+def flags_to_pass_on() -> list[str]:
+    """Return the cluster flags of this command line, for the commands that it starts."""
+    every = (_MODE, _COORDINATOR, _COUNT, _INDEX, _DEVICES, _START, _PEER)
+    return [f"--{flag.name}={flag.value}" for flag in every if flag.present]
 
 
-def index() -> int:
-    """Which process this is, before any has met another: as told, or as SLURM says."""
-    told = _INDEX.value
-    return int(os.environ.get("SLURM_PROCID", "0")) if told is None else told
+def process_index() -> int:
+    """Return this process's index before it has joined: --process_id or SLURM's."""
+    if _INDEX.value is not None:
+        return _INDEX.value
+    return int(os.environ.get("SLURM_PROCID", "0"))

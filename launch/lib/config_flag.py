@@ -8,10 +8,13 @@ import ml_collections
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from launch.lib import mistakes
+from launch.lib import arguments, mistakes
 from ul.config import REQUIRED, RunConfig, TrainConfig, to_dict
 from ul.core.errors import ConfigError
 from ul.stages import kinds, registry
+
+# The flag belongs to the command that calls define_config, not to this module.
+flags.disclaim_key_flags()
 
 
 class _KindParser(flags.ArgumentParser):
@@ -85,7 +88,7 @@ def define_config(
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
-        "The experiment, FILE.py:VARIANT. Change any key with --config.KEY=VALUE.",
+        arguments.CONFIG_HELP,
         flag_values=flag_values,
         sys_argv=list(argv),
     )
@@ -101,7 +104,9 @@ def define_config(
             # A file that failed to load says so only when its config is used.
             config = to_dict(holder.value)
         except OSError as e:
-            raise ConfigError(f"--config cannot be read: {mistakes.line(e)}") from e
+            raise ConfigError(
+                f"--config cannot be read: {mistakes.last_line(e)}"
+            ) from e
         return registry.parse(config, accepts)
 
     return read

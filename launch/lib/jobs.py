@@ -1,9 +1,8 @@
-"""A run as the user asked for it, whatever place it goes to."""
+"""A training job as the user requested it, independent of the place where it runs."""
 
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -14,7 +13,13 @@ ROOT = Path(__file__).parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """`overrides` are as typed; `trials` are those of a sweep, by name."""
+    """The train command of a run, in parts.
+
+    overrides: the `--config.KEY=VALUE` arguments as the user typed them.
+    options: further flags of the command.
+    python: the Python interpreter in the place where the job runs.
+    trials: the names of a sweep's trials; empty if the job is one run.
+    """
 
     name: str
     config: str
@@ -25,50 +30,33 @@ class Job:
     python: str
     trials: tuple[str, ...] = ()
 
-    def train(self, *place: str) -> list[str]:
-        """The train command: the same everywhere, but for what a place must add."""
+    def command(self, *place_flags: str) -> list[str]:
+        """Return the train command; places differ only in `place_flags`."""
         head = ["launch.train", "--config", self.config, "--workdir", self.workdir]
-        return [self.python, "-m", *head, *self.overrides, *self.options, *place]
+        return [self.python, "-m", *head, *self.overrides, *self.options, *place_flags]
 
-    def logs(self) -> Path:
-        """Of a launcher on this machine: in the workdir, unless that is a bucket."""
+    def log_dir(self) -> Path:
+        """Return the log directory: in the workdir, or in runs/logs for a bucket."""
         if "://" in self.workdir:
             return Path("runs/logs", self.name).absolute()
         return Path(self.workdir, "logs").absolute()
 
-    def needs_bucket(self) -> None:
-        """Raises ConfigError for a workdir on a disk that goes with its machine."""
+    def require_bucket(self) -> None:
+        """Raise ConfigError if the workdir is on a disk that is deleted with its machine."""
         if "://" not in self.workdir:
             raise ConfigError(
-                f"--workdir is {self.workdir}, on a disk that goes with the machine; "
-                "give a bucket, as gs://name/run"
+                "The workdir must be in a bucket, for example gs://name/run, because the "
+                f"disk of the machine is deleted with it; got {self.workdir!r}."
             )
 
 
-def run_again(code: int) -> bool:
-    """Whether the same command may succeed if run again: the table of README.md."""
-    return code in (1, 74, 75, 124) or code >= 128
-
-
-def overrides(words: list[str]) -> tuple[str, ...]:
-    """The `--config.key=value` of a command line, as typed."""
-    found = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+def config_overrides(arguments: list[str]) -> tuple[str, ...]:
+    """Return the `--config.KEY=VALUE` arguments of a command line as typed."""
+    overrides = []
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if match := re.match(r"--?((?:no)?config\.[\w.]+)(=|$)", word):
-            found.append(word)
+            overrides.append(word)
             name = match[1]
             if not match[2] and name in flags.FLAGS and not flags.FLAGS[name].boolean:
-                found.append(following)
-    return tuple(found)
-
-
-def required(**fields: Any) -> None:
-    """Raises ConfigError for the first that is empty."""
-    for name, value in fields.items():
-        if not value:
-            raise ConfigError(f"--{name} is missing")
-
-
-def field(default: Any, text: str) -> Any:
-    """A field of a place, and with it a flag."""
-    return dataclasses.field(default=default, metadata={"help": text})
+                overrides.append(following)
+    return tuple(overrides)

@@ -1,18 +1,50 @@
-"""What absl and ml_collections say of a mistyped command, in one line."""
+"""Errors of a command: one line on the terminal and an exit code."""
+
+import difflib
+import sys
+import traceback
+from typing import NoReturn
+
+from absl import flags
+
+from ul.core import processes
+from ul.core.errors import Preempted, UserError
 
 
-def line(error: Exception) -> str:
-    """The last line of a message: where ml_collections and absl say what is wrong."""
+def last_line(error: Exception) -> str:
+    """Return an error's last line, where ml_collections and absl name the mistake."""
     return str(error.args[0] if error.args else error).strip().split("\n")[-1].strip()
 
 
-def mistyped(error: Exception, argv: list[str]) -> str:
-    """What is wrong, and in which argument: of a key, ml_collections says no more."""
+def describe_parse_error(error: Exception, argv: list[str]) -> str:
+    """Return what is wrong with the command line, and in which argument.
+
+    For an unknown key of the config, ml_collections names the key but not the argument.
+    """
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
-    said = str(error.args[0]).strip() if error.args else ""
-    if not (isinstance(error, KeyError) and said):
-        return line(error)
-    key, *hint = said.splitlines()
-    where = (a for a in argv if key.strip("'") in a.partition("=")[0].split("."))
-    return "; ".join([f"{next(where, '--config')}: there is no {key}", *hint])
+    message = str(error.args[0]).strip() if error.args else ""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
+        hint = f" Did you mean --{near[0]}?" if near else ""
+        return f"Unknown flag --{error.flagname}.{hint}"
+    if isinstance(error, flags.IllegalFlagValueError):
+        typed = message.removeprefix("flag ").partition(": ")[0]
+        return f"{typed}: {last_line(error).removeprefix(f'flag {typed}: ')}"
+    if not (isinstance(error, KeyError) and message):
+        return last_line(error)
+    key, *hints = message.splitlines()
+    culprits = (a for a in argv[1:] if key.strip("'") in a.partition("=")[0].split("."))
+    argument = next(culprits, "--config")
+    return " ".join([f"{argument}: the config has no key {key}.", *hints])
+
+
+def exit_with(error: BaseException, *, trace: bool) -> NoReturn:
+    """Print an error as one line, with its traceback if unexpected, and exit."""
+    if isinstance(error, KeyboardInterrupt):
+        error = Preempted("Interrupted. Finished work is kept; run the command again.")
+    code = error.code if isinstance(error, UserError) else 1
+    if code == 1 or trace:
+        traceback.print_exc()
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    processes.exit_after_error(code, str(error))

@@ -1,29 +1,30 @@
-"""The places to run, and a flag for every field of theirs.
-
-A place is a module: `Place`, a frozen dataclass of its settings with `render(job)`, the
-files by name, and `submit(job)`, an exit code; `COMMAND`, what `submit` runs on the
-first of them; `PYTHON`, the interpreter there.
-"""
+"""The places where jobs run, and the flags that set their fields."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from absl import flags
 
-from launch import gke, local, slurm, tpu_vm
+from launch.gke import GkePlace
+from launch.lib.flag_groups import FlagGroup
+from launch.lib.flag_help import FlagHelp, describe
+from launch.lib.place import Place
+from launch.local import LocalPlace
+from launch.slurm import SlurmPlace
+from launch.tpu_vm import TpuVmPlace
 from ul.core.errors import ConfigError
 
-PLACES: dict[str, ModuleType] = {
-    "local": local,
-    "slurm": slurm,
-    "gke": gke,
-    "tpu_vm": tpu_vm,
+PLACES: dict[str, type[Place]] = {
+    "local": LocalPlace,
+    "slurm": SlurmPlace,
+    "gke": GkePlace,
+    "tpu_vm": TpuVmPlace,
 }
 _FIELDS = {
-    name: {f.name: f for f in dataclasses.fields(module.Place)}
-    for name, module in PLACES.items()
+    name: {field.name: field for field in dataclasses.fields(place)}
+    for name, place in PLACES.items()
 }
 _DEFINE: dict[Any, Callable] = {
     int: flags.DEFINE_integer,
@@ -33,33 +34,45 @@ _DEFINE: dict[Any, Callable] = {
 }
 
 
-def _owners(flag: str) -> list[str]:
+def _places_with(flag: str) -> list[str]:
     return [name for name, fields in _FIELDS.items() if flag in fields]
 
 
-def define(*places: str) -> None:
-    """The flags of these places, or of all; those of one name share a flag."""
-    chosen = places or tuple(PLACES)
-    for flag in dict.fromkeys(f for name in chosen for f in _FIELDS[name]):
-        owners = [name for name in _owners(flag) if name in chosen]
-        fields = {name: _FIELDS[name][flag] for name in owners}
-        text = " ".join(f"{n}: {f.metadata['help']}" for n, f in fields.items())
-        _DEFINE[next(iter(fields.values())).type](flag, None, text)
+def define_flags(*places: str) -> None:
+    """Define a flag for every field of these places; places share flags of one name."""
+    fields = {flag: f for name in places for flag, f in _FIELDS[name].items()}
+    for flag, field in fields.items():
+        _DEFINE[field.type](flag, None, field.metadata["help"])
 
 
-def read(name: str) -> Any:
-    """The place as the command line has it.
+def help_groups(*places: str) -> dict[str, FlagGroup]:
+    """Return each place's flags with their defaults, for the help page."""
+    return {name: _help_group(name) for name in places}
+
+
+def _help_group(name: str) -> FlagGroup:
+    entries: list[FlagHelp] = []
+    for flag, field in _FIELDS[name].items():
+        entries.append(
+            describe(flags.FLAGS[flag], field.default, field.metadata["help"])
+        )
+    doc = sys.modules[PLACES[name].__module__].__doc__ or ""
+    return FlagGroup(f"Flags of {name}", tuple(entries), doc.partition("\n")[0])
+
+
+def place_from_flags(name: str) -> Place:
+    """Return the place with the settings of the command line.
 
     Raises:
-      ConfigError: a flag of another place, or settings that do not fit together.
+      ConfigError: a flag belongs to another place, or settings contradict each other.
     """
-    given = {}
-    for flag in set().union(*_FIELDS.values()):
+    settings = {}
+    for flag in dict.fromkeys(f for fields in _FIELDS.values() for f in fields):
         value = flags.FLAGS[flag].value if flag in flags.FLAGS else None
         if value is None:
             continue
         if flag not in _FIELDS[name]:
-            owners = ", ".join(_owners(flag))
-            raise ConfigError(f"--{flag} is a flag of {owners}, not of {name}")
-        given[flag] = tuple(value) if isinstance(value, list) else value
-    return PLACES[name].Place(**given)
+            owners = ", ".join(_places_with(flag))
+            raise ConfigError(f"--{flag} is a flag of {owners}, not of {name}.")
+        settings[flag] = tuple(value) if isinstance(value, list) else value
+    return PLACES[name](**settings)

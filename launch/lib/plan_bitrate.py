@@ -1,4 +1,4 @@
-"""`launch.plan bitrate`: which loss factor c_lf and bias b give which bitrate."""
+"""Predict the bitrate for loss factors c_lf and biases b (launch.plan bitrate)."""
 
 from pathlib import Path
 
@@ -9,53 +9,68 @@ from ul.core.errors import ConfigError
 from ul.planning import bitrate
 
 _TARGET = flags.DEFINE_float(
-    "target_bpp", None, "Bits/pixel wanted: the overrides that should give them."
+    "target_bpp",
+    None,
+    "Desired bits per pixel; the plan then also proposes overrides that should give them.",
 )
 flags.DEFINE_alias("target-bpp", "target_bpp")
-_FACTORS = flags.DEFINE_list("factors", ["1.3", "1.5", "1.7", "2", "2.5"], "c_lf.")
-_BIASES = flags.DEFINE_list("biases", ["0", "1", "2", "3", "4", "5"], "b.")
+_FACTORS = flags.DEFINE_list(
+    "factors", ["1.3", "1.5", "1.7", "2", "2.5"], "Loss factors (c_lf) to predict."
+)
+_BIASES = flags.DEFINE_list(
+    "biases", ["0", "1", "2", "3", "4", "5"], "Loss biases (b) to predict."
+)
 _SPECTRUM = flags.DEFINE_enum(
-    "spectrum", "auto", bitrate.SPECTRA, "How the data's spectrum is estimated."
+    "spectrum", "auto", bitrate.ESTIMATORS, "How the spectrum of the data is estimated."
 )
 _EXAMPLES = flags.DEFINE_integer(
-    "examples", None, "Training images to read; unset: enough, at most 10,000."
+    "examples",
+    None,
+    "Training images to read; if unset, as many as needed, at most 10,000.",
 )
 _LIMIT = flags.DEFINE_bool(
-    "latent_limit", False, "Code no more directions than the latent has elements."
+    "latent_limit",
+    False,
+    "Assume that the latent codes at most as many directions as it has elements.",
 )
-_OUT = flags.DEFINE_string("out", None, "The picture; plan-<experiment>.png if unset.")
+_OUT = flags.DEFINE_string(
+    "out", None, "PNG file for the plot; if unset, plan-EXPERIMENT.png."
+)
 
 
-def _numbers(holder: flags.FlagHolder) -> list[float]:
+def _parse_numbers(holder: flags.FlagHolder) -> list[float]:
     try:
         return [float(v) for v in holder.value]
     except ValueError as e:
-        raise ConfigError(f"--{holder.name} {holder.value} are not numbers") from e
+        raise ConfigError(
+            f"--{holder.name} must be numbers; got {holder.value}."
+        ) from e
 
 
-def _picture(name: str) -> str:
+def _plot_path(name: str) -> str:
     out = _OUT.value or f"plan-{name.replace(':', '-')}.png"
     if not out.lower().endswith(".png"):
-        raise ConfigError(f"--out is {out}; it must end in .png")
+        raise ConfigError(f"--out must end in .png; got {out}.")
     return out
 
 
-def main(parsed: TrainConfig) -> None:
+def main(config: TrainConfig) -> None:
+    """Print the predicted bitrates and write a plot of them."""
     name = Path(flags.FLAGS["config"].serialize()).name.replace(".py", "")
-    out = _picture(name)
+    out = _plot_path(name)
     if _TARGET.value is not None:
         bitrate.check_target(_TARGET.value)
-    plan = bitrate.prepare(
-        parsed,
-        _numbers(_FACTORS),
-        _numbers(_BIASES),
+    plan = bitrate.make_plan(
+        config,
+        _parse_numbers(_FACTORS),
+        _parse_numbers(_BIASES),
         estimator=_SPECTRUM.value,
-        examples=_EXAMPLES.value,
+        num_examples=_EXAMPLES.value,
         latent_limit=_LIMIT.value,
-        progress=True,
+        show_progress=True,
     )
-    print(bitrate.markdown(plan))
+    print(bitrate.to_markdown(plan))
     if _TARGET.value is not None:
-        print(f"\n{bitrate.proposals(plan, _TARGET.value)}")
+        print(f"\n{bitrate.propose_overrides(plan, _TARGET.value)}")
     bitrate.draw(plan, out, title=name)
     print(f"\nDrawn: {out}")

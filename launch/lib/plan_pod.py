@@ -1,4 +1,4 @@
-"""`launch.plan pod`: the real train step compiled for a pod that is not here."""
+"""Compile the train step for a pod without having one (launch.plan pod)."""
 
 import re
 
@@ -10,43 +10,71 @@ from ul.core.errors import ConfigError, OutOfMemory
 from ul.planning.pods import report, search, topology
 
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "v5p:4x4x4, v6e:16x16, v5e:2x2, ... or cpu:8."
+    "topology",
+    None,
+    "Chips to compile for: v5p:4x4x4, v6e:16x16, v5e:2x2, ..., or cpu:8. Required.",
 )
 _MESH = flags.DEFINE_multi_string(
-    "mesh", [], "fsdp=64 or data=4,fsdp=16; -1 is the rest. The config's if unset."
+    "mesh",
+    [],
+    "Mesh axes, for example fsdp=64 or data=4,fsdp=16; -1 means the remaining chips. If "
+    "unset, the mesh of the config. Several meshes need --search.",
 )
-_SEARCH = flags.DEFINE_bool("search", False, "Try every batch, remat and mesh below.")
+_SEARCH = flags.DEFINE_bool(
+    "search",
+    False,
+    "Try every combination of --mesh, --batch_per_chip and --remat and rank them.",
+)
 _BATCHES = flags.DEFINE_list(
-    "batch_per_chip", [], "Examples a chip; half, once and twice the config's if unset."
+    "batch_per_chip",
+    [],
+    "Batch sizes per chip for --search; if unset, half, once and twice the config's.",
+)
+_REMATS = flags.DEFINE_list(
+    "remat", ["none", "dots", "full"], "Rematerialization policies for --search."
 )
 _EFFORT = flags.DEFINE_float(
-    "effort", -1.0, "Of the TPU compiler: -1 is quickest, 0 as training has it.", -1, 1
+    "effort",
+    -1.0,
+    "Effort of the TPU compiler: -1 is fastest, 0 as in training.",
+    -1,
+    1,
 )
-_REMATS = flags.DEFINE_list("remat", ["none", "dots", "full"], "Remat policies.")
 
 
-def _axes(text: str) -> tuple[int, int]:
-    """(data, fsdp) of data=4,fsdp=16."""
+def _parse_mesh(text: str) -> tuple[int, int]:
+    """Return (data, fsdp) of text such as data=4,fsdp=16."""
     if not re.fullmatch(r"(data|fsdp)=-?\d+(,(data|fsdp)=-?\d+)?", text):
-        raise ConfigError(f"--mesh is {text!r}; give it as fsdp=64 or data=4,fsdp=16")
-    given = dict(part.split("=") for part in text.split(","))
-    both = {"data": 1 if "fsdp" in given else -1, "fsdp": 1} | given
-    return int(both["data"]), int(both["fsdp"])
+        raise ConfigError(
+            f"--mesh must be fsdp=64 or data=4,fsdp=16, say; got {text!r}."
+        )
+    axes = {name: int(size) for name, size in re.findall(r"(\w+)=(-?\d+)", text)}
+    return axes.get("data", 1 if "fsdp" in axes else -1), axes.get("fsdp", 1)
 
 
-def main(parsed: TrainConfig) -> None:
-    """Raises OutOfMemory, after the table, if a single plan does not fit."""
-    meshes = [_axes(m) for m in _MESH.value] or [(parsed.mesh.data, parsed.mesh.fsdp)]
+def main(config: TrainConfig) -> None:
+    """Print the plan, or with --search the ranked plans.
+
+    Raises:
+      OutOfMemory: the only plan does not fit; its table is printed before.
+    """
+    default = (config.mesh.data, config.mesh.fsdp)
+    meshes = [_parse_mesh(mesh) for mesh in _MESH.value] or [default]
     if not all(b.isdigit() and int(b) for b in _BATCHES.value):
-        raise ConfigError(f"--batch_per_chip is {_BATCHES.value}; give 8,16,32")
+        raise ConfigError(
+            f"--batch_per_chip must be positive integers; got {_BATCHES.value}."
+        )
     if not _SEARCH.value and (len(meshes) > 1 or _BATCHES.value):
-        raise ConfigError("several meshes or batches are tried with --search alone")
-    where = topology.of(cli.required(_TOPOLOGY), _EFFORT.value)
-    if not _SEARCH.value:
-        made = search.single(parsed, where, meshes[0])
-        print(report.one(made))
-        if made.missing:
-            raise OutOfMemory(f"{where.name}: the step {report.verdict(made)} a chip")
+        raise ConfigError("Several --mesh flags and --batch_per_chip need --search.")
+    pod = topology.parse_topology(cli.required(_TOPOLOGY), _EFFORT.value)
+    if _SEARCH.value:
+        batches = [int(b) for b in _BATCHES.value]
+        print(search.run_search(config, pod, meshes, _REMATS.value, batches))
         return
-    batches = [int(b) for b in _BATCHES.value]
-    print(search.best(parsed, where, meshes, _REMATS.value, batches))
+    plan = search.plan_on_axes(config, pod, meshes[0])
+    print(report.format_plan(plan))
+    if plan.missing_bytes:
+        raise OutOfMemory(
+            f"On {pod.name} the step {report.memory_verdict(plan)} per chip. Shard more (fsdp), "
+            "lower batch_size or raise remat."
+        )

@@ -1,7 +1,6 @@
-"""What launch.sample asks for: classes, texts, or the first frames of held-out clips."""
+"""The conditions of launch.sample: classes, texts, or the first frames of held-out clips."""
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
@@ -13,69 +12,68 @@ from ul.importing.captions import read_prompts
 from ul.inference import api
 from ul.stages import registry
 
-_LABELS = flags.DEFINE_list("labels", [], "Classes to go round; all of them if unset.")
-_TEXT = flags.DEFINE_multi_string("text", [], "Captions of colored_digits; several.")
-_EMBEDDED = flags.DEFINE_string(
+_LABELS = flags.DEFINE_list(
+    "labels", [], "Class labels to sample, used in turn; if empty, all classes."
+)
+_TEXT = flags.DEFINE_multi_string(
+    "text", [], "Caption to sample, only for colored_digits; several are used in turn."
+)
+_EMBEDDINGS = flags.DEFINE_string(
     "text_embeddings",
     None,
-    "Other captions: an .npz of launch.embed_captions --prompts.",
+    "Captions as an .npz file of launch.embed_captions --prompts.",
 )
+# What a model is conditioned on -> the flags that fit, and what such a model takes.
+_FLAGS_OF = {
+    "text": (["text", "text_embeddings"], "takes --text or --text_embeddings"),
+    "context": ([], "continues held-out clips"),
+    "label": (["labels"], "takes --labels"),
+}
+Conditions = tuple[dict[str, np.ndarray], list[str]]
 
 
-def asked(gen: api.Generator, count: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The condition of `count` samples, round and round, and what each is called.
+def conditions(generator: api.Generator, count: int) -> Conditions:
+    """Return the conditions of `count` samples, and a name for each sample.
 
     Raises:
-      ConfigError: flags that are not for such a model.
+      ConfigError: the flags do not fit the model.
     """
-    wanted = registry.conditions(gen.config)
-    if "text" not in wanted:
-        if _TEXT.value or _EMBEDDED.value:
-            raise ConfigError(
-                "--text and --text_embeddings are for models told in words; this one takes "
-                + ("held-out clips" if "context" in wanted else "--labels")
-            )
-        if "context" in wanted:
-            if _LABELS.value:
-                raise ConfigError("--labels is for models of classes, not of clips")
-            return continuing(gen, count), [f"continues{i}" for i in range(count)]
-        return _of_classes(gen.num_classes, count)
-    if _LABELS.value:
-        raise ConfigError("--labels is for models of classes; this one takes text")
-    found, said = _of_text(gen)
-    rows = [i % len(said) for i in range(count)]
-    return {name: value[rows] for name, value in found.items()}, [said[i] for i in rows]
-
-
-def _of_classes(known: int, count: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    fields = registry.conditions(generator.config)
+    kind = next((name for name in ("text", "context") if name in fields), "label")
+    allowed, takes = _FLAGS_OF[kind]
+    for flag in (_LABELS, _TEXT, _EMBEDDINGS):
+        if flag.value and flag.name not in allowed:
+            raise ConfigError(f"--{flag.name} does not fit this model, which {takes}.")
+    if kind == "text":
+        batch, captions = _embed(generator.config.data.source)
+        rows = [i % len(captions) for i in range(count)]
+        return {k: v[rows] for k, v in batch.items()}, [captions[i] for i in rows]
+    if kind == "context":
+        return continuing(generator, count), [f"continues{i}" for i in range(count)]
     try:
-        classes: Sequence[int] = [int(label) for label in _LABELS.value] or range(known)
+        labels = [int(x) for x in _LABELS.value] or range(generator.num_classes)
     except ValueError as e:
-        raise ConfigError(f"--labels {_LABELS.value} are not whole numbers") from e
-    label = np.resize(np.asarray(classes), count)
+        raise ConfigError(f"--labels must be integers; got {_LABELS.value}.") from e
+    label = np.resize(np.asarray(labels), count)
     return {"label": label}, [f"class{i}" for i in label]
 
 
-def _of_text(gen: api.Generator) -> tuple[dict[str, np.ndarray], list[str]]:
-    source = gen.config.data.source
-    if _EMBEDDED.value and _TEXT.value:
-        raise ConfigError("give --text or --text_embeddings, not both")
-    if _EMBEDDED.value:
-        return read_prompts(_EMBEDDED.value, source)
-    if not _TEXT.value:
-        raise ConfigError(
-            "this model is told in words; give --text or --text_embeddings"
-        )
+def _embed(source: dict) -> Conditions:
+    """Return the embeddings of the captions on the command line, and the captions."""
+    if bool(_EMBEDDINGS.value) == bool(_TEXT.value):
+        got = "both" if _TEXT.value else "neither"
+        raise ConfigError(f"Give either --text or --text_embeddings; got {got}.")
+    if _EMBEDDINGS.value:
+        return read_prompts(_EMBEDDINGS.value, source)
     if source["kind"] != "colored_digits":
         raise ConfigError(
-            f"--text is for colored_digits, whose words are built in, and this model's "
-            f"source is {source['kind']}; give --text_embeddings, which launch.embed_captions "
-            "--prompts makes with the model's own text encoder"
+            f"--text needs a model of colored_digits; this one is of {source['kind']}. Use "
+            "launch.embed_captions --prompts, and its file as --text_embeddings."
         )
-    told = [colored_digits.embedded(text) for text in _TEXT.value]
-    return {name: np.stack([t[name] for t in told]) for name in told[0]}, _TEXT.value
+    texts = [colored_digits.embedded(text) for text in _TEXT.value]
+    return {k: np.stack([t[k] for t in texts]) for k in texts[0]}, _TEXT.value
 
 
-def file_name(i: int, said: str) -> str:
-    """Of sample i, with what it is called, as far as a file name can say it."""
-    return f"{i:06d}-{re.sub(r'[^A-Za-z0-9]+', '_', said).strip('_')[:60]}.png"
+def file_name(i: int, name: str) -> str:
+    """Return the file name of sample i, with as much of its name as fits."""
+    return f"{i:06d}-{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')[:60]}.png"

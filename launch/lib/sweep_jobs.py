@@ -1,77 +1,72 @@
-"""A sweep as jobs of a cluster: an array of SLURM, a JobSet for each trial."""
+"""A sweep as jobs of a cluster: one SLURM array, or one JobSet for each trial."""
 
 import dataclasses
 import hashlib
 import re
-import shlex
-import sys
 
-from launch import gke
+from launch.gke import GkePlace
 from launch.gke.slices import hosts_and_chips
-from launch.lib import places
 from launch.lib.jobs import Job
+from launch.lib.place import Place, submit_jobs
+from launch.lib.places import place_from_flags
 from ul.core.errors import ConfigError
 
-KINDS = ("slurm", "gke")
-MOST_LETTERS = 40
+PLACES = ("slurm", "gke")
+MAX_NAME_LENGTH = 40
 
 
-class Sweep(Job):
-    """`config` is the sweep's file, `workdir` the directory of all trials."""
+class SweepJob(Job):
+    """`config` is the sweep's file, `workdir` the directory of all its trials."""
 
-    def train(self, *place: str) -> list[str]:
+    def command(self, *place_flags: str) -> list[str]:
+        """Return the sweep command."""
         head = ["launch.sweep", self.config, "--out", self.workdir]
-        return [self.python, "-m", *head, *self.overrides, *self.options, *place]
+        return [self.python, "-m", *head, *self.overrides, *self.options, *place_flags]
 
 
-def plain(name: str) -> str:
-    """A name as Kubernetes takes it: one that is too long ends in a digest."""
+def kubernetes_name(name: str) -> str:
+    """Return a name that Kubernetes accepts; a long one is cut and ends in a digest."""
     short = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
-    if len(short) <= MOST_LETTERS:
+    if len(short) <= MAX_NAME_LENGTH:
         return short
     digest = hashlib.sha256(name.encode()).hexdigest()[:6]
-    return f"{short[: MOST_LETTERS - 7].strip('-')}-{digest}"
+    return f"{short[: MAX_NAME_LENGTH - 7].strip('-')}-{digest}"
 
 
-def jobs(kind: str, sweep: Sweep, place) -> list[Sweep]:
-    """What is submitted, one after the other.
+def split_into_jobs(sweep: SweepJob, place: Place) -> list[SweepJob]:
+    """Return the jobs to submit: one array for SLURM, one job for each trial for GKE.
 
     Raises:
-      ConfigError: what this place cannot run.
+      ConfigError: GKE cannot run the sweep.
     """
-    if kind == "slurm":
+    if not isinstance(place, GkePlace):
         return [sweep]
-    sweep.needs_bucket()
+    sweep.require_bucket()
     if place.topology and hosts_and_chips(place.topology, place.chips_per_host)[0] > 1:
-        raise ConfigError(f"--topology {place.topology}: evaluations need one host")
-    alone = {}
+        raise ConfigError(
+            "--topology must be a slice of one host, because evaluations run on one host; "
+            f"got {place.topology}."
+        )
+    jobs: dict[str, SweepJob] = {}
     for trial in sweep.trials:
-        name = plain(f"{sweep.name}-{trial}")
-        if name in alone:
+        name = kubernetes_name(f"{sweep.name}-{trial}")
+        if name in jobs:
             raise ConfigError(
-                f"trial {trial}: another is {name} for Kubernetes as well"
+                "The names of trials must differ in letters and digits for Kubernetes; "
+                f"{trial} is not the only one that becomes {name}."
             )
         options = (*sweep.options, f"--trial={trial}")
-        alone[name] = dataclasses.replace(sweep, name=name, options=options, trials=())
-    return list(alone.values())
+        jobs[name] = dataclasses.replace(sweep, name=name, options=options, trials=())
+    return list(jobs.values())
 
 
-def submit(kind: str, sweep: Sweep, *, dry_run: bool) -> int:
-    """Submits the trials, or prints exactly what would be: an exit code."""
-    place, module = places.read(kind), places.PLACES[kind]
+def submit(sweep: SweepJob, place_name: str, *, dry_run: bool) -> int:
+    """Submit the unfinished trials to a place, or print what would be submitted.
+
+    Returns an exit code.
+    """
+    place = place_from_flags(place_name)
     if not sweep.trials:
-        print("all trials are done")
+        print("All trials are done.")
         return 0
-    for i, job in enumerate(jobs(kind, sweep, place)):
-        if dry_run:
-            (text,) = place.render(job).values()
-            print("---\n" * (module is gke and i > 0) + text, end="")
-            continue
-        try:
-            if code := place.submit(job):
-                return code
-        except FileNotFoundError as e:
-            raise ConfigError(f"{e.filename} is not installed on this machine") from e
-    if dry_run:
-        print(f"would run: {shlex.join(module.COMMAND)}", file=sys.stderr)
-    return 0
+    return submit_jobs(place, split_into_jobs(sweep, place), dry_run=dry_run)

@@ -1,19 +1,20 @@
-"""Filling the files of a place."""
+"""Filling the templates of a place."""
 
 import re
 import shlex
 from pathlib import Path
 
 
-def quoted(words: list[str]) -> list[str]:
-    """For a shell script, a word a line."""
+def shell_words(words: list[str]) -> list[str]:
+    """Return the words quoted for a shell script."""
     return [shlex.quote(word) for word in words]
 
 
 def fill(template: Path, **values: str | int | list[str]) -> str:
-    """The template with each `%{name}` replaced.
+    """Return the template with each `%{name}` replaced by its value.
 
-    A list's place is a line of its own: an element a line, indented as that line was.
+    The placeholder of a list stands alone on its line; every element gets a line with the
+    same indentation, and an empty list removes the line.
     """
     lines = []
     for line in template.read_text().splitlines():

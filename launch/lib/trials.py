@@ -1,38 +1,42 @@
-"""Trials on this machine: run, and what failed as the error of the command."""
+"""Running the trials of a sweep on this machine."""
 
 from collections.abc import Callable, Sequence
 
-from launch.lib import cluster, files, jobs
+from launch.lib import cluster, exit_codes, files
 from ul import sweeps
 from ul.core.errors import ConfigError, Preempted, UserError
 from ul.stages import registry
 
 
 def expand(described: list[dict], sets: Sequence[str]) -> list[sweeps.Trial]:
-    """A sweep file's trials, every config validated.
+    """Return the trials of a sweep file, changed by the arguments of --set.
 
     Raises:
-      ConfigError: as ul.sweeps.expand, and configs that cannot be read.
+      ConfigError: a config cannot be read or is invalid.
     """
-    known: dict[str, dict] = {}
+    configs: dict[str, dict] = {}
 
     def load(name: str) -> dict:
-        if name not in known:
-            known[name] = registry.to_dict(files.call("config", name, "get_config"))
-        return known[name]
+        if name not in configs:
+            config = files.call_user_function("config", name, "get_config")
+            configs[name] = registry.to_dict(config)
+        return configs[name]
 
     return sweeps.expand(described, load, sets)
 
 
 def choose(flag: str, trials: Sequence, names: list[str], name_of: Callable) -> list:
-    """Those of the names, or all without any; ConfigError for names that are none."""
+    """Return the trials with these names, or all if `names` is empty.
+
+    Raises:
+      ConfigError: a name in `flag` is unknown.
+    """
     known = [name_of(trial) for trial in trials]
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise ConfigError(f"{flag} has unknown {unknown}; known are {', '.join(known)}")
-    return [
-        t for t, name in zip(trials, known, strict=True) if name in names or not names
-    ]
+    if unknown := sorted(set(names) - set(known)):
+        raise ConfigError(
+            f"{flag} must name trials of the sweep ({', '.join(known)}); got {unknown}."
+        )
+    return [trial for trial in trials if not names or name_of(trial) in names]
 
 
 def run(
@@ -44,30 +48,33 @@ def run(
     *,
     alone: bool = False,
 ) -> dict[str, int]:
-    """Exit codes of those that failed. `alone`: no table, output comes here.
+    """Run the trials and return the exit codes of those that failed, by name.
+
+    alone: print the output of the trials instead of a table of their progress.
 
     Raises:
-      Preempted: a signal stopped them.
+      Preempted: a signal stopped the trials.
     """
     runner = sweeps.SweepRunner(
         out,
         trials,
-        should_retry=jobs.run_again,
+        should_retry=exit_codes.run_again,
         jobs=at_once,
         retries=retries,
         options=options,
         log_to_files=not alone,
-        is_first=cluster.index() == 0,
+        is_first=cluster.process_index() == 0,
     )
     failed = runner.run()
     if runner.stopped:
-        raise Preempted("interrupted; run the same command again to go on")
+        raise Preempted("Interrupted. Run the same command again to continue.")
     return failed
 
 
-def report(out: str, failed: dict[str, int]) -> None:
-    """Raises UserError, with the exit code of the first, if any failed."""
+def raise_failures(out: str, failed: dict[str, int]) -> None:
+    """Raise UserError with the exit code of the first failed trial, if there is one."""
     if failed:
-        error = UserError(f"failed, with exit codes: {failed}; see {out}/<trial>.log")
+        codes = ", ".join(f"{name}: {code}" for name, code in failed.items())
+        error = UserError(f"Trials failed (exit codes {codes}); see {out}/TRIAL.log.")
         error.code = next(iter(failed.values()))
         raise error

@@ -1,21 +1,26 @@
-"""Processes that live and end together."""
+"""Processes that start and end together."""
 
 import signal
 import subprocess
 import sys
 import time
 
-from launch.local.processes import Process, show
+from launch.local.processes import LocalProcess, copy_to_terminal
+from ul.core.errors import Preempted
 
-PREEMPTED = 75
+POLL_SECONDS = 0.1
 
 
-class Group:
-    """Runs all to their end; `code` is the first failing one's, or 0.
+class ProcessGroup:
+    """Run all processes to their end.
 
-    When one fails the others get SIGTERM, and `grace` seconds later SIGKILL. After code
-    75 they are saving as well, and a second signal would stop that: they get the time
-    alone. Our own first SIGTERM or Ctrl-C goes to all, a second one kills all.
+    When one fails, the others get SIGTERM, and SIGKILL `grace` seconds later. After exit
+    code 75 the others are saving too, and a second signal would stop that, so they only
+    get the time. The launcher passes its own first SIGTERM or Ctrl-C on to all; a second
+    one kills all.
+
+    code: the exit code of the first process that failed, or 0.
+    stopped: whether the launcher got a signal.
     """
 
     def __init__(self) -> None:
@@ -26,44 +31,46 @@ class Group:
 
     def _send(self, number: int) -> None:
         for process in self._running:
-            process.send_signal(number)  # none if it has ended
+            process.send_signal(number)  # does nothing if the process has ended
 
     def _handle(self, number: int, frame) -> None:
         self._send(signal.SIGKILL if self.stopped else number)
         self.stopped = True
 
-    def _look(self, processes: list[Process], grace: float) -> None:
-        codes = [p.poll() for p in self._running]
+    def _check(self, processes: list[LocalProcess], grace: float) -> None:
+        codes = [process.poll() for process in self._running]
         failed = [i for i, code in enumerate(codes) if code]
         if failed and not self.code:
             i, code = failed[0], int(codes[failed[0]] or 0)
             self.code = 128 - code if code < 0 else code
-            how = f" ({signal.Signals(-code).name})" if code < 0 else ""
+            reason = f" ({signal.Signals(-code).name})" if code < 0 else ""
             log = processes[i].log
             print(
-                f"process {i}: exit code {self.code}{how}; log: {log}", file=sys.stderr
+                f"process {i}: exit code {self.code}{reason}; log: {log}",
+                file=sys.stderr,
             )
             self._deadline = time.monotonic() + grace
-            if self.code != PREEMPTED and not self.stopped:
+            if self.code != Preempted.code and not self.stopped:
                 self._send(signal.SIGTERM)
         if time.monotonic() > self._deadline:
             self._send(signal.SIGKILL)
 
-    def run(self, processes: list[Process], grace: float) -> None:
+    def run(self, processes: list[LocalProcess], grace: float) -> None:
+        """Start the processes, show the output of the first one, and wait for all."""
         numbers = (signal.SIGTERM, signal.SIGINT)
-        before = {n: signal.signal(n, self._handle) for n in numbers}
+        handlers = {n: signal.signal(n, self._handle) for n in numbers}
         try:
             log = processes[0].log
-            seen = log.stat().st_size if log.exists() else 0
-            self._running += [p.start() for p in processes]
+            shown = log.stat().st_size if log.exists() else 0
+            self._running += [process.start() for process in processes]
             alive = True
             while alive:
-                # Asked first: of what has ended by now, the rest is seen below.
-                alive = any(p.poll() is None for p in self._running)
-                self._look(processes, grace)
-                seen += show(log, seen)
-                time.sleep(0.1 * alive)
+                # Before the log is read: what an ended process wrote is shown below.
+                alive = any(process.poll() is None for process in self._running)
+                self._check(processes, grace)
+                shown += copy_to_terminal(log, shown)
+                time.sleep(POLL_SECONDS * alive)
         finally:
             self._send(signal.SIGKILL)
-            for n, handler in before.items():
+            for n, handler in handlers.items():
                 signal.signal(n, handler)

@@ -1,73 +1,63 @@
-"""SLURM: one process per node, or per GPU; requeued until done; sweeps as arrays."""
+"""SLURM: a batch job that requeues itself until the run is done; a sweep is a job array."""
 
 import dataclasses
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from launch.lib.jobs import Job, field
-from launch.lib.templates import fill, quoted
+from launch.lib.jobs import Job
+from launch.lib.place import Place, setting
+from launch.lib.templates import fill
+from launch.slurm.batch_script import template_values
 from ul.core.errors import ConfigError
-
-COMMAND = ["sbatch"]
-PYTHON = sys.executable  # on a file system that the nodes share
-
-ONE_TASK = "job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    nodes: int = field(1, "Nodes.")
-    tasks_per_node: int = field(1, "Processes a node: 1, or one a GPU.")
-    gpus_per_node: int = field(0, "GPUs a node.")
-    cpus_per_task: int = field(0, "CPU cores a process; the cluster's default if 0.")
-    time: str = field("", "Time limit; a job that nears it saves and is requeued.")
-    stop_seconds: int = field(300, "SIGTERM comes so long before the time limit.")
-    partition: str = field("", "Partition.")
-    account: str = field("", "Account.")
-    sbatch: tuple[str, ...] = field((), "Any other option of sbatch, as --qos=high.")
-    at_once: int = field(0, "Trials of a sweep at the same time; all of them if 0.")
+class SlurmPlace(Place):
+    """Render a batch script and hand it to sbatch."""
+
+    SUBMIT_COMMAND = ("sbatch",)
+    PYTHON = sys.executable  # on a file system that the nodes share
+
+    nodes: int = setting(1, "Number of nodes.")
+    tasks_per_node: int = setting(
+        1, "Processes of one node: 1, or as many as the node has GPUs."
+    )
+    gpus_per_node: int = setting(0, "GPUs of one node.")
+    cpus_per_task: int = setting(
+        0, "CPU cores of one process; 0 means the default of the cluster."
+    )
+    time: str = setting(
+        "", "Time limit, for example 2-00:00:00; before it the job saves and requeues."
+    )
+    stop_seconds: int = setting(300, "Seconds from SIGTERM to the time limit.")
+    partition: str = setting("", "Partition of the cluster.")
+    account: str = setting("", "Account that is charged.")
+    sbatch: tuple[str, ...] = setting(
+        (), "Any other option of sbatch, for example --sbatch=--qos=high."
+    )
+    at_once: int = setting(
+        0, "Trials of a sweep that run at the same time; 0 means all of them."
+    )
 
     def __post_init__(self) -> None:
-        n = self.tasks_per_node
-        if n > 1 and self.gpus_per_node not in (0, n):
+        if self.tasks_per_node > 1 and self.gpus_per_node not in (
+            0,
+            self.tasks_per_node,
+        ):
             raise ConfigError(
-                f"--tasks_per_node is {n} and --gpus_per_node "
-                f"{self.gpus_per_node}; give 1 process a node, or one a GPU"
+                "--tasks_per_node must be 1 (one process per node) or equal to "
+                f"--gpus_per_node (one process per GPU); got {self.tasks_per_node} "
+                f"tasks and {self.gpus_per_node} GPUs per node."
             )
 
     def render(self, job: Job) -> dict[str, str]:
-        limit = f"%{self.at_once}" if self.at_once else ""
-        more = {
-            "array": f"0-{len(job.trials) - 1}{limit}" if job.trials else "",
-            "time": self.time,
-            "gpus-per-node": self.gpus_per_node,
-            "cpus-per-task": self.cpus_per_task,
-            "partition": self.partition,
-            "account": self.account,
-        }
-        options = [f"--{name}={value}" for name, value in more.items() if value]
-        cases = [
-            f"  {i}) trial=({shlex.join([f'--trial={name}'])}) ;;"
-            for i, name in enumerate(job.trials)
-        ]
-        values = dataclasses.asdict(self) | dict(
-            name=job.name,
-            max_attempts=job.max_attempts,
-            cwd=shlex.quote(str(Path.cwd())),
-            logs=shlex.quote(str(job.logs())),
-            id="%A_%a" if job.trials else "%j",
-            sbatch=[f"#SBATCH {option}" for option in [*options, *self.sbatch]],
-            array=[ONE_TASK] if job.trials else [],
-            trials=["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"]
-            if job.trials
-            else [],
-            train=quoted(job.train()),
-        )
-        return {"job.sh": fill(Path(__file__).with_name("job.sh"), **values)}
+        """Return the batch script, see job.sh."""
+        template = Path(__file__).with_name("job.sh")
+        return {"job.sh": fill(template, **template_values(self, job))}
 
     def submit(self, job: Job) -> int:
-        job.logs().mkdir(parents=True, exist_ok=True)  # SLURM does not make it
+        """Hand the batch script to sbatch and return its exit code."""
+        job.log_dir().mkdir(parents=True, exist_ok=True)  # SLURM does not create it
         script = self.render(job)["job.sh"]
-        return subprocess.run(COMMAND, input=script, text=True).returncode
+        return subprocess.run(self.SUBMIT_COMMAND, input=script, text=True).returncode

@@ -1,60 +1,74 @@
-"""Cloud TPU VMs: a queued resource, asked for again when it is taken away."""
+"""Cloud TPU VMs: a queued resource that is requested again whenever it is taken away."""
 
 import dataclasses
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
 
-from launch.lib.jobs import ROOT, Job, field, required
-from launch.lib.templates import fill, quoted
+from launch.lib.jobs import ROOT, Job
+from launch.lib.place import Place, require_settings, setting
+from launch.lib.templates import fill, shell_words
 
-COMMAND = ["bash", "queue.sh"]
-PYTHON = ".venv/bin/python"
+
+def _options(**values: str) -> list[str]:
+    return [f"--{key.replace('_', '-')}={v}" for key, v in values.items() if v]
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    accelerator: str = field("", "Accelerator type, as v5p-128.")
-    runtime: str = field("", "TPU software version, as v2-alpha-tpuv5.")
-    zone: str = field("", "Zone.")
-    project: str = field("", "Project; gcloud's own if unset.")
-    service_account: str = field("", "Service account, for buckets.")
-    spot: bool = field(False, "Spot capacity.")
-    valid_until: str = field("", "Give up if not granted by then, as 6h.")
-    poll_seconds: int = field(60, "Between two looks.")
+class TpuVmPlace(Place):
+    """Render two shell scripts: one that watches the queue, one for every worker."""
+
+    SUBMIT_COMMAND = ("bash", "queue.sh")
+    PYTHON = ".venv/bin/python"
+
+    accelerator: str = setting("", "Accelerator type, for example v5p-128. Required.")
+    runtime: str = setting(
+        "", "TPU software version, for example v2-alpha-tpuv5. Required."
+    )
+    zone: str = setting("", "Zone of Google Cloud, for example us-east5-a. Required.")
+    project: str = setting("", "Google Cloud project; if empty, the one set in gcloud.")
+    service_account: str = setting(
+        "", "Service account that may read and write the bucket."
+    )
+    spot: bool = setting(False, "Use Spot capacity, which may be taken away.")
+    valid_until: str = setting(
+        "", "Give up if the request is not granted within this time, for example 6h."
+    )
+    poll_seconds: int = setting(60, "Seconds between two checks of the resource.")
 
     def __post_init__(self) -> None:
-        required(accelerator=self.accelerator, runtime=self.runtime, zone=self.zone)
+        require_settings(
+            accelerator=self.accelerator, runtime=self.runtime, zone=self.zone
+        )
 
     def render(self, job: Job) -> dict[str, str]:
-        job.needs_bucket()
-        where = {"zone": self.zone, "project": self.project}
-        request = {
-            "accelerator-type": self.accelerator,
-            "runtime-version": self.runtime,
-            "service-account": self.service_account,
-            "valid-until-duration": self.valid_until,
-        }
-        asked = [f"--{name}={value}" for name, value in request.items() if value]
-        asked += ["--spot"] if self.spot else []
-        values: dict[str, Any] = dict(
+        """Return the scripts, see queue.sh and worker.sh."""
+        job.require_bucket()
+        request = (
+            _options(
+                accelerator_type=self.accelerator,
+                runtime_version=self.runtime,
+                service_account=self.service_account,
+                valid_until_duration=self.valid_until,
+            )
+            + ["--spot"] * self.spot
+        )
+        values: dict = dict(
             name=job.name,
             root=shlex.quote(str(ROOT)),
-            where=quoted(
-                [f"--{name}={value}" for name, value in where.items() if value]
-            ),
-            request=[" \\\n    ".join(quoted(asked))],
+            location=shell_words(_options(zone=self.zone, project=self.project)),
+            request=[" \\\n    ".join(shell_words(request))],
             poll_seconds=self.poll_seconds,
             max_attempts=job.max_attempts,
-            train=quoted(job.train()),
+            train=shell_words(job.command()),
         )
         folder = Path(__file__).parent
         return {n: fill(folder / n, **values) for n in ("queue.sh", "worker.sh")}
 
     def submit(self, job: Job) -> int:
-        folder = job.logs()
+        """Write the scripts to the log directory, run the first and return its code."""
+        folder = job.log_dir()
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.render(job).items():
             (folder / name).write_text(text)
-        return subprocess.run(COMMAND, cwd=folder).returncode
+        return subprocess.run(self.SUBMIT_COMMAND, cwd=folder).returncode

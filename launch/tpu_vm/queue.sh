@@ -1,53 +1,54 @@
 #!/usr/bin/env bash
-# Keeps a queued resource until the run is over: asks for it, starts the run on all its
-# workers, and when it is taken away deletes what is left and asks again. Started again,
-# it goes on where the run is. Stopped, it leaves the run alone (and the machines paid).
+# Keeps a queued resource until the run is over. It requests the resource and starts the
+# run on all workers; if the resource is taken away, it deletes the rest and requests it
+# again. Stopping this script stops neither the run nor the bill for its machines; started
+# again, it watches the same run.
 set -uo pipefail
 name=%{name}
-where=(
-  %{where}
+location=(
+  %{location}
 )
-here=$(cd "$(dirname "$0")" && pwd)
+script_dir=$(cd "$(dirname "$0")" && pwd)
 
 state() {
-  local said
-  if said=$(gcloud compute tpus queued-resources describe "$name" "${where[@]}" \
+  local output
+  if output=$(gcloud compute tpus queued-resources describe "$name" "${location[@]}" \
     --format='value(state.state)' 2>&1); then
-    tail -n 1 <<<"$said"
-  elif [[ $said == *NOT_FOUND* ]]; then
+    tail -n 1 <<<"$output"
+  elif [[ $output == *NOT_FOUND* ]]; then
     echo NONE
   else
-    echo "UNKNOWN: $said"
+    echo "UNKNOWN: $output"
   fi
 }
 
 create() {
-  gcloud compute tpus queued-resources create "$name" "${where[@]}" --node-id="$name" \
+  gcloud compute tpus queued-resources create "$name" "${location[@]}" --node-id="$name" \
     --quiet \
     %{request}
 }
 
 delete() {
-  gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
+  gcloud compute tpus queued-resources delete "$name" "${location[@]}" --force --quiet
 }
 
 on_all() {
-  gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all --command="$1"
+  gcloud compute tpus tpu-vm ssh "$name" "${location[@]}" --worker=all --command="$1"
 }
 
 send() {
-  gcloud compute tpus tpu-vm scp "$here/code.tgz" "$here/worker.sh" "$name:" \
-    "${where[@]}" --worker=all
+  gcloud compute tpus tpu-vm scp "$script_dir/code.tgz" "$script_dir/worker.sh" "$name:" \
+    "${location[@]}" --worker=all
 }
 
-# Does nothing on a worker where it runs or has ended.
+# Does nothing on a worker that runs already or has ended.
 start() {
   on_all 'test -e worker.sh' 2>/dev/null || send &&
     on_all 'setsid -f flock -n .run-lock bash worker.sh >>train.log 2>&1 </dev/null'
 }
 
-git -C %{root} diff --quiet HEAD || echo "what is not committed is not sent" >&2
-git -C %{root} archive --format=tar.gz --output="$here/code.tgz" HEAD || exit 64
+git -C %{root} diff --quiet HEAD || echo "uncommitted changes are not sent" >&2
+git -C %{root} archive --format=tar.gz --output="$script_dir/code.tgz" HEAD || exit 64
 
 last=
 while true; do
@@ -62,8 +63,8 @@ while true; do
         sed -n 's/^exit-code=//p' | sort -rn)
       if [[ -n $codes ]]; then
         code=${codes%%$'\n'*}
-        on_all 'hostname; tail -n 1000 train.log' >"$here/workers.log"
-        echo "$name: ended with exit code $code; logs: $here/workers.log"
+        on_all 'hostname; tail -n 1000 train.log' >"$script_dir/workers.log"
+        echo "$name: ended with exit code $code; logs: $script_dir/workers.log"
         delete
         exit "$code"
       fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# On every worker: install once, then train until done or until no rerun helps.
+# Runs on every worker: installs once, then trains until the run is done or must stop.
 set -uo pipefail
 cd "$HOME" || exit 1
 [[ ! -e exit-code ]] || exit 0
@@ -16,15 +16,15 @@ cd "$HOME/ul" || exit 1
 train=(
   %{train}
 )
-unforeseen=0
+unexpected=0
 while true; do
   "${train[@]}"
   code=$?
   echo "$(date -u +%FT%TZ) exit code $code"
   case $code in
-    74 | 75 | 124 | 12[89] | 1[3-9]? | 2??) unforeseen=0 ;;
-    # Perhaps before launch.train began to count.
-    1) if ((++unforeseen >= %{max_attempts})); then break; fi ;;
+    74 | 75 | 124 | 12[89] | 1[3-9]? | 2??) unexpected=0 ;;
+    # An unexpected error, perhaps before launch.train counted this start.
+    1) if ((++unexpected >= %{max_attempts})); then break; fi ;;
     *) break ;;
   esac
   sleep 10

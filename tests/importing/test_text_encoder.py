@@ -161,4 +161,4 @@ def test_the_command_twice(model, tmp_path):
         for out in ("a", "b", "a")
     ]
     assert said[0] == said[1] == said[2]
-    assert "train: 3 captions, 0 of them empty, 1 of all 8 tokens" in said[0]
+    assert "train: 3 captions, 0 empty, 1 with all 8 tokens" in said[0]

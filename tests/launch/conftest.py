@@ -1,4 +1,4 @@
-"""A job, and commands that stand in for those of a cluster."""
+"""A job, and scripts that stand in for the programs of a cluster."""
 
 import os
 
@@ -9,6 +9,8 @@ from launch.lib.jobs import Job
 
 @pytest.fixture
 def job():
+    """Make a job for a workdir."""
+
     def make(workdir, **changes):
         fields = dict(
             name="job",
@@ -26,7 +28,7 @@ def job():
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """Puts a script first on the PATH; each logs its calls to a file of its name."""
+    """Put a script first on the PATH; returns a function that reads the calls it got."""
     (tmp_path / "bin").mkdir()
 
     def put(name, body):
@@ -42,7 +44,7 @@ def stand_in(tmp_path):
 
 @pytest.fixture
 def ends_with(stand_in, tmp_path):
-    """A train command whose runs end with these codes, one after the other."""
+    """Put a train command on the PATH whose runs end with these exit codes, in order."""
 
     def put(*codes):
         left = tmp_path / "codes"

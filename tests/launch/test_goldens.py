@@ -1,4 +1,4 @@
-"""What `--dry-run` prints, place by place. After a wanted change: `make goldens`."""
+"""The output of `--dry-run` for each place. Update it with `make goldens`."""
 
 import os
 import re
@@ -84,37 +84,39 @@ def test_the_dry_run_is_the_golden_file(name):
 
 
 def train_commands(name):
-    """Every train command of a golden file, a list of words each."""
+    """Return every train command of a golden file as a list of words."""
     text = (GOLDEN / name).read_text()
     if name.endswith(".yaml"):
         listed = re.search(r"command:\n(( +- .*\n)+)", text)[1]
         return [re.findall(r'- "(.*)"', listed)]
     if name.startswith("local"):
-        found = re.findall(r"python -m .*(?= >>)", text)
+        commands = re.findall(r"python -m .*(?= >>)", text)
     else:
-        found = re.findall(r"train=\(\n(.*?)\n\)", text, re.S)
+        commands = re.findall(r"train=\(\n(.*?)\n\)", text, re.S)
     shell = ["bash", "-c", 'eval "words=($1)"; printf "%s\\n" "${words[@]}"', "-"]
-    return [subprocess.check_output([*shell, f], text=True).splitlines() for f in found]
+    return [
+        subprocess.check_output([*shell, c], text=True).splitlines() for c in commands
+    ]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_train_command_stands_everywhere(name):
+def test_every_place_runs_the_same_train_command(name):
     *typed, _, _ = COMMON
     config = typed.pop(0).removeprefix("--config=")
     commands = train_commands(name)
     assert commands
     for command in commands:
         assert command[:5] == ["python", "-m", "launch.train", "--config", config]
-        workdirs = command[5:7]
+        workdir_flag = command[5:7]
         assert [w for w in command if w.startswith("--config.")] == typed
-        asked = [a for a in CASES[name] if a.startswith("--devices=")]
-        rest = command[5 + len(workdirs) + len(typed) :]
-        assert rest[: len(asked) + 1] == [*asked, "--max_attempts=5"]
-        where = next(a for a in CASES[name] if a.startswith("--workdir="))
-        assert "=".join(workdirs) == where
+        devices = [a for a in CASES[name] if a.startswith("--devices=")]
+        rest = command[5 + len(workdir_flag) + len(typed) :]
+        assert rest[: len(devices) + 1] == [*devices, "--max_attempts=5"]
+        workdir = next(a for a in CASES[name] if a.startswith("--workdir="))
+        assert "=".join(workdir_flag) == workdir
 
 
-def test_every_trial_of_a_sweep_is_the_same_command():
+def test_every_trial_of_a_sweep_runs_the_same_command():
     head = ["python", "-m", "launch.sweep", SWEEP[0], "--out"]
     (array,) = train_commands("sweep-slurm.sh")
     assert array[:5] == head
@@ -128,7 +130,7 @@ def test_every_trial_of_a_sweep_is_the_same_command():
     names = [f"factor{f}" for f in (1.3, 1.5, 1.7, 1.9, 2.1)]
     assert re.findall(r"trial=\(--trial=(.*)\)", text) == names
     text = (GOLDEN / "sweep-gke.yaml").read_text()
-    found = re.findall(r"command:\n(( +- .*\n)+)", text)
-    sets = [re.findall(r'- "(.*)"', listed) for listed, _ in found]
+    lists = re.findall(r"command:\n(( +- .*\n)+)", text)
+    commands = [re.findall(r'- "(.*)"', listed) for listed, _ in lists]
     ends = [["--max_attempts=5", f"--trial={n}"] for n in (names[0], names[-1])]
-    assert sets == [[*head, "gs://bucket/sweep", *end] for end in ends]
+    assert commands == [[*head, "gs://bucket/sweep", *end] for end in ends]

@@ -1,5 +1,7 @@
-"""The JobSets against the published API: JobSet's and Kubernetes' own OpenAPI schemas,
-as generated into the models of kubeflow-trainer-api."""
+"""The JobSets agree with the OpenAPI schemas of JobSet and Kubernetes.
+
+The schemas come as the models that kubeflow-trainer-api generates from them.
+"""
 
 import copy
 import typing
@@ -39,33 +41,33 @@ def load(name):
 
 
 def trials():
-    """Of a sweep: one JobSet each."""
+    """Return the JobSets of a sweep, one for each trial."""
     return list(yaml.safe_load_all((GOLDEN / "sweep-gke.yaml").read_text()))
 
 
 def model_in(annotation):
-    """The model inside Optional and List, if there is one; free-form maps have none."""
+    """Return the model inside Optional or List; None for a free-form map."""
     if typing.get_origin(annotation) is dict:
         return None
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return annotation
-    found = [model_in(a) for a in typing.get_args(annotation)]
-    return next(filter(None, found), None)
+    models = (model_in(a) for a in typing.get_args(annotation))
+    return next(filter(None, models), None)
 
 
-def check(model, value, where="JobSet"):
-    """Raises AssertionError for a key that the schema does not know, at any depth."""
+def check(model, value, path="JobSet"):
+    """Raise AssertionError for a key that the schema does not know, at any depth."""
     if isinstance(value, list):
         for i, element in enumerate(value):
-            check(model, element, f"{where}[{i}]")
+            check(model, element, f"{path}[{i}]")
     elif isinstance(value, dict):
         known = {f.alias or name: f for name, f in model.model_fields.items()}
         for key, inner in value.items():
-            assert key in known, f"{where} has no field {key}"
+            assert key in known, f"{path} has no field {key}"
             if key in ENUMS:
-                assert inner in ENUMS[key], f"{where}.{key} is {inner}"
-            if below := model_in(known[key].annotation):
-                check(below, inner, f"{where}.{key}")
+                assert inner in ENUMS[key], f"{path}.{key} is {inner}"
+            if inner_model := model_in(known[key].annotation):
+                check(inner_model, inner, f"{path}.{key}")
 
 
 def validate(jobset):
@@ -88,40 +90,40 @@ def test_the_jobset_is_valid(name):
     validate(jobset)
 
 
-def test_a_sweeps_jobsets_are_valid_and_have_names_of_their_own():
+def test_the_jobsets_of_a_sweep_are_valid_and_have_different_names():
     for jobset in trials():
         validate(jobset)
     names = [jobset["metadata"]["name"] for jobset in trials()]
     assert names == ["loss-factor-factor1-3", "loss-factor-factor2-1"]
 
 
-def places_of(value, path=()):
-    """Paths to every mapping."""
+def mapping_paths(value, path=()):
+    """Yield the path to every mapping."""
     if isinstance(value, dict):
         yield path
     pairs = value.items() if isinstance(value, dict) else ()
     for key, inner in enumerate(value) if isinstance(value, list) else pairs:
-        yield from places_of(inner, (*path, key))
+        yield from mapping_paths(inner, (*path, key))
 
 
 FREE = {"labels", "annotations", "nodeSelector", "limits"}
-FIXED = [p for p in places_of(load(FILES[1])) if not FREE & set(p)]
+FIXED = [p for p in mapping_paths(load(FILES[1])) if not FREE & set(p)]
 
 
 @pytest.mark.parametrize("path", FIXED, ids=str)
-def test_an_unknown_key_is_refused_wherever_it_stands(path):
+def test_an_unknown_key_is_refused_at_every_depth(path):
     jobset = copy.deepcopy(load(FILES[1]))
     inner = jobset
     for key in path:
         inner = inner[key]
-    inner["colour"] = 1
-    with pytest.raises(AssertionError, match="colour"):
+    inner["color"] = 1
+    with pytest.raises(AssertionError, match="color"):
         validate(jobset)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_exit_codes_lead_where_the_table_says(name):
-    """JobSet: the first rule that fits a failed Job's reason and message."""
+def test_exit_codes_lead_to_the_action_of_the_table(name):
+    """JobSet applies the first rule that fits a failed Job's reason and message."""
     spec = load(name)["spec"]
     job = spec["replicatedJobs"][0]["template"]["spec"]
     disruption, again, stop = job["podFailurePolicy"]["rules"]

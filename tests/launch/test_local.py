@@ -1,24 +1,24 @@
-"""Processes that live and end together."""
+"""Processes that start and end together."""
 
 import signal
 
 import pytest
 
 from launch import local
-from launch.local.group import Group
-from launch.local.processes import Process
+from launch.local.group import ProcessGroup
+from launch.local.processes import LocalProcess
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs shell scripts as one group. `await FILE` waits, $PPID is the launcher."""
+    """Run shell scripts as one group. `await FILE` waits, $PPID is the launcher."""
     monkeypatch.chdir(tmp_path)
     wait = 'await() { until [[ -e $1 ]]; do sleep 0.02; done; }; touch "started-$0"; '
 
     def run(*scripts, grace=30.0):
-        group = Group()
+        group = ProcessGroup()
         processes = [
-            Process(
+            LocalProcess(
                 ["bash", "-c", wait + s, str(i)], {"I": str(i)}, tmp_path / f"{i}.log"
             )
             for i, s in enumerate(scripts)
@@ -29,21 +29,21 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def test_all_end_well(run, capsys):
+def test_a_group_without_failures_exits_with_0(run, capsys):
     assert run("echo hello $I", "await started-0; echo other").code == 0
     assert capsys.readouterr().out == "hello 0\n"
 
 
-def test_what_ends_at_once_is_seen(run, capsys, monkeypatch):
-    """Before anyone first looks, as on a busy machine."""
-    start = Process.start
+def test_a_process_that_ends_at_once_is_reported(run, capsys, monkeypatch):
+    """It ends before the first check, as on a busy machine."""
+    start = LocalProcess.start
 
     def ended(self):
         process = start(self)
         process.wait()
         return process
 
-    monkeypatch.setattr(Process, "start", ended)
+    monkeypatch.setattr(LocalProcess, "start", ended)
     assert run("echo gone; exit 3").code == 3
     assert capsys.readouterr().out == "gone\n"
 
@@ -55,7 +55,7 @@ def test_only_new_output_is_shown(run, capsys, tmp_path):
     assert (tmp_path / "0.log").read_text() == "of an earlier run\nnew\n"
 
 
-def test_the_failure_of_one_ends_all(run, capsys, tmp_path):
+def test_the_failure_of_one_process_ends_all(run, capsys, tmp_path):
     group = run(
         "trap 'touch ended; exit 3' TERM; sleep 99 & wait", "await started-0; exit 7"
     )
@@ -64,7 +64,7 @@ def test_the_failure_of_one_ends_all(run, capsys, tmp_path):
     assert f"process 1: exit code 7; log: {tmp_path}/1.log" in capsys.readouterr().err
 
 
-def test_who_does_not_end_is_killed(run, capsys):
+def test_a_process_that_ignores_sigterm_is_killed(run, capsys):
     group = run("trap '' TERM; touch deaf; while :; do sleep 0.1; done",
                 "await deaf; kill -KILL $$", grace=0.3)  # fmt: skip
     assert group.code == 137
@@ -77,7 +77,7 @@ SAVES = (
 
 
 def test_a_signal_goes_once_to_all_and_each_has_time_to_save(run, tmp_path):
-    """Process 0 is done first: the other, still saving, gets no second signal."""
+    """Process 0 is done first; the other is still saving and gets no second signal."""
     group = run(
         SAVES + "exit 75",
         SAVES + "sleep 0.4; echo $n >signals; exit 75",
@@ -96,7 +96,7 @@ def test_a_second_signal_kills_all(run):
     assert (group.code, group.stopped) == (137, True)
 
 
-def test_the_signal_handlers_are_put_back(run):
+def test_the_signal_handlers_are_restored(run):
     before = signal.getsignal(signal.SIGTERM)
     run("exit 0")
     assert signal.getsignal(signal.SIGTERM) is before
@@ -116,5 +116,5 @@ def test_retries_follow_the_exit_code(
     codes, retries, ends, ends_with, stand_in, job, tmp_path
 ):
     calls = ends_with(*codes)
-    asked = job(tmp_path, python=str(tmp_path / "bin/train"))
-    assert (local.Place(retries=retries).submit(asked), len(calls())) == ends
+    train = job(tmp_path, python=str(tmp_path / "bin/train"))
+    assert (local.LocalPlace(retries=retries).submit(train), len(calls())) == ends

@@ -1,5 +1,7 @@
-"""The shell scripts: shellcheck, and what they do at each exit code, run with stand-ins
-for srun, scontrol, gcloud and the train command."""
+"""The shell scripts pass shellcheck and react to every exit code as documented.
+
+Scripts stand in for srun, scontrol, gcloud and the train command.
+"""
 
 import os
 import re
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from launch import slurm, tpu_vm
-from launch.lib.jobs import run_again
+from launch.lib.exit_codes import run_again
 
 GOLDEN = Path(__file__).parent / "golden"
 BIN = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -41,7 +43,7 @@ CODES = (
 
 
 def scripts():
-    """Of the golden files: name and text; a file may hold several."""
+    """Yield name and text of every script in the golden files."""
     for file in GOLDEN.glob("*.sh"):
         yield file.name, file.read_text()
     pieces = re.split(
@@ -63,10 +65,10 @@ def test_shellcheck_finds_nothing(text):
 
 @pytest.fixture
 def start(stand_in, job, tmp_path):
-    """Starts the batch script as SLURM would."""
+    """Start the batch script as SLURM would."""
 
     def start(**env):
-        script = slurm.Place().render(job(tmp_path))["job.sh"]
+        script = slurm.SlurmPlace().render(job(tmp_path))["job.sh"]
         env = stand_in.env | {"SLURM_JOB_ID": "7"} | env
         return subprocess.Popen(["bash", "-c", script], env=env)
 
@@ -74,14 +76,14 @@ def start(stand_in, job, tmp_path):
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_slurm_requeues_what_may_succeed(stand_in, start, code):
+def test_slurm_requeues_after_exit_codes_that_allow_it(stand_in, start, code):
     stand_in("srun", f"exit {code}")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
     assert start().wait() == code
     assert ("requeue 7" in calls()) == run_again(code)
 
 
-def test_slurm_ends_unforeseen_failures_after_so_many_restarts(stand_in, start):
+def test_slurm_requeues_unexpected_errors_at_most_max_attempts_times(stand_in, start):
     stand_in("srun", "exit 1")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
     for restarts in (2, 3):
@@ -97,8 +99,8 @@ def test_slurm_does_not_requeue_a_cancelled_job(stand_in, start):
 
 
 @pytest.mark.parametrize(("step", "scancel"), [(0.3, 0), (0, 0.3)])
-def test_slurm_passes_the_signal_on_and_waits(stand_in, start, tmp_path, step, scancel):
-    """The step's exit code counts, not the wait's, whether or not it ends before scancel."""
+def test_slurm_forwards_the_signal_and_waits(stand_in, start, tmp_path, step, scancel):
+    """The exit code is the step's, not that of `wait`, whether or not scancel ends first."""
     until = "until [[ -e $F/term ]]; do sleep 0.02; done"
     stand_in("srun", f"touch $F/ready; {until}; sleep {step}; exit 75")
     signals = stand_in("scancel", f"touch $F/term; sleep {scancel}")
@@ -110,12 +112,12 @@ def test_slurm_passes_the_signal_on_and_waits(stand_in, start, tmp_path, step, s
     assert (signals(), calls()[-1]) == (["--signal=TERM 7"], "requeue 7")
 
 
-def test_a_task_of_an_array_requeues_itself_alone(stand_in, job, tmp_path):
-    """The last task has the array's id as its job id, which stands for all of it."""
+def test_a_task_of_an_array_requeues_only_itself(stand_in, job, tmp_path):
+    """The job id of the last task is the id of the whole array."""
     stand_in("srun", "exit 75")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
     sweep = job(tmp_path, trials=("low", "middle", "high"))
-    script = slurm.Place().render(sweep)["job.sh"]
+    script = slurm.SlurmPlace().render(sweep)["job.sh"]
     ids = dict(SLURM_JOB_ID="7", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="2")
     subprocess.run(["bash", "-c", script], env=stand_in.env | ids)
     assert calls() == ["show job -o 7_2", "requeue 7_2"]
@@ -126,18 +128,20 @@ def wait_for(file):
         if file.exists():
             return
         time.sleep(0.05)
-    raise AssertionError(f"{file} never came")
+    raise AssertionError(f"{file} was not created within 30 s")
 
 
 @pytest.fixture
 def render_tpu_vm(job):
-    place = tpu_vm.Place(accelerator="v5p-8", runtime="r", zone="z", poll_seconds=0)
+    place = tpu_vm.TpuVmPlace(
+        accelerator="v5p-8", runtime="r", zone="z", poll_seconds=0
+    )
     return place.render(job("gs://bucket/s1"))
 
 
 @pytest.fixture
 def worker(stand_in, ends_with, render_tpu_vm, tmp_path):
-    """Runs the script in a home where the code is installed: its code, and its calls."""
+    """Run the script where the code is installed; returns its exit code and its calls."""
     (tmp_path / "ul").mkdir()
     (tmp_path / "ul/.installed").touch()
     stand_in("sleep", "")
@@ -152,11 +156,11 @@ def worker(stand_in, ends_with, render_tpu_vm, tmp_path):
 
 
 @pytest.mark.parametrize("code", [c for c in CODES if c != 1])
-def test_a_tpu_worker_runs_again_what_may_succeed(worker, code):
+def test_a_tpu_worker_retries_after_exit_codes_that_allow_it(worker, code):
     assert worker(code, 0)[0] == (0 if run_again(code) else code)
 
 
-def test_a_tpu_worker_ends_unforeseen_failures(worker):
+def test_a_tpu_worker_stops_after_repeated_unexpected_errors(worker):
     code, calls = worker(1, 75, 1, 1, 1, 0)
     assert (code, len(calls)) == (1, 5)
     assert calls[0] == "-m launch.train --config c --workdir gs://bucket/s1 " + (
@@ -164,11 +168,11 @@ def test_a_tpu_worker_ends_unforeseen_failures(worker):
     )
 
 
-def test_a_queued_resource_taken_away_is_asked_for_again(
+def test_a_queued_resource_is_requested_again_when_it_is_taken_away(
     stand_in, render_tpu_vm, tmp_path
 ):
-    """Waits, sends the code once, starts, loses the machines, and ends with the code of
-    the worker that failed."""
+    """The script waits, sends the code once, starts, loses the machines, and exits with
+    the code of the worker that failed."""
     states = "NONE WAITING_FOR_RESOURCES ACTIVE ACTIVE SUSPENDED NONE ACTIVE".split()
     (tmp_path / "states").write_text("\n".join(states) + "\n")
     body = f"""
@@ -194,7 +198,7 @@ def test_a_queued_resource_taken_away_is_asked_for_again(
         timeout=60,
     )
     assert done.returncode == 65, done.stderr
-    wanted = re.compile("create|scp|setsid|delete")
-    steps = [m[0] for call in calls() if (m := wanted.search(call))]
+    actions = re.compile("create|scp|setsid|delete")
+    steps = [m[0] for call in calls() if (m := actions.search(call))]
     assert steps == "create scp setsid setsid delete create scp setsid delete".split()
     assert (tmp_path / "code.tgz").stat().st_size > 0

@@ -1,4 +1,4 @@
-"""What `launch.submit` refuses, before anything is submitted."""
+"""`launch.submit` refuses mistakes before anything is submitted."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ STAGE1 = "--config=experiments/digits.py:stage1"
 
 @pytest.fixture
 def submit(stand_in):
-    """Runs the command where every cluster's tool is there; says what was called."""
+    """Run the command with stand-ins for sbatch and kubectl; returns code, stderr, calls."""
     calls = [stand_in(tool, "exit 3") for tool in ("sbatch", "kubectl")]
 
     def run(*args):
@@ -37,34 +37,37 @@ def submit(stand_in):
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "message"),
     [
         (["slurm", STAGE1, "--config.seeed=1", "--workdir=w"], 'Did you mean "seed"'),
         (
             ["slurm", STAGE1, "--config.loss.x=1", "--workdir=w"],
-            "loss.x=1: there is no",
+            "--config.loss.x=1: the config has no key 'x'",
         ),
         (["slurm", STAGE1, "--config.batch_size=0", "--workdir=w"], "batch_size is 0"),
         (["slurm", STAGE1], "--workdir is missing"),
+        (["slurm", STAGE1, "--ndes=2"], "Unknown flag --ndes. Did you mean --nodes?"),
+        (["slurm", STAGE1, "--nodes=two"], "--nodes=two: invalid literal for int()"),
+        (["slurm", f"{STAGE1}9"], "digits.py:stage19: ValueError: unknown variant"),
         (["slurm", STAGE1, "--workdir=w", "--image=i"], "a flag of gke, not of slurm"),
-        ([STAGE1, "--workdir=w"], "say what to do; known are local"),
-        (["slurm", STAGE1, "--workdir=w", "--name=A_b"], "--name is 'A_b'"),
+        ([STAGE1, "--workdir=w"], "must be one of local, slurm, gke, tpu_vm; got none"),
+        (["slurm", STAGE1, "--workdir=w", "--name=A_b"], "got 'A_b'"),
         (["gke", STAGE1, "--workdir=gs://b/w"], "--image is missing"),
     ],
 )
-def test_refused_with_one_line_and_nothing_submitted(submit, args, says):
+def test_refused_with_one_line_and_nothing_submitted(submit, args, message):
     code, err, calls = submit(*args)
     assert (code, calls) == (64, [])
-    assert says in err and err.count("\n") == 1
+    assert message in err and err.count("\n") == 1
 
 
-def test_submits_and_hands_on_the_exit_code(submit, tmp_path):
+def test_the_exit_code_of_the_program_is_passed_on(submit, tmp_path):
     code, _, calls = submit("slurm", STAGE1, f"--workdir={tmp_path}/w")
     assert (code, calls) == (3, [""])
     assert (tmp_path / "w/logs").is_dir()
 
 
-def test_a_missing_tool_is_named(tmp_path):
+def test_a_missing_program_is_named(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "launch.submit", "gke", STAGE1, "--workdir=gs://b/w"]
         + ["--image=i", "--accelerator=a", "--gpus_per_node=8"],
@@ -74,7 +77,10 @@ def test_a_missing_tool_is_named(tmp_path):
         text=True,
     )
     assert done.returncode == 64
-    assert done.stderr == "ConfigError: kubectl is not installed on this machine\n"
+    assert done.stderr == (
+        "ConfigError: kubectl is needed to submit the job and is not installed on this "
+        "machine. Install it, or use --dry-run.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,11 +103,11 @@ def test_overrides_are_kept_as_typed(words, kept, monkeypatch):
     flags.DEFINE_integer("config.number", 1, "", flag_values=values)
     flags.DEFINE_bool("config.bool", False, "", flag_values=values)
     monkeypatch.setattr(jobs.flags, "FLAGS", values)
-    assert jobs.overrides(words.split()) == tuple(kept)
+    assert jobs.config_overrides(words.split()) == tuple(kept)
 
 
 @pytest.mark.parametrize(
-    ("topology", "each", "found"),
+    ("topology", "chips_per_host", "expected"),
     [
         ("4x4x4", 4, (16, 4)),
         ("2x4", 8, (1, 8)),
@@ -109,36 +115,38 @@ def test_overrides_are_kept_as_typed(words, kept, monkeypatch):
         ("16x16", 4, (64, 4)),
     ],
 )
-def test_hosts_of_a_slice(topology, each, found):
-    assert hosts_and_chips(topology, each) == found
+def test_hosts_of_a_slice(topology, chips_per_host, expected):
+    assert hosts_and_chips(topology, chips_per_host) == expected
 
 
 @pytest.mark.parametrize("topology", ["4", "4x", "4x4x4x4", "0x4", "3x3"])
-def test_no_slice(topology):
+def test_an_invalid_topology(topology):
     with pytest.raises(ConfigError, match="--topology"):
         hosts_and_chips(topology, 4)
 
 
-def test_settings_that_do_not_fit(job):
-    with pytest.raises(ConfigError, match="one a GPU"):
-        slurm.Place(tasks_per_node=4, gpus_per_node=8)
-    with pytest.raises(ConfigError, match="--topology for TPUs, or --gpus_per_node"):
-        gke.Place(image="i", accelerator="a")
-    for place in (
-        gke.Place(image="i", accelerator="a", topology="2x2"),
-        tpu_vm.Place(accelerator="a", runtime="r", zone="z"),
+def test_settings_that_contradict_each_other(job):
+    with pytest.raises(ConfigError, match="got 4 tasks and 8 GPUs per node"):
+        slurm.SlurmPlace(tasks_per_node=4, gpus_per_node=8)
+    with pytest.raises(
+        ConfigError, match="--topology for TPUs, or --gpus_per_node .* got neither"
     ):
-        with pytest.raises(ConfigError, match="give a bucket"):
+        gke.GkePlace(image="i", accelerator="a")
+    for place in (
+        gke.GkePlace(image="i", accelerator="a", topology="2x2"),
+        tpu_vm.TpuVmPlace(accelerator="a", runtime="r", zone="z"),
+    ):
+        with pytest.raises(ConfigError, match="must be in a bucket"):
             place.render(job("runs/s1"))
 
 
 def test_kubernetes_does_not_expand_what_the_user_typed(job):
-    asked = job("gs://b/w", overrides=("--config.x=$(HOME)",))
-    place = gke.Place(image="i", accelerator="a", topology="2x2")
-    assert '- "--config.x=$$(HOME)"' in place.render(asked)["jobset.yaml"]
+    train = job("gs://b/w", overrides=("--config.x=$(HOME)",))
+    place = gke.GkePlace(image="i", accelerator="a", topology="2x2")
+    assert '- "--config.x=$$(HOME)"' in place.render(train)["jobset.yaml"]
 
 
-def test_a_template_keeps_the_indentation_and_misses_nothing(tmp_path):
+def test_a_template_keeps_indentation_and_needs_every_value(tmp_path):
     template = tmp_path / "t"
     template.write_text("a: %{a}\nb:\n  %{b}\n  %{c}\n%j ${x%{a}}\n")
     filled = fill(template, a=1, b=["x", "y"], c=[])

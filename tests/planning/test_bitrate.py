@@ -1,4 +1,4 @@
-"""The planner: its numbers, its words, its picture, and what it refuses."""
+"""The bitrate planner: its numbers, its texts, its picture, and what it refuses."""
 
 import dataclasses
 import importlib
@@ -24,41 +24,42 @@ DIGITS = ROOT / "experiments" / "digits.py"
 FACTORS, BIASES = (1.5, 2.0), (0.0, 2.0, 4.0)
 
 
-def parsed(variant="stage1", **loss):
-    plain = registry.to_dict(
+def parse_digits(variant="stage1", **loss):
+    """Return a config of digits with some settings of its loss changed."""
+    settings = registry.to_dict(
         importlib.import_module("experiments.digits").get_config(variant)
     )
-    plain["loss"] |= loss
-    return registry.parse(plain)
+    settings["loss"] |= loss
+    return registry.parse(settings)
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return bitrate.prepare(parsed(), FACTORS, BIASES)
+    return bitrate.make_plan(parse_digits(), FACTORS, BIASES)
 
 
-def table(text):
-    """Cells of each row of the Markdown table."""
+def table_rows(text):
+    """Return the cells of each row of the Markdown table in a text."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[c.strip() for c in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_rows_are_water_filling_of_the_training_images(plan):
-    image = datasets.collect(parsed(), "train", 10_000)["image"]
+def test_predictions_are_water_filling_of_the_training_images(plan):
+    image = datasets.collect(parse_digits(), "train", 10_000)["image"]
     variances = covariance_spectrum(image)
-    for r in plan.rows:
-        precision = waterfilling.posterior_precision(r.factor, r.bias)
+    for p in plan.predictions:
+        precision = waterfilling.posterior_precision(p.factor, p.bias)
         error = waterfilling.distortion(variances, precision) / 64
         bits = waterfilling.rate_bits(variances, precision)
-        np.testing.assert_allclose(r.bpp, bits / 64, rtol=1e-9)
-        np.testing.assert_allclose(r.psnr_mean_db, 10 * np.log10(4 / error))
-        np.testing.assert_allclose(r.psnr_sampled_db, 10 * np.log10(2 / error))
-        assert r.coded == waterfilling.coded_directions(variances, precision)
-    np.testing.assert_allclose(plan.own.bpp, 1.130, atol=5e-4)
+        np.testing.assert_allclose(p.bpp, bits / 64, rtol=1e-9)
+        np.testing.assert_allclose(p.mean_psnr_db, 10 * np.log10(4 / error))
+        np.testing.assert_allclose(p.sample_psnr_db, 10 * np.log10(2 / error))
+        assert p.num_coded == waterfilling.coded_directions(variances, precision)
+    np.testing.assert_allclose(plan.config_prediction.bpp, 1.130, atol=5e-4)
 
 
-def test_the_table_has_each_point_and_the_config_once(plan):
-    rows = table(bitrate.markdown(plan))
+def test_the_table_has_each_pair_once_and_marks_the_config(plan):
+    rows = table_rows(bitrate.to_markdown(plan))
     assert [r[:2] for r in rows] == [
         [f"{f:g}", f"{b:g}"] for f in FACTORS for b in BIASES
     ]
@@ -67,137 +68,136 @@ def test_the_table_has_each_point_and_the_config_once(plan):
 
 
 def test_a_config_off_the_grid_is_added_and_marked_once():
-    found = bitrate.prepare(parsed(factor=1.8, bias=3.25), FACTORS, BIASES)
-    rows = table(bitrate.markdown(found))
+    plan = bitrate.make_plan(parse_digits(factor=1.8, bias=3.25), FACTORS, BIASES)
+    rows = table_rows(bitrate.to_markdown(plan))
     assert len(rows) == 7
     assert [r[:2] for r in rows if r[-1]] == [["1.8", "3.25"]]
 
 
-def test_what_the_numbers_rest_on_is_said(plan):
-    text = bitrate.markdown(plan)
-    assert "Exact for Gaussian data and ideal networks" in text
+def test_the_assumptions_are_stated(plan):
+    text = bitrate.to_markdown(plan)
+    assert "exact for Gaussian data and ideal networks" in text
     assert "covariance of 1437 whole images." in text
-    assert "(4x4x4 = 64) is not counted in" in text
-    assert bitrate.measured_ratios() in text
+    assert "(4x4x4 = 64 elements) is not taken into account" in text
+    assert "experiments/RESULTS.md compares predicted with measured rates" in text
+    assert (ROOT / "experiments/RESULTS.md").is_file()
 
 
-def test_measured_over_predicted_is_a_range_for_each_data_set():
-    rows = [
-        bitrate.Measured("a", 2.0, 1.0, 1.0, 0.5),
-        bitrate.Measured("a", 2.0, 2.0, 2.0, 1.5),
-        bitrate.Measured("b", 2.0, 1.0, 0.5, 0.4),
-    ]
-    assert (
-        bitrate.measured_ratios(rows) == "0.50 to 0.75 (a, 2 runs) and 0.80 (b, 1 run)"
-    )
-
-
-def test_the_latents_limit_costs_rate_and_psnr(plan):
-    small = parsed()
+def test_the_latent_limit_costs_rate_and_psnr(plan):
+    small = parse_digits()
     small = dataclasses.replace(small, encoder=small.encoder | {"latent_channels": 1})
-    tight = bitrate.prepare(small, FACTORS, BIASES, latent_limit=True)
-    wide = bitrate.prepare(parsed(), FACTORS, BIASES, latent_limit=True)
-    assert wide.rows == plan.rows  # as many elements as numbers
-    assert tight.own.coded == 16 and plan.own.coded == 46
-    assert tight.own.bpp < plan.own.bpp
-    assert tight.own.psnr_sampled_db < plan.own.psnr_sampled_db
-    assert "At most 16 directions" in bitrate.markdown(tight)
+    tight = bitrate.make_plan(small, FACTORS, BIASES, latent_limit=True)
+    wide = bitrate.make_plan(parse_digits(), FACTORS, BIASES, latent_limit=True)
+    # This latent has as many elements as an image has values.
+    assert wide.predictions == plan.predictions
+    limited, unlimited = tight.config_prediction, plan.config_prediction
+    assert limited.num_coded == 16 and unlimited.num_coded == 46
+    assert limited.bpp < unlimited.bpp
+    assert limited.sample_psnr_db < unlimited.sample_psnr_db
+    assert "At most 16 directions" in bitrate.to_markdown(tight)
 
 
 @pytest.mark.parametrize("limit", [False, True])
 @pytest.mark.parametrize("estimator", ["covariance", "patches", "radial"])
-def test_a_target_is_met_by_both_overrides(estimator, limit, monkeypatch):
-    monkeypatch.setattr(bitrate.spectra, "PATCH_DIMENSIONS", 16)  # four an image
-    c = parsed()
+def test_both_overrides_reach_the_target(estimator, limit, monkeypatch):
+    # Four patches make up an image.
+    monkeypatch.setattr(bitrate.spectra, "MAX_PATCH_VALUES", 16)
+    c = parse_digits()
     c = dataclasses.replace(c, encoder=c.encoder | {"patch": 2, "latent_channels": 2})
     c = dataclasses.replace(c, decoder=c.decoder | {"patch": 2})
-    how = dict(estimator=estimator, latent_limit=limit)
-    found = bitrate.prepare(c, FACTORS, BIASES, **how)
-    said = re.findall(r"--config\.loss\.(\w+)=(\S+)", bitrate.proposals(found, 0.1))
-    assert [name for name, _ in said] == ["bias", "factor"]
-    for name, value in said:
+    options = dict(estimator=estimator, latent_limit=limit)
+    plan = bitrate.make_plan(c, FACTORS, BIASES, **options)
+    text = bitrate.propose_overrides(plan, 0.1)
+    overrides = re.findall(r"--config\.loss\.(\w+)=(\S+)", text)
+    assert [name for name, _ in overrides] == ["bias", "factor"]
+    for name, value in overrides:
         loss = dataclasses.replace(c.loss, **{name: float(value)})
         changed = dataclasses.replace(c, loss=loss)
-        again = bitrate.prepare(changed, FACTORS, BIASES, **how)
-        np.testing.assert_allclose(again.own.bpp, 0.1, rtol=1e-3)
+        new_plan = bitrate.make_plan(changed, FACTORS, BIASES, **options)
+        np.testing.assert_allclose(new_plan.config_prediction.bpp, 0.1, rtol=1e-3)
 
 
-def test_a_target_that_no_factor_reaches_is_said():
-    found = bitrate.prepare(parsed(bias=40.0), FACTORS, BIASES)
-    text = bitrate.proposals(found, 0.1)
-    assert (
-        "--config.loss.weighting.bias=" in text
-        and "at bias 40 no factor reaches it" in text
-    )
+def test_a_target_that_no_factor_reaches_is_reported():
+    plan = bitrate.make_plan(parse_digits(bias=40.0), FACTORS, BIASES)
+    text = bitrate.propose_overrides(plan, 0.1)
+    assert "--config.loss.weighting.bias=" in text
+    assert "At bias 40 no loss factor reaches this rate" in text
 
 
 def test_large_images_get_the_radial_model_and_fewer_examples(monkeypatch):
-    monkeypatch.setattr(bitrate.spectra, "MOST_DIMENSIONS", 63)
-    monkeypatch.setattr(bitrate, "NUMBERS", 64 * 100)
-    said = bitrate.prepare(parsed(), FACTORS, BIASES).spectrum.estimator
-    assert "stationary" in said and "100 images" in said
-    with pytest.raises(ConfigError, match="use radial or patches"):
-        bitrate.prepare(parsed(), FACTORS, BIASES, estimator="covariance")
+    monkeypatch.setattr(bitrate.spectra, "MAX_IMAGE_VALUES", 63)
+    monkeypatch.setattr(bitrate, "MAX_VALUES", 64 * 100)
+    plan = bitrate.make_plan(parse_digits(), FACTORS, BIASES)
+    assert "stationary" in plan.spectrum.description
+    assert "100 images" in plan.spectrum.description
+    with pytest.raises(ConfigError, match="Use --spectrum=radial or --spectrum=pa"):
+        bitrate.make_plan(parse_digits(), FACTORS, BIASES, estimator="covariance")
 
 
-def test_a_part_of_the_examples_is_drawn_from_all(monkeypatch):
-    """Not the first: a folder's images are in the order of their classes."""
-    seen = []
-    monkeypatch.setattr(
-        bitrate.splits,
-        "read",
-        lambda examples, indices, title: seen.extend(indices) or _blank(indices),
-    )
-    bitrate.prepare(parsed(), FACTORS, BIASES, examples=100)
-    assert len(set(seen)) == 100 and max(seen) > 1000
+def test_a_subset_of_the_examples_is_drawn_from_all_of_them(monkeypatch):
+    """The first ones would not do, because a folder lists its images class by class."""
+    indices_read = []
 
+    def read(examples, indices, title):
+        indices_read.extend(indices)
+        rng = np.random.default_rng(0)
+        return {"image": rng.integers(0, 255, (len(indices), 8, 8, 1))}
 
-def _blank(indices):
-    return {"image": np.random.default_rng(0).integers(0, 255, (len(indices), 8, 8, 1))}
+    monkeypatch.setattr(datasets, datasets.read.__name__, read)
+    bitrate.make_plan(parse_digits(), FACTORS, BIASES, num_examples=100)
+    assert len(set(indices_read)) == 100 and max(indices_read) > 1000
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
-        (dict(factors=(1.0,)), "--factors is .* numbers above 1"),
+        (dict(factors=(1.0,)), r"--factors .* numbers above 1; got \[1.0\]"),
         (dict(factors=()), "--factors"),
         (dict(factors=(float("nan"),)), "--factors"),
         (dict(biases=(float("inf"),)), "--biases"),
         (dict(biases=(1e9,)), "precision beyond"),
-        (dict(estimator="cepstrum"), "known are auto, covariance, patches, radial"),
-        (dict(examples=1), "--examples is 1; it must be at least 2"),
+        (dict(estimator="cepstrum"), "one of auto, covariance, patches, radial; got"),
+        (dict(num_examples=1), "--examples must be at least 2; got 1"),
     ],
 )
-def test_arguments_out_of_range_are_said_before_reading(given, message, monkeypatch):
-    monkeypatch.setattr(bitrate.splits, "plain_train", None)
+def test_arguments_out_of_range_are_refused_before_reading(
+    arguments, message, monkeypatch
+):
+    def fail(*_):
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr(bitrate, "_training_images", fail)
+    defaults = dict(factors=FACTORS, biases=BIASES)
     with pytest.raises(ConfigError, match=message):
-        bitrate.prepare(parsed(), **(dict(factors=FACTORS, biases=BIASES) | given))
+        bitrate.make_plan(parse_digits(), **(defaults | arguments))
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_target_must_be_positive(plan, target):
-    with pytest.raises(ConfigError, match="--target_bpp"):
-        bitrate.proposals(plan, target)
+    with pytest.raises(ConfigError, match="--target_bpp must be a positive number"):
+        bitrate.propose_overrides(plan, target)
 
 
-def test_another_stage_is_refused():
-    with pytest.raises(ConfigError, match="stage 'base'.*give a stage-1 one"):
-        bitrate.prepare(parsed("stage2"), FACTORS, BIASES)
+def test_a_config_of_another_stage_is_refused():
+    with pytest.raises(ConfigError, match="stage 'base'.*Pass a stage-1 config"):
+        bitrate.make_plan(parse_digits("stage2"), FACTORS, BIASES)
 
 
-def test_a_picture_is_drawn_also_without_any_bits(tmp_path):
-    """At bias -9 the config's own point has no bits, and neither has the grid."""
-    found = bitrate.prepare(parsed(bias=-9.0), (1.3,), (-9.0,), latent_limit=True)
-    assert found.own.bpp == 0.0
+def test_a_picture_is_drawn_even_if_nothing_gets_any_bits(tmp_path):
+    """At bias -9 neither the config's own pair nor the grid gets any bits."""
+    plan = bitrate.make_plan(
+        parse_digits(bias=-9.0), (1.3,), (-9.0,), latent_limit=True
+    )
+    assert plan.config_prediction.bpp == 0.0
     path = tmp_path / "new" / "plan.png"
-    bitrate.draw(found, str(path), "nothing")
+    bitrate.draw(plan, str(path), "nothing")
     with Image.open(path) as image:
         assert image.format == "PNG" and image.width > 1000
 
 
-def test_a_picture_that_cannot_be_written_is_an_error_of_storage(plan, tmp_path):
+def test_a_picture_that_cannot_be_written_is_a_storage_error(plan, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="could not be written to"):
         bitrate.draw(plan, str(tmp_path / "file" / "plan.png"), "digits")
 
 
@@ -211,9 +211,9 @@ def test_the_command_prints_the_table_and_draws(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert [r[:2] for r in table(done.stdout) if r[-1]] == [["2", "3.5"]]
+    assert [r[:2] for r in table_rows(done.stdout) if r[-1]] == [["2", "3.5"]]
     assert "--config.loss.weighting.bias=2.8465" in done.stdout
-    assert "reading" in done.stderr  # the bar
+    assert "reading" in done.stderr  # the progress bar
     with Image.open(tmp_path / "plan-digits-stage1.png") as image:
         assert image.format == "PNG" and len(np.unique(np.asarray(image))) > 50
 
@@ -221,20 +221,20 @@ def test_the_command_prints_the_table_and_draws(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("bitrat",), "known are bitrate"),
-        ((), "known are bitrate"),
-        (("bitrate", "more"), "unexpected argument 'more'"),
-        (("bitrate", "--target_bpp=0"), "--target_bpp is 0.0"),
-        (("bitrate", "--factors=1.5,1"), "--factors is [1.5, 1.0]"),
+        (("bitrat",), "one of bitrate"),
+        ((), "one of bitrate"),
+        (("bitrate", "more"), "Unexpected argument 'more'"),
+        (("bitrate", "--target_bpp=0"), "a positive number; got 0.0"),
+        (("bitrate", "--factors=1.5,1"), "numbers above 1; got [1.5, 1.0]"),
         (("bitrate", "--spectrum=cepstrum"), "auto|covariance|patches|radial"),
-        (("bitrate", "--factors=one"), "--factors ['one'] are not numbers"),
-        (("bitrate", "--out=plan.jpg"), "--out is plan.jpg; it must end in .png"),
-        (("bitrate", f"--config={DIGITS}:stage2"), "give a stage-1 one"),
+        (("bitrate", "--factors=one"), "--factors must be numbers; got ['one']"),
+        (("bitrate", "--out=plan.jpg"), "--out must end in .png; got plan.jpg"),
+        (("bitrate", f"--config={DIGITS}:stage2"), "Pass a stage-1 config"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_mistakes_cost_one_line(tmp_path, args, message, monkeypatch, capsys):
-    """As the command does it, without starting Python for each."""
+def test_mistakes_print_one_line(tmp_path, args, message, monkeypatch, capsys):
+    """Runs the command in this process, which saves starting Python for each case."""
     from absl import flags
 
     from launch import plan
@@ -249,6 +249,6 @@ def test_mistakes_cost_one_line(tmp_path, args, message, monkeypatch, capsys):
         for name in ("target_bpp", "spectrum", "factors", "out"):
             flags.FLAGS[name].unparse()
         flags.FLAGS.mark_as_parsed()
-    said = capsys.readouterr().err.strip()
-    assert e.value.code == 64 and message in said and "\n" not in said
+    stderr = capsys.readouterr().err.strip()
+    assert e.value.code == 64 and message in stderr and "\n" not in stderr
     assert not list(tmp_path.iterdir())

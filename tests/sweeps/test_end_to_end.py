@@ -84,7 +84,10 @@ def test_a_single_trial_and_then_the_whole_sweep(command, sweep_file, tmp_path):
     """A task of a job array runs one trial; the whole sweep then has nothing left to do."""
     out, one = tmp_path / "out", f"{sweep_file}:one"
     output = command("sweep", sweep_file, "--out", out, "--trial=none", code=64)
-    assert "--trial has unknown ['none']; known are factor1.5, factor2" in output
+    assert (
+        "--trial must name trials of the sweep (factor1.5, factor2); got ['none']"
+        in output
+    )
     assert not out.exists()
     assert_exit_code(command.start("sweep", one, "--out", out, "--trial=factor1.5"), 0)
     assert_finished(out, "factor1.5", stages=["stage1"])

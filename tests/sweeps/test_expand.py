@@ -157,7 +157,7 @@ def test_the_sweeps_of_this_repository_expand(file, arg):
     descriptions = importlib.import_module(f"experiments.sweeps.{file}").get_sweep(arg)
     expanded = trials.expand(descriptions, [])
     assert len(expanded) >= 3 and all(len(t.stages) == 2 for t in expanded)
-    job_names = {sweep_jobs.plain(f"{file}-{t.name}") for t in expanded}
+    job_names = {sweep_jobs.kubernetes_name(f"{file}-{t.name}") for t in expanded}
     assert len(job_names) == len(expanded) and max(map(len, job_names)) <= 40
     json.dumps([t.overrides for t in expanded])
 
@@ -184,11 +184,16 @@ def test_sweep_files_that_cannot_be_read_are_refused(tmp_path, file, text, messa
     if text is not None:
         (tmp_path / file).write_text(text)
     with pytest.raises(ConfigError, match=message) as e:
-        trials.files.call("a sweep's file", str(tmp_path / file), "get_sweep")
+        trials.files.call_user_function(
+            "a sweep's file", str(tmp_path / file), "get_sweep"
+        )
     assert "\n" not in str(e.value)
 
 
 def test_job_names_fit_kubernetes():
-    assert sweep_jobs.plain("bitrate-bias2-factor1.5") == "bitrate-bias2-factor1-5"
-    long = [sweep_jobs.plain("a" * 60 + end) for end in ("x", "y")]
+    assert (
+        sweep_jobs.kubernetes_name("bitrate-bias2-factor1.5")
+        == "bitrate-bias2-factor1-5"
+    )
+    long = [sweep_jobs.kubernetes_name("a" * 60 + end) for end in ("x", "y")]
     assert long[0] != long[1] and [len(name) for name in long] == [40, 40]

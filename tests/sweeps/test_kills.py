@@ -96,7 +96,7 @@ def test_killed_commands_resume_and_living_ones_are_waited_for(
     wait_until(commands.ready, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=300) == 75, output.read_text()
-    assert "Preempted: interrupted; run the same command again" in output.read_text()
+    assert "Preempted: Interrupted. Run the same command again" in output.read_text()
 
     commands.set_exit_codes("factor1.5")
     assert sweep().wait(timeout=300) == 0, output.read_text()

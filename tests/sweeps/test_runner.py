@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from launch.lib.jobs import run_again
+from launch.lib.exit_codes import run_again
 from ul import sweeps
 from ul.core import files
 from ul.core.errors import StorageError

@@ -245,6 +245,6 @@ def test_both_stages_of_clips_train_resume_and_are_evaluated(tmp_path):
     command("sample", f"--workdir={two}", "--num=2", "--grid", f"--out={strips}")
     assert strips.exists()
     out = command("sample", f"--workdir={two}", "--labels=3", "--out=x", code=64)
-    assert "--labels is for models of classes" in out
+    assert "--labels does not fit this model" in out
     (record,) = (two / "evals").glob("generation*.json")
     assert json.loads(record.read_text())["position_error_px"] > 0

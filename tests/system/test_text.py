@@ -225,19 +225,19 @@ def test_what_a_sampler_is_asked_on_the_command_line():
         ),
     )
     with flagsaver.flagsaver(text=["a red two", "blue nine"]):
-        found, said = prompts.asked(gen, 3)
+        found, said = prompts.conditions(gen, 3)
         assert said == ["a red two", "blue nine", "a red two"]
         want = colored_digits.embedded("blue nine")
         np.testing.assert_array_equal(found["text"][1], want["text"])
         assert found["text_length"].tolist() == [3, 2, 3]
-        with pytest.raises(ConfigError, match="this one takes --labels"):
-            prompts.asked(classes, 3)
-    with pytest.raises(ConfigError, match="told in words; give --text"):
-        prompts.asked(gen, 3)
+        with pytest.raises(ConfigError, match="which takes --labels"):
+            prompts.conditions(classes, 3)
+    with pytest.raises(ConfigError, match="either --text or --text_embeddings"):
+        prompts.conditions(gen, 3)
     with flagsaver.flagsaver(labels=["3", "5"]):
-        assert prompts.asked(classes, 3)[1] == ["class3", "class5", "class3"]
-        with pytest.raises(ConfigError, match="this one takes text"):
-            prompts.asked(gen, 3)
+        assert prompts.conditions(classes, 3)[1] == ["class3", "class5", "class3"]
+        with pytest.raises(ConfigError, match="--labels does not fit"):
+            prompts.conditions(gen, 3)
     assert prompts.file_name(3, "seven , cyan") == "000003-seven_cyan.png"
     assert prompts.file_name(0, "class3") == "000000-class3.png"
 

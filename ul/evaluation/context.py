@@ -133,7 +133,7 @@ class Shared:
         """The reference in a file, its protocol checked against the networks here.
 
         Raises:
-          ConfigError, DataError: as `references.read` and `references.check`.
+          ConfigError, DataError: as `references.read` and `references.check_networks`.
         """
 
         def pool(image: np.ndarray) -> np.ndarray:

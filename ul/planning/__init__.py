@@ -1,1 +1,0 @@
-"""Predictions before training: bitrates, and what a pod needs (pods/)."""

@@ -1,7 +1,7 @@
-"""Which loss factor and bias give which bitrate, before training.
+"""Predict the bitrate of each loss factor and bias before training.
 
-The objective's exact optimum on Gaussian data with the covariance spectrum of the
-training images (diffusion/waterfilling), as a table and a picture.
+The prediction is the exact optimum of the objective on Gaussian data with the covariance
+spectrum of the training images (ul/diffusion/waterfilling.py), as a table and a picture.
 """
 
 import dataclasses
@@ -14,285 +14,281 @@ from ul.config import JointConfig, TrainConfig
 from ul.core.errors import ConfigError
 from ul.data import datasets
 from ul.diffusion import waterfilling
-from ul.planning import plots
+from ul.planning import markdown, plots
 from ul.planning import spectrum as spectra
 from ul.planning.spectrum import Spectrum
 from ul.stages import registry
 
-SPECTRA = ("auto", "covariance", "patches", "radial")
-EXAMPLES = 10_000
-# Images of many pixels say more each: so many numbers are read at the most.
-NUMBERS = 2**28
-PEAK = 2.0
+ESTIMATORS = ("auto", "covariance", "patches", "radial")
+MAX_EXAMPLES = 10_000
+# Fewer large images suffice, because each of them holds more values.
+MAX_VALUES = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """A trained stage 1 of this project: bits/pixel as predicted and as measured on held-out
-    images (README, commits ab26375 and a95e606)."""
+class BitratePrediction:
+    """Predicted rate and PSNR of a trained stage 1 at one loss factor and bias.
 
-    data: str
-    factor: float
-    bias: float
-    predicted_bpp: float
-    measured_bpp: float
-
-
-MEASURED = (
-    Measured("digits", 1.5, 3.0, 0.320, 0.174),
-    Measured("digits", 1.3, 4.0, 0.389, 0.183),
-    Measured("digits", 2.0, 3.0, 0.662, 0.442),
-    Measured("digits", 1.7, 4.0, 0.866, 0.576),
-    Measured("digits", 2.0, 4.0, 1.130, 0.844),
-    Measured("digits", 2.5, 4.0, 1.457, 1.153),
-    Measured("photos 16x16", 2.0, 2.0, 0.200, 0.223),
-    Measured("photos 16x16", 1.7, 3.0, 0.279, 0.328),
-    Measured("photos 16x16", 2.0, 3.0, 0.406, 0.421),
-    Measured("photos 16x16", 2.5, 3.0, 0.612, 0.539),
-    Measured("photos 16x16", 2.0, 4.0, 0.794, 0.547),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What a trained stage 1 should be like at one loss factor and bias."""
+    `num_coded` is the number of directions of an image that get bits.
+    """
 
     factor: float
     bias: float
     bpp: float
-    psnr_mean_db: float
-    psnr_sampled_db: float
-    coded: int
+    mean_psnr_db: float
+    sample_psnr_db: float
+    num_coded: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """`own` is the config's row; `rows` has it too, in its place in the grid."""
+class BitratePlan:
+    """Predictions on a grid of loss factors and biases.
+
+    `config_prediction` is the one for the config's own loss factor and bias; `predictions`
+    contains it too, in its place in the grid. `num_pixels` is of one image.
+    """
 
     spectrum: Spectrum
-    pixels: int
+    num_pixels: int
     latent_shape: tuple[int, ...]
-    own: Row
-    rows: tuple[Row, ...]
+    config_prediction: BitratePrediction
+    predictions: tuple[BitratePrediction, ...]
 
 
-def prepare(
+def make_plan(
     config: TrainConfig,
     factors: Sequence[float],
     biases: Sequence[float],
     *,
     estimator: str = "auto",
-    examples: int | None = None,
+    num_examples: int | None = None,
     latent_limit: bool = False,
-    progress: bool = False,
-) -> Plan:
-    """The predictions for each factor with each bias, and for the config's own.
+    show_progress: bool = False,
+) -> BitratePlan:
+    """Predict every pair of factor and bias, and the config's own pair.
 
-    `examples` None: enough of them. `latent_limit`: no more directions are coded than
-    the latent has elements.
+    `num_examples` None reads as many images as the estimate needs. With `latent_limit` no
+    more directions are coded than the latent has elements.
 
     Raises:
-      ConfigError: no stage-1 config of Unified Latents, or arguments out of range; said
-        before any image is read.
-      DataError: the data cannot be read, or do not vary.
+      ConfigError: the config is not of stage 'joint', or an argument is out of range;
+        raised before any image is read.
+      DataError: the training images cannot be read, or do not differ.
     """
     if type(config) is not JointConfig:
         raise ConfigError(
-            f"--config is of stage {config.stage!r}, but the planner "
-            "is for stage 'joint'; give a stage-1 one, such as experiments/photos.py:stage1"
+            "The bitrate can be predicted for stage 'joint' only; --config is of stage "
+            f"{config.stage!r}. Pass a stage-1 config such as experiments/photos.py:stage1."
         )
     if len(config.data.image_shape) != 3:
-        raise ConfigError("the planner is for images; these data are clips")
-    _check_numbers("factors", factors, above=1.0)
+        raise ConfigError(
+            "The bitrate can be predicted for images only; data.image_shape "
+            f"{config.data.image_shape} describes video. Pass a config of images."
+        )
+    _check_numbers("factors", factors, lower=1.0)
     _check_numbers("biases", biases)
+    # An unreachable precision is rejected here, before any image is read.
     waterfilling.posterior_precision(np.asarray(factors)[:, None], np.asarray(biases))
-    shape = registry.modules(config).latent_shape
-    found = _spectrum(config, shape, estimator, examples, progress)
+    latent_shape = registry.modules(config).latent_shape
+    spectrum = _training_spectrum(
+        config, latent_shape, estimator, num_examples, show_progress
+    )
     if latent_limit:
-        each = round(math.prod(shape) / found.units)
-        found = dataclasses.replace(found, limit=min(each, len(found.variances)))
-    pixels = math.prod(config.data.image_shape[:-1])
-    own = (config.loss.weighting.factor, config.loss.weighting.bias)
-    grid = sorted({(f, b) for f in factors for b in biases} | {own})
-    rows = {at: row(found, pixels, *at) for at in grid}
-    return Plan(found, pixels, shape, rows[own], tuple(rows.values()))
+        per_block = round(math.prod(latent_shape) / spectrum.blocks_per_image)
+        spectrum = dataclasses.replace(
+            spectrum, max_coded=min(per_block, len(spectrum.variances))
+        )
+    num_pixels = math.prod(config.data.image_shape[:-1])
+    config_pair = (config.loss.weighting.factor, config.loss.weighting.bias)
+    pairs = sorted({(f, b) for f in factors for b in biases} | {config_pair})
+    predictions = {pair: predict(spectrum, num_pixels, *pair) for pair in pairs}
+    return BitratePlan(
+        spectrum,
+        num_pixels,
+        latent_shape,
+        predictions[config_pair],
+        tuple(predictions.values()),
+    )
 
 
-def row(spectrum: Spectrum, pixels: int, factor: float, bias: float) -> Row:
-    """The prediction at one point."""
+def predict(
+    spectrum: Spectrum, num_pixels: int, factor: float, bias: float
+) -> BitratePrediction:
+    """Predict rate and PSNR at one loss factor and bias."""
     precision = waterfilling.posterior_precision(factor, bias)
-    mse = spectrum.mse(precision)
-    # A sample of the posterior errs twice as much as its mean.
-    mean, sampled = (10.0 * math.log10(PEAK**2 / (k * mse)) for k in (1.0, 2.0))
-    bpp = spectrum.bits(precision) / pixels
-    return Row(factor, bias, bpp, mean, sampled, spectrum.coded(precision))
+    return BitratePrediction(
+        factor=factor,
+        bias=bias,
+        bpp=spectrum.bits(precision) / num_pixels,
+        mean_psnr_db=spectrum.mean_psnr_db(precision),
+        sample_psnr_db=spectrum.sample_psnr_db(precision),
+        num_coded=spectrum.num_coded(precision),
+    )
 
 
 def check_target(target_bpp: float) -> None:
-    """Raises ConfigError unless it is a positive number."""
+    """Raise ConfigError unless the target is a positive number."""
     if not (math.isfinite(target_bpp) and target_bpp > 0):
-        raise ConfigError(f"--target_bpp is {target_bpp}; it must be a positive number")
+        raise ConfigError(f"--target_bpp must be a positive number; got {target_bpp}.")
 
 
-def proposals(plan: Plan, target_bpp: float) -> str:
-    """The bias at the config's factor and the factor at its bias that cost so much.
+def propose_overrides(plan: BitratePlan, target_bpp: float) -> str:
+    """Return the config overrides that should reach the target rate, one per line.
 
-    As overrides to paste; what cannot be reached is said.
+    The first changes the bias and keeps the config's loss factor, the second changes the
+    loss factor and keeps the bias. The text says so if no loss factor reaches the target.
 
     Raises:
-      ConfigError: the target is no positive number.
+      ConfigError: the target is not a positive number.
     """
     check_target(target_bpp)
-    bits = target_bpp * plan.pixels / plan.spectrum.units
-    codable, own = plan.spectrum.codable, plan.own
-    bias = round(waterfilling.bias_for_rate(codable, bits, own.factor), 4)
+    bits_per_block = target_bpp * plan.num_pixels / plan.spectrum.blocks_per_image
+    variances = plan.spectrum.codable_variances
+    factor, bias = plan.config_prediction.factor, plan.config_prediction.bias
+    new_bias = round(waterfilling.bias_for_rate(variances, bits_per_block, factor), 4)
+    prediction = predict(plan.spectrum, plan.num_pixels, factor, new_bias)
     lines = [
         f"For {target_bpp:g} bits/pixel:",
-        "  "
-        + _override("bias", bias, row(plan.spectrum, plan.pixels, own.factor, bias)),
+        "  " + _override("bias", new_bias, f"factor {factor:g}", prediction),
     ]
     try:
-        factor = float(f"{waterfilling.factor_for_rate(codable, bits, own.bias):.6g}")
-        at = row(plan.spectrum, plan.pixels, factor, own.bias)
-    except ConfigError:  # beyond all factors, or 1 after rounding
-        lines.append(f"  at bias {own.bias:g} no factor reaches it: change the bias")
+        new_factor = waterfilling.factor_for_rate(variances, bits_per_block, bias)
+        new_factor = float(f"{new_factor:.6g}")
+        prediction = predict(plan.spectrum, plan.num_pixels, new_factor, bias)
+    except ConfigError:  # no factor is large enough, or it is 1 after rounding
+        lines.append(
+            f"  At bias {bias:g} no loss factor reaches this rate; change the bias."
+        )
     else:
-        lines.append("  or " + _override("factor", factor, at))
+        override = _override("factor", new_factor, f"bias {bias:g}", prediction)
+        lines.append(f"  or {override}")
     return "\n".join(lines)
 
 
-def _override(name: str, value: float, at: Row) -> str:
-    kept = f"bias {at.bias:g}" if name == "factor" else f"factor {at.factor:g}"
+def _override(
+    name: str, value: float, unchanged: str, prediction: BitratePrediction
+) -> str:
     return (
-        f"--config.loss.{name}={value}  (at {kept}: {at.bpp:.4g} bits/pixel, "
-        f"PSNR {at.psnr_sampled_db:.2f} dB sampled)"
+        f"--config.loss.{name}={value}  (at {unchanged}: {prediction.bpp:.4g} bits/pixel, "
+        f"PSNR of samples {prediction.sample_psnr_db:.2f} dB)"
     )
 
 
-def markdown(plan: Plan) -> str:
-    """The table, and below it what it rests on."""
-    numbers = plan.spectrum.dimensions
-    head = ["c_lf", "b", "bits/pixel", "PSNR mean, dB", "PSNR sampled, dB"]
-    cells = [[*head, f"coded of {numbers}", ""]]
-    for r in plan.rows:
-        shown = [f"{r.factor:g}", f"{r.bias:g}", f"{r.bpp:.4f}"]
-        shown += [f"{r.psnr_mean_db:.2f}", f"{r.psnr_sampled_db:.2f}", str(r.coded)]
-        cells.append([*shown, "<- this config" if r is plan.own else ""])
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = [
-        "| " + " | ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) + " |"
-        for line in cells
-    ]
-    rule = "|" + "|".join("-" * (w + 1) + ":" for w in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:], "", *_notes(plan)])
+def to_markdown(plan: BitratePlan) -> str:
+    """Return the table of predictions, followed by the assumptions behind it."""
+    header = ["c_lf", "b", "bits/pixel", "PSNR of posterior mean, dB"]
+    coded = f"coded of {plan.spectrum.image_values}"
+    rows = [[*header, "PSNR of samples, dB", coded, ""]]
+    for p in plan.predictions:
+        cells = [f"{p.factor:g}", f"{p.bias:g}", f"{p.bpp:.4f}"]
+        cells += [f"{p.mean_psnr_db:.2f}", f"{p.sample_psnr_db:.2f}"]
+        mark = "<- this config" if p is plan.config_prediction else ""
+        rows.append([*cells, str(p.num_coded), mark])
+    return "\n".join([markdown.table(rows, align_right=True), "", *_assumptions(plan)])
 
 
-def _notes(plan: Plan) -> list[str]:
-    """What the numbers rest on, one sentence a line."""
-    size = "x".join(map(str, plan.latent_shape))
+def _assumptions(plan: BitratePlan) -> list[str]:
+    """Return what the predictions assume, one sentence per line."""
+    shape = "x".join(map(str, plan.latent_shape))
     elements = math.prod(plan.latent_shape)
-    if plan.spectrum.limit is None:
+    if plan.spectrum.max_coded is None:
         limit = (
-            f"The latent's size ({size} = {elements}) is not counted in; "
-            "--latent_limit does that."
+            f"The size of the latent ({shape} = {elements} elements) is not taken into "
+            "account; --latent_limit does that."
         )
     else:
         limit = (
-            f"At most {elements} directions are coded, as many as the latent ({size}) "
+            f"At most {elements} directions are coded, as many as the latent ({shape}) "
             "has elements; the others keep their whole variance as error."
         )
     return [
-        "- Exact for Gaussian data and ideal networks: reverse water-filling of the "
-        "training data's spectrum.",
+        "- The predictions are exact for Gaussian data and ideal networks: reverse "
+        "water-filling of the training data's spectrum.",
         f"- {limit}",
-        f"- Spectrum: {plan.spectrum.estimator}.",
-        f"- Measured runs of this project spent {measured_ratios()} times the bits "
-        "predicted: images are not Gaussian, networks not ideal.",
-        "- PSNR: mean is the posterior mean's (distortion D), sampled is that of "
-        "reconstructions the decoder samples (2 D).",
+        f"- Spectrum: {plan.spectrum.description}.",
+        "- Images are not Gaussian and networks are not ideal; experiments/RESULTS.md "
+        "compares predicted with measured rates.",
+        "- The posterior mean has distortion D. A diffusion decoder samples the posterior "
+        "instead, which doubles the distortion (2 D).",
     ]
 
 
-def measured_ratios(rows: Sequence[Measured] = MEASURED) -> str:
-    """Measured over predicted bits, as a range for each data set."""
-    found: dict[str, list[float]] = {}
-    for r in rows:
-        found.setdefault(r.data, []).append(r.measured_bpp / r.predicted_bpp)
-    said = []
-    for data, ratios in found.items():
-        low, high = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
-        span = low if low == high else f"{low} to {high}"
-        said.append(f"{span} ({data}, {len(ratios)} run{'s' * (len(ratios) > 1)})")
-    return " and ".join(said)
-
-
-def draw(plan: Plan, path: str, title: str) -> None:
-    """The picture of the plan, as PNG.
+def draw(plan: BitratePlan, path: str, title: str) -> None:
+    """Draw rate, distortion and spectrum of the plan as a PNG.
 
     Raises:
-      StorageError: it cannot be written.
+      StorageError: the picture cannot be written.
     """
-    at = {
-        (r.factor, r.bias): waterfilling.posterior_precision(r.factor, r.bias)
-        for r in plan.rows
+    precisions = {
+        (p.factor, p.bias): waterfilling.posterior_precision(p.factor, p.bias)
+        for p in plan.predictions
     }
-    own = (plan.own.factor, plan.own.bias)
-    plots.plan(path, plan.spectrum, at, own, pixels=plan.pixels, title=title)
-
-
-def _check_numbers(name: str, values: Sequence[float], above: float = -math.inf):
-    wrong = [v for v in values if not (math.isfinite(v) and v > above)]
-    if wrong or not values:
-        must = "numbers" if above == -math.inf else f"numbers above {above:g}"
-        raise ConfigError(f"--{name} is {list(values)}; it must be {must}")
-
-
-def _spectrum(
-    config: JointConfig,
-    latent_shape: tuple[int, ...],
-    estimator: str,
-    examples: int | None,
-    progress: bool,
-) -> Spectrum:
-    """The spectrum of the training images by the estimator that was asked for."""
-    if estimator not in SPECTRA:
-        raise ConfigError(
-            f"--spectrum is {estimator!r}; known are {', '.join(SPECTRA)}"
-        )
-    shape = config.data.image_shape
-    numbers = math.prod(shape)
-    if estimator == "auto":
-        small = numbers <= spectra.MOST_DIMENSIONS
-        estimator = "covariance" if small else "radial"
-    if estimator == "covariance" and numbers > spectra.MOST_DIMENSIONS:
-        raise ConfigError(
-            f"--spectrum=covariance of images of {numbers} numbers is beyond "
-            f"{spectra.MOST_DIMENSIONS}; use radial or patches"
-        )
-    cell = shape[0] // latent_shape[0]
-    side = spectra.patch_side(shape, cell)
-    if estimator == "patches" and not side:
-        raise ConfigError(
-            f"a patch of one latent cell, {cell}x{cell} pixels, has more than "
-            f"{spectra.PATCH_DIMENSIONS} numbers; use --spectrum=radial"
-        )
-    if examples is not None and examples < 2:
-        raise ConfigError(f"--examples is {examples}; it must be at least 2")
-    wanted = examples or min(EXAMPLES, max(2, NUMBERS // numbers))
-    image = _images(config, wanted, progress)
-    if estimator == "patches":
-        return spectra.of_patches(image, side, cell)
-    return (
-        spectra.of_images(image) if estimator == "covariance" else spectra.radial(image)
+    plots.draw_plan(
+        path,
+        plan.spectrum,
+        precisions,
+        (plan.config_prediction.factor, plan.config_prediction.bias),
+        num_pixels=plan.num_pixels,
+        title=title,
     )
 
 
-def _images(config: JointConfig, count: int, progress: bool) -> np.ndarray:
-    """So many training images without augmentation, from all over the data."""
-    one_pass = datasets.plain_train(config)
-    indices = list(range(len(one_pass)))
-    if count < len(one_pass):
-        # By chance, not the first: a folder is in the order of its classes.
-        rng = np.random.default_rng(0)
-        indices = sorted(rng.choice(len(one_pass), count, replace=False).tolist())
-    return datasets.read(one_pass, indices, "reading" if progress else "")["image"]
+def _check_numbers(name: str, values: Sequence[float], lower: float = -math.inf):
+    wrong = [v for v in values if not (math.isfinite(v) and v > lower)]
+    if wrong or not values:
+        kind = "numbers" if lower == -math.inf else f"numbers above {lower:g}"
+        raise ConfigError(f"--{name} must be a list of {kind}; got {list(values)}.")
+
+
+def _training_spectrum(
+    config: JointConfig,
+    latent_shape: tuple[int, ...],
+    estimator: str,
+    num_examples: int | None,
+    show_progress: bool,
+) -> Spectrum:
+    """Estimate the spectrum of the training images."""
+    if estimator not in ESTIMATORS:
+        raise ConfigError(
+            f"--spectrum must be one of {', '.join(ESTIMATORS)}; got {estimator!r}."
+        )
+    shape = config.data.image_shape
+    image_values = math.prod(shape)
+    if estimator == "auto":
+        is_small = image_values <= spectra.MAX_IMAGE_VALUES
+        estimator = "covariance" if is_small else "radial"
+    if estimator == "covariance" and image_values > spectra.MAX_IMAGE_VALUES:
+        raise ConfigError(
+            "--spectrum=covariance needs images of at most "
+            f"{spectra.MAX_IMAGE_VALUES} values; data.image_shape {shape} has "
+            f"{image_values}. Use --spectrum=radial or --spectrum=patches."
+        )
+    cell = shape[0] // latent_shape[0]
+    side = spectra.largest_patch_side(shape, cell)
+    if estimator == "patches" and not side:
+        raise ConfigError(
+            "--spectrum=patches needs a patch of whole latent cells that tiles the image "
+            f"and has at most {spectra.MAX_PATCH_VALUES} values; one cell is "
+            f"{cell}x{cell} pixels of an image of shape {shape}. Use --spectrum=radial."
+        )
+    if num_examples is not None and num_examples < 2:
+        raise ConfigError(f"--examples must be at least 2; got {num_examples}.")
+    default_count = min(MAX_EXAMPLES, max(2, MAX_VALUES // image_values))
+    image = _training_images(config, num_examples or default_count, show_progress)
+    if estimator == "patches":
+        return spectra.patch_spectrum(image, side, cell)
+    if estimator == "covariance":
+        return spectra.image_spectrum(image)
+    return spectra.radial_spectrum(image)
+
+
+def _training_images(
+    config: JointConfig, count: int, show_progress: bool
+) -> np.ndarray:
+    """Read `count` unaugmented training images, chosen at random.
+
+    The first ones would not do: a folder lists its images class by class.
+    """
+    examples = datasets.plain_train(config)
+    indices = datasets.spread(len(examples), count).tolist()
+    return datasets.read(examples, indices, "reading" if show_progress else "")["image"]

@@ -1,159 +1,198 @@
-"""Covariance spectra of images, for predictions by water-filling. float64, host.
+"""Covariance spectra of images, from which water-filling predicts rate and distortion.
 
-Three estimators: of whole images where one covariance matrix can hold them, of patches,
-and of a stationary model. All take uint8 images [N, H, W, C] and speak of variances
-around the mean image in -1..1 pixel units; their mean is the mean variance of a pixel.
+There are three estimators: the covariance of whole images, where one matrix can hold it; the
+covariance of patches; and a stationary, isotropic model. Each takes uint8 images
+[N, H, W, C] and returns variances around the mean image in -1..1 pixel units, whose mean is
+the mean variance of a pixel. Everything is computed in float64 on the host.
 """
 
 import dataclasses
+import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from ul.core.errors import DataError
 from ul.diffusion import waterfilling
 
-# A covariance of fewer examples a dimension than this is shrunk.
-EXAMPLES_PER_DIMENSION = 10
-# One covariance matrix of more is too slow and wants too many examples.
-MOST_DIMENSIONS = 4096
-PATCH_DIMENSIONS = 3072
-MOST_PATCHES = 16_384
-# Numbers worked on at a time, in float64.
-CHUNK = 2**23
+# With fewer examples per dimension than this, the eigenvalues are shrunk.
+MIN_EXAMPLES_PER_DIMENSION = 10
+# A larger covariance matrix is too slow and needs too many examples.
+MAX_IMAGE_VALUES = 4096
+MAX_PATCH_VALUES = 3072
+MAX_PATCHES = 16_384
+# Values converted to float64 at a time.
+VALUES_PER_CHUNK = 2**23
+# Pixels are in -1..1, so this is the peak of the PSNR.
+PIXEL_RANGE = 2.0
+
+
+def psnr_db(mse: float) -> float:
+    """Return the PSNR in dB of a mean squared error of pixels in -1..1."""
+    return 10.0 * math.log10(PIXEL_RANGE**2 / mse)
 
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
-    """Variances of the uncorrelated directions of a unit, largest first.
+    """Variances of the uncorrelated directions of one block, largest first.
 
-    A unit is an image or a patch, and `units` of them make an image. At most `limit`
-    directions of a unit can be coded; the others keep their variance as the error.
+    A block is a whole image or a patch, and `blocks_per_image` of them make up an image.
+    At most `max_coded` directions of a block can be coded; the others keep their whole
+    variance as error. `description` names the estimator and the data.
     """
 
     variances: np.ndarray
-    units: float
-    estimator: str
-    limit: int | None = None
+    blocks_per_image: float
+    description: str
+    max_coded: int | None = None
 
     @property
-    def dimensions(self) -> int:
-        """Numbers in an image."""
-        return round(len(self.variances) * self.units)
+    def image_values(self) -> int:
+        """Number of values (pixels times channels) in an image."""
+        return round(len(self.variances) * self.blocks_per_image)
 
     @property
-    def codable(self) -> np.ndarray:
-        """Variances of the directions that could get bits."""
-        return self.variances[: self.limit]
+    def codable_variances(self) -> np.ndarray:
+        """Variances of the directions of a block that may get bits."""
+        return self.variances[: self.max_coded]
 
     def bits(self, precision: float) -> float:
-        """Bits an image costs when its coded directions have this precision."""
-        return self.units * float(waterfilling.rate_bits(self.codable, precision))
-
-    def mse(self, precision: float) -> float:
-        """Squared error of the posterior mean, a number of the image."""
-        coded = float(waterfilling.distortion(self.codable, precision))
-        rest = float(np.sum(self.variances[len(self.codable) :]))
-        return (coded + rest) / len(self.variances)
-
-    def coded(self, precision: float) -> int:
-        """Directions of an image that get bits."""
-        return round(
-            self.units * int(waterfilling.coded_directions(self.codable, precision))
+        """Return the bits per image when the coded directions have this precision."""
+        return self.blocks_per_image * float(
+            waterfilling.rate_bits(self.codable_variances, precision)
         )
 
+    def mse(self, precision: float) -> float:
+        """Return the squared error of the posterior mean, averaged over the values."""
+        codable = self.codable_variances
+        codable_error = float(waterfilling.distortion(codable, precision))
+        uncodable_error = float(np.sum(self.variances[len(codable) :]))
+        return (codable_error + uncodable_error) / len(self.variances)
 
-def of_images(image: np.ndarray) -> Spectrum:
-    """Eigenvalues of the covariance of whole images, shrunk if they are few."""
-    mean, variance = _moments(image)
-    values, shrunk = _covariance(image.reshape(len(image), -1), mean.reshape(1, -1))
-    how = f"covariance of {len(image)} whole images{shrunk}"
-    return Spectrum(_scaled(values, variance), 1.0, how)
+    def mean_psnr_db(self, precision: float) -> float:
+        """Return the PSNR of the posterior mean, whose distortion is D."""
+        return psnr_db(self.mse(precision))
+
+    def sample_psnr_db(self, precision: float) -> float:
+        """Return the PSNR of a posterior sample, whose distortion is 2 D."""
+        return psnr_db(2.0 * self.mse(precision))
+
+    def num_coded(self, precision: float) -> int:
+        """Return the number of directions of an image that get bits."""
+        coded = waterfilling.coded_directions(self.codable_variances, precision)
+        return round(self.blocks_per_image * int(coded))
 
 
-def of_patches(image: np.ndarray, side: int, cell: int) -> Spectrum:
-    """Eigenvalues of the covariance of the square patches that tile an image.
+def image_spectrum(image: np.ndarray) -> Spectrum:
+    """Estimate the spectrum from the covariance of whole images.
 
-    `cell`: pixels that one latent cell is wide. What neighbouring patches share is
-    counted in each, so the bits come out too high. Of very many patches, a random part.
+    Raises:
+      DataError: there is only one image, or all images are equal.
     """
-    mean, variance = _moments(image)
+    mean, variance = _mean_and_variance(image)
+    values, shrinkage = _covariance_eigenvalues(
+        image.reshape(len(image), -1), mean.reshape(1, -1)
+    )
+    description = f"covariance of {len(image)} whole images{shrinkage}"
+    return Spectrum(_rescale(values, variance), 1.0, description)
+
+
+def patch_spectrum(image: np.ndarray, side: int, cell: int) -> Spectrum:
+    """Estimate the spectrum from the covariance of the square patches that tile an image.
+
+    `cell` is the width of one latent cell in pixels. What neighboring patches share is
+    counted in each of them, so the bits are overestimated. Of more than MAX_PATCHES
+    patches a random subset is used.
+
+    Raises:
+      DataError: there is only one image, or all images are equal.
+    """
+    mean, variance = _mean_and_variance(image)
     patches = _tiles(image, side)
-    units = len(patches) // len(image)
-    rng = np.random.default_rng(0)
-    if len(patches) > MOST_PATCHES:
-        chosen = np.sort(rng.choice(len(patches), MOST_PATCHES, replace=False))
+    patches_per_image = len(patches) // len(image)
+    if len(patches) > MAX_PATCHES:
+        rng = np.random.default_rng(0)
+        indices = np.sort(rng.choice(len(patches), MAX_PATCHES, replace=False))
     else:
-        chosen = np.arange(len(patches))
-    values, shrunk = _covariance(
-        patches[chosen], _tiles(mean[None], side), chosen % units
+        indices = np.arange(len(patches))
+    values, shrinkage = _covariance_eigenvalues(
+        patches[indices], _tiles(mean[None], side), indices % patches_per_image
     )
     cells = side // cell
-    how = (
-        f"covariance of {len(chosen)} patches of {side}x{side} pixels ({cells}x{cells} "
-        f"latent cells) of {len(image)} images{shrunk}; what neighbouring patches share "
-        "is ignored, so the bits are overestimated"
+    description = (
+        f"covariance of {len(indices)} patches of {side}x{side} pixels ({cells}x{cells} "
+        f"latent cells) from {len(image)} images{shrinkage}; what neighboring patches "
+        "share is ignored, so the bits are overestimated"
     )
-    return Spectrum(_scaled(values, variance), float(units), how)
+    return Spectrum(_rescale(values, variance), float(patches_per_image), description)
 
 
-def patch_side(shape: tuple[int, ...], cell: int) -> int:
-    """The largest patch that is whole latent cells wide, tiles the image and has at
-    most 3,072 numbers; 0 if there is none."""
+def largest_patch_side(shape: tuple[int, ...], cell: int) -> int:
+    """Return the side of the largest usable patch, or 0 if there is none.
+
+    A usable patch is a whole number of latent cells wide, tiles the image and has at most
+    MAX_PATCH_VALUES values.
+    """
     sides = [
         side
         for side in range(cell, min(shape[:2]) + 1, cell)
         if not (shape[0] % side or shape[1] % side)
-        and side * side * shape[2] <= PATCH_DIMENSIONS
+        and side * side * shape[2] <= MAX_PATCH_VALUES
     ]
     return max(sides, default=0)
 
 
-def radial(image: np.ndarray) -> Spectrum:
-    """Spectrum of the stationary, isotropic model with the images' mean variance.
+def radial_spectrum(image: np.ndarray) -> Spectrum:
+    """Estimate the spectrum of a stationary, isotropic model with the images' mean variance.
 
-    The mean image is taken off. Frequency 0 is each image's own mean colour, exactly; it
-    is taken off too and a Hann window laid on, against the jumps between opposite edges.
-    The cross-spectrum between the channels is averaged over images and over rings of
-    equal radial frequency, 1/min(H, W) cycles a pixel wide; a ring's C eigenvalues stand
-    once for each of its frequencies. Divided by the window's power the fast ones are
-    right; the variance still missing is the slowest ring's, and one scale does the rest.
-    On the 32x32 photographs the bits were those of `of_images` within 6 % from 0.03 to
-    0.4 bits/pixel, and 16 % above them at 1.5.
+    The mean image is subtracted first. Frequency 0 is each image's own mean color, which
+    needs no model; it is subtracted as well, and a Hann window suppresses the jumps between
+    opposite edges. The cross-spectrum between the channels is averaged over images and over
+    rings of equal radial frequency, 1/min(H, W) cycles per pixel wide; the C eigenvalues of
+    a ring count once for each of its frequencies. Divided by the window's power, the high
+    frequencies are right; the variance that is still missing belongs to the lowest ring,
+    and one scale corrects what remains. On 32x32 photographs the bits were within 6 % of
+    `image_spectrum` from 0.03 to 0.4 bits/pixel, and 16 % above it at 1.5.
+
+    Raises:
+      DataError: there is only one image, or all images are equal.
     """
     count, height, width, channels = image.shape
-    mean, variance = _moments(image)
-    # Without the outermost points, which are zero: they would waste small images.
+    mean, variance = _mean_and_variance(image)
+    # The outermost points of a Hann window are zero and would waste small images.
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
     cross = np.zeros((height, width, channels, channels))
-    colours = np.zeros((channels, channels))
-    rows = _rows(image)
-    for first in range(0, count, rows):
-        x = (image[first : first + rows] - mean) / 127.5
-        colour = x.mean(axis=(1, 2))
-        colours += colour.T @ colour
-        x -= colour[:, None, None]
+    color_products = np.zeros((channels, channels))
+    for chunk in _chunks(image):
+        x = (image[chunk] - mean) / 127.5
+        color = x.mean(axis=(1, 2))
+        color_products += color.T @ color
+        x -= color[:, None, None]
         f = np.fft.fft2(x * window[..., None], axes=(1, 2))
-        # The imaginary part is odd in the frequency: a ring has none of it.
+        # The imaginary part is odd in the frequency, so it cancels within a ring.
         for c in range(channels):
             for d in range(channels):
                 cross[..., c, d] += np.sum((f[..., c] * f[..., d].conj()).real, axis=0)
-    constant = np.linalg.eigvalsh(colours) * (height * width / (count - 1))
-    rings, slowest = _rings(cross / (np.sum(np.square(window)) * (count - 1)))
-    # A slow wave across the image is weak at its centre, where the window looks.
-    lost = variance * image[0].size - constant.sum() - rings.sum()
-    share = rings[:slowest].sum()
-    if lost > 0 and share > 0:
-        rings[:slowest] *= 1.0 + lost / share
-    how = (
+    constant = np.linalg.eigvalsh(color_products) * (height * width / (count - 1))
+    rings, lowest = _ring_eigenvalues(cross / (np.sum(np.square(window)) * (count - 1)))
+    # A slow wave across the image is weak at its center, where the window is large.
+    missing = variance * image[0].size - constant.sum() - rings.sum()
+    lowest_sum = rings[:lowest].sum()
+    if missing > 0 and lowest_sum > 0:
+        rings[:lowest] *= 1.0 + missing / lowest_sum
+    description = (
         f"stationary, isotropic model of {count} images (power averaged over rings of "
-        "equal frequency); what edges, directions and places tell is ignored"
+        "equal frequency); edges, orientations and positions are ignored"
     )
-    return Spectrum(_scaled(np.append(rings, constant), variance), 1.0, how)
+    return Spectrum(_rescale(np.append(rings, constant), variance), 1.0, description)
 
 
-def _rings(cross: np.ndarray) -> tuple[np.ndarray, int]:
-    """Eigenvalues of cross-spectra [H, W, C, C] averaged over rings, slowest first and
-    without frequency 0, and how many are the slowest ring's."""
+def _ring_eigenvalues(cross: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the eigenvalues of ring-averaged cross-spectra and the lowest ring's count.
+
+    `cross` is [H, W, C, C]. The eigenvalues are ordered from the lowest ring to the
+    highest, without frequency 0.
+    """
     height, width, channels, _ = cross.shape
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     ring = np.maximum(np.rint(radius * min(height, width)).astype(int), 1).ravel()[1:]
@@ -165,69 +204,70 @@ def _rings(cross: np.ndarray) -> tuple[np.ndarray, int]:
     return np.maximum(values, 0.0).ravel(), int(size[1:2].sum()) * channels
 
 
-def _rows(x: np.ndarray) -> int:
-    """How many examples make a chunk."""
-    return max(1, CHUNK // x[0].size)
+def _chunks(examples: np.ndarray) -> Iterator[slice]:
+    """Yield slices of about VALUES_PER_CHUNK values that cover all examples in order."""
+    rows = max(1, VALUES_PER_CHUNK // examples[0].size)
+    for first in range(0, len(examples), rows):
+        yield slice(first, first + rows)
 
 
-def _moments(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """The mean image in 0..255 and the mean variance of a pixel in -1..1 units.
+def _mean_and_variance(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the mean image in 0..255 and the mean variance of a pixel in -1..1 units.
 
     Raises:
-      DataError: one image, or images that are all the same.
+      DataError: there is only one image, or all images are equal.
     """
-    count, rows = len(image), _rows(image)
+    count = len(image)
     mean = image.mean(axis=0, dtype=np.float64)
     total = sum(
-        float(np.sum(np.square((image[first : first + rows] - mean) / 127.5)))
-        for first in range(0, count, rows)
+        float(np.sum(np.square((image[chunk] - mean) / 127.5)))
+        for chunk in _chunks(image)
     )
     if count < 2 or total == 0.0:
         raise DataError(
-            f"the {count} training images read do not differ, so there is nothing to "
-            "code; give a data source with more images"
+            "The planner needs at least two different training images; it read "
+            f"{count} without any difference. Give a data source with more images."
         )
     return mean, total / mean.size / (count - 1)
 
 
-def _scaled(values: np.ndarray, variance: float) -> np.ndarray:
-    """Largest first, none below zero, with this mean."""
+def _rescale(values: np.ndarray, mean: float) -> np.ndarray:
+    """Sort the values from largest to smallest, clip at 0, and scale to this mean."""
     values = np.sort(np.maximum(values, 0.0))[::-1]
-    return values * (variance / values.mean())
+    return values * (mean / values.mean())
 
 
 def _tiles(image: np.ndarray, side: int) -> np.ndarray:
-    """[N, H, W, C] to the squares that tile it, image by image: [N tiles, numbers]."""
+    """Cut [N, H, W, C] into the squares that tile it: [N tiles, values], by image."""
     count, height, width, channels = image.shape
-    split = image.reshape(count, height // side, side, width // side, side, channels)
-    return split.swapaxes(2, 3).reshape(-1, side * side * channels)
+    grid = image.reshape(count, height // side, side, width // side, side, channels)
+    return grid.swapaxes(2, 3).reshape(-1, side * side * channels)
 
 
-def _covariance(
-    x: np.ndarray, means: np.ndarray, which: np.ndarray | None = None
+def _covariance_eigenvalues(
+    x: np.ndarray, means: np.ndarray, mean_index: np.ndarray | None = None
 ) -> tuple[np.ndarray, str]:
-    """Eigenvalues of the covariance of rows `x` in 0..255, and how they were shrunk.
+    """Return the eigenvalues of the covariance of rows `x` and a note on their shrinkage.
 
-    Row i is centred by `means[which[i]]`. With few rows a dimension the eigenvalues are
-    drawn to their mean by the weight of Ledoit and Wolf (2004), which is
-    (sum |x|^4 / n - |S|^2) / (n |S - mean(S) I|^2) for the covariance S of n rows.
+    `x` is [n, D] in 0..255; row i is centered by `means[mean_index[i]]`. With few rows
+    per dimension the eigenvalues are shrunk towards their mean by the weight of Ledoit and
+    Wolf (2004), which is (sum |x|^4 / n - |S|^2) / (n |S - mean(S) I|^2) for the covariance
+    S of n rows. Without shrinkage the note is empty.
     """
     n, dimensions = x.shape
-    which = np.zeros(n, int) if which is None else which
-    s, fourth = np.zeros((dimensions, dimensions)), 0.0
-    rows = _rows(x)
-    for first in range(0, n, rows):
-        part = slice(first, first + rows)
-        centred = (x[part] - means[which[part]]) / 127.5
-        s += centred.T @ centred
-        fourth += float(np.sum(np.square(np.sum(np.square(centred), axis=1))))
-    values = np.maximum(np.linalg.eigvalsh(s / n), 0.0)
-    if n >= EXAMPLES_PER_DIMENSION * dimensions:
+    mean_index = np.zeros(n, int) if mean_index is None else mean_index
+    products, fourth = np.zeros((dimensions, dimensions)), 0.0
+    for chunk in _chunks(x):
+        centered = (x[chunk] - means[mean_index[chunk]]) / 127.5
+        products += centered.T @ centered
+        fourth += float(np.sum(np.square(np.sum(np.square(centered), axis=1))))
+    values = np.maximum(np.linalg.eigvalsh(products / n), 0.0)
+    if n >= MIN_EXAMPLES_PER_DIMENSION * dimensions:
         return values, ""
     spread = float(np.sum(np.square(values - values.mean())))
     noise = (fourth / n - float(np.sum(np.square(values)))) / n
-    share = min(1.0, max(0.0, noise) / spread) if spread > 0 else 1.0
+    weight = min(1.0, max(0.0, noise) / spread) if spread > 0 else 1.0
     return (
-        (1.0 - share) * values + share * values.mean(),
-        f", drawn to their mean by {share:.2g} (Ledoit-Wolf)",
+        (1.0 - weight) * values + weight * values.mean(),
+        f", shrunk towards their mean by {weight:.2g} (Ledoit-Wolf)",
     )

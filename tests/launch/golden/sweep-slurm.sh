@@ -12,7 +12,7 @@
 #SBATCH --partition=gpu
 set -uo pipefail
 
-# Of an array, this task alone: the array's id may be this job's own.
+# In an array $SLURM_JOB_ID may stand for the whole array; `job` names this task alone.
 job=$SLURM_JOB_ID
 job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 trial=()
@@ -34,14 +34,14 @@ train=(
   --devices=gpu:1
   --max_attempts=5
 )
-# The signal ahead of the time limit comes to this shell alone; srun, given it, would kill
-# the processes rather than pass it on.
+# SLURM sends the signal before the time limit only to this shell. srun would kill the
+# processes if it got the signal, so scancel sends it to them directly.
 trap 'signalled=1; scancel --signal=TERM "$job"' TERM
 srun --output=/shared/sweep/logs/slurm-%A_%a-process-%t.log --open-mode=append \
   --kill-on-bad-exit=0 --wait=120 "${train[@]}" "${trial[@]}" &
 step=$!
 signalled=1
-while [[ -n $signalled ]]; do # a signal ends the wait, not the step
+while [[ -n $signalled ]]; do # a signal ends `wait`, but not the step
   signalled=
   wait "$step"
   code=$?
@@ -51,7 +51,7 @@ trap - TERM
 echo "$(date -u +%FT%TZ) job $job restart ${SLURM_RESTART_COUNT:-0}: exit code $code"
 case $code in
   74 | 75 | 124 | 12[89] | 1[3-9]? | 2??) ;;
-  # Unforeseen, and perhaps before launch.train began to count.
+  # An unexpected error, perhaps before launch.train counted this start.
   1) if ((${SLURM_RESTART_COUNT:-0} >= 5)); then exit 1; fi ;;
   *) exit "$code" ;;
 esac

@@ -1,4 +1,4 @@
-"""The dry run on virtual CPU devices: no gathered activations, words, exit codes."""
+"""The dry run on virtual CPU devices: gathers, tables, messages and exit codes."""
 
 import importlib
 import os
@@ -20,93 +20,106 @@ ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "experiments" / "digits.py"
 
 
-def small():
-    """Stage 2 of digits, scanned, of two blocks; its weights are split eight ways."""
-    plain = registry.to_dict(
+def small_config():
+    """Return a stage 2 of digits with two scanned blocks, sharded over eight devices."""
+    settings = registry.to_dict(
         importlib.import_module("experiments.digits").get_config("stage2")
     )
-    plain["base"] |= {"depths": (2,), "scan": True, "remat": "dots"}
-    return registry.parse(plain | {"mesh": {"data": 1, "fsdp": 8}})
+    settings["base"] |= {"depths": (2,), "scan": True, "remat": "dots"}
+    return registry.parse(settings | {"mesh": {"data": 1, "fsdp": 8}})
 
 
-def cpus(chip=None):
+def cpu_topology(chip=None):
     return Topology("cpu:8", (8,), jax.devices()[:8], chip)
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return compile.plan(small(), cpus())
+    return compile.make_plan(small_config(), cpu_topology())
 
 
 def test_fsdp_gathers_parameters_and_no_activations(plan):
-    assert plan.program.gathered_activations == ()
-    # Eight times their shards, in float32, forward and backward.
-    least = plan.least["all-gather"]
-    assert least / 2 < plan.program.sent["all-gather"] <= least
+    assert plan.step.gathered_activations == ()
+    # The minimum gathers the float32 parameters twice, forward and backward.
+    minimum = plan.minimum_sent_bytes["all-gather"]
+    assert minimum / 2 < plan.step.sent_bytes["all-gather"] <= minimum
 
 
-def test_without_constraints_activations_are_gathered_and_that_is_seen(monkeypatch):
+def test_activations_that_are_gathered_without_constraints_are_reported(monkeypatch):
     monkeypatch.setattr(meshes, "gather_parameter", lambda kernel: kernel)
-    assert compile.plan(small(), cpus()).program.gathered_activations
+    plan = compile.make_plan(small_config(), cpu_topology())
+    assert plan.step.gathered_activations
 
 
-def test_a_plan_counts_what_there_is(plan):
-    assert plan.parameters == 664_452
-    assert plan.model_flops == plan.closed_flops < plan.run_flops
-    assert plan.program.arguments < plan.peak
-    assert plan.missing == 0 and plan.images_per_second == 0.0
+def test_a_plan_counts_parameters_flops_and_memory(plan):
+    assert plan.num_parameters == 664_452
+    assert plan.model_flops == plan.closed_form_flops < plan.computed_flops
+    assert plan.step.argument_bytes < plan.peak_bytes
+    assert plan.missing_bytes == 0 and plan.images_per_second == 0.0
 
 
 V5E = chips.CHIPS["v5e"]
 
 
-def too_large(monkeypatch, message):
-    """The plan of a step whose compiler says `message`, as libtpu words it."""
+def plan_with_compiler_error(monkeypatch, message):
+    """Plan a step for which the compiler raises an error with this message."""
 
     def lower(*_):
         raise jax.errors.JaxRuntimeError(message)
 
     monkeypatch.setattr(loop, "lower_step", lower)
-    return compile.plan(small(), cpus(V5E))
+    return compile.make_plan(small_config(), cpu_topology(V5E))
 
 
+# In the words of libtpu.
 OUT_OF_MEMORY = (
     "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
     "temporaries (92.40G) exceeds available HBM (15.75G)."
 )
 
 
-def test_what_does_not_fit_is_a_row_with_what_is_missing(monkeypatch):
-    made = too_large(monkeypatch, OUT_OF_MEMORY)
-    assert report.verdict(made) == "does not fit, 76.65 GiB missing"
-    assert "does not fit, 76.65 GiB missing" in report.one(made)
-    cells = report.row(made)
-    assert len(cells) == len(report.HEAD) and "92.40 GiB" in cells
-    assert made.images_per_second == 0.0
+def test_a_step_that_does_not_fit_is_a_row_with_the_missing_memory(monkeypatch):
+    plan = plan_with_compiler_error(monkeypatch, OUT_OF_MEMORY)
+    assert report.memory_verdict(plan) == "does not fit, 76.65 GiB missing"
+    assert "does not fit, 76.65 GiB missing" in report.format_plan(plan)
+    cells = report.search_row(plan)
+    assert len(cells) == len(report.SEARCH_HEADER) and "92.40 GiB" in cells
+    assert plan.images_per_second == 0.0
 
 
-def test_another_compiler_error_is_not_taken_for_memory(monkeypatch):
+def test_other_compiler_errors_are_raised(monkeypatch):
+    message = "INTERNAL: (92.40G) exceeds available HBM (15.75G)"
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        too_large(monkeypatch, "INTERNAL: (92.40G) exceeds available HBM (15.75G)")
+        plan_with_compiler_error(monkeypatch, message)
 
 
-def test_memory_errors_are_read_in_their_units():
+def test_memory_errors_are_parsed_in_their_units():
     used = "RESOURCE_EXHAUSTED: ... Used 512.50M of 15.75G hbm. Exceeded hbm capacity"
-    assert compile.bytes_needed(used) == round(512.5 * 2**20)
-    assert compile.bytes_needed(OUT_OF_MEMORY) == round(92.4 * 2**30)
-    assert compile.bytes_needed("RESOURCE_EXHAUSTED: a quota") == 0
+    assert compile.parse_out_of_memory(used) == round(512.5 * 2**20)
+    assert compile.parse_out_of_memory(OUT_OF_MEMORY) == round(92.4 * 2**30)
+    assert compile.parse_out_of_memory("RESOURCE_EXHAUSTED: a quota") == 0
 
 
-def test_times_are_counts_over_the_data_sheet():
-    got = roofline.estimate(
-        flops=200, traffic=300, sent=60, peak=100.0, bandwidth=100.0, egress=20.0
+def test_times_are_counts_over_peak_rates():
+    time = roofline.estimate_step_time(
+        flops=200,
+        traffic_bytes=300,
+        sent_bytes=60,
+        peak_flops=100.0,
+        memory_bandwidth=100.0,
+        egress_bandwidth=20.0,
     )
-    assert (got.compute, got.memory, got.interconnect) == (2.0, 3.0, 3.0)
-    assert (got.step, got.in_turn) == (3.0, 8.0)
-    alone = roofline.estimate(
-        flops=1, traffic=1, sent=0, peak=1.0, bandwidth=1.0, egress=0.0
+    assert (time.compute, time.memory, time.interconnect) == (2.0, 3.0, 3.0)
+    assert (time.step, time.without_overlap) == (3.0, 8.0)
+    single_chip = roofline.estimate_step_time(
+        flops=1,
+        traffic_bytes=1,
+        sent_bytes=0,
+        peak_flops=1.0,
+        memory_bandwidth=1.0,
+        egress_bandwidth=0.0,
     )
-    assert alone.interconnect == 0.0  # one chip has no links
+    assert single_chip.interconnect == 0.0
 
 
 @pytest.mark.parametrize(
@@ -114,14 +127,14 @@ def test_times_are_counts_over_the_data_sheet():
     [("v5p", (4, 4, 4), 6), ("v5p", (2, 2, 1), 2), ("v6e", (16, 16), 4),
      ("v5e", (2, 2), 2), ("v5e", (1, 1), 0), ("v5e", (8, 16), 3)],
 )  # fmt: skip
-def test_links_of_a_torus_closed_or_not(chip, sides, links):
-    made = chips.CHIPS[chip]
-    assert chips.egress(made, sides) == links * made.link_bandwidth
+def test_sides_of_a_torus_are_rings_or_lines(chip, sides, links):
+    chip = chips.CHIPS[chip]
+    assert chips.egress_bandwidth(chip, sides) == links * chip.link_bandwidth
 
 
 @pytest.mark.parametrize("name", chips.CHIPS)
 def test_data_sheets_are_in_their_units(name):
-    """FLOP/byte between 80 and 600, memory of 10 to 200 GiB, links under memory."""
+    """A wrong unit would leave these ranges."""
     chip = chips.CHIPS[name]
     assert 80 < chip.flops / chip.memory_bandwidth < 600
     assert 10 < chip.memory_gib < 200
@@ -129,64 +142,74 @@ def test_data_sheets_are_in_their_units(name):
 
 
 def test_a_search_tries_all_and_proposes_the_fastest_that_fits(monkeypatch):
-    parsed = small()
-
-    def planned(one, where):
-        """Twice the batch is a little more than twice as fast, but too large."""
-        a_chip, remat = one.batch_size // 8, one.base["remat"]
-        seconds = a_chip**0.9 * {"none": 1.0, "dots": 1.02, "full": 1.3}[remat]
-        gib = a_chip * {"none": 1.0, "dots": 0.7, "full": 0.4}[remat]
-        times = roofline.Estimate(seconds, 0.0, 0.0)
-        sent = dict.fromkeys(report.collectives.KINDS, 0)
-        return compile.Plan(
-            one, where, 1, 1, 1, 1, sent, round(gib * 2**30), 1.0, None, times
+    def make_plan(candidate, topology):
+        """A step of twice the batch takes a little less than twice the time."""
+        batch, policy = candidate.batch_size // 8, candidate.base["remat"]
+        seconds = batch**0.9 * {"none": 1.0, "dots": 1.02, "full": 1.3}[policy]
+        gib = batch * {"none": 1.0, "dots": 0.7, "full": 0.4}[policy]
+        return compile.PodPlan(
+            config=candidate,
+            topology=topology,
+            num_parameters=1,
+            model_flops=1,
+            closed_form_flops=1,
+            computed_flops=1,
+            minimum_sent_bytes=dict.fromkeys(report.collectives.KINDS, 0),
+            peak_bytes=round(gib * 2**30),
+            compile_seconds=1.0,
+            step_time=roofline.StepTime(seconds, 0.0, 0.0),
         )
 
-    monkeypatch.setattr(search, "plan", planned)
-    text = search.best(
-        parsed, cpus(V5E), [(1, 8), (2, -1)], ["none", "dots", "full"], [8, 16, 32]
+    monkeypatch.setattr(search, "make_plan", make_plan)
+    text = search.run_search(
+        small_config(),
+        cpu_topology(V5E),
+        [(1, 8), (2, -1)],
+        ["none", "dots", "full"],
+        [8, 16, 32],
     )
     assert text.count("\n| ") == 18 and text.count("GiB missing") == 2 * 3
-    assert "--config.batch_size=128\n" in text  # dots, 16 a chip, at 11.2 GiB
+    # With remat dots, 16 examples per chip need 11.2 GiB of the 15.75 GiB.
+    assert "--config.batch_size=128\n" in text
     assert "--config.base.remat=dots" in text and "--config.mesh.fsdp=8" in text
 
 
-def test_a_search_names_a_policy_that_does_not_exist():
-    with pytest.raises(ConfigError, match=r"--remat has \['some'\]; known are"):
-        search.candidates(small(), 8, [(1, 8)], ["some"], [])
+def test_a_search_refuses_an_unknown_remat_policy():
+    with pytest.raises(ConfigError, match="--remat must be .*none.*; got some"):
+        search.candidate_configs(small_config(), 8, [(1, 8)], ["some"], [])
 
 
-def test_without_batches_half_once_and_twice_the_config():
-    tried = search.candidates(small(), 8, [(-1, 4)], ["none"], [])
-    assert [c.batch_size for c in tried] == [32, 64, 128]
-    assert {(c.mesh.data, c.mesh.fsdp) for c in tried} == {(2, 4)}
+def test_a_search_without_batches_tries_half_once_and_twice_the_configs():
+    configs = search.candidate_configs(small_config(), 8, [(-1, 4)], ["none"], [])
+    assert [c.batch_size for c in configs] == [32, 64, 128]
+    assert {(c.mesh.data, c.mesh.fsdp) for c in configs} == {(2, 4)}
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v9:2x2", "give one as v5p:4x4x4"),
-        ("v5p", "give one as v5p:4x4x4"),
-        ("v5p:4x", "give one as v5p:4x4x4"),
-        ("h100:16", "one node alone, at most 8"),
-        ("cpu:512", "JAX started with 8"),
+        ("v9:2x2", "such as v5p:4x4x4 .* got 'v9:2x2'"),
+        ("v5p", "such as v5p:4x4x4 .* got 'v5p'"),
+        ("v5p:4x", "such as v5p:4x4x4 .* got 'v5p:4x'"),
+        ("h100:16", "one node of at most 8 GPUs"),
+        ("cpu:512", "JAX has already started with 8"),
     ],
 )
-def test_topologies_that_cannot_be_are_one_line(name, message):
+def test_impossible_topologies_are_refused_in_one_line(name, message):
     with pytest.raises(ConfigError, match=message) as e:
-        topology.of(name)
+        topology.parse_topology(name)
     assert "\n" not in str(e.value)
 
 
-def test_a_missing_libtpu_names_the_extra(monkeypatch):
+def test_a_missing_compiler_is_named_with_its_installation(monkeypatch):
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs libtpu.*\.\[tpu\]"):
-        topology.of("v5e:2x2")
+        topology.parse_topology("v5e:2x2")
     with pytest.raises(ConfigError, match="--no-deps jax-cuda13-plugin=="):
-        topology.of("h200:8")
+        topology.parse_topology("h200:8")
 
 
-def command(*args, **environment):
+def run_plan_pod(*args, **environment):
     return subprocess.run(
         [sys.executable, "-m", "launch.plan", "pod", *args],
         cwd=ROOT,
@@ -197,31 +220,33 @@ def command(*args, **environment):
 
 
 def test_the_command_plans_for_virtual_devices():
-    done = command(
+    done = run_plan_pod(
         f"--config={DIGITS}:smoke2", "--topology=cpu:4", "--mesh=data=2,fsdp=2"
     )
     assert done.returncode == 0, done.stderr
-    for said in (
+    for text in (
         "| cpu:4 ",
         "data=2 x fsdp=2",
-        "+0.000% off",
+        "differs by +0.000%",
         "| activations gathered",
     ):
-        assert said in done.stdout
+        assert text in done.stdout
     assert "compiling for cpu:4" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--mesh=fsdp=2,model=2",), "--mesh is 'fsdp=2,model=2'"),
-        (("--mesh=fsdp=2", "--mesh=fsdp=4"), "with --search alone"),
-        (("--batch_per_chip=0", "--search"), "--batch_per_chip is"),
+        (("--mesh=fsdp=2,model=2",), "got 'fsdp=2,model=2'"),
+        (("--mesh=fsdp=2", "--mesh=fsdp=4"), "need --search"),
+        (("--batch_per_chip=0", "--search"), "--batch_per_chip must be"),
         ((), "--topology is missing"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_arguments_that_cannot_be_are_one_line(monkeypatch, capsys, args, message):
+def test_impossible_arguments_are_refused_in_one_line(
+    monkeypatch, capsys, args, message
+):
     from absl import flags
 
     from launch import plan
@@ -236,27 +261,27 @@ def test_arguments_that_cannot_be_are_one_line(monkeypatch, capsys, args, messag
         for name in ("mesh", "batch_per_chip", "search"):
             flags.FLAGS[name].unparse()
         flags.FLAGS.mark_as_parsed()
-    said = capsys.readouterr().err.strip()
-    assert e.value.code == 64 and message in said and "\n" not in said
+    stderr = capsys.readouterr().err.strip()
+    assert e.value.code == 64 and message in stderr and "\n" not in stderr
 
 
 @pytest.mark.slow
 @pytest.mark.tpu_aot
-def test_the_command_plans_for_a_tpu_that_is_not_here():
+def test_the_command_plans_for_a_tpu_that_is_not_attached():
     pytest.importorskip("libtpu")
-    done = command(
+    done = run_plan_pod(
         f"--config={DIGITS}:stage1", "--topology=v5e:2x2", "--mesh=fsdp=4", XLA_FLAGS=""
     )
     assert done.returncode == 0, done.stderr
     assert "| **fits**" in done.stdout and "| reduce-scatter" in done.stdout
-    assert "each gather is of a parameter" in done.stdout
+    assert "only parameters are gathered" in done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.tpu_aot
-def test_a_tpu_step_too_large_says_what_is_missing():
+def test_the_command_reports_the_memory_that_a_tpu_lacks():
     pytest.importorskip("libtpu")
-    done = command(
+    done = run_plan_pod(
         f"--config={DIGITS}:stage2", "--topology=v5e:2x2", "--config.batch_size=4194304",
         "--config.mesh.fsdp=4", XLA_FLAGS="",
     )  # fmt: skip
@@ -265,9 +290,9 @@ def test_a_tpu_step_too_large_says_what_is_missing():
 
 
 @pytest.mark.slow
-def test_the_command_plans_for_gpus_that_are_not_here():
+def test_the_command_plans_for_gpus_that_are_not_attached():
     pytest.importorskip("jax_cuda13_plugin")
-    done = command(
+    done = run_plan_pod(
         f"--config={DIGITS}:stage2", "--topology=h100:8", "--mesh=fsdp=8", XLA_FLAGS=""
     )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Programs as compilers print them: loops, channels, disguises, groups, traffic."""
+"""HLO as compilers print it: loops, collectives in all their forms, and traffic."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from ul.core import mesh as meshes
 from ul.planning.pods import collectives, hlo, traffic
 
-# Shortened from what the TPU compiler wrote for v5e and v5p, and XLA for CPU and GPU.
+# Shortened output of the TPU compiler for v5e and v5p, and of XLA for CPU and GPU.
 LOOPS = """\
 HloModule jit_step, is_scheduled=true, num_partitions=4
 
@@ -62,16 +62,11 @@ ENTRY %main.1_spmd (x: f32[8]) -> f32[8] {
 """  # noqa: E501
 
 
-def found(text):
-    each = collectives.of(hlo.parse(text))
-    by_kind = {(c.kind, c.group, c.times): c for c in each}
-    assert len(by_kind) == len(each)
-    return by_kind
-
-
 def test_loops_are_counted_and_every_chain_once():
-    got = found(LOOPS)
-    assert got.keys() == {
+    operations = collectives.find_collectives(hlo.parse(LOOPS))
+    by_kind = {(c.kind, c.group_size, c.count): c for c in operations}
+    assert len(by_kind) == len(operations)
+    assert by_kind.keys() == {
         ("all-gather", 4, 16),
         ("reduce-scatter", 4, 16),
         ("all-reduce", 4, 16),
@@ -79,11 +74,11 @@ def test_loops_are_counted_and_every_chain_once():
         ("collective-permute", 4, 1),
         ("all-gather", 4, 1),
     }
-    assert got["all-gather", 4, 16].sent == 96 * 576 * 2 * 3 // 4 * 16
-    assert got["reduce-scatter", 4, 16].sent == 96 * 576 * 4 * 3 // 4 * 16
-    assert got["reduce-scatter", 2, 5].sent == 2 * 24 * 4 // 2 * 5
-    assert got["collective-permute", 4, 1].sent == 8 * 4
-    assert got["all-gather", 4, 1].sent == 8 * 3 * 4 * 3 // 4
+    assert by_kind["all-gather", 4, 16].sent_bytes == 96 * 576 * 2 * 3 // 4 * 16
+    assert by_kind["reduce-scatter", 4, 16].sent_bytes == 96 * 576 * 4 * 3 // 4 * 16
+    assert by_kind["reduce-scatter", 2, 5].sent_bytes == 2 * 24 * 4 // 2 * 5
+    assert by_kind["collective-permute", 4, 1].sent_bytes == 8 * 4
+    assert by_kind["all-gather", 4, 1].sent_bytes == 8 * 3 * 4 * 3 // 4
 
 
 @pytest.mark.parametrize(
@@ -102,7 +97,7 @@ def test_loops_are_counted_and_every_chain_once():
     ],
 )
 def test_group_sizes(text, size):
-    assert collectives.group_size(text, devices=8) == size
+    assert collectives.parse_group_size(text, num_devices=8) == size
 
 
 GATHERS = """\
@@ -124,7 +119,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %activation = bf16[2048,1280]{1,0} dynamic-update-slice(%zeros.1, %rows, %z, %at)
   %gradient = bf16[3,5]{1,0} convert(%q)
   %whole = (bf16[1,1024,1024], bf16[3,5]) all-reduce(%kernel, %gradient), channel_id=1, replica_groups=[1,64]<=[64], to_apply=%add
-  %seen = bf16[2048,1280]{1,0} all-reduce(%activation), channel_id=2, replica_groups=[1,64]<=[64], to_apply=%add
+  %summed = bf16[2048,1280]{1,0} all-reduce(%activation), channel_id=2, replica_groups=[1,64]<=[64], to_apply=%add
   %heads = bf16[8,128,1024]{2,1,0} all-gather(%part), channel_id=3, replica_groups=[1,64]<=[64], dimensions={0}
   %half = bf16[512,1024]{1,0} all-gather(%part), channel_id=4, replica_groups=[2,32]<=[64], dimensions={0}
   %labels = s32[2048]{0} all-gather(%l), channel_id=5, replica_groups=[1,64]<=[64], dimensions={0}
@@ -133,26 +128,26 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 """  # noqa: E501
 
 
-def test_a_gathered_activation_is_told_from_a_parameter():
-    """Also as an all-reduce of zeros, as TPUs gather over a whole torus."""
+def test_a_gathered_activation_is_distinguished_from_a_parameter():
+    """TPUs gather over a whole torus by an all-reduce of zeros, which counts too."""
     params = {"blocks": {"kernel": jax.ShapeDtypeStruct((16, 1024, 1024), jnp.float32)}}
-    on = jax.sharding.AbstractMesh((1, 64), meshes.AXES)
-    seen = collectives.gathered_activations(
-        collectives.of(hlo.parse(GATHERS)), params, on
-    )
-    assert [c.gathered[0].dims for c in seen] == [(2048, 1280), (2048, 256, 512)]
+    mesh = jax.sharding.AbstractMesh((1, 64), meshes.AXES)
+    operations = collectives.find_collectives(hlo.parse(GATHERS))
+    activations = collectives.gathered_activations(operations, params, mesh)
+    shapes = [c.gathered_shapes[0].dims for c in activations]
+    assert shapes == [(2048, 1280), (2048, 256, 512)]
 
 
-def test_least_is_two_gathers_a_scatter_and_the_sum_over_data():
+def test_the_minimum_is_two_gathers_a_scatter_and_the_sum_over_data():
     params = {
-        "split": jax.ShapeDtypeStruct((256, 512), jnp.float32),
-        "whole": jax.ShapeDtypeStruct((100,), jnp.float32),
+        "sharded": jax.ShapeDtypeStruct((256, 512), jnp.float32),
+        "replicated": jax.ShapeDtypeStruct((100,), jnp.float32),
     }
-    got = collectives.least(params, meshes.make(2, 4), itemsize=2)
-    split, whole = 256 * 512 * 2, 100 * 2
-    assert got["all-gather"] == 2 * split * 3 // 4
-    assert got["reduce-scatter"] == split * 3 // 4
-    assert got["all-reduce"] == round(2 * split / 4 / 2 + 2 * whole * 7 / 8)
+    minimum = collectives.minimum_sent_bytes(params, meshes.make(2, 4), itemsize=2)
+    sharded, replicated = 256 * 512 * 2, 100 * 2
+    assert minimum["all-gather"] == 2 * sharded * 3 // 4
+    assert minimum["reduce-scatter"] == sharded * 3 // 4
+    assert minimum["all-reduce"] == round(2 * sharded / 4 / 2 + 2 * replicated * 7 / 8)
 
 
 TRAFFIC = """\
@@ -202,19 +197,20 @@ ENTRY %main (x: f32[16,100]) -> f32[16,100] {
 """  # noqa: E501
 
 
-def test_traffic_is_of_slices_updates_and_loops():
-    """A slice read and written, then read and written again, and indices, 16 times."""
+def test_traffic_counts_slices_updates_and_loops():
+    """Each of 16 iterations reads and writes a slice twice, and reads two indices."""
     row, whole, index = 400, 16 * 400, 4
     # The sum reads x twice; its result stays in vector memory.
-    each = (row + row + index) + (row + row + index)
-    assert traffic.of(hlo.parse(TRAFFIC)) == 2 * whole + 16 * each
+    per_iteration = (row + row + index) + (row + row + index)
+    total = 2 * whole + 16 * per_iteration
+    assert traffic.memory_traffic(hlo.parse(TRAFFIC)) == total
 
 
-def test_a_program_of_this_machine_is_read_as_it_runs():
+def test_a_program_compiled_on_this_machine_is_parsed():
     def f(x):
         return jax.lax.scan(lambda x, _: (jnp.sin(x) * 2, None), x, length=7)[0]
 
     text = jax.jit(f).lower(jnp.ones((64, 64))).compile().as_text()
     program = hlo.parse(text)
-    assert 7 in program.times().values() and program.partitions == 1
-    assert traffic.of(program) >= 7 * 2 * 64 * 64 * 4
+    assert 7 in program.execution_counts().values() and program.num_partitions == 1
+    assert traffic.memory_traffic(program) >= 7 * 2 * 64 * 64 * 4

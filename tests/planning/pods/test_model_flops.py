@@ -1,4 +1,4 @@
-"""FLOPs: the count of a jaxpr against arithmetic, and against the closed forms."""
+"""FLOPs: counts of jaxprs against arithmetic and against the closed forms."""
 
 import importlib
 
@@ -13,15 +13,22 @@ from ul.stages import registry
 from ul.sweeps.report import costs
 
 
-def shape(*dims):
+def array(*dims):
     return jax.ShapeDtypeStruct(dims, jnp.float32)
 
 
-def test_products_and_convolutions_by_hand():
+def parse_experiment(name, variant):
+    get_config = importlib.import_module(f"experiments.{name}").get_config
+    return registry.parse(registry.to_dict(get_config(variant)))
+
+
+def test_products_and_convolutions_equal_arithmetic():
     def f(a, b):
         return jnp.einsum("bij,bjk->bik", a, b)
 
-    assert jaxpr_flops.of(f, shape(5, 3, 4), shape(5, 4, 7)) == 2 * 5 * 3 * 4 * 7
+    assert (
+        jaxpr_flops.count_flops(f, array(5, 3, 4), array(5, 4, 7)) == 2 * 5 * 3 * 4 * 7
+    )
 
     def conv(x, kernel, groups):
         numbers = ("NHWC", "HWIO", "NHWC")
@@ -30,18 +37,18 @@ def test_products_and_convolutions_by_hand():
             feature_group_count=groups,
         )  # fmt: skip
 
-    x = shape(2, 8, 6, 4)
+    x = array(2, 8, 6, 4)
     assert (
-        jaxpr_flops.of(lambda x, k: conv(x, k, 1), x, shape(3, 5, 4, 10))
+        jaxpr_flops.count_flops(lambda x, k: conv(x, k, 1), x, array(3, 5, 4, 10))
         == 2 * (2 * 4 * 6 * 10) * 3 * 5 * 4
     )
     assert (
-        jaxpr_flops.of(lambda x, k: conv(x, k, 2), x, shape(3, 5, 2, 10))
+        jaxpr_flops.count_flops(lambda x, k: conv(x, k, 2), x, array(3, 5, 2, 10))
         == 2 * (2 * 4 * 6 * 10) * 3 * 5 * 2
     )
 
 
-def test_loops_count_as_often_as_they_run_and_branches_once():
+def test_loops_count_as_often_as_they_run_and_one_branch_counts():
     def product(x):
         return x @ x
 
@@ -57,36 +64,36 @@ def test_loops_count_as_often_as_they_run_and_branches_once():
         return jax.lax.scan(outer, x, length=3)[0]
 
     once = 2 * 8**3
-    assert jaxpr_flops.of(twelve, shape(8, 8)) == 12 * once
+    assert jaxpr_flops.count_flops(twelve, array(8, 8)) == 12 * once
 
     def either(x):
         return jax.lax.cond(x[0, 0] > 0, product, lambda x: product(product(x)), x)
 
-    assert jaxpr_flops.of(either, shape(8, 8)) == 2 * once
+    assert jaxpr_flops.count_flops(either, array(8, 8)) == 2 * once
 
 
-def test_a_loop_of_unknown_length_is_refused_if_it_has_products():
+def test_a_loop_of_unknown_length_must_not_contain_products():
     def loop(body):
         return lambda x: jax.lax.while_loop(lambda x: x[0, 0] > 0, body, x)
 
-    assert jaxpr_flops.of(loop(lambda x: x + 1), shape(8, 8)) == 0
-    with pytest.raises(ConfigError, match="unknown length"):
-        jaxpr_flops.of(loop(lambda x: x @ x), shape(8, 8))
+    assert jaxpr_flops.count_flops(loop(lambda x: x + 1), array(8, 8)) == 0
+    with pytest.raises(ConfigError, match="loops of known length"):
+        jaxpr_flops.count_flops(loop(lambda x: x @ x), array(8, 8))
 
 
-def test_the_paper_size_prior_is_the_known_sum():
-    """8 blocks of 24 T d^2 + 4 T^2 d at T = d = 1024, and what is around them."""
-    made = ViT((1024,), (8,), 128, 0.0, 0, "xla", "none", False, jnp.float32)
-    got = closed_form.vit(made, (32, 32, 32), on_data=False).forward
+def test_the_prior_of_the_paper_costs_the_known_sum():
+    """8 blocks cost 24 T d^2 + 4 T^2 d at T = d = 1024, plus the layers around them."""
+    prior = ViT((1024,), (8,), 128, 0.0, 0, "xla", "none", False, jnp.float32)
+    flops = closed_form.vit_flops(prior, (32, 32, 32), input_is_data=False).forward
     blocks = 8 * (24 * 1024**3 + 4 * 1024**3)
     modulation = 8 * 12 * 1024**2 + 4 * 1024**2
     around = 2 * (2 * 1024 * 32 * 1024) + 4 * 1024**2
-    assert got == blocks + modulation + around
+    assert flops == blocks + modulation + around
 
 
-# GFLOP forward, by hand in ../shared/speed.md section 3.2, with 2x2 pixels merged and 1x1
-# convolutions where resolution changes: 2 pixels 4 c_in c_out each way.
-BY_HAND = {
+# GFLOP of the forward pass, by hand. Where the resolution changes, 2x2 pixels are merged and
+# projected, which costs 2 pixels 4 c_in c_out each way.
+GFLOP_BY_HAND = {
     "encoder": 3 * 77.3 + 29.0 + 10.7 + 2.0,
     "prior": 241.8,
     "decoder": 463.9 + 240.5 + 2 * 3 * 4.295 + 3.6,
@@ -95,30 +102,26 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("variant", ["stage1", "stage2"])
-def test_the_papers_networks_cost_what_is_known(variant):
-    made = importlib.import_module("experiments.imagenet512").get_config(variant)
-    parsed = registry.parse(registry.to_dict(made))
-    found = model_flops.networks(parsed)
-    for name, cost in found.items():
-        assert cost.forward / 1e9 == pytest.approx(BY_HAND[name], rel=0.02), name
-    known = {"encoder": 28.3, "prior": 156.4, "decoder": 192.2, "base": 349.8}
-    sizes = model_flops.parameters(parsed)
-    assert sizes.keys() == found.keys()
+def test_the_networks_of_the_paper_cost_what_is_known(variant):
+    parsed = parse_experiment("imagenet512", variant)
+    counts = model_flops.flops_by_network(parsed)
+    for name, count in counts.items():
+        gflop = count.forward / 1e9
+        assert gflop == pytest.approx(GFLOP_BY_HAND[name], rel=0.02), name
+    millions = {"encoder": 28.3, "prior": 156.4, "decoder": 192.2, "base": 349.8}
+    sizes = model_flops.parameters_by_network(parsed)
+    assert sizes.keys() == counts.keys()
     for name, size in sizes.items():
-        assert size / 1e6 == pytest.approx(known[name], abs=0.1), name
+        assert size / 1e6 == pytest.approx(millions[name], abs=0.1), name
 
 
-def test_both_conventions_are_printed():
-    found = importlib.import_module("experiments.imagenet512").get_config("stage2")
-    line = costs_of(registry.parse(registry.to_dict(found)))["base"]
-    assert line[:4] == ["349.8M", "80.69", "161.4", "484.1"]
-    assert "| DiT-XL/2 " in costs.beside() and "| 525  | 1050  |" in costs.beside()
-
-
-def costs_of(parsed):
-    """Cells by network."""
-    rows = [line.strip("| ").split("|") for line in costs.per_image(parsed).split("\n")]
-    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+def test_the_tables_use_both_conventions():
+    table = costs.network_table(parse_experiment("imagenet512", "stage2"))
+    rows = [line.strip("| ").split("|") for line in table.split("\n")]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert cells["base"][:4] == ["349.8M", "80.69", "161.4", "484.1"]
+    published = costs.published_table()
+    assert "| DiT-XL/2 " in published and "| 525  | 1050  |" in published
 
 
 @pytest.mark.parametrize(
@@ -141,21 +144,17 @@ def costs_of(parsed):
         ("text_to_image", "stage2_970"),
     ],
 )
-def test_closed_forms_are_what_training_traces_to(name, variant):
-    """The bar is 1 %; the layers that see only data counted twice, they are equal."""
-    found = importlib.import_module(f"experiments.{name}").get_config(variant)
-    parsed = registry.parse(registry.to_dict(found))
-    assert (
-        model_flops.model(parsed)
-        == model_flops.closed(parsed).training * parsed.batch_size
-    )
+def test_closed_forms_equal_the_traced_counts(name, variant):
+    """They are equal, not just close, because layers on data count twice and not thrice."""
+    parsed = parse_experiment(name, variant)
+    per_example = model_flops.closed_form_flops(parsed).training
+    assert model_flops.model_flops(parsed) == per_example * parsed.batch_size
 
 
 def test_remat_computes_more_than_the_model():
-    found = importlib.import_module("experiments.digits").get_config("stage2")
-    parsed = registry.parse(registry.to_dict(found))
+    parsed = parse_experiment("digits", "stage2")
     none, dots, full = (
-        model_flops.traced(model_flops.with_remat(parsed, p))
-        for p in ("none", "dots", "full")
+        model_flops.computed_flops(model_flops.with_remat(parsed, policy))
+        for policy in ("none", "dots", "full")
     )
-    assert none == model_flops.model(parsed) < dots < full < 4 / 3 * none
+    assert none == model_flops.model_flops(parsed) < dots < full < 4 / 3 * none

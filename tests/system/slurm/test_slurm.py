@@ -132,7 +132,7 @@ def test_an_array_of_three_trials(slurm, run, tmp_path):
             assert digests(out / name / stage, 8)
             assert list((out / name / stage / "evals").glob("*.json"))
         assert (out / name / "DONE.json").exists()
-    assert run("launch.sweep", *words) == "all trials are done\n"
+    assert run("launch.sweep", *words) == "All trials are done.\n"
 
 
 def test_a_cancelled_job_stays_cancelled(slurm, submit, tmp_path):

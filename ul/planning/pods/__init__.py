@@ -1,1 +1,1 @@
-"""The dry run: one train step compiled for machines that are not here, and weighed."""
+"""Dry run: compile one train step for machines that are not attached, and analyze it."""

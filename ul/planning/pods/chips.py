@@ -1,14 +1,18 @@
-"""What the makers say of their chips, a device of JAX each."""
+"""Data-sheet figures of accelerator chips; each chip is one JAX device."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """FLOP/s of dense bfloat16, usable GiB, bytes/s of memory, and of one link one way.
+    """Peak rates and memory of one chip.
 
-    memory_gib: what a program may use: on TPUs the compiler's own limit.
-    wrap: sides that are multiples of it are closed to rings; 0: all-to-all switched.
+    flops: dense bfloat16 FLOP/s.
+    memory_gib: GiB that a program may use; on TPUs this is the compiler's own limit.
+    memory_bandwidth: bytes/s.
+    link_bandwidth: bytes/s of one link in one direction.
+    ring_multiple: a side of the torus closes to a ring if it is a multiple of this; 0 means
+      that the chips are connected all to all by a switch.
     """
 
     name: str
@@ -16,7 +20,7 @@ class Chip:
     memory_gib: float
     memory_bandwidth: float
     link_bandwidth: float
-    wrap: int
+    ring_multiple: int
     source: str
 
 
@@ -32,12 +36,13 @@ CHIPS = {
 }
 
 
-def egress(chip: Chip, sides: tuple[int, ...]) -> float:
-    """Bytes/s that a chip can send into a torus of these sides, all links at once.
+def egress_bandwidth(chip: Chip, sides: tuple[int, ...]) -> float:
+    """Return the bytes/s that a chip can send into a torus of these sides.
 
-    An open side is a line: one direction of a ring's two counts.
+    All links count at once. A side that does not close to a ring is a line and counts one
+    direction instead of two.
     """
-    if not chip.wrap:
+    if not chip.ring_multiple:
         return chip.link_bandwidth
-    links = sum(0 if n == 1 else 2 if n % chip.wrap == 0 else 1 for n in sides)
+    links = sum(0 if n == 1 else 2 if n % chip.ring_multiple == 0 else 1 for n in sides)
     return links * chip.link_bandwidth

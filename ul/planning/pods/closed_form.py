@@ -1,9 +1,9 @@
-"""Model FLOPs in closed form, from the settings of the networks, 1 MAC = 2 FLOP.
+"""Model FLOPs in closed form, from the sizes of the networks, with 1 MAC = 2 FLOP.
 
-A linear layer of `rows` rows: 2 rows c_in c_out. A convolution: 2 h w k^2 c_in c_out, of
-clips in each frame. Attention over T tokens: 4 T^2 width. Training: three times
-the forward pass, for each product has two in its gradient; but a layer that sees only data
-needs one of them.
+A linear layer on `rows` rows costs 2 rows c_in c_out. A convolution on an h x w grid costs
+2 h w k^2 c_in c_out, per frame of a video. Attention over T tokens costs 4 T^2 width.
+Training costs three times the forward pass, because the gradient of each product consists
+of two products; a layer whose input is data needs only one of these two.
 """
 
 import dataclasses
@@ -19,143 +19,189 @@ Grid = Sequence[int]  # (h, w) or (t, h, w)
 
 
 @dataclasses.dataclass(frozen=True)
-class Count:
-    """Forward FLOPs of one image; data_layers: of the layers that see only data."""
+class FlopCount:
+    """FLOPs of the forward pass on one example.
+
+    `data_layers` is the part of them in layers whose input is data.
+    """
 
     forward: int
     data_layers: int = 0
 
-    def __add__(self, other: "Count") -> "Count":
-        return Count(self.forward + other.forward, self.data_layers + other.data_layers)
+    def __add__(self, other: "FlopCount") -> "FlopCount":
+        return FlopCount(
+            self.forward + other.forward, self.data_layers + other.data_layers
+        )
 
     @property
     def training(self) -> int:
+        """FLOPs of the forward and backward pass together."""
         return 3 * self.forward - self.data_layers
 
 
-def linear(rows: int, inputs: int, outputs: int) -> int:
-    return 2 * rows * inputs * outputs
+def linear_flops(rows: int, in_channels: int, out_channels: int) -> int:
+    """Count a linear layer that is applied to `rows` rows."""
+    return 2 * rows * in_channels * out_channels
 
 
-def conv3(grid: Grid, inputs: int, outputs: int) -> int:
-    return 2 * math.prod(grid) * 9 * inputs * outputs
+def conv3x3_flops(grid: Grid, in_channels: int, out_channels: int) -> int:
+    """Count a 3x3 convolution, which is applied to each frame of a video."""
+    return 2 * math.prod(grid) * 9 * in_channels * out_channels
 
 
-def res_blocks(count: int, grid: Grid, channels: int, condition: int = 0) -> int:
-    """Two 3x3 convolutions each, of clips one over 3 frames too, and a shift and a scale
-    from the condition."""
-    one = 2 * conv3(grid, channels, channels)
-    one += linear(1, condition, 2 * channels) if condition else 0
+def residual_blocks_flops(
+    count: int, grid: Grid, channels: int, cond_channels: int = 0
+) -> int:
+    """Count residual blocks of two 3x3 convolutions and a shift and scale from `cond`.
+
+    On video each block also convolves over 3 frames.
+    """
+    block = 2 * conv3x3_flops(grid, channels, channels)
+    block += linear_flops(1, cond_channels, 2 * channels) if cond_channels else 0
     if len(grid) == 3:
-        one += linear(math.prod(grid), 3 * channels, channels)
-    return count * one
+        block += linear_flops(math.prod(grid), 3 * channels, channels)
+    return count * block
 
 
-def smaller(grid: Grid, block: arrays.BlockSize) -> tuple[int, ...]:
+def downsampled_grid(grid: Grid, block: arrays.BlockSize) -> tuple[int, ...]:
+    """Divide the grid by the sides of a block."""
     sides = arrays.block_shape(block, len(grid))
     return tuple(n // side for n, side in zip(grid, sides, strict=True))
 
 
-def attention(grid: Grid, width: int, text: int, factorized: bool) -> int:
-    """4 T (T + L) d: every token sees all T and L of text. Factorised, of F frames: one
-    half of the width sees the T / F of its frame, the other the F of its place."""
+def attention_flops(grid: Grid, width: int, text_tokens: int, factorized: bool) -> int:
+    """Count attention: 4 T (T + L) d, where T tokens attend to each other and L text tokens.
+
+    Factorized attention on F frames: half of the width attends to the T / F tokens of its
+    frame, the other half to the F tokens at its position.
+    """
     tokens = math.prod(grid)
     if factorized:
         return 2 * tokens * (tokens // grid[0] + grid[0]) * width
-    return 4 * tokens * (tokens + text) * width
+    return 4 * tokens * (tokens + text_tokens) * width
 
 
-def transformer(
+def transformer_flops(
     depth: int,
     grid: Grid,
     width: int,
-    condition: int,
-    text: int = 0,
+    cond_channels: int,
+    text_tokens: int = 0,
     factorized: bool = False,
 ) -> int:
-    """24 T d^2 of linear layers, attention, keys and values of text, 6 d of modulation, a
-    block."""
+    """Count transformer blocks.
+
+    Each block has 24 T d^2 of linear layers, attention, the keys and values of the text,
+    and the modulation of 6 d channels.
+    """
     tokens = math.prod(grid)
-    block = linear(tokens, width, 12 * width) + linear(text, condition, 2 * width)
-    block += attention(grid, width, text, factorized)
-    return depth * (block + linear(1, condition, 6 * width))
+    block = linear_flops(tokens, width, 12 * width)
+    block += linear_flops(text_tokens, cond_channels, 2 * width)
+    block += attention_flops(grid, width, text_tokens, factorized)
+    return depth * (block + linear_flops(1, cond_channels, 6 * width))
 
 
-def conditioning(width: int) -> Count:
-    """log-SNR through two layers, of which the first sees data."""
-    one = linear(1, 2 * (width // 2), width)
-    return Count(one + linear(1, width, width), one)
+def conditioning_flops(width: int) -> FlopCount:
+    """Count the two layers that embed the log-SNR; the input of the first is data."""
+    first = linear_flops(1, 2 * (width // 2), width)
+    return FlopCount(first + linear_flops(1, width, width), first)
 
 
-def head(pixels: int, width: int, channels: int, condition: int) -> int:
-    return linear(1, condition, 2 * width) + linear(pixels, width, channels)
+def output_layer_flops(
+    positions: int, width: int, channels: int, cond_channels: int
+) -> int:
+    """Count the modulated output layer."""
+    return linear_flops(1, cond_channels, 2 * width) + linear_flops(
+        positions, width, channels
+    )
 
 
-def encoder(made: Encoder, image_shape: Grid) -> Count:
+def text_projector_flops(tokens: int, channels: int, width: int) -> FlopCount:
+    """Count the projection of each text token and of their mean, whose inputs are data."""
+    projection = linear_flops(tokens + 1, channels, width)
+    return FlopCount(projection, projection)
+
+
+def encoder_flops(module: Encoder, image_shape: Grid) -> FlopCount:
+    """Count the encoder."""
     *image, channels = image_shape
-    grid = smaller(image, made.patch)
-    inside = math.prod(image) // math.prod(grid)
-    stem = conv3(grid, channels * inside, made.channels[0])
-    total, before = stem, made.channels[0]
+    grid = downsampled_grid(image, module.patch)
+    patch_size = math.prod(image) // math.prod(grid)
+    stem = conv3x3_flops(grid, channels * patch_size, module.channels[0])
+    total, in_channels = stem, module.channels[0]
     for i, (channels, blocks) in enumerate(
-        zip(made.channels, made.blocks, strict=True)
+        zip(module.channels, module.blocks, strict=True)
     ):
         if i:
-            grid = smaller(grid, 2)
-            total += linear(math.prod(grid), 2 ** len(grid) * before, channels)
-        total += res_blocks(blocks, grid, channels)
-        before = channels
-    total += linear(math.prod(grid), before, made.latent_channels)
-    return Count(total, stem)
+            grid = downsampled_grid(grid, 2)
+            total += linear_flops(
+                math.prod(grid), 2 ** len(grid) * in_channels, channels
+            )
+        total += residual_blocks_flops(blocks, grid, channels)
+        in_channels = channels
+    total += linear_flops(math.prod(grid), in_channels, module.latent_channels)
+    return FlopCount(total, stem)
 
 
-def reader(tokens: int, channels: int, width: int) -> Count:
-    """Of text: each token, and the mean of all, in layers that see data."""
-    one = linear(tokens + 1, channels, width)
-    return Count(one, one)
-
-
-def vit(
-    made: ViT,
+def vit_flops(
+    module: ViT,
     shape: Grid,
-    on_data: bool,
+    input_is_data: bool,
     text: tuple[int, int] = (0, 0),
-    sees: int = 0,
-) -> Count:
-    """`on_data`: its input needs no gradient, as a base model's. text: (tokens, channels).
-    `sees`: channels beside z_t's."""
+    context_channels: int = 0,
+) -> FlopCount:
+    """Count a ViT on latents of this shape.
+
+    `input_is_data` means that z_t needs no gradient, as in a base model. `text` is
+    (tokens, channels). `context_channels` are concatenated to those of z_t.
+    """
     *latent, channels = shape
-    grid, condition = tuple(latent), made.widths[-1]
-    stem = linear(math.prod(grid), channels + sees, made.widths[0])
-    total = stem + head(math.prod(grid), made.widths[0], channels, condition)
-    for i, (width, depth) in enumerate(zip(made.widths, made.depths, strict=True)):
-        if i:
-            grid = smaller(grid, arrays.spatial_block(2, len(grid)))
-            tokens = math.prod(grid)
-            total += linear(tokens, 4 * made.widths[i - 1], width)
-            total += linear(tokens, width, 4 * made.widths[i - 1])
-        total += transformer(depth, grid, width, condition, text[0], made.factorized)
-    own = Count(total, stem if on_data else 0) + conditioning(condition)
-    return own + reader(*text, condition) if text[0] else own
-
-
-def uvit(made: UViT, image_shape: Grid, sees: int, on_data: bool) -> Count:
-    """`sees`: channels of its z_0; `on_data`: z_0 needs no gradient."""
-    *image, channels = image_shape
-    grid = smaller(image, made.patch)
-    inside = math.prod(image) // math.prod(grid)
-    stages = (*made.channels, made.width)
-    stem = conv3(grid, channels * inside, stages[0])
-    total = stem + head(math.prod(grid), stages[0], channels * inside, made.width)
-    for i, channels in enumerate(made.channels):
-        total += 2 * res_blocks(made.blocks, grid, channels, made.width)
-        grid = smaller(grid, 2)
-        total += 2 * linear(math.prod(grid), 2 ** len(grid) * channels, stages[i + 1])
-    latent = linear(math.prod(grid), sees, made.width)
-    if made.latent_at_input:
-        latent += linear(math.prod(grid), sees, stages[0])
-    total += latent + transformer(
-        made.depth, grid, made.width, made.width, factorized=made.factorized
+    grid, cond_channels = tuple(latent), module.widths[-1]
+    text_tokens = text[0]
+    stem = linear_flops(math.prod(grid), channels + context_channels, module.widths[0])
+    total = stem + output_layer_flops(
+        math.prod(grid), module.widths[0], channels, cond_channels
     )
-    own = Count(total, stem + (latent if on_data else 0))
-    return own + conditioning(made.width)
+    for i, (width, depth) in enumerate(zip(module.widths, module.depths, strict=True)):
+        if i:
+            grid = downsampled_grid(grid, arrays.spatial_block(2, len(grid)))
+            tokens = math.prod(grid)
+            total += linear_flops(tokens, 4 * module.widths[i - 1], width)
+            total += linear_flops(tokens, width, 4 * module.widths[i - 1])
+        total += transformer_flops(
+            depth, grid, width, cond_channels, text_tokens, module.factorized
+        )
+    count = FlopCount(total, stem if input_is_data else 0)
+    count += conditioning_flops(cond_channels)
+    return count + text_projector_flops(*text, cond_channels) if text_tokens else count
+
+
+def uvit_flops(
+    module: UViT, image_shape: Grid, latent_channels: int, latent_is_data: bool
+) -> FlopCount:
+    """Count a UViT on images of this shape.
+
+    `latent_channels` are those of z_0; `latent_is_data` means that z_0 needs no gradient.
+    """
+    *image, channels = image_shape
+    grid = downsampled_grid(image, module.patch)
+    patch_size = math.prod(image) // math.prod(grid)
+    widths = (*module.channels, module.width)
+    stem = conv3x3_flops(grid, channels * patch_size, widths[0])
+    total = stem + output_layer_flops(
+        math.prod(grid), widths[0], channels * patch_size, module.width
+    )
+    for i, channels in enumerate(module.channels):
+        total += 2 * residual_blocks_flops(module.blocks, grid, channels, module.width)
+        grid = downsampled_grid(grid, 2)
+        total += 2 * linear_flops(
+            math.prod(grid), 2 ** len(grid) * channels, widths[i + 1]
+        )
+    latent_layers = linear_flops(math.prod(grid), latent_channels, module.width)
+    if module.latent_at_input:
+        latent_layers += linear_flops(math.prod(grid), latent_channels, widths[0])
+    total += latent_layers + transformer_flops(
+        module.depth, grid, module.width, module.width, factorized=module.factorized
+    )
+    count = FlopCount(total, stem + (latent_layers if latent_is_data else 0))
+    return count + conditioning_flops(module.width)

@@ -1,4 +1,4 @@
-"""What a compiled step sends between devices, and the least that it could."""
+"""What a compiled step sends between devices, and the least that it has to send."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import jax
 
 from ul.core import mesh as meshes
 from ul.core import trees
-from ul.planning.pods.hlo import Instruction, Program, Shape
+from ul.planning.pods.hlo import HloInstruction, HloProgram, HloShape
 
 KINDS = (
     "all-gather",
@@ -22,99 +22,111 @@ KINDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One operation: `times` a step, `group` devices together.
+    """One collective operation, which runs `count` times per step.
 
-    shapes: whole arrays, gathered or before they are reduced. gathered: those of them
-    that are put together, also by an all-reduce to which every device gives its part
-    and zeros.
+    shapes: the whole arrays, after gathering or before reducing.
+    group_size: number of devices that take part together.
+    source: the name of the JAX operation that it comes from.
+    gathered_shapes: those of `shapes` that are put together from parts, also by an
+      all-reduce to which every device contributes its part and zeros.
     """
 
     kind: str
-    shapes: tuple[Shape, ...]
-    group: int
-    times: int
+    shapes: tuple[HloShape, ...]
+    group_size: int
+    count: int
     source: str
-    gathered: tuple[Shape, ...] = ()
+    gathered_shapes: tuple[HloShape, ...] = ()
 
     @property
-    def sent(self) -> int:
-        """Bytes that a device sends in a step, by the ring algorithms' counts."""
+    def sent_bytes(self) -> int:
+        """Bytes that a device sends per step, if the operation runs as a ring."""
         nbytes = sum(s.nbytes for s in self.shapes)
-        rounds = {"all-reduce": 2, "collective-permute": 0}.get(self.kind, 1)
-        if not rounds:
-            return nbytes * self.times
-        return rounds * nbytes * (self.group - 1) // self.group * self.times
+        if self.kind == "collective-permute":
+            return nbytes * self.count
+        rounds = 2 if self.kind == "all-reduce" else 1
+        return rounds * nbytes * (self.group_size - 1) // self.group_size * self.count
 
 
-def of(program: Program) -> list[Collective]:
-    """Every collective of the program, each once.
+def find_collectives(program: HloProgram) -> list[Collective]:
+    """Return every collective of the program once.
 
-    TPU compilers spread one over many fusions that run beside it (a chain names it),
-    and write a reduce-scatter as a fusion called all-reduce-scatter. Channels name
-    nothing: what was combined shares one.
+    TPU compilers spread one collective over several fusions that run beside it; a chain id
+    identifies it. They also write a reduce-scatter as a fusion named all-reduce-scatter.
+    The channel id does not identify a collective: combined ones share it.
     """
-    times: dict[str, int] = program.times()
-    found: dict[tuple[str, str], Collective] = {}
+    counts = program.execution_counts()
+    collectives: dict[tuple[str, str], Collective] = {}
     for name, instructions in program.computations.items():
-        for i in instructions:
-            kind = i.opcode.removesuffix("-start")
-            if kind not in KINDS or not times[name]:
+        for instruction in instructions:
+            kind = instruction.opcode.removesuffix("-start")
+            if kind not in KINDS or not counts[name]:
                 continue
-            chain = re.search(r'chain_id="(\d+)"', i.rest)
-            key = (kind, chain[1]) if chain else (name, i.name)
-            scattered = kind == "all-reduce" and name.startswith("all-reduce-scatter")
-            made = _collective(i, kind, scattered, times[name], program.partitions)
-            if kind == "all-reduce" and not scattered:
-                parts = program.named(name)
-                gathered = tuple(
-                    shape
-                    for shape, operand in zip(i.shapes, i.operands, strict=False)
-                    if _onto_zeros(program, parts, operand)
-                )
-                made = dataclasses.replace(made, gathered=gathered)
-            if key not in found or found[key].times < made.times:
-                found[key] = made
-    return [c for c in found.values() if c.group > 1]
+            chain = re.search(r'chain_id="(\d+)"', instruction.arguments)
+            key = (kind, chain[1]) if chain else (name, instruction.name)
+            if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
+                kind = "reduce-scatter"
+            collective = _collective(program, name, instruction, kind, counts[name])
+            if key not in collectives or collectives[key].count < collective.count:
+                collectives[key] = collective
+    return [c for c in collectives.values() if c.group_size > 1]
 
 
 def _collective(
-    i: Instruction, kind: str, scattered: bool, times: int, devices: int
+    program: HloProgram,
+    computation: str,
+    instruction: HloInstruction,
+    kind: str,
+    count: int,
 ) -> Collective:
-    group = group_size(i.rest, devices)
-    results = i.shapes
-    if i.opcode.endswith("-start"):
-        if kind in ("all-gather", "reduce-scatter"):  # (operands, results)
-            results = results[len(results) // 2 :]
-        elif kind == "collective-permute":  # (operand, result, contexts)
-            results = results[1:2]
-    if kind == "reduce-scatter":  # from what is left to what there was
-        results = tuple(dataclasses.replace(s, dims=(group, *s.dims)) for s in results)
-    source = re.search(r'op_name="([^"]*)"', i.rest)
+    """Describe one collective instruction that counts as `kind`."""
+    opcode, arguments = instruction.opcode, instruction.arguments
+    group_size = parse_group_size(arguments, program.num_partitions)
+    shapes = instruction.shapes
+    if opcode in ("all-gather-start", "reduce-scatter-start"):  # (operands, results)
+        shapes = shapes[len(shapes) // 2 :]
+    elif opcode == "collective-permute-start":  # (operand, result, contexts)
+        shapes = shapes[1:2]
+    if opcode.startswith("reduce-scatter"):  # from each device's part to the whole
+        shapes = tuple(
+            dataclasses.replace(s, dims=(group_size, *s.dims)) for s in shapes
+        )
+    gathered = shapes if kind == "all-gather" else ()
+    if kind == "all-reduce":
+        by_name = program.instructions_by_name(computation)
+        gathered = tuple(
+            shape
+            for shape, operand in zip(shapes, instruction.operands, strict=False)
+            if _is_part_in_zeros(program, by_name, operand)
+        )
+    source = re.search(r'op_name="([^"]*)"', arguments)
     return Collective(
-        "reduce-scatter" if scattered else kind,
-        results,
-        group,
-        times,
-        source[1] if source else i.name,
-        results if kind == "all-gather" else (),
+        kind=kind,
+        shapes=shapes,
+        group_size=group_size,
+        count=count,
+        source=source[1] if source else instruction.name,
+        gathered_shapes=gathered,
     )
 
 
-def _onto_zeros(program: Program, parts: dict[str, Instruction], name: str) -> bool:
-    """An operand made by writing a part into an array of zeros."""
-    made = parts.get(name)
-    while made is not None and made.opcode in ("bitcast", "copy", "fusion"):
-        if made.opcode == "fusion":
-            inside = program.computations[made.called()["calls"][0]]
-            parts = program.named(made.called()["calls"][0])
-            made = next(i for i in inside if i.root)
+def _is_part_in_zeros(
+    program: HloProgram, by_name: dict[str, HloInstruction], name: str
+) -> bool:
+    """Tell whether an operand is a part that was written into an array of zeros."""
+    instruction = by_name.get(name)
+    while instruction and instruction.opcode in ("bitcast", "copy", "fusion"):
+        if instruction.opcode == "fusion":
+            fused = instruction.called_computations()["calls"][0]
+            by_name = program.instructions_by_name(fused)
+            instruction = next(i for i in by_name.values() if i.is_root)
         else:
-            made = parts.get(made.operands[0])
-    return made is not None and made.opcode == "dynamic-update-slice"
+            instruction = by_name.get(instruction.operands[0])
+    return instruction is not None and instruction.opcode == "dynamic-update-slice"
 
 
-def group_size(text: str, devices: int) -> int:
-    """Devices in one replica group, of any of the forms that HLO has for them."""
+def parse_group_size(text: str, num_devices: int) -> int:
+    """Return the devices in one replica group, from any of the forms that HLO has."""
     if named := re.search(
         r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\))? \{([^}]*)\}", text
     ):
@@ -125,49 +137,62 @@ def group_size(text: str, devices: int) -> int:
         return int(iota[1])
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
         return len(listed[1].split(","))
-    return devices
+    return num_devices
+
+
+def _is_sharded(mesh: jax.sharding.Mesh, leaf) -> bool:
+    """Tell whether a parameter is sharded over the axis `fsdp`."""
+    return "fsdp" in meshes.leaf_sharding(mesh, leaf).spec
 
 
 def gathered_activations(
-    found: Iterable[Collective], params, mesh: jax.sharding.Mesh
+    collectives: Iterable[Collective], params, mesh: jax.sharding.Mesh
 ) -> list[Collective]:
-    """Gathers of something that is no parameter split over `fsdp`.
+    """Return the gathers of anything but parameters that are sharded over `fsdp`.
 
-    A parameter is known by its number of elements, alone or with the layers that a scan
-    stacks: compilers reshape and turn them. One gathered by a part of `fsdp` counts for
-    as much as it will be. Vectors pass: nothing large has one dimension.
+    Compilers reshape and transpose parameters, so a parameter is recognized by its number
+    of elements, alone or with the layers that a scan stacks. One that is gathered over a
+    part of `fsdp` counts with the size that it will have. Vectors are ignored: nothing
+    large has one dimension.
     """
     fsdp, sizes = mesh.shape["fsdp"], set()
     for leaf in trees.leaves_by_path(params).values():
-        if "fsdp" in meshes.leaf_sharding(mesh, leaf).spec:
+        if _is_sharded(mesh, leaf):
             sizes |= {leaf.size, leaf.size // leaf.shape[0]}
 
-    def passes(shape: Shape, c: Collective) -> bool:
-        size, vector = math.prod(shape.dims), sum(n > 1 for n in shape.dims) < 2
-        return vector or size in sizes or size * fsdp // c.group in sizes
+    def is_parameter(shape: HloShape, collective: Collective) -> bool:
+        size = math.prod(shape.dims)
+        is_vector = sum(n > 1 for n in shape.dims) < 2
+        full_size = size * fsdp // collective.group_size
+        return is_vector or size in sizes or full_size in sizes
 
-    return [c for c in found if not all(passes(s, c) for s in c.gathered)]
+    return [
+        c for c in collectives if not all(is_parameter(s, c) for s in c.gathered_shapes)
+    ]
 
 
-def least(params, mesh: jax.sharding.Mesh, itemsize: int) -> dict[str, int]:
-    """Bytes that a device must send in a step, by kind, with numbers of `itemsize`.
+def minimum_sent_bytes(
+    params, mesh: jax.sharding.Mesh, itemsize: int
+) -> dict[str, int]:
+    """Return the bytes that a device has to send per step, by kind of collective.
 
-    Split parameters are gathered twice, forward and backward, and their gradients
-    scattered once; over `data` each part is reduced, and over all what is not split.
+    Sharded parameters are gathered twice, for the forward and the backward pass, and their
+    gradients scattered once. Each part is reduced over `data`, and parameters that are not
+    sharded are reduced over all devices. `itemsize` is the size of a number in bytes.
     """
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
-    split = whole = 0
+    sharded = replicated = 0
     for leaf in trees.leaves_by_path(params).values():
-        if "fsdp" in meshes.leaf_sharding(mesh, leaf).spec:
-            split += leaf.size * itemsize
+        if _is_sharded(mesh, leaf):
+            sharded += leaf.size * itemsize
         else:
-            whole += leaf.size * itemsize
+            replicated += leaf.size * itemsize
     over_fsdp, over_data = (fsdp - 1) / fsdp, (data - 1) / data
     over_all = (data * fsdp - 1) / (data * fsdp)
     return {
-        "all-gather": round(2 * over_fsdp * split),
-        "reduce-scatter": round(over_fsdp * split),
-        "all-reduce": round(2 * over_data * split / fsdp + 2 * over_all * whole),
+        "all-gather": round(2 * over_fsdp * sharded),
+        "reduce-scatter": round(over_fsdp * sharded),
+        "all-reduce": round(2 * over_data * sharded / fsdp + 2 * over_all * replicated),
         "all-to-all": 0,
         "collective-permute": 0,
     }

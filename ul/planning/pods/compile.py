@@ -1,4 +1,4 @@
-"""The dry run: the real train step, compiled for devices that are not here, and weighed."""
+"""Compile the real train step for devices that are not attached, and analyze it."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from ul.config import TrainConfig
 from ul.config.schema import MeshAxes
 from ul.core import trees
 from ul.planning.pods import chips, collectives, hlo, model_flops, traffic
-from ul.planning.pods.roofline import Estimate, estimate
+from ul.planning.pods.roofline import StepTime, estimate_step_time
 from ul.planning.pods.topology import Topology
 from ul.runs import assemble
 from ul.stages import registry
@@ -27,135 +27,163 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-    """What a compiled step holds, moves and sends: bytes, a chip and step."""
+class CompiledStep:
+    """What a compiled step holds, moves and sends, in bytes per chip and step.
 
-    arguments: int
-    temporaries: int
-    peak: int
-    traffic: int
-    sent: dict[str, int]
-    operations: dict[str, int]
+    `sent_bytes` and `num_collectives` are by kind of collective; `gathered_activations`
+    describes each gather of something that is not a sharded parameter.
+    """
+
+    argument_bytes: int
+    temporary_bytes: int
+    peak_bytes: int
+    traffic_bytes: int
+    sent_bytes: dict[str, int]
+    num_collectives: dict[str, int]
     gathered_activations: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """One config on one topology.
+class PodPlan:
+    """The train step of one config, compiled for one topology.
 
-    peak: bytes a chip needs. program, estimate: None where it cannot be compiled or
-    timed. *_flops: of the whole step. least: bytes that a chip must send, by kind.
+    The FLOPs are of the whole step over the global batch. `minimum_sent_bytes` is what a
+    chip has to send per step, by kind of collective. `peak_bytes` is what a chip needs.
+    `step` is None if the step does not fit, `step_time` also if the chip's speed is unknown.
     """
 
     config: TrainConfig
     topology: Topology
-    parameters: int
+    num_parameters: int
     model_flops: int
-    closed_flops: int
-    run_flops: int
-    least: dict[str, int]
-    peak: int = 0
-    seconds: float = 0.0
-    program: Program | None = None
-    estimate: Estimate | None = None
+    closed_form_flops: int
+    computed_flops: int
+    minimum_sent_bytes: dict[str, int]
+    peak_bytes: int = 0
+    compile_seconds: float = 0.0
+    step: CompiledStep | None = None
+    step_time: StepTime | None = None
 
     @property
-    def chips(self) -> int:
+    def num_chips(self) -> int:
+        """Number of chips in the topology."""
         return len(self.topology.devices)
 
     @property
-    def missing(self) -> int:
-        """Bytes that a chip lacks; 0 when the step fits, or nothing is known of it."""
+    def missing_bytes(self) -> int:
+        """Bytes that a chip lacks; 0 if the step fits or the chip's memory is unknown."""
         chip = self.topology.chip
-        return max(0, self.peak - round(chip.memory_gib * GIB)) if chip else 0
+        return max(0, self.peak_bytes - round(chip.memory_gib * GIB)) if chip else 0
 
     @property
     def images_per_second(self) -> float:
-        """Estimated, of the whole mesh; 0 when it does not fit or no speed is known."""
-        if self.estimate is None or self.missing:
+        """Upper bound for the whole mesh; 0 if the step does not fit or has no time."""
+        if self.step_time is None or self.missing_bytes:
             return 0.0
-        return self.config.batch_size / self.estimate.step
+        return self.config.batch_size / self.step_time.step
 
 
-def on_axes(config: TrainConfig, data: int, fsdp: int, devices: int) -> TrainConfig:
-    """The config on a mesh of so many devices, -1 resolved."""
+def with_mesh(
+    config: TrainConfig, data: int, fsdp: int, num_devices: int
+) -> TrainConfig:
+    """Return the config on a mesh of `num_devices` devices; one axis may be -1."""
     if data == -1 and fsdp > 0:
-        data = devices // fsdp
+        data = num_devices // fsdp
     elif fsdp == -1 and data > 0:
-        fsdp = devices // data
+        fsdp = num_devices // data
     return dataclasses.replace(config, mesh=MeshAxes(data, fsdp))
 
 
-def plan(config: TrainConfig, topology: Topology) -> Plan:
-    """Lower, compile and weigh one step; what does not fit is a plan without program.
+def make_plan(config: TrainConfig, topology: Topology) -> PodPlan:
+    """Lower, compile and analyze one train step.
+
+    A step that does not fit into a chip's memory gives a plan without a compiled step.
 
     Raises:
-      ConfigError: a mesh or a batch that does not divide, attention of another device.
+      ConfigError: the mesh or the batch does not divide, or the attention is for another
+        kind of device.
     """
     mesh = assemble.mesh(config, topology.devices)
-    # cuDNN's attention asks a GPU that is here for its version.
+    # cuDNN's attention queries the version of an attached GPU, and there is none.
     config = registry.portable(config)
     update, batch = assemble.update(config, mesh), assemble.abstract_batch(config, mesh)
-    abstract = state.abstract_state(update.init, update.tx, update.ema_names, mesh)
-    # A TPU multiplies bfloat16, and gathers what it multiplies as such.
-    itemsize = (
-        2 if on.devices.flat[0].platform == "tpu" else jnp.dtype(config.dtype).itemsize
+    abstract_state = state.abstract_state(
+        update.init, update.tx, update.ema_names, mesh
     )
-    known = Plan(
+    # A TPU multiplies bfloat16 numbers, and gathers what it multiplies in this type.
+    is_tpu = mesh.devices.flat[0].platform == "tpu"
+    itemsize = 2 if is_tpu else jnp.dtype(config.dtype).itemsize
+    closed_form = model_flops.closed_form_flops(config)
+    plan = PodPlan(
         config=config,
         topology=topology,
-        parameters=trees.num_elements(abstract.params),
-        model_flops=model_flops.model(config),
-        closed_flops=model_flops.closed(config).training * config.batch_size,
-        run_flops=model_flops.traced(config),
-        least=collectives.least(abstract.params, mesh, itemsize),
-    )
-    began = time.monotonic()
-    try:
-        with jax.set_mesh(mesh), waiting(f"compiling for {topology.name}"):
-            compiled = loop.lower_step(update, abstract, batch).compile(
-                topology.options
-            )
-    except jax.errors.JaxRuntimeError as e:
-        needed = bytes_needed(str(e))
-        if not needed:
-            raise
-        return dataclasses.replace(known, peak=needed, seconds=time.monotonic() - began)
-    seconds = time.monotonic() - began
-    program = weigh(compiled, abstract.params, mesh)
-    return dataclasses.replace(
-        known,
-        peak=program.peak,
-        seconds=seconds,
-        program=program,
-        estimate=_estimate(topology, known.run_flops, program),
-    )
-
-
-def weigh(compiled: jax.stages.Compiled, params, mesh: jax.sharding.Mesh) -> Program:
-    """Reads a compiled step's memory and its optimized HLO."""
-    text, memory = hlo.parse(compiled.as_text() or ""), compiled.memory_analysis()
-    assert memory is not None
-    found = collectives.of(text)
-    kinds = {k: [c for c in found if c.kind == k] for k in collectives.KINDS}
-    return Program(
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
-        peak=peak(memory),
-        traffic=traffic.of(text),
-        sent={k: sum(c.sent for c in cs) for k, cs in kinds.items()},
-        operations={k: sum(c.times for c in cs) for k, cs in kinds.items()},
-        gathered_activations=tuple(
-            f"{c.gathered[0].dtype}{list(c.gathered[0].dims)} {c.source[-40:]}"
-            for c in collectives.gathered_activations(found, params, mesh)
+        num_parameters=trees.num_elements(abstract_state.params),
+        model_flops=model_flops.model_flops(config),
+        closed_form_flops=closed_form.training * config.batch_size,
+        computed_flops=model_flops.computed_flops(config),
+        minimum_sent_bytes=collectives.minimum_sent_bytes(
+            abstract_state.params, mesh, itemsize
         ),
     )
+    start = time.monotonic()
+    try:
+        with jax.set_mesh(mesh), elapsed_time_line(f"compiling for {topology.name}"):
+            lowered = loop.lower_step(update, abstract_state, batch)
+            compiled = lowered.compile(topology.options)
+    except jax.errors.JaxRuntimeError as e:
+        peak_bytes = parse_out_of_memory(str(e))
+        if not peak_bytes:
+            raise
+        return dataclasses.replace(
+            plan, peak_bytes=peak_bytes, compile_seconds=time.monotonic() - start
+        )
+    compile_seconds = time.monotonic() - start
+    step = analyze(compiled, abstract_state.params, mesh)
+    return dataclasses.replace(
+        plan,
+        peak_bytes=step.peak_bytes,
+        compile_seconds=compile_seconds,
+        step=step,
+        step_time=_step_time(topology, plan.computed_flops, step),
+    )
 
 
-def peak(memory) -> int:
-    """Bytes at the fullest moment; outputs that alias arguments count once."""
-    known = getattr(memory, "peak_memory_in_bytes", 0)
-    return known or (
+def analyze(
+    compiled: jax.stages.Compiled, params, mesh: jax.sharding.Mesh
+) -> CompiledStep:
+    """Read the memory of a compiled step and its traffic from its optimized HLO."""
+    program, memory = hlo.parse(compiled.as_text() or ""), compiled.memory_analysis()
+    assert memory is not None
+    operations = collectives.find_collectives(program)
+    by_kind = {
+        kind: [c for c in operations if c.kind == kind] for kind in collectives.KINDS
+    }
+    gathered = collectives.gathered_activations(operations, params, mesh)
+    return CompiledStep(
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        peak_bytes=peak_bytes(memory),
+        traffic_bytes=traffic.memory_traffic(program),
+        sent_bytes={
+            kind: sum(c.sent_bytes for c in members)
+            for kind, members in by_kind.items()
+        },
+        num_collectives={
+            kind: sum(c.count for c in members) for kind, members in by_kind.items()
+        },
+        gathered_activations=tuple(map(_describe_gather, gathered)),
+    )
+
+
+def _describe_gather(gather: collectives.Collective) -> str:
+    shape = gather.gathered_shapes[0]
+    return f"{shape.dtype}{list(shape.dims)} {gather.source[-40:]}"
+
+
+def peak_bytes(memory) -> int:
+    """Return the bytes at the fullest moment; outputs that alias arguments count once."""
+    reported = getattr(memory, "peak_memory_in_bytes", 0)
+    return reported or (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
@@ -163,45 +191,45 @@ def peak(memory) -> int:
     )
 
 
-def bytes_needed(message: str) -> int:
-    """What an out-of-memory error of the TPU compiler says it wanted; 0: another error.
+def parse_out_of_memory(message: str) -> int:
+    """Return the bytes that the TPU compiler's error message says it needed.
 
-    "... memory required for ... (30.00G) exceeds available HBM (15.75G)", or
-    "Used 30.00G of 15.75G hbm".
+    Returns 0 if the message is about another error. The two forms are "... memory required
+    for ... (30.00G) exceeds available HBM (15.75G)" and "Used 30.00G of 15.75G hbm".
     """
     if "RESOURCE_EXHAUSTED" not in message:
         return 0
-    found = re.search(r"\(([\d.]+)([KMGT]?)\) exceeds available", message)
-    found = found or re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
-    return round(float(found[1]) * _UNITS[found[2]]) if found else 0
+    match = re.search(r"\(([\d.]+)([KMGT]?)\) exceeds available", message)
+    match = match or re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
+    return round(float(match[1]) * _UNITS[match[2]]) if match else 0
 
 
-def _estimate(topology: Topology, flops: int, program: Program) -> Estimate | None:
+def _step_time(topology: Topology, flops: int, step: CompiledStep) -> StepTime | None:
     chip = topology.chip
     if chip is None:
         return None
-    return estimate(
+    return estimate_step_time(
         flops=flops // len(topology.devices),
-        traffic=program.traffic,
-        sent=sum(program.sent.values()),
-        peak=chip.flops,
-        bandwidth=chip.memory_bandwidth,
-        egress=chips.egress(chip, topology.sides),
+        traffic_bytes=step.traffic_bytes,
+        sent_bytes=sum(step.sent_bytes.values()),
+        peak_flops=chip.flops,
+        memory_bandwidth=chip.memory_bandwidth,
+        egress_bandwidth=chips.egress_bandwidth(chip, topology.sides),
     )
 
 
 @contextlib.contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """A line with the time that passes, on stderr, while something says nothing."""
+def elapsed_time_line(title: str) -> Iterator[None]:
+    """Show the elapsed time on stderr while a call that prints nothing runs."""
     done = threading.Event()
-    every = 1.0 if sys.stderr.isatty() else 30.0
+    interval = 1.0 if sys.stderr.isatty() else 30.0
 
-    def tick():
-        with tqdm(bar_format="{desc} {elapsed}", desc=what, mininterval=0.0) as line:
-            while not done.wait(every):
+    def refresh_until_done():
+        with tqdm(bar_format="{desc} {elapsed}", desc=title, mininterval=0.0) as line:
+            while not done.wait(interval):
                 line.refresh()
 
-    thread = threading.Thread(target=tick, daemon=True)
+    thread = threading.Thread(target=refresh_until_done, daemon=True)
     thread.start()
     try:
         yield

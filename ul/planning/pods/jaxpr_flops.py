@@ -1,6 +1,7 @@
-"""Model FLOPs of products and convolutions, 1 MAC = 2 FLOP, from a jaxpr."""
+"""FLOPs of matrix products and convolutions in a jaxpr, with 1 MAC = 2 FLOP."""
 
 import math
+from collections.abc import Iterator
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
@@ -8,19 +9,23 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from ul.core.errors import ConfigError
 
 
-def of(function, *args) -> int:
-    """FLOPs of all dot and convolution operations that `function(*args)` traces to.
+def count_flops(function, *args) -> int:
+    """Count the FLOPs of all dot and convolution operations in `function(*args)`.
 
-    A scan counts as many times as it runs. Nothing is compiled or computed.
+    The function is only traced, not compiled or run. The body of a scan counts once per
+    iteration, and of the branches of a cond the most expensive one counts.
+
+    Raises:
+      ConfigError: a loop of unknown length contains a product.
     """
-    return _jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+    return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _jaxpr(jaxpr: Jaxpr) -> int:
-    return sum(_equation(eqn) for eqn in jaxpr.eqns)
+def _jaxpr_flops(jaxpr: Jaxpr) -> int:
+    return sum(_equation_flops(eqn) for eqn in jaxpr.eqns)
 
 
-def _equation(eqn) -> int:
+def _equation_flops(eqn) -> int:
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         lhs = eqn.invars[0].aval.shape
@@ -30,16 +35,20 @@ def _equation(eqn) -> int:
         kernel = eqn.invars[1].aval.shape
         features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
         return 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // features
-    inside = [_jaxpr(sub) for sub in _inner(eqn)]
+    nested_flops = [_jaxpr_flops(jaxpr) for jaxpr in _nested_jaxprs(eqn)]
     if eqn.primitive.name == "cond":
-        return max(inside)
-    if eqn.primitive.name == "while" and any(inside):
-        raise ConfigError("a loop of unknown length has products: no FLOPs count")
-    return sum(inside) * eqn.params.get("length", 1)
+        return max(nested_flops)
+    if eqn.primitive.name == "while" and any(nested_flops):
+        raise ConfigError(
+            "FLOPs can be counted only in loops of known length; a while loop contains "
+            "matrix products or convolutions. Use jax.lax.scan or fori_loop with constant "
+            "bounds."
+        )
+    return sum(nested_flops) * eqn.params.get("length", 1)
 
 
-def _inner(eqn):
-    """The jaxprs among an equation's parameters."""
+def _nested_jaxprs(eqn) -> Iterator[Jaxpr]:
+    """Yield the jaxprs among an equation's parameters."""
     for value in jax.tree.leaves(
         list(eqn.params.values()), is_leaf=lambda v: isinstance(v, ClosedJaxpr | Jaxpr)
     ):

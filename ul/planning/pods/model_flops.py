@@ -1,4 +1,4 @@
-"""Model FLOPs of a config's training step: counted, and in closed form."""
+"""FLOPs of a config's training step: counted in its jaxpr, and in closed form."""
 
 import dataclasses
 
@@ -6,91 +6,101 @@ import jax
 
 from ul.config import DetachedPriorConfig, Stage1Config, TrainConfig
 from ul.core import mesh as meshes
+from ul.core import trees
 from ul.models.vit import ViT
 from ul.planning.pods import closed_form, jaxpr_flops
-from ul.planning.pods.closed_form import Count
+from ul.planning.pods.closed_form import FlopCount
 from ul.runs import assemble
 from ul.stages import registry
 from ul.stages.stage2 import base_module
 from ul.train import step
 
-NETWORKS = ("encoder", "prior", "decoder", "base")
+NETWORK_NAMES = ("encoder", "prior", "decoder", "base")
 
 
 def with_remat(config: TrainConfig, policy: str) -> TrainConfig:
-    """Every network of the config under one remat policy."""
+    """Return the config with one remat policy for all of its networks."""
     return dataclasses.replace(
         config,
         **{
-            n: getattr(config, n) | {"remat": policy}
-            for n in NETWORKS
-            if hasattr(config, n)
+            name: getattr(config, name) | {"remat": policy}
+            for name in NETWORK_NAMES
+            if hasattr(config, name)
         },
     )
 
 
-def traced(config: TrainConfig) -> int:
-    """FLOPs of the gradient over one global batch, by its jaxpr, as the config says.
+def _single_device_mesh() -> jax.sharding.Mesh:
+    """Return a mesh to trace on; counts do not depend on its size."""
+    return meshes.make(1, 1, jax.devices()[:1])
 
-    With what remat computes again; attention as plain products on any device.
+
+def computed_flops(config: TrainConfig) -> int:
+    """Count the FLOPs of the gradient over one global batch in its jaxpr.
+
+    What remat computes again counts again. Attention counts as plain products.
     """
     config = registry.portable(config)
-    nowhere = meshes.make(1, 1, jax.devices()[:1])
-    update, batch = (
-        assemble.update(config, nowhere),
-        assemble.abstract_batch(config, nowhere),
-    )
+    mesh = _single_device_mesh()
+    update = assemble.update(config, mesh)
+    batch = assemble.abstract_batch(config, mesh)
 
     def gradients(params, batch):
         return step.gradients(
             update.objective, params, batch, update.root, 0, config.accumulate
         )
 
-    return jaxpr_flops.of(gradients, jax.eval_shape(update.init), batch)
+    return jaxpr_flops.count_flops(gradients, jax.eval_shape(update.init), batch)
 
 
-def model(config: TrainConfig) -> int:
-    """FLOPs of the gradient over one global batch, nothing computed twice."""
-    return traced(with_remat(config, "none"))
+def model_flops(config: TrainConfig) -> int:
+    """Count the FLOPs of the gradient over one global batch without remat."""
+    return computed_flops(with_remat(config, "none"))
 
 
-def networks(config: TrainConfig) -> dict[str, Count]:
-    """One image's FLOPs in each network, from the settings alone."""
+def flops_by_network(config: TrainConfig) -> dict[str, FlopCount]:
+    """Return the FLOPs of each network on one example, in closed form."""
     if isinstance(config, Stage1Config):
-        made, shape = registry.modules(config), config.data.image_shape
-        found = {"encoder": closed_form.encoder(made.encoder, shape)}
-        if made.prior is not None:
-            detached = isinstance(config, DetachedPriorConfig)
-            found["prior"] = closed_form.vit(
-                made.prior, made.latent_shape, on_data=detached
+        modules, shape = registry.modules(config), config.data.image_shape
+        counts = {"encoder": closed_form.encoder_flops(modules.encoder, shape)}
+        if modules.prior is not None:
+            counts["prior"] = closed_form.vit_flops(
+                modules.prior,
+                modules.latent_shape,
+                input_is_data=isinstance(config, DetachedPriorConfig),
             )
-        sees = made.decoder_sees
-        found["decoder"] = closed_form.uvit(made.decoder, shape, sees, on_data=False)
-        return found
+        counts["decoder"] = closed_form.uvit_flops(
+            modules.decoder, shape, modules.decoder_sees, latent_is_data=False
+        )
+        return counts
     module, shape = base_module(config), registry.latent_shape(config)  # type: ignore[arg-type]
     if isinstance(module, ViT):
-        sees = shape[-1] if "context" in registry.conditions(config) else 0  # type: ignore[arg-type]
-        text = config.data.text
-        return {"base": closed_form.vit(module, shape, True, text, sees)}
-    sees = config.data.num_classes + 1
-    return {"decoder": closed_form.uvit(module, shape, sees, on_data=True)}
-
-
-def closed(config: TrainConfig) -> Count:
-    """One image's FLOPs in all of them."""
-    return sum(networks(config).values(), Count(0))
-
-
-def parameters(config: TrainConfig) -> dict[str, int]:
-    """Of each network."""
-    nowhere = meshes.make(1, 1, jax.devices()[:1])
-    made = jax.eval_shape(assemble.update(registry.portable(config), nowhere).init)
-    parts = (
-        made
-        if isinstance(config, Stage1Config)
-        else {next(iter(networks(config))): made}
+        has_context = "context" in registry.conditions(config)  # type: ignore[arg-type]
+        count = closed_form.vit_flops(
+            module,
+            shape,
+            input_is_data=True,
+            text=config.data.text,
+            context_channels=shape[-1] if has_context else 0,
+        )
+        return {"base": count}
+    # Pixel diffusion sees the one-hot label, or the missing one, in the place of z_0.
+    count = closed_form.uvit_flops(
+        module, shape, config.data.num_classes + 1, latent_is_data=True
     )
-    return {
-        name: sum(leaf.size for leaf in jax.tree.leaves(part))
-        for name, part in parts.items()
-    }
+    return {"decoder": count}
+
+
+def closed_form_flops(config: TrainConfig) -> FlopCount:
+    """Return the FLOPs of all networks on one example, in closed form."""
+    return sum(flops_by_network(config).values(), FlopCount(0))
+
+
+def parameters_by_network(config: TrainConfig) -> dict[str, int]:
+    """Return the number of parameters of each network."""
+    update = assemble.update(registry.portable(config), _single_device_mesh())
+    params = jax.eval_shape(update.init)
+    if not isinstance(config, Stage1Config):
+        (name,) = flops_by_network(config)
+        params = {name: params}
+    return {name: trees.num_elements(tree) for name, tree in params.items()}

@@ -1,205 +1,214 @@
-"""Plans as Markdown, with what each figure assumes beside it."""
-
-from collections.abc import Sequence
+"""Format pod plans as Markdown tables, with the assumption behind each figure beside it."""
 
 from ul.config import Stage1Config
+from ul.planning import markdown
 from ul.planning.pods import chips, collectives, model_flops
-from ul.planning.pods.compile import GIB, Plan
+from ul.planning.pods.compile import GIB, PodPlan
 
 
-def table(cells: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its head."""
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-        for row in cells
-    ]
-    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+def format_plan(plan: PodPlan) -> str:
+    """Return the table of one plan, with one quantity per row."""
+    rows = [["", "", "basis and assumptions"]]
+    rows += _size_rows(plan) + _memory_rows(plan) + _flops_rows(plan)
+    if plan.step is not None:
+        rows += _collectives_rows(plan) + _time_rows(plan)
+    effort = f"on this machine, at compiler effort {plan.topology.effort:g}"
+    rows.append(["compile", f"{plan.compile_seconds:.0f} s", effort])
+    return markdown.table(rows)
 
 
-def one(plan: Plan) -> str:
-    """All of one plan, a quantity a row."""
-    rows = [["", "", "how, and what is assumed"]]
-    rows += _size(plan) + _memory(plan) + _flops(plan)
-    if plan.program is not None:
-        rows += _collectives(plan) + _time(plan)
-    effort = f"on this machine, at effort {plan.topology.effort:g}"
-    rows.append(["compile", f"{plan.seconds:.0f} s", effort])
-    return table(rows)
-
-
-def _size(plan: Plan) -> list[list[str]]:
+def _size_rows(plan: PodPlan) -> list[list[str]]:
     mesh, batch = plan.config.mesh, plan.config.batch_size
     chip = plan.topology.chip.name if plan.topology.chip else "virtual CPU device"
-    step = "a step"
+    step = "one train step"
     if not isinstance(plan.config, Stage1Config):
-        step = "a step on latents; encoding them is not in it"
-    if plan.topology.options:  # a GPU's
-        step += "; XLA's attention, which holds what cuDNN's does not"
+        step = "one train step on latents, without encoding the images"
+    if plan.topology.options:  # only GPU topologies have compiler options
+        step += "; with XLA attention, which needs more memory than cuDNN's"
     return [
-        ["topology", plan.topology.name, f"{plan.chips} x {chip}"],
-        ["mesh", f"data={mesh.data} x fsdp={mesh.fsdp}", f"remat {remat(plan)}"],
-        ["parameters", f"{plan.parameters / 1e6:.1f}M", plan.config.dtype],
-        ["batch", f"{batch} ({batch / plan.chips:g} a chip)", step],
+        ["topology", plan.topology.name, f"{plan.num_chips} x {chip}"],
+        [
+            "mesh",
+            f"data={mesh.data} x fsdp={mesh.fsdp}",
+            f"remat {remat_policies(plan)}",
+        ],
+        ["parameters", f"{plan.num_parameters / 1e6:.1f}M", plan.config.dtype],
+        ["batch", f"{batch} ({batch / plan.num_chips:g} per chip)", step],
     ]
 
 
-def remat(plan: Plan) -> str:
-    """The policies of the networks, once each."""
-    found = [
-        getattr(plan.config, n)["remat"]
-        for n in model_flops.NETWORKS
-        if hasattr(plan.config, n)
+def remat_policies(plan: PodPlan) -> str:
+    """Return the remat policies of the networks, each one once."""
+    policies = [
+        getattr(plan.config, name)["remat"]
+        for name in model_flops.NETWORK_NAMES
+        if hasattr(plan.config, name)
     ]
-    return "/".join(dict.fromkeys(found))
+    return "/".join(dict.fromkeys(policies))
 
 
-def verdict(plan: Plan) -> str:
-    if plan.missing:
-        return f"does not fit, {plan.missing / GIB:.2f} GiB missing"
+def memory_verdict(plan: PodPlan) -> str:
+    """Return whether the step fits into a chip's memory, and what is missing if not."""
+    if plan.missing_bytes:
+        return f"does not fit, {plan.missing_bytes / GIB:.2f} GiB missing"
     return "fits" if plan.topology.chip else "unknown"
 
 
-def _memory(plan: Plan) -> list[list[str]]:
-    chip = plan.topology.chip
-    against = f"of {chip.memory_gib} GiB a chip" if chip else "of this machine's memory"
+def _memory_rows(plan: PodPlan) -> list[list[str]]:
+    chip, step = plan.topology.chip, plan.step
+    limit = f"of {chip.memory_gib} GiB per chip" if chip else "of this machine's memory"
     rows = [
-        ["**memory**", f"**{verdict(plan)}**", "says the compiler"],
-        ["needed", gib(plan.peak), against],
+        ["**memory**", f"**{memory_verdict(plan)}**", "according to the compiler"],
+        ["needed", format_gib(plan.peak_bytes), limit],
     ]
-    if plan.program is not None:
+    if step is not None:
+        arguments, temporaries = step.argument_bytes, step.temporary_bytes
         rows += [
-            ["arguments", gib(plan.program.arguments), "state and batch, a chip"],
-            ["temporaries", gib(plan.program.temporaries), "with fragmentation"],
+            ["arguments", format_gib(arguments), "train state and batch, per chip"],
+            ["temporaries", format_gib(temporaries), "including fragmentation"],
         ]
     return rows
 
 
-def _flops(plan: Plan) -> list[list[str]]:
+def _flops_rows(plan: PodPlan) -> list[list[str]]:
     batch = plan.config.batch_size
-    off = plan.model_flops / plan.closed_flops - 1
+    deviation = plan.model_flops / plan.closed_form_flops - 1
+    ratio = plan.computed_flops / plan.model_flops
     return [
         [
-            "model FLOPs a step",
-            flops(plan.model_flops),
-            "the gradient's products and convolutions, no remat; 1 MAC = 2",
+            "model FLOPs per step",
+            format_flops(plan.model_flops),
+            "matrix products and convolutions of the gradient, no remat; 1 MAC = 2 FLOP",
         ],
-        ["an image", flops(plan.model_flops / batch), "the same"],
+        ["per image", format_flops(plan.model_flops / batch), "the same"],
         [
-            "closed form an image",
-            flops(plan.closed_flops / batch),
-            f"from the settings; the count is {off:+.3%} off",
+            "closed form per image",
+            format_flops(plan.closed_form_flops / batch),
+            f"from the sizes of the networks; the count differs by {deviation:+.3%}",
         ],
         [
-            "computed a step",
-            flops(plan.run_flops),
-            f"with remat: {plan.run_flops / plan.model_flops:.2f} times the model's",
+            "computed FLOPs per step",
+            format_flops(plan.computed_flops),
+            f"including remat: {ratio:.2f} times the model FLOPs",
         ],
     ]
 
 
-def _collectives(plan: Plan) -> list[list[str]]:
-    program = plan.program
-    assert program is not None
+def _collectives_rows(plan: PodPlan) -> list[list[str]]:
+    step = plan.step
+    assert step is not None
     rows = []
     for kind in collectives.KINDS:
-        sent, least = program.sent[kind], plan.least[kind]
-        if sent or least:
-            times = program.operations[kind]
-            rows.append([kind, mb(sent), f"{times} a step; at least {mb(least)}"])
-    total, least = sum(program.sent.values()), sum(plan.least.values())
-    ratio = f" ({total / least:.2f} times)" if least else ""
+        sent, minimum = step.sent_bytes[kind], plan.minimum_sent_bytes[kind]
+        if sent or minimum:
+            count = f"{step.num_collectives[kind]} per step"
+            rows.append(
+                [kind, format_mb(sent), f"{count}; at least {format_mb(minimum)}"]
+            )
+    sent = sum(step.sent_bytes.values())
+    minimum = sum(plan.minimum_sent_bytes.values())
+    ratio = f" ({sent / minimum:.2f} times)" if minimum else ""
     rows.append(
         [
-            "sent a chip and step",
-            mb(total),
-            f"by the HLO; at least {mb(least)}{ratio}: gathers twice, scatters once",
+            "sent per chip and step",
+            format_mb(sent),
+            f"counted in the HLO; at least {format_mb(minimum)}{ratio}: parameters "
+            "gathered twice, gradients scattered once",
         ]
     )
-    gathered = program.gathered_activations
-    said = "; ".join(gathered[:2]) or "each gather is of a parameter"
+    gathered = step.gathered_activations
     rows.append(
-        ["activations gathered", str(len(gathered)) if gathered else "no", said]
+        [
+            "activations gathered",
+            str(len(gathered)) if gathered else "no",
+            "; ".join(gathered[:2]) or "only parameters are gathered",
+        ]
     )
     return rows
 
 
-def _time(plan: Plan) -> list[list[str]]:
-    chip, times, program = plan.topology.chip, plan.estimate, plan.program
-    if chip is None or times is None or program is None:
-        return [["step time", "unknown", "no data sheet of this device"]]
-    egress = chips.egress(chip, plan.topology.sides)
-    rate = plan.model_flops / plan.chips / times.step / chip.flops
+def _time_rows(plan: PodPlan) -> list[list[str]]:
+    chip, time, step = plan.topology.chip, plan.step_time, plan.step
+    if chip is None or time is None or step is None:
+        return [["step time", "unknown", "no data sheet for this device"]]
+    egress = chips.egress_bandwidth(chip, plan.topology.sides)
+    utilization = plan.model_flops / plan.num_chips / time.step / chip.flops
     return [
-        ["compute", ms(times.compute), f"{chip.flops / 1e12:.0f} TFLOP/s, all of it"],
+        [
+            "compute",
+            format_ms(time.compute),
+            f"at the peak of {chip.flops / 1e12:.0f} TFLOP/s",
+        ],
         [
             "memory",
-            ms(times.memory),
-            f"{program.traffic / 1e9:.3g} GB moved, by the HLO, at "
+            format_ms(time.memory),
+            f"{step.traffic_bytes / 1e9:.3g} GB moved, counted in the HLO, at "
             f"{chip.memory_bandwidth / 1e9:.0f} GB/s",
         ],
         [
             "interconnect",
-            ms(times.interconnect),
-            f"{egress / 1e9:.0f} GB/s a chip: all its links, one way each",
+            format_ms(time.interconnect),
+            f"{egress / 1e9:.0f} GB/s per chip: all links, one direction each",
         ],
         [
             "**step, at best**",
-            f"**{ms(times.step)}**",
-            f"the slowest of the three; one after the other {ms(times.in_turn)}",
+            f"**{format_ms(time.step)}**",
+            "the slowest of the three; without overlap "
+            f"{format_ms(time.without_overlap)}",
         ],
         [
             "images/s, at best",
             f"{plan.images_per_second:.0f}",
-            f"{rate:.0%} of the peak in model FLOPs",
+            f"{utilization:.0%} of the peak in model FLOPs",
         ],
     ]
 
 
-HEAD = (
-    "batch a chip", "remat", "mesh", "memory", "needed", "computed/model", "sent",
+SEARCH_HEADER = (
+    "batch per chip", "remat", "mesh", "memory", "needed", "computed/model", "sent",
     "compute", "HBM", "network", "step", "images/s", "compile",
 )  # fmt: skip
 
 
-def row(plan: Plan) -> list[str]:
-    """One plan of a search."""
-    mesh, times = plan.config.mesh, plan.estimate
-    shown = [
-        f"{plan.config.batch_size / plan.chips:g}",
-        remat(plan),
+def search_row(plan: PodPlan) -> list[str]:
+    """Return the cells of one plan in the table of a search."""
+    mesh, time = plan.config.mesh, plan.step_time
+    cells = [
+        f"{plan.config.batch_size / plan.num_chips:g}",
+        remat_policies(plan),
         f"data={mesh.data},fsdp={mesh.fsdp}",
-        verdict(plan),
-        gib(plan.peak),
-        f"{plan.run_flops / plan.model_flops:.2f}",
-        mb(sum(plan.program.sent.values())) if plan.program else "",
+        memory_verdict(plan),
+        format_gib(plan.peak_bytes),
+        f"{plan.computed_flops / plan.model_flops:.2f}",
+        format_mb(sum(plan.step.sent_bytes.values())) if plan.step else "",
     ]
-    if times is None:
-        return [*shown, "", "", "", "", "", f"{plan.seconds:.0f} s"]
-    parts = (times.compute, times.memory, times.interconnect, times.step)
-    return [
-        *shown,
-        *map(ms, parts),
-        f"{plan.images_per_second:.0f}" if plan.images_per_second else "",
-        f"{plan.seconds:.0f} s",
-    ]
+    if time is None:
+        times = ["", "", "", ""]
+    else:
+        seconds = (time.compute, time.memory, time.interconnect, time.step)
+        times = [format_ms(s) for s in seconds]
+    rate = f"{plan.images_per_second:.0f}" if plan.images_per_second else ""
+    return [*cells, *times, rate, f"{plan.compile_seconds:.0f} s"]
 
 
-def gib(nbytes: float) -> str:
+def format_gib(nbytes: float) -> str:
+    """Format bytes in GiB."""
     return f"{nbytes / GIB:.2f} GiB"
 
 
-def mb(nbytes: float) -> str:
+def format_mb(nbytes: float) -> str:
+    """Format bytes in MB."""
     return f"{nbytes / 1e6:.1f} MB"
 
 
-def ms(seconds: float) -> str:
+def format_ms(seconds: float) -> str:
+    """Format seconds in milliseconds."""
     return f"{seconds * 1e3:.3g} ms"
 
 
-def flops(number: float) -> str:
+def format_flops(count: float) -> str:
+    """Format FLOPs with a unit from MFLOP to PFLOP."""
     for unit, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9)):
-        if number >= scale:
-            return f"{number / scale:.4g} {unit}FLOP"
-    return f"{number / 1e6:.4g} MFLOP"
+        if count >= scale:
+            return f"{count / scale:.4g} {unit}FLOP"
+    return f"{count / 1e6:.4g} MFLOP"

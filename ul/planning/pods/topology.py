@@ -1,4 +1,4 @@
-"""Devices to compile for, though they are not here."""
+"""Descriptions of devices that the compiler can target without being attached to them."""
 
 import dataclasses
 import importlib.util
@@ -12,22 +12,22 @@ from jax.experimental import topologies
 from ul.core.errors import ConfigError
 from ul.planning.pods.chips import CHIPS, Chip
 
-# libtpu asks the machine where it is; on one without TPUs these answer.
+# libtpu queries the environment of a TPU machine; elsewhere these values answer it.
 _TPU_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
-    # Two plans at a time: no device is opened, so nothing is shared.
+    # Several plans may run at the same time, because none of them opens a device.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-# Tuning wants to run kernels, and Triton's matrix products cannot do without it.
-_NO_TUNING: dict[str, str | bool] = {
+# Autotuning has to run kernels, and Triton's matrix products need autotuning.
+_NO_AUTOTUNING: dict[str, str | bool] = {
     "xla_gpu_enable_triton_gemm": False,
     "xla_gpu_autotune_level": "0",
 }
-# Of compute capability 9.0 and of the Hopper chips that have 132 cores; a text proto.
-_HOPPER = """
+# Text proto of a Hopper GPU with compute capability 9.0 and 132 cores.
+_HOPPER_TARGET = """
 gpu_device_info {
   cuda_compute_capability { major: 9 }
   threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
@@ -46,10 +46,14 @@ device_description_str: "%s"
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """name: as given. sides: chips along each axis. chip None: its speed is unknown.
+    """The devices of a pod or a node, described for the compiler.
 
-    options: what the compiler is told, for it has no device to ask. effort: how long
-    it looks for faster programs, from -1 to 1; 0 is what training takes.
+    name: the value of --topology.
+    sides: number of chips along each axis.
+    chip: data sheet, or None if the speed of the device is unknown.
+    options: compiler options that an attached device would determine.
+    effort: how long the compiler searches for faster programs, from -1 to 1; training
+      uses 0.
     """
 
     name: str
@@ -60,78 +64,87 @@ class Topology:
     effort: float = 0.0
 
 
-def of(name: str, effort: float = -1.0) -> Topology:
-    """`v5p:4x4x4` or another TPU; `h100:8`; `cpu:8`, virtual devices of this machine.
+def parse_topology(name: str, effort: float = -1.0) -> Topology:
+    """Return the topology with this name.
 
-    To be called before JAX has counted its devices.
+    `v5p:4x4x4` and the like are TPU pods, `h100:8` is a GPU node, and `cpu:8` means virtual
+    devices of this machine. Call it before JAX initializes its devices.
 
     Raises:
-      ConfigError: a topology that does not exist, or a compiler that is not installed.
+      ConfigError: the topology does not exist, or its compiler is not installed.
     """
     kind, _, size = name.partition(":")
     if not re.fullmatch(r"\d+(x\d+)*", size) or kind not in {"cpu", *CHIPS}:
         raise ConfigError(
-            f"--topology is {name!r}; give one as v5p:4x4x4, v6e:16x16 or cpu:8; "
-            f"known are cpu, {', '.join(CHIPS)}"
+            "--topology must be a device and the number of chips along each axis, such "
+            f"as v5p:4x4x4 or cpu:8, with a device from cpu, {', '.join(CHIPS)}; got "
+            f"{name!r}."
         )
     sides = tuple(map(int, size.split("x")))
     if "jax_platforms" not in os.environ:
         jax.config.update("jax_platforms", "cpu")
     if kind == "cpu":
-        return Topology(name, sides, _cpu(math.prod(sides)), None)
+        return Topology(name, sides, _cpu_devices(math.prod(sides)), None)
     chip = CHIPS[kind]
-    if not chip.wrap:
-        devices = _gpu(name, chip, math.prod(sides))
-        return Topology(name, sides, devices, chip, _NO_TUNING)
+    if not chip.ring_multiple:
+        devices = _gpu_devices(name, chip, math.prod(sides))
+        return Topology(name, sides, devices, chip, _NO_AUTOTUNING)
     jax.config.update("jax_exec_time_optimization_effort", effort)
-    return Topology(name, sides, _tpu(name, kind, sides), chip, effort=effort)
+    return Topology(name, sides, _tpu_devices(name, kind, sides), chip, effort=effort)
 
 
-def _cpu(count: int) -> list:
+def _cpu_devices(count: int) -> list:
     try:
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError as e:  # already counted
+    except RuntimeError as e:  # JAX has initialized its devices already
         if len(jax.devices("cpu")) < count:
             raise ConfigError(
-                f"--topology cpu:{count}: JAX started with {len(jax.devices('cpu'))}"
+                f"--topology cpu:{count} needs {count} virtual CPU devices, but JAX has "
+                f"already started with {len(jax.devices('cpu'))}. Start a new process."
             ) from e
     return jax.devices("cpu")[:count]
 
 
-def _tpu(name: str, kind: str, sides: tuple[int, ...]) -> list:
+def _tpu_devices(name: str, kind: str, sides: tuple[int, ...]) -> list:
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
-            f"--topology {name} needs libtpu, which also compiles where no TPU is: "
-            "pip install -c constraints.txt '.[tpu]'"
+            f"--topology {name} needs libtpu, which compiles without a TPU but is not "
+            "installed. Install it: pip install -c constraints.txt '.[tpu]'"
         )
     for key, value in _TPU_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    how: dict[str, str | tuple[int, ...]] = {}
+    options: dict[str, str | tuple[int, ...]] = {}
     if kind == "v4":
-        how["chip_config_name"] = "megacore"  # one device a chip
+        options["chip_config_name"] = "megacore"  # one device per chip
     if math.prod(sides) == 1:
-        how["chips_per_host_bounds"] = (1, 1, 1)
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        found = topologies.get_topology_desc(
-            platform="tpu", topology_name=name, **how
-        ).devices
+        description = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, **options
+        )
     except jax.errors.JaxRuntimeError as e:
-        raise ConfigError(f"--topology {name}: {str(e).splitlines()[0]}") from e
-    return list(found)
+        raise ConfigError(
+            f"--topology must be a shape that libtpu knows; it rejects {name}: "
+            f"{str(e).splitlines()[0]}"
+        ) from e
+    return list(description.devices)
 
 
-def _gpu(name: str, chip: Chip, count: int) -> list:
+def _gpu_devices(name: str, chip: Chip, count: int) -> list:
     if count > 8:
-        raise ConfigError(f"--topology {name}: GPUs of one node alone, at most 8")
+        raise ConfigError(
+            f"A GPU topology is one node of at most 8 GPUs; --topology {name} has {count}."
+        )
     if importlib.util.find_spec("jax_cuda13_plugin") is None:
         version = jax.__version__
         raise ConfigError(
-            f"--topology {name} needs the CUDA compiler, which wants no GPU: pip install "
-            f"--no-deps jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
+            f"--topology {name} needs the CUDA compiler, which works without a GPU but is "
+            "not installed. Install it: pip install --no-deps "
+            f"jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
         )
-    size = round(chip.memory_gib * 2**30)
-    target = _HOPPER % (chip.memory_bandwidth, size, chip.name)
-    found = topologies.get_topology_desc(
+    memory_bytes = round(chip.memory_gib * 2**30)
+    target = _HOPPER_TARGET % (chip.memory_bandwidth, memory_bytes, chip.name)
+    description = topologies.get_topology_desc(
         platform="cuda", target_config=target, topology=f"1x1x{count}"
     )
-    return list(found.devices)
+    return list(description.devices)

@@ -1,4 +1,4 @@
-"""The report of a sweep: its trials in one page, with plots, pictures and a CSV."""
+"""Write the report of a sweep: one HTML page, with plots, pictures and a CSV beside it."""
 
 import datetime
 import shlex
@@ -17,30 +17,37 @@ __all__ = ["write"]
 def write(
     path: str, *, predict: bool, progress: Callable[[str], None] = lambda line: None
 ) -> str:
-    """<path>/report: index.html, the plots beside it, trials.csv; returns the page.
+    """Write index.html, its plots and trials.csv to <path>/report; return the page's path.
 
-    `predict`: ask the planner, which reads the training images.
+    With `predict` the training images are read for the planner's predictions. `progress`
+    receives a line of text before each slow part.
 
     Raises:
-      ConfigError: there is no such folder.
-      DataError: nothing in it is a run, or its sweep.json cannot be read.
+      ConfigError: the folder does not exist.
+      DataError: the folder contains no run, or its sweep.json cannot be read.
       StorageError: the report cannot be written.
     """
-    report = gather.report(path, predict=predict, progress=progress)
+    report = gather.gather_report(path, predict=predict, progress=progress)
     progress(f"drawing {len(report.rows)} trials")
     figures = plots.all_figures(report)
-    where = epath.Path(path) / "report"
+    directory = epath.Path(path) / "report"
     try:
-        where.mkdir(parents=True, exist_ok=True)
-        for old in where.glob("*.png"):  # of a sweep that had other metrics
-            old.unlink()
+        directory.mkdir(parents=True, exist_ok=True)
+        # An earlier report may have had plots of other metrics.
+        for old_plot in directory.glob("*.png"):
+            old_plot.unlink()
     except OSError as e:
-        raise StorageError(f"{where} cannot be written: {e}") from e
+        raise StorageError(
+            f"The report must be written to {directory}, but that failed: {e}. Check the "
+            "permissions and the free space there."
+        ) from e
     for figure in figures:
-        save_bytes(where / f"{figure.name}.png", figure.png)
-    write_atomic(where / "trials.csv", spreadsheet.trials(report))
-    made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        save_bytes(directory / f"{figure.name}.png", figure.png)
+    write_atomic(directory / "trials.csv", spreadsheet.trials(report))
+    created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     command = f"python -m launch.report {shlex.quote(path)}"
     command += "" if predict else " --nopredictions"
-    write_atomic(where / "index.html", page.render(report, figures, made, command))
-    return str(where / "index.html")
+    write_atomic(
+        directory / "index.html", page.render(report, figures, created, command)
+    )
+    return str(directory / "index.html")

@@ -1,4 +1,4 @@
-"""A sweep's folder, read: which trials there are, and how far each has come."""
+"""Read a sweep's folder: which trials it has, and how far each of them has come."""
 
 import dataclasses
 import json
@@ -17,85 +17,93 @@ from ul.sweeps.report.rows import (
     FAILED,
     MISSING,
     PARTIAL,
-    Record,
-    Stage,
-    Sweep,
-    Trial,
+    EvaluationRecord,
+    StageRun,
+    SweepRecord,
+    TrialResult,
 )
 
-# How deep below the folder a run directory is looked for: <trial>/<stage>.
-DEPTH = 2
-# What every evaluation has, of which type.
-NEEDED = {"evaluation": str, "step": int, "weights": str, "seed": int}
-# How a command that gave up ends its log; one that was interrupted did not fail.
-ERROR = re.compile(
+# How deep in the folder a run directory may be: <trial>/<stage>.
+MAX_DEPTH = 2
+# Fields that every evaluation has, with their types.
+REQUIRED_FIELDS = {"evaluation": str, "step": int, "weights": str, "seed": int}
+# The last line that a failed command logs. An interrupted command did not fail.
+ERROR_LINE = re.compile(
     r"(\w+Error|OutOfMemory|UnreadableStep|NoProgress|Stalled|PeerLost): "
 )
-LOG_END, LOG_LINES, MOST_SAID = 4096, 4, 200
+LOG_TAIL_BYTES, LOG_TAIL_LINES, MAX_MESSAGE_LENGTH = 4096, 4, 200
 
 
-def read(path: str) -> Sweep:
-    """The sweep in this folder, with or without a sweep.json.
+def read_sweep(path: str) -> SweepRecord:
+    """Read the sweep in this folder, with or without a sweep.json.
 
     Raises:
-      ConfigError: there is no such folder.
-      DataError: nothing in it is a run, or its sweep.json cannot be read.
+      ConfigError: the folder does not exist.
+      DataError: the folder contains no run, or its sweep.json cannot be read.
     """
     root = epath.Path(path)
     if not root.is_dir():
-        raise ConfigError(f"{path} is no folder; give the one of a sweep or of runs")
-    listed = (root / "sweep.json").exists()
-    name = root.resolve().name if "://" not in path else root.name
-    title, code, trials = _listed(root) if listed else (name, "", _found(root, name))
-    if all(t.state == MISSING for t in trials):
-        what = "none of its trials has begun" if trials else "no run's config.json"
-        raise DataError(
-            f"{path} has nothing to report: {what}; train there first (launch.sweep or "
-            "launch.train)"
+        raise ConfigError(
+            f"No folder found in {path!r}. Pass the folder of a sweep or of runs."
         )
-    return Sweep(path, title, code, tuple(trials), listed)
+    has_sweep_json = (root / "sweep.json").exists()
+    if has_sweep_json:
+        title, code, trials = _trials_from_sweep_json(root)
+    else:
+        title, code = root.resolve().name if "://" not in path else root.name, ""
+        trials = _trials_from_run_dirs(root, title)
+    if all(t.state == MISSING for t in trials):
+        problem = "none of its trials has started" if trials else "it contains no run"
+        raise DataError(
+            f"There is nothing to report in {path!r}: {problem}. Train there first with "
+            "launch.sweep or launch.train."
+        )
+    return SweepRecord(path, title, code, tuple(trials), has_sweep_json)
 
 
-def _listed(root: epath.Path) -> tuple[str, str, list[Trial]]:
-    """What sweep.json says: its file, the code, the trials in its order."""
+def _trials_from_sweep_json(root: epath.Path) -> tuple[str, str, list[TrialResult]]:
+    """Return the sweep's name, the code version, and the trials in the file's order."""
     path = root / "sweep.json"
     try:
-        plan = json.loads(path.read_text())
+        content = json.loads(path.read_text())
         trials = [
-            _trial(
+            _read_trial(
                 root,
-                str(t["name"]),
-                dict(t["overrides"]),
+                str(trial["name"]),
+                dict(trial["overrides"]),
                 [
                     (str(s["config"]), str(s["workdir"]), dict(s["overrides"]))
-                    for s in t["stages"]
+                    for s in trial["stages"]
                 ],
             )
-            for t in plan["trials"]
+            for trial in content["trials"]
         ]
         names = [t.name for t in trials]
         if len(set(names)) < len(names):
-            raise ValueError("two trials have one name")
-        return str(plan["sweep"]), str(plan["code_version"]), trials
+            raise ValueError("two trials have the same name")
+        return str(content["sweep"]), str(content["code_version"]), trials
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise DataError(
-            f"{path} cannot be read as a sweep ({type(e).__name__}: {e}); run "
-            "launch.sweep again, or move it away to report the runs below it"
+            f"{path} must describe a sweep, but cannot be read "
+            f"({type(e).__name__}: {e}). Run launch.sweep again, or move the file away to "
+            "report the runs in the folder."
         ) from e
 
 
-def _trial(root, name, overrides, places) -> Trial:
-    stages = tuple(_stage(root, *place) for place in places)
-    return _judged(root, Trial(name, overrides, stages))
+def _read_trial(root, name, overrides, stages) -> TrialResult:
+    runs = tuple(_read_stage_run(root, *stage) for stage in stages)
+    return _with_state(root, TrialResult(name, overrides, runs))
 
 
-def _judged(root: epath.Path, trial: Trial) -> Trial:
-    """The trial with its state, and why it is not done: what its runs lack, and the
-    error that its log ends with."""
-    reasons = [f"{s.workdir}: {what}" for s in trial.stages for what in _lacks(s)]
-    ended = _error(root / f"{trial.name}.log") if reasons else None
-    if ended or any(s.broken for s in trial.stages):
-        state, reasons = FAILED, [*([ended] if ended else []), *reasons]
+def _with_state(root: epath.Path, trial: TrialResult) -> TrialResult:
+    """Return the trial with its state and the reasons why it is not done.
+
+    The reasons are the error at the end of its log and what its runs lack.
+    """
+    reasons = [f"{s.workdir}: {lack}" for s in trial.stages for lack in _lacks(s)]
+    error = _last_error(root / f"{trial.name}.log") if reasons else None
+    if error or any(s.broken for s in trial.stages):
+        state, reasons = FAILED, [*([error] if error else []), *reasons]
     elif all(s.config is None for s in trial.stages):
         state = MISSING
     else:
@@ -103,162 +111,181 @@ def _judged(root: epath.Path, trial: Trial) -> Trial:
     return dataclasses.replace(trial, state=state, reasons=tuple(reasons))
 
 
-def _error(log: epath.Path) -> str | None:
-    """The error that the trial's last command ended with, as launch/lib/cli.py says it."""
+def _last_error(log: epath.Path) -> str | None:
+    """Return the error line at the end of a trial's log, if its last command failed."""
     try:
         with log.open("rb") as f:
-            f.seek(max(0, f.seek(0, os.SEEK_END) - LOG_END))
-            end = f.read().decode(errors="replace")
+            f.seek(max(0, f.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            tail = f.read().decode(errors="replace")
     except OSError:
         return None
-    lines = [line for line in re.split(r"[\r\n]+", end) if line.strip()]
-    return next((x[:MOST_SAID] for x in lines[-LOG_LINES:] if ERROR.match(x)), None)
+    lines = [line for line in re.split(r"[\r\n]+", tail) if line.strip()]
+    errors = (line for line in lines[-LOG_TAIL_LINES:] if ERROR_LINE.match(line))
+    return next((line[:MAX_MESSAGE_LENGTH] for line in errors), None)
 
 
-def _lacks(stage: Stage) -> Iterator[str]:
-    """What keeps a run from being done, one phrase each."""
+def _lacks(stage: StageRun) -> Iterator[str]:
+    """Yield what keeps a run from being done, one phrase each."""
     if stage.config is None:
-        yield from stage.problems or ("not begun",)
+        yield from stage.problems or ("not started",)
         return
     yield from stage.problems
-    if stage.steps is not None and stage.trained < stage.steps:
-        yield f"{stage.trained} of {stage.steps} steps"
-    newest = max((r.numbers["step"] for r in stage.records), default=None)
+    total = stage.configured_steps
+    if total is not None and stage.trained_steps < total:
+        yield f"{stage.trained_steps} of {total} steps"
+    newest = max((r.fields["step"] for r in stage.records), default=None)
     if newest is None:
         yield "not evaluated"
-    elif newest < stage.trained:
-        yield f"evaluated at step {newest}, not at {stage.trained}"
+    elif newest < stage.trained_steps:
+        yield f"evaluated at step {newest}, but trained to step {stage.trained_steps}"
 
 
-def _stage(root: epath.Path, label: str, place: str, overrides: dict) -> Stage:
-    """One run directory; what cannot be read is a problem, never an error."""
-    where = root / place
-    stage = Stage(label, place, overrides)
-    if not (where / "config.json").exists():
+def _read_stage_run(
+    root: epath.Path, label: str, directory: str, overrides: dict
+) -> StageRun:
+    """Read one run directory; what cannot be read becomes a problem, never an error."""
+    path = root / directory
+    stage = StageRun(label, directory, overrides)
+    if not (path / "config.json").exists():
         return stage
     problems: list[str] = []
     try:
-        saved = workdir.load_run_record(where)
+        saved = workdir.load_run_record(path)
         if not isinstance(saved["config"], dict) or not isinstance(
             saved["provenance"], dict
         ):
-            raise ConfigError(f"{where}/config.json has no config")
+            raise ConfigError(f"{path}/config.json has no config or no provenance")
     except (ConfigError, TypeError) as e:
-        return dataclasses.replace(stage, problems=(_short(e),), broken=True)
+        return dataclasses.replace(stage, problems=(_one_line(e),), broken=True)
     parsed = None
     try:
         parsed = config.parse(saved["config"])
     except (UserError, AttributeError, TypeError) as e:
-        problems.append(f"its config is not of this code: {_short(e)}")
+        problems.append(f"this version of the code rejects its config: {_one_line(e)}")
     try:
-        trained = max(store.verified_steps(where), default=0)
+        trained_steps = max(store.verified_steps(path), default=0)
     except (OSError, ValueError) as e:
-        trained = 0
-        problems.append(f"its checkpoints cannot be listed: {_short(e)}")
-    records = _records(root, place, problems)
+        trained_steps = 0
+        problems.append(f"its checkpoints cannot be listed: {_one_line(e)}")
+    records = _read_evaluations(root, directory, problems)
     return dataclasses.replace(
         stage,
         config=saved["config"],
         parsed=parsed,
         provenance=saved["provenance"],
         code=str(saved.get("code_version", "")),
-        trained=trained,
+        trained_steps=trained_steps,
         records=tuple(records),
         problems=tuple(problems),
     )
 
 
-def _records(root: epath.Path, place: str, problems: list[str]) -> list[Record]:
-    """A run's evaluations, oldest first; damaged ones are added to the problems."""
-    found = []
-    for file in sorted((root / place / "evals").glob("*.json")):
+def _read_evaluations(
+    root: epath.Path, directory: str, problems: list[str]
+) -> list[EvaluationRecord]:
+    """Return a run's evaluations, oldest first; damaged ones are added to the problems."""
+    records = []
+    for file in sorted((root / directory / "evals").glob("*.json")):
+        path = f"evals/{file.name}"
         try:
-            numbers = json.loads(file.read_text())
-            if not isinstance(numbers, dict):
-                raise ValueError("it is no object")
-            for key, kind in NEEDED.items():
-                if not isinstance(numbers.get(key), kind):
-                    raise ValueError(f"it has no {key}")
-            _check_types(numbers)
+            fields = json.loads(file.read_text())
+            _check_fields(fields)
         except (OSError, ValueError) as e:
-            problems.append(f"evals/{file.name} cannot be read: {_short(e)}")
+            problems.append(f"{path} cannot be read: {_one_line(e)}")
             continue
-        found.append(Record(_below(place, f"evals/{file.name}"), numbers))
-    return sorted(found, key=lambda r: str(r.numbers.get("written", "")))
+        records.append(
+            EvaluationRecord(
+                path if directory == "." else f"{directory}/{path}", fields
+            )
+        )
+    return sorted(records, key=lambda r: str(r.fields.get("written", "")))
 
 
-def _check_types(numbers: dict[str, Any]) -> None:
+def _check_fields(fields: Any) -> None:
+    """Raise ValueError unless the content of an evaluation has fields of the right types."""
+    if not isinstance(fields, dict):
+        raise ValueError("it is not a JSON object")
+    for key, kind in REQUIRED_FIELDS.items():
+        if not isinstance(fields.get(key), kind):
+            raise ValueError(f"its {key} is missing or not a {kind.__name__}")
     for key, kinds in {"guidance": int | float, "num_examples": int}.items():
-        if not isinstance(numbers.get(key), kinds | None):
-            raise ValueError(f"its {key} is no number")
+        if not isinstance(fields.get(key), kinds | None):
+            raise ValueError(f"its {key} is not a number")
     for key in ("printed", "skipped"):
-        if not isinstance(numbers.get(key, {}), dict):
-            raise ValueError(f"its {key} is no object")
+        if not isinstance(fields.get(key, {}), dict):
+            raise ValueError(f"its {key} is not a JSON object")
 
 
-def _below(place: str, rest: str) -> str:
-    return rest if place == "." else f"{place}/{rest}"
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:MOST_SAID]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:MAX_MESSAGE_LENGTH]
 
 
 def _run_dirs(root: epath.Path, prefix: str = "", depth: int = 0) -> Iterator[str]:
-    """Run directories relative to the folder, itself (".") included, by name."""
+    """Yield the run directories in the folder, itself (".") included, sorted by name."""
     if (root / "config.json").exists():
         yield prefix or "."
         return
-    if depth < DEPTH:
+    if depth < MAX_DEPTH:
         for child in sorted(root.iterdir()):
             if child.is_dir() and not child.name.startswith("."):
                 name = f"{prefix}/{child.name}" if prefix else child.name
                 yield from _run_dirs(child, name, depth + 1)
 
 
-def _found(root: epath.Path, name: str) -> list[Trial]:
-    """Trials of a folder without sweep.json: each stage 2 with the stage 1 it names,
-    and every run that is nobody's stage 1 by itself."""
-    stages = {place: _stage(root, place, place, {}) for place in _run_dirs(root)}
-    below: dict[str, str] = {}
-    for place, stage in stages.items():
-        if isinstance(stage.parsed, config.Stage2Config):
-            one = _stage1_of(root, place, stage, stages)
-            below |= {place: one} if one else {}
+def _trials_from_run_dirs(root: epath.Path, folder_name: str) -> list[TrialResult]:
+    """Return the trials of a folder without sweep.json.
+
+    Each stage 2 is a trial together with the stage 1 that its config names. Every other
+    run is a trial of its own.
+    """
+    runs = {name: _read_stage_run(root, name, name, {}) for name in _run_dirs(root)}
+    stage1_of: dict[str, str] = {}
+    for name, run in runs.items():
+        if isinstance(run.parsed, config.Stage2Config):
+            stage1 = _find_stage1(root, name, run, runs)
+            stage1_of |= {name: stage1} if stage1 else {}
     chains = [
-        (below[place], place) if place in below else (place,)
-        for place in stages
-        if place not in below.values()
+        (stage1_of[name], name) if name in stage1_of else (name,)
+        for name in runs
+        if name not in stage1_of.values()
     ]
     return [
-        _judged(
+        _with_state(
             root,
-            Trial(
-                name if chain == (".",) else _shown(chain, stages),
+            TrialResult(
+                folder_name if chain == (".",) else _trial_name(chain, runs),
                 {},
-                tuple(stages[place] for place in chain),
+                tuple(runs[name] for name in chain),
             ),
         )
         for chain in chains
     ]
 
 
-def _stage1_of(root, place: str, stage: Stage, stages) -> str | None:
-    """The run in this folder that a stage 2 stands on: by its whole path, or, if the
-    folder was moved, by the end of it."""
-    assert isinstance(stage.parsed, config.Stage2Config)
-    wanted = os.path.normpath(stage.parsed.stage1.workdir or "")
-    others = [p for p in stages if p != place]
-    exact = [p for p in others if os.path.abspath(root / p) == os.path.abspath(wanted)]
-    ends = [p for p in others if f"/{wanted}".endswith(f"/{p}")]
-    beside = [p for p in ends if os.path.dirname(p) == os.path.dirname(place)]
-    found = exact or beside or ends
-    return found[0] if found else None
+def _find_stage1(root, name: str, run: StageRun, runs) -> str | None:
+    """Return the run in this folder that a stage 2 was trained on.
+
+    It is recognized by its whole path or, if the folder was moved, by the end of the path;
+    a run beside the stage 2 is preferred.
+    """
+    assert isinstance(run.parsed, config.Stage2Config)
+    stage1_workdir = os.path.normpath(run.parsed.stage1.workdir or "")
+    others = [other for other in runs if other != name]
+    same_path = [
+        other
+        for other in others
+        if os.path.abspath(root / other) == os.path.abspath(stage1_workdir)
+    ]
+    same_end = [other for other in others if f"/{stage1_workdir}".endswith(f"/{other}")]
+    siblings = [
+        other for other in same_end if os.path.dirname(other) == os.path.dirname(name)
+    ]
+    candidates = same_path or siblings or same_end
+    return candidates[0] if candidates else None
 
 
-def _shown(chain: tuple[str, ...], stages) -> str:
-    """What a trial of a folder is called: its own folder if no other run lies in it,
-    else its last run's."""
+def _trial_name(chain: tuple[str, ...], runs) -> str:
+    """Return the folder of the trial's runs if it holds no other run, else the last run."""
     parent = os.path.dirname(chain[-1])
-    inside = {place for place in stages if os.path.dirname(place) == parent}
-    return parent if parent and inside == set(chain) else chain[-1]
+    in_parent = {name for name in runs if os.path.dirname(name) == parent}
+    return parent if parent and in_parent == set(chain) else chain[-1]

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from ul.sweeps.report.rows import (
     GENERATION,
     RECONSTRUCTION,
-    Column,
-    Record,
-    Row,
-    Trial,
-    Value,
+    EvaluationRecord,
+    MetricColumn,
+    MetricValue,
+    TrialResult,
+    TrialRow,
 )
 
 
@@ -65,47 +65,45 @@ PLACES = {m.key: i for i, m in enumerate(METRICS)}
 EXPECTED = ("psnr_db", "ssim", "lpips", "rfid", "fid")
 
 
-def metric(column: Column) -> Metric:
+def metric(column: MetricColumn) -> Metric:
     return METRICS[PLACES[column.metric]]
 
 
-def values(trial: Trial) -> dict[Column, Value]:
+def values(trial: TrialResult) -> dict[MetricColumn, MetricValue]:
     """Each column's number: of EMA weights if there are any, the newest step, the lowest
     seed; of several such evaluations the one written last."""
-    found: dict[Column, Value] = {}
+    found: dict[MetricColumn, MetricValue] = {}
     for record in _chosen(trial.records):
         for m in METRICS:
-            number = _number(record.numbers.get(m.key))
+            number = _number(record.fields.get(m.key))
             if m.kind != record.kind or number is None:
                 continue
             column = _column(m, record)
             if not (m.once and column in found):
-                sem = _number(record.numbers.get(f"{m.key}_sem"))
-                found[column] = Value(number, sem, record)
+                sem = _number(record.fields.get(f"{m.key}_sem"))
+                found[column] = MetricValue(number, sem, record)
     return dict(sorted(found.items(), key=lambda item: item[0]))
 
 
-def _chosen(records: Iterable[Record]) -> list[Record]:
+def _chosen(records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
     """For each kind and guidance the newest step's, of EMA weights before others and the
     lowest seed of each count; rising guidance, then as written. Samples that another
     model guided compare with none of these."""
-    groups: dict[tuple, list[Record]] = {}
-    for r in (r for r in records if r.numbers.get("guide") is None):
+    groups: dict[tuple, list[EvaluationRecord]] = {}
+    for r in (r for r in records if r.fields.get("guide") is None):
         groups.setdefault((r.kind, r.guidance), []).append(r)
-    kept: list[Record] = []
+    kept: list[EvaluationRecord] = []
     for _, group in sorted(groups.items()):
-        weights = min((r.numbers["weights"] for r in group), key=_by_weights)
-        group = [r for r in group if r.numbers["weights"] == weights]
-        newest = max(r.numbers["step"] for r in group)
-        group = [r for r in group if r.numbers["step"] == newest]
+        weights = min((r.fields["weights"] for r in group), key=_by_weights)
+        group = [r for r in group if r.fields["weights"] == weights]
+        newest = max(r.fields["step"] for r in group)
+        group = [r for r in group if r.fields["step"] == newest]
         seeds: dict[int | None, int] = {}
         for r in group:
-            count, seed = r.numbers.get("num_examples"), r.numbers["seed"]
+            count, seed = r.fields.get("num_examples"), r.fields["seed"]
             seeds[count] = min(seed, seeds.get(count, seed))
         kept += [
-            r
-            for r in group
-            if r.numbers["seed"] == seeds[r.numbers.get("num_examples")]
+            r for r in group if r.fields["seed"] == seeds[r.fields.get("num_examples")]
         ]
     return kept
 
@@ -120,28 +118,28 @@ def _number(value) -> float | None:
     return float(value) if good and math.isfinite(value) else None
 
 
-def _column(m: Metric, record: Record) -> Column:
-    numbers = record.numbers
+def _column(m: Metric, record: EvaluationRecord) -> MetricColumn:
+    numbers = record.fields
     printed = numbers.get("printed", {}).get(m.key, m.title)
     if m.once:
-        return Column(PLACES[m.key], m.key, str(printed))
+        return MetricColumn(PLACES[m.key], m.key, str(printed))
     count = numbers.get("num_examples")
     guidance = record.guidance if m.kind == GENERATION else None
-    return Column(PLACES[m.key], m.key, str(printed), count, guidance)
+    return MetricColumn(PLACES[m.key], m.key, str(printed), count, guidance)
 
 
-def columns(rows: Iterable[Row]) -> list[Column]:
+def columns(rows: Iterable[TrialRow]) -> list[MetricColumn]:
     """All columns that some trial has a number for, in the table's order."""
     return sorted({c for row in rows for c in row.values})
 
 
-def absent(rows: Iterable[Row]) -> dict[str, str]:
+def absent(rows: Iterable[TrialRow]) -> dict[str, str]:
     """Expected metrics nobody has, by title, with the evaluations' own reason."""
     rows = list(rows)
     have = {c.metric for c in columns(rows)}
     reasons: dict[str, str] = {}
     for record in (r for row in rows for r in row.trial.records):
-        skipped: Mapping = record.numbers.get("skipped", {})
+        skipped: Mapping = record.fields.get("skipped", {})
         reasons |= {str(k): str(v) for k, v in skipped.items()}
     expected = [m for m in METRICS if m.key in EXPECTED or m.key in reasons]
     return {

@@ -1,94 +1,125 @@
-"""The report as one HTML page. Every text from outside goes through `esc`."""
+"""Render the report as one HTML page. All text from files goes through `escape`."""
 
 import datetime
 import html
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from ul.core.errors import DataError
 from ul.sweeps.report import costs, numbers, pictures, published, swept
-from ul.sweeps.report.rows import Column, Figure, Picture, Report, Row, Trial, Value
+from ul.sweeps.report.rows import (
+    EvaluationPicture,
+    MetricColumn,
+    MetricValue,
+    ReportFigure,
+    SweepReport,
+    TrialResult,
+    TrialRow,
+)
 from ul.sweeps.report.skeleton import PAGE
 
-NONE = '<td class="none">–</td>'
-# A cell is cut beyond; the whole is in config.json.
-LONGEST = 60
-# More notes than this are folded.
-MOST_OPEN = 12
+EMPTY_CELL = '<td class="none">–</td>'
+# A longer setting is cut in the table; config.json has the whole.
+MAX_CELL_LENGTH = 60
+# A longer list of notes is folded.
+MAX_OPEN_NOTES = 12
 
 
-def esc(value: Any) -> str:
+def escape(value: Any) -> str:
+    """Escape a value for HTML."""
     return html.escape(str(value))
 
 
-def link(source: str) -> str:
-    """A file below the sweep, from the page in <sweep>/report/."""
-    return urllib.parse.quote(f"../{source}")
+def link_to(path: str) -> str:
+    """Return the link from the page in <sweep>/report/ to a path in the sweep's folder."""
+    return urllib.parse.quote(f"../{path}")
 
 
-def render(report: Report, figures: Sequence[Figure], made: str, command: str) -> str:
-    """`made`: when; `command`: what makes the page again."""
+def render(
+    report: SweepReport, figures: Sequence[ReportFigure], created: str, command: str
+) -> str:
+    """Return the HTML of the page.
+
+    `created` is the time of the report, and `command` is what writes it again.
+    """
     parts = [
-        _head(report, made),
-        _table(report),
+        _overview(report, created),
+        _trial_table(report),
         _notes(report.notes),
         _plots(figures, "rate", "Bitrate and quality"),
         _plots(figures, "cost", "Quality and training cost"),
-        _published(),
-        _sheets(report),
+        _published_results(),
+        _all_pictures(report),
         _plots(figures, "losses", "Loss curves"),
         _differences(report),
-        f"<h2>Again</h2><p><code>{esc(command)}</code></p>",
+        f"<h2>Update this page</h2><p><code>{escape(command)}</code></p>",
     ]
     title = f"{report.sweep.title}: sweep report"
-    return PAGE.substitute(title=esc(title), body="\n".join(p for p in parts if p))
+    return PAGE.substitute(title=escape(title), body="\n".join(p for p in parts if p))
 
 
-def _head(report: Report, made: str) -> str:
-    trials = report.sweep.trials
-    stages = [s for t in trials for s in t.stages if s.config is not None]
-    records = [r.numbers for t in trials for r in t.records]
-    states = [t.state for t in trials]
+def _overview(report: SweepReport, created: str) -> str:
+    """Return the title and the list of what was run where, and when."""
+    sweep = report.sweep
+    runs = [s for t in sweep.trials for s in t.stages if s.config is not None]
+    evaluations = [r.fields for t in sweep.trials for r in t.records]
+    states = [t.state for t in sweep.trials]
     counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
-    written = sorted(str(r["written"]) for r in records if r.get("written"))
-    when = f"{_day(written[0])} to {_day(written[-1])}" if written else "not evaluated"
-    code = _several([report.sweep.code, *(s.code for s in stages)])
-    judged = _several(r.get("code_version", "") for r in records)
-    machine = _several(
-        f"{r.get('device', 'unknown device')}, jax {r.get('jax', 'unknown')}"
-        for r in records
+    code = _join_distinct([sweep.code, *(r.code for r in runs)])
+    evaluation_code = _join_distinct(e.get("code_version", "") for e in evaluations)
+    training_hardware = _join_distinct(
+        f"{p.get('devices', 'unknown devices')}, mesh {_mesh_shape(p.get('mesh'))}"
+        for p in (run.provenance for run in runs)
     )
-    mesh = _several(
-        f"{p.get('devices', 'unknown devices')}, mesh {_axes(p.get('mesh'))}"
-        for p in (s.provenance for s in stages)
+    evaluation_hardware = _join_distinct(
+        f"{e.get('device', 'unknown device')}, jax {e.get('jax', 'unknown')}"
+        for e in evaluations
     )
-    facts = {
-        "sweep": report.sweep.title
-        if report.sweep.listed
-        else f"{report.sweep.title} (a folder of runs, without sweep.json)",
-        "trials": f"{len(trials)}: {counts}",
-        "swept": ", ".join(report.swept) or "nothing: the trials do not differ",
-        "code": f"{code}; evaluated with {judged}" if judged else code,
-        "evaluated": when,
-        "machine": f"trained on {mesh}; evaluated on {machine or 'none'}",
-        "this page": made,
+    items = {
+        "sweep": sweep.title
+        if sweep.has_sweep_json
+        else f"{sweep.title} (a folder of runs without sweep.json)",
+        "trials": f"{len(sweep.trials)}: {counts}",
+        "swept settings": ", ".join(report.swept_keys)
+        or "none, because the trials do not differ",
+        "code": _join_known({"trained with": code, "evaluated with": evaluation_code}),
+        "hardware": _join_known(
+            {"trained on": training_hardware, "evaluated on": evaluation_hardware}
+        ),
+        "evaluated": _time_span(evaluations),
+        "page written": created,
     }
-    items = "".join(f"<dt>{esc(k)}</dt><dd>{esc(v)}</dd>" for k, v in facts.items())
-    return f'<h1>{esc(report.sweep.title)}</h1><dl class="facts">{items}</dl>'
+    rows = "".join(
+        f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in items.items()
+    )
+    return f'<h1>{escape(sweep.title)}</h1><dl class="overview">{rows}</dl>'
 
 
-def _axes(mesh: Any) -> str:
+def _mesh_shape(mesh: Any) -> str:
     return "x".join(map(str, mesh.values())) if isinstance(mesh, dict) else "unknown"
 
 
-def _several(values: Iterable[Any]) -> str:
+def _join_distinct(values: Iterable[Any]) -> str:
     return " | ".join(dict.fromkeys(str(v) for v in values if v))
 
 
-def _day(written: str) -> str:
+def _join_known(phrases: Mapping[str, str]) -> str:
+    """Join phrases of a verb and its object, without those whose object is empty."""
+    return "; ".join(f"{verb} {known}" for verb, known in phrases.items() if known)
+
+
+def _time_span(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Return when the first and the last of the evaluations were written."""
+    written = sorted(str(e["written"]) for e in evaluations if e.get("written"))
+    if not written:
+        return "never"
+    return f"{_format_time(written[0])} to {_format_time(written[-1])}"
+
+
+def _format_time(written: str) -> str:
     try:
         return datetime.datetime.fromisoformat(written).strftime("%Y-%m-%d %H:%M")
     except ValueError:
@@ -98,180 +129,202 @@ def _day(written: str) -> str:
 def _notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
-    items = "".join(f"<li>{esc(note)}</li>" for note in notes)
-    shown = " open" if len(notes) <= MOST_OPEN else ""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    is_open = " open" if len(notes) <= MAX_OPEN_NOTES else ""
     return (
-        f"<details{shown}><summary>Missing: {len(notes)}</summary>"
+        f"<details{is_open}><summary>Missing or incomplete: {len(notes)}</summary>"
         f'<ul class="notes" id="notes">{items}</ul></details>'
     )
 
 
-def _table(report: Report) -> str:
-    """One row a trial; every number links to the evaluation it comes from."""
-    shown = [c for c in report.columns if numbers.metric(c).shown]
-    keys = swept.table(report.sweep.trials, report.differences)
+def _trial_table(report: SweepReport) -> str:
+    """Return the table with one row per trial, whose numbers link to the evaluations."""
+    columns = [c for c in report.columns if numbers.metric(c).shown]
+    settings = swept.swept_settings(report.sweep.trials, report.differences)
     heads = ['<th class="left">trial</th>', '<th class="left">state</th>']
-    heads += [f"<th>{esc(key)}</th>" for key in keys]
-    heads += [_th("predicted", "bits/pixel")]
-    heads += [_th(c.title, _under(c)) for c in shown]
-    heads += [_th("training FLOPs", s) for s in ("stage 1", "stage 2", "together")]
-    body = []
-    for row in report.rows:
-        cells = [f"<td>{esc(row.trial.name)}</td>", _state(row.trial)]
-        cells += [_setting(values, row.trial.name) for values in keys.values()]
-        p = row.prediction
-        cells += [_number("{:.3f}", p.bpp) if p else NONE]
-        cells += [
-            _measured(c, row.values[c]) if c in row.values else NONE for c in shown
-        ]
-        flops = (row.cost.stage1, row.cost.stage2, row.cost.together)
-        cells += [NONE if f is None else _number("{:.2e}", f) for f in flops]
-        body.append(f"<tr>{''.join(cells)}</tr>")
+    heads += [f"<th>{escape(key)}</th>" for key in settings]
+    heads += [_head("predicted", "bits/pixel")]
+    heads += [_head(c.title, _column_note(c)) for c in columns]
+    heads += [_head("training FLOPs", s) for s in ("stage 1", "stage 2", "total")]
+    body = "".join(_trial_row(row, columns, settings) for row in report.rows)
     return (
         '<h2>Trials</h2><div class="card scroll"><table class="sorts" id="trials"><thead>'
-        f"<tr>{''.join(heads)}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-        f'<p class="soft">Each number links to the evaluation it comes from: EMA weights, '
-        "newest step, lowest seed. Numbers of different counts of examples (n) never share "
-        f'a column. All numbers: <a href="trials.csv">trials.csv</a>.</p>'
-        f'<p class="soft">{esc(costs.CONVENTION)}</p>'
+        f"<tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table></div>"
+        '<p class="soft">Each number links to the evaluation that it comes from: the one of '
+        "the EMA weights at the newest step with the lowest seed. Numbers over different "
+        "counts of examples (n) are in separate columns. "
+        '<a href="trials.csv">trials.csv</a> has all numbers. Click on a heading to sort.</p>'
+        f'<p class="soft">{escape(costs.CONVENTION)}</p>'
     )
 
 
-def _th(title: str, below: str) -> str:
-    return f"<th>{esc(title)}<small>{esc(below)}</small></th>"
+def _trial_row(
+    row: TrialRow,
+    columns: Sequence[MetricColumn],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> str:
+    cells = [f"<td>{escape(row.trial.name)}</td>", _state_cell(row.trial)]
+    cells += [_setting_cell(values, row.trial.name) for values in settings.values()]
+    prediction = row.prediction
+    cells += [_number_cell("{:.3f}", prediction.bpp) if prediction else EMPTY_CELL]
+    cells += [
+        _metric_cell(c, row.values[c]) if c in row.values else EMPTY_CELL
+        for c in columns
+    ]
+    flops = (row.cost.stage1, row.cost.stage2, row.cost.total)
+    cells += [EMPTY_CELL if f is None else _number_cell("{:.2e}", f) for f in flops]
+    return f"<tr>{''.join(cells)}</tr>"
 
 
-def _under(column: Column) -> str:
-    named = column.examples is None or "@" in column.title
-    parts = [] if named else [f"n = {column.examples:,}"]
+def _head(title: str, note: str) -> str:
+    return f"<th>{escape(title)}<small>{escape(note)}</small></th>"
+
+
+def _column_note(column: MetricColumn) -> str:
+    """Return the number of examples, unless the title has it, and the guidance."""
+    parts = []
+    if column.num_examples is not None and "@" not in column.title:
+        parts.append(f"n = {column.num_examples:,}")
     if column.guidance is not None:
         parts.append(f"guidance {column.guidance:g}")
     return ", ".join(parts)
 
 
-def _state(trial: Trial) -> str:
-    why = esc("; ".join(trial.reasons))
+def _state_cell(trial: TrialResult) -> str:
+    reasons = escape("; ".join(trial.reasons))
     return (
-        f'<td class="left"><span class="state {trial.state}" title="{why}">'
+        f'<td class="left"><span class="state {trial.state}" title="{reasons}">'
         f"{trial.state}</span></td>"
     )
 
 
-def _setting(values, name: str) -> str:
-    if name not in values:
-        return NONE
-    text = swept.text(values[name])
-    cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-    return f'<td title="{esc(text)}">{esc(cut)}</td>'
+def _setting_cell(values: Mapping[str, Any], trial: str) -> str:
+    if trial not in values:
+        return EMPTY_CELL
+    text = swept.format_setting(values[trial])
+    is_long = len(text) > MAX_CELL_LENGTH
+    cell = f"{text[:MAX_CELL_LENGTH]}…" if is_long else text
+    return f'<td title="{escape(text)}">{escape(cell)}</td>'
 
 
-def _number(form: str, value: float) -> str:
+def _number_cell(form: str, value: float) -> str:
     return f'<td data-value="{value!r}">{form.format(value)}</td>'
 
 
-def _measured(column: Column, value: Value) -> str:
+def _metric_cell(column: MetricColumn, value: MetricValue) -> str:
     form = numbers.metric(column).form
-    shown = form.format(value.value)
     sem = f"<small>± {form.format(value.sem)}</small>" if value.sem is not None else ""
-    r = value.record.numbers
-    said = (
-        f"step {r['step']}, {r['weights']} weights, seed {r['seed']}: {value.value!r}"
+    fields, link = value.record.fields, link_to(value.record.path)
+    weights = str(fields["weights"])
+    title = (
+        f"step {fields['step']}, {weights} weights, seed {fields['seed']}: "
+        f"{value.value!r}"
     )
-    other = "" if r["weights"] == "ema" else f"<small>{esc(r['weights'])}</small>"
+    other_weights = "" if weights == "ema" else f"<small>{escape(weights)}</small>"
     return (
-        f'<td data-value="{value.value!r}"><a href="{esc(link(value.record.source))}" '
-        f'title="{esc(said)}">{shown}</a>{sem}{other}</td>'
+        f'<td data-value="{value.value!r}"><a href="{escape(link)}" '
+        f'title="{escape(title)}">{form.format(value.value)}</a>{sem}{other_weights}</td>'
     )
 
 
-def _plots(figures: Sequence[Figure], group: str, title: str) -> str:
-    """The figures of one group; the prediction goes with the rates."""
-    groups = {"rate": ("rate", "predicted"), "cost": ("cost", "published")}
-    chosen = [f for f in figures if f.name.startswith(groups.get(group, (group,)))]
-    if not chosen:
-        return f"<h2>{esc(title)}</h2>{_gone('no numbers to draw')}"
+def _plots(figures: Sequence[ReportFigure], group: str, title: str) -> str:
+    """Return the figures of one group; the predictions are shown with the rates."""
+    prefixes = {"rate": ("rate", "predicted"), "cost": ("cost", "published")}
+    group_figures = [
+        f for f in figures if f.name.startswith(prefixes.get(group, (group,)))
+    ]
+    if not group_figures:
+        return f"<h2>{escape(title)}</h2>{_placeholder('there is nothing to plot')}"
 
-    def size(name: str) -> str:
-        double = " double" if name.endswith("published") else ""
-        return " wide" if group == "losses" else double
+    def size_class(name: str) -> str:
+        if group == "losses":
+            return " wide"
+        return " double" if name.endswith("published") else ""
 
-    drawn = "".join(
-        f'<figure class="card plot{size(f.name)}">'
-        f'<a href="{esc(f.name)}.png"><img alt="{esc(f.title)}" '
-        f'src="{pictures.of_png(f.png)}"></a>'
-        f"<figcaption>{esc(f.caption)}</figcaption></figure>"
-        for f in chosen
+    plots = "".join(
+        f'<figure class="card plot{size_class(f.name)}">'
+        f'<a href="{escape(f.name)}.png"><img alt="{escape(f.title)}" '
+        f'src="{pictures.png_data_uri(f.png)}"></a>'
+        f"<figcaption>{escape(f.caption)}</figcaption></figure>"
+        for f in group_figures
     )
-    return f'<h2>{esc(title)}</h2><div class="plots">{drawn}</div>'
+    return f'<h2>{escape(title)}</h2><div class="plots">{plots}</div>'
 
 
-def _published() -> str:
+def _published_results() -> str:
     rows = "".join(
-        f"<tr><td>{esc(p.name)}</td><td>{'yes' if p.guided else 'no'}</td>"
-        f"<td>{p.fid:g}</td>"
-        + (f"<td>{p.training_flops:.2e}</td>" if p.training_flops else NONE)
-        + f'<td class="left">{esc(p.source)}</td></tr>'
-        for p in published.POINTS
+        f"<tr><td>{escape(r.name)}</td><td>{'yes' if r.guided else 'no'}</td>"
+        f"<td>{r.fid:g}</td>"
+        + (f"<td>{r.training_flops:.2e}</td>" if r.training_flops else EMPTY_CELL)
+        + f'<td class="left">{escape(r.source)}</td></tr>'
+        for r in published.RESULTS
     )
     return (
-        f"<details><summary>Published points and their sources ({esc(published.DATA)}, FID "
-        "of 50,000 samples; generator only, 6 x MACs x images)</summary>"
+        "<details><summary>Published results and their sources "
+        f"({escape(published.DATASET)}, FID of 50,000 samples; training FLOPs of the "
+        "generator alone, 6 x MACs x images)</summary>"
         '<div class="card scroll"><table><thead><tr><th>model</th><th>guided</th>'
         '<th>FID</th><th>training FLOPs</th><th class="left">source</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></details>"
     )
 
 
-def _sheets(report: Report) -> str:
-    trials = "".join(_sheet(report, row) for row in report.rows)
+def _all_pictures(report: SweepReport) -> str:
+    trials = "".join(_trial_pictures(report, row) for row in report.rows)
     return (
         f'<h2>Reconstructions and samples</h2><div class="pictures">{trials}</div>'
-        '<p class="soft">Reconstructions: held-out images in the first row of each pair, '
-        "what the autoencoder makes of them below. Samples: labels in turn.</p>"
+        '<p class="soft">Reconstructions: the first row of each pair shows held-out images, '
+        "and the second row shows the autoencoder's reconstructions of them. Samples: the "
+        "classes follow each other in turn.</p>"
     )
 
 
-def _sheet(report: Report, row: Row) -> str:
-    shown = "".join(_picture(report, p) for p in row.pictures)
-    inner = shown or _gone(f"no evaluation of {row.trial.name}")
+def _trial_pictures(report: SweepReport, row: TrialRow) -> str:
+    content = "".join(_picture(report, p) for p in row.pictures)
+    content = content or _placeholder(f"{row.trial.name} has no evaluation")
     return (
-        f'<section class="card trial"><h3>{esc(row.trial.name)}</h3>'
-        f'<div class="pair">{inner}</div></section>'
+        f'<section class="card trial"><h3>{escape(row.trial.name)}</h3>'
+        f'<div class="pair">{content}</div></section>'
     )
 
 
-def _picture(report: Report, picture: Picture) -> str:
-    path = epath.Path(report.sweep.path) / picture.source
+def _picture(report: SweepReport, picture: EvaluationPicture) -> str:
+    path = epath.Path(report.sweep.path) / picture.path
     try:
-        uri = pictures.of_file(path)
+        uri = pictures.file_data_uri(path)
     except DataError as e:
-        return _gone(str(e) if path.exists() else f"{picture.source} is not there")
+        return _placeholder(
+            str(e) if path.exists() else f"{picture.path} does not exist"
+        )
     return (
-        f'<figure><a href="{esc(link(picture.source))}"><img class="sheet" '
-        f'alt="{esc(picture.title)}" src="{uri}"></a>'
-        f"<figcaption>{esc(picture.title)}</figcaption></figure>"
+        f'<figure><a href="{escape(link_to(picture.path))}"><img class="sheet" '
+        f'alt="{escape(picture.title)}" src="{uri}"></a>'
+        f"<figcaption>{escape(picture.title)}</figcaption></figure>"
     )
 
 
-def _gone(what: str) -> str:
-    return f'<div class="gone">missing: {esc(what)}</div>'
+def _placeholder(reason: str) -> str:
+    """Return a box in the place of something that is missing."""
+    return f'<div class="placeholder">missing: {escape(reason)}</div>'
 
 
-def _differences(report: Report) -> str:
+def _differences(report: SweepReport) -> str:
+    title = "<h2>Config differences</h2>"
     if not report.differences:
-        return "<h2>Config differences</h2><p>None: the configs are the same.</p>"
+        return f"{title}<p>The configs of all trials are equal.</p>"
     names = [row.trial.name for row in report.rows]
-    heads = "".join(f"<th>{esc(name)}</th>" for name in names)
+    heads = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = "".join(
-        f'<tr><td>{esc(d.key)}</td><td class="left">{esc(d.stage)}</td>'
-        + "".join(_setting(d.values, name) for name in names)
+        f'<tr><td>{escape(d.key)}</td><td class="left">{escape(d.stage)}</td>'
+        + "".join(_setting_cell(d.values, name) for name in names)
         + "</tr>"
         for d in report.differences
     )
     return (
-        '<h2>Config differences</h2><div class="card scroll"><table id="differences">'
+        f'{title}<div class="card scroll"><table id="differences">'
         f'<thead><tr><th>key</th><th class="left">stage</th>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
-        '<p class="soft">Only settings that are not the same in all trials, from each run\'s '
-        "config.json; a dash: the trial has no such key. Where the runs lie is left out.</p>"
+        '<p class="soft">Settings from each run\'s config.json that differ between the '
+        "trials. A dash means that the trial has no such key. The paths of the runs are "
+        "left out.</p>"
     )

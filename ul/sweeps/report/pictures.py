@@ -1,4 +1,4 @@
-"""Images as data URIs, so that a page is one file."""
+"""Encode images as data URIs, so that the page is a single file."""
 
 import base64
 import io
@@ -8,37 +8,41 @@ from PIL import Image
 
 from ul.core.errors import DataError
 
-# A sheet of samples of large images is shrunk to this before it goes into the page.
-MOST_BYTES = 400_000
-MOST_WIDE = 1200
+# A larger file is shrunk and becomes a JPEG.
+MAX_BYTES = 400_000
+MAX_WIDTH = 1200
 
 
-def of_png(content: bytes) -> str:
-    return _uri("png", content)
+def png_data_uri(content: bytes) -> str:
+    """Return the content of a PNG file as a data URI."""
+    return _data_uri("png", content)
 
 
-def of_file(path) -> str:
-    """A PNG file as it is, or shrunk as a JPEG if it is large.
+def file_data_uri(path) -> str:
+    """Return a PNG file as a data URI; a large one is shrunk and becomes a JPEG.
 
     Raises:
-      DataError: it is not there, or no picture.
+      DataError: the file does not exist, or is not a PNG image.
     """
     try:
         content = epath.Path(path).read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             if image.format != "PNG":
-                raise DataError(f"{path} is no PNG")
+                raise DataError(f"{path} must be a PNG image; it is {image.format}.")
             image.load()
-            if len(content) <= MOST_BYTES:
-                return of_png(content)
+            if len(content) <= MAX_BYTES:
+                return png_data_uri(content)
             small = image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise DataError(f"{path} cannot be read as a picture: {e}") from e
-    small.thumbnail((MOST_WIDE, 4 * MOST_WIDE))
+        raise DataError(
+            f"{path} must be a PNG image, but cannot be read: {e}. Run launch.evaluate "
+            "again to write it."
+        ) from e
+    small.thumbnail((MAX_WIDTH, 4 * MAX_WIDTH))
     out = io.BytesIO()
     small.save(out, "JPEG", quality=88)
-    return _uri("jpeg", out.getvalue())
+    return _data_uri("jpeg", out.getvalue())
 
 
-def _uri(kind: str, content: bytes) -> str:
+def _data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

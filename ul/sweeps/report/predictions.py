@@ -1,7 +1,6 @@
-"""What water-filling of the training data says of each trial, before any training."""
+"""Predict rate and PSNR of each trial by water-filling of its training data."""
 
 import json
-import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -9,41 +8,42 @@ import numpy as np
 from ul.config import JointConfig
 from ul.core.errors import UserError
 from ul.planning import bitrate
+from ul.planning.bitrate import BitratePrediction
 from ul.planning.spectrum import Spectrum
-from ul.sweeps.report.rows import Curve, Prediction, Trial
+from ul.sweeps.report.rows import RateDistortionCurve, TrialResult
 
 CURVE_POINTS = 80
-PEAK = 2.0
 
 
-def predict(
-    trials: Iterable[Trial], progress: Callable[[str], None]
-) -> tuple[dict[str, Prediction], list[Curve], list[str]]:
-    """Of each trial with a stage 1 of Unified Latents, by its name; for each data set
-    the curve they lie on; and what could not be predicted, one line each.
+def predict_trials(
+    trials: Iterable[TrialResult], progress: Callable[[str], None]
+) -> tuple[dict[str, BitratePrediction], list[RateDistortionCurve], list[str]]:
+    """Predict each trial that has a stage 1 of kind 'joint'.
 
-    A data set is read once.
+    Returns the predictions by the trials' names, the curve of each data set on which they
+    lie, and a line for each data set that could not be predicted. Each data set is read
+    once.
     """
     groups: dict[str, list[tuple[str, JointConfig]]] = {}
     for trial in trials:
         for stage in trial.stages:
             if type(stage.parsed) is JointConfig and stage.config is not None:
-                key = json.dumps(stage.config["data"], sort_keys=True)
-                groups.setdefault(key, []).append((trial.name, stage.parsed))
-    found: dict[str, Prediction] = {}
-    curves, missing = [], []
+                data = json.dumps(stage.config["data"], sort_keys=True)
+                groups.setdefault(data, []).append((trial.name, stage.parsed))
+    predictions: dict[str, BitratePrediction] = {}
+    curves, failures = [], []
     for members in groups.values():
         first = members[0][1]
-        kind = str(first.data.source["kind"])
+        kind = first.data.source["kind"]
         progress(f"reading the training images ({kind}) for the planner's predictions")
         try:
-            plan = bitrate.prepare(
+            plan = bitrate.make_plan(
                 first, [first.loss.weighting.factor], [first.loss.weighting.bias]
             )
-            rows = {
-                name: bitrate.row(
+            group = {
+                name: bitrate.predict(
                     plan.spectrum,
-                    plan.pixels,
+                    plan.num_pixels,
                     c.loss.weighting.factor,
                     c.loss.weighting.bias,
                 )
@@ -51,23 +51,20 @@ def predict(
             }
         except (UserError, OSError) as e:
             names = ", ".join(name for name, _ in members)
-            missing.append(f"no prediction for {names}: {e}")
+            failures.append(f"no prediction for {names}: {e}")
             continue
-        found |= {n: Prediction(r.bpp, r.psnr_sampled_db) for n, r in rows.items()}
-        shape = "x".join(map(str, first.data.image_shape))
-        what = f"{kind} {shape}: {plan.spectrum.estimator}"
-        curves.append(curve(plan.spectrum, plan.pixels, what))
-    return found, curves, missing
+        predictions |= group
+        curves.append(rate_distortion_curve(plan.spectrum, plan.num_pixels))
+    return predictions, curves, failures
 
 
-def curve(spectrum: Spectrum, pixels: int, what: str) -> Curve:
-    """Rate and PSNR of Gaussian data with this spectrum, from nearly no bits to many."""
-    largest = float(spectrum.codable[0])
-    smallest = max(float(spectrum.codable[-1]), largest * 1e-7)
+def rate_distortion_curve(spectrum: Spectrum, num_pixels: int) -> RateDistortionCurve:
+    """Return rate and PSNR of Gaussian data with this spectrum, from low rates to high."""
+    largest = float(spectrum.codable_variances[0])
+    smallest = max(float(spectrum.codable_variances[-1]), largest * 1e-7)
     precisions = np.geomspace(1.0001 / largest, 10.0 / smallest, CURVE_POINTS)
-    mse = [spectrum.mse(p) for p in precisions]
-    mean, sampled = (
-        tuple(10.0 * math.log10(PEAK**2 / (k * m)) for m in mse) for k in (1.0, 2.0)
+    return RateDistortionCurve(
+        bpp=tuple(spectrum.bits(p) / num_pixels for p in precisions),
+        sample_psnr_db=tuple(spectrum.sample_psnr_db(p) for p in precisions),
+        mean_psnr_db=tuple(spectrum.mean_psnr_db(p) for p in precisions),
     )
-    bpp = tuple(spectrum.bits(p) / pixels for p in precisions)
-    return Curve(bpp, sampled, mean, what)

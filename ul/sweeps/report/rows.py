@@ -1,36 +1,46 @@
-"""What a report is about, as plain data: a sweep, its trials, their runs and numbers."""
+"""The data behind a report: a sweep, its trials, their runs, evaluations and numbers."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from ul.config import PixelDiffusionConfig, Stage2Config, TrainConfig
+from ul.planning.bitrate import BitratePrediction
 
 DONE, PARTIAL, FAILED, MISSING = "done", "partial", "failed", "missing"
 RECONSTRUCTION, GENERATION = "reconstruction", "generation"
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """An evaluation's JSON, and where it lies below the sweep's folder."""
+class EvaluationRecord:
+    """The fields of one evaluation's JSON file, and its path in the sweep's folder."""
 
-    source: str
-    numbers: Mapping[str, Any]
+    path: str
+    fields: Mapping[str, Any]
 
     @property
     def kind(self) -> str:
-        """ "reconstruction" or "generation"; the guidance is a key of its own."""
-        return str(self.numbers["evaluation"]).partition("-")[0]
+        """Return "reconstruction" or "generation"."""
+        # The name of a generation also holds the guidance, which is a field of its own.
+        return str(self.fields["evaluation"]).partition("-")[0]
 
     @property
     def guidance(self) -> float:
-        return self.numbers.get("guidance") or 1.0
+        """Return the guidance scale; 1 where none applies."""
+        return self.fields.get("guidance") or 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """One run directory. `config` is what config.json has, `parsed` the same if today's
-    code can read it; `trained` the newest verified step."""
+class StageRun:
+    """One run directory of a trial.
+
+    label: the name of its config.
+    workdir: its path in the sweep's folder.
+    config: the content of config.json, or None if training has not started.
+    parsed: the same as a typed config, or None if this version of the code cannot read it.
+    trained_steps: the newest verified step.
+    broken: config.json exists but cannot be read.
+    """
 
     label: str
     workdir: str
@@ -39,135 +49,143 @@ class Stage:
     parsed: TrainConfig | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     code: str = ""
-    trained: int = 0
-    records: tuple[Record, ...] = ()
+    trained_steps: int = 0
+    records: tuple[EvaluationRecord, ...] = ()
     problems: tuple[str, ...] = ()
     broken: bool = False
 
     @property
-    def on_latents(self) -> bool:
-        """It counts as stage 2: a generator that is no autoencoder."""
+    def is_stage2(self) -> bool:
+        """Whether it is a generator and not an autoencoder; pixel diffusion is one."""
         return isinstance(self.parsed, Stage2Config | PixelDiffusionConfig)
 
     @property
-    def steps(self) -> int | None:
+    def configured_steps(self) -> int | None:
+        """Steps that the config trains, or None if it could not be read."""
         return None if self.parsed is None else self.parsed.steps
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
-    """`state`: done, partial, failed or missing; `reasons` say why it is not done."""
+class TrialResult:
+    """A trial, its state (done, partial, failed or missing), and why it is not done."""
 
     name: str
     overrides: Mapping[str, Any]
-    stages: tuple[Stage, ...]
+    stages: tuple[StageRun, ...]
     state: str = MISSING
     reasons: tuple[str, ...] = ()
 
     @property
-    def records(self) -> tuple[Record, ...]:
+    def records(self) -> tuple[EvaluationRecord, ...]:
+        """All evaluations of all stages."""
         return tuple(r for stage in self.stages for r in stage.records)
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
-    """`listed`: it has a sweep.json; else it is a folder of runs. `path`: as given."""
+class SweepRecord:
+    """The trials of a sweep, or of any folder of runs if it has no sweep.json."""
 
     path: str
     title: str
     code: str
-    trials: tuple[Trial, ...]
-    listed: bool
+    trials: tuple[TrialResult, ...]
+    has_sweep_json: bool
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class Column:
-    """What may stand under one heading: a metric of so many examples, under the name it
-    is printed by, at one guidance (None: of reconstructions)."""
+class MetricColumn:
+    """What the numbers under one heading have in common.
 
-    place: int
+    They are of one metric, printed under one title, over the same number of examples and
+    at the same guidance (None for reconstructions). `position` orders the columns.
+    """
+
+    position: int
     metric: str
     title: str
-    examples: int | None = None
+    num_examples: int | None = None
     guidance: float | None = None
 
     @property
     def key(self) -> str:
         """The column's name in trials.csv."""
         parts = [self.metric]
-        parts += [f"n={self.examples}"] if self.examples is not None else []
-        parts += [f"guidance={self.guidance:g}"] if self.guidance is not None else []
+        if self.num_examples is not None:
+            parts.append(f"n={self.num_examples}")
+        if self.guidance is not None:
+            parts.append(f"guidance={self.guidance:g}")
         return "@".join(parts)
 
 
 @dataclasses.dataclass(frozen=True)
-class Value:
-    """One number, its standard error if there is one, and the record it comes from."""
+class MetricValue:
+    """One number, its standard error if it has one, and the evaluation it is from."""
 
     value: float
     sem: float | None
-    record: Record
+    record: EvaluationRecord
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
-    """FLOPs of training, 1 MAC = 2 FLOP, forward and backward, to the newest step."""
+class TrainingCost:
+    """FLOPs of training (1 MAC = 2 FLOP, forward and backward); None where unknown."""
 
     stage1: float | None
     stage2: float | None
 
     @property
-    def together(self) -> float | None:
+    def total(self) -> float | None:
+        """The sum of the stages that are known."""
         known = [c for c in (self.stage1, self.stage2) if c is not None]
         return sum(known) if known else None
 
 
 @dataclasses.dataclass(frozen=True)
-class Prediction:
-    """Bits/pixel and PSNR of sampled reconstructions that the planner expects."""
-
-    bpp: float
-    psnr_db: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """Gaussian data of one spectrum: PSNR at each rate, of samples and of the mean."""
+class RateDistortionCurve:
+    """Rate and PSNR of Gaussian data with one spectrum, point by point."""
 
     bpp: tuple[float, ...]
-    sampled_db: tuple[float, ...]
-    mean_db: tuple[float, ...]
-    what: str
+    sample_psnr_db: tuple[float, ...]
+    mean_psnr_db: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class EvaluationPicture:
+    """A picture that an evaluation wrote, with its path in the sweep's folder."""
+
     title: str
-    source: str
+    path: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """A trial with all that is known of it. `series`: the line it is drawn on; `label`:
-    where on it."""
+class TrialRow:
+    """Everything that the report shows of one trial.
 
-    trial: Trial
-    values: Mapping[Column, Value]
-    cost: Cost
-    prediction: Prediction | None
-    pictures: tuple[Picture, ...]
+    `series` names the line that the trial is on in the plots, `label` its place on it.
+    """
+
+    trial: TrialResult
+    values: Mapping[MetricColumn, MetricValue]
+    cost: TrainingCost
+    prediction: BitratePrediction | None
+    pictures: tuple[EvaluationPicture, ...]
     series: str
     label: str
 
-    def rate(self) -> Value | None:
-        """Bits/pixel, of the most examples."""
-        found = [(c, v) for c, v in self.values.items() if c.metric == "rate_bpp"]
-        return max(found, key=lambda f: f[0].examples or 0)[1] if found else None
+    def rate(self) -> MetricValue | None:
+        """Return the bits/pixel over the largest number of examples."""
+        rates = [(c, v) for c, v in self.values.items() if c.metric == "rate_bpp"]
+        if not rates:
+            return None
+        return max(rates, key=lambda item: item[0].num_examples or 0)[1]
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
-    """A setting that is not the same in all trials; by trial, absent where it has none."""
+class ConfigDifference:
+    """A setting that differs between trials: its value by trial name.
+
+    Trials that do not have the setting are absent.
+    """
 
     stage: str
     key: str
@@ -175,8 +193,8 @@ class Difference:
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
-    """A drawing: `name`.png, and what it shows."""
+class ReportFigure:
+    """A plot: the stem of its file name, what it shows, and its PNG."""
 
     name: str
     title: str
@@ -185,13 +203,13 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """All that the page says. `notes`: what is missing and why, one line each."""
+class SweepReport:
+    """Everything on the page. `notes` say what is missing and why, one line each."""
 
-    sweep: Sweep
-    rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
-    swept: tuple[str, ...]
-    differences: tuple[Difference, ...]
-    curves: tuple[Curve, ...]
+    sweep: SweepRecord
+    rows: tuple[TrialRow, ...]
+    columns: tuple[MetricColumn, ...]
+    swept_keys: tuple[str, ...]
+    differences: tuple[ConfigDifference, ...]
+    curves: tuple[RateDistortionCurve, ...]
     notes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The page's frame: HTML, style and the few lines of script that sort its table."""
+"""The frame of the page: HTML, its style, and a script that sorts the table."""
 
 import string
 
@@ -26,10 +26,10 @@ h1, h3, code, figcaption, li { overflow-wrap: anywhere }
 a { color: var(--link); text-decoration: none }
 a:hover { text-decoration: underline }
 .soft { color: var(--soft); font-size: 13px }
-dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px;
+dl.overview { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px;
   margin: 12px 0 0; font-size: 14px }
-dl.facts dt { color: var(--soft) }
-dl.facts dd { margin: 0; overflow-wrap: anywhere }
+dl.overview dt { color: var(--soft) }
+dl.overview dd { margin: 0; overflow-wrap: anywhere }
 .card { background: white; border: 1px solid var(--line); border-radius: 8px }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums }
@@ -64,8 +64,8 @@ figcaption { color: var(--soft); font-size: 12.5px; margin-top: 6px }
 .pair figure { padding: 0; flex: 0 1 auto; min-width: 0 }
 .pair img { width: auto; max-width: 100%; max-height: 300px; image-rendering: pixelated;
   border: 1px solid var(--line) }
-.gone { color: var(--soft); border: 1px dashed #cbd2d9; border-radius: 6px; padding: 10px;
-  font-size: 13px; overflow-wrap: anywhere }
+.placeholder { color: var(--soft); border: 1px dashed #cbd2d9; border-radius: 6px;
+  padding: 10px; font-size: 13px; overflow-wrap: anywhere }
 ul.notes { margin: 6px 0; padding-left: 20px; font-size: 13.5px }
 details summary { cursor: pointer; color: var(--soft); font-size: 13.5px; margin: 8px 0 }
 @media (max-width: 700px) { main { padding: 16px }
@@ -83,16 +83,18 @@ for (const table of document.querySelectorAll("table.sorts")) {
   table.tHead.addEventListener("click", (event) => {
     const head = event.target.closest("th");
     if (!head) return;
-    const at = head.cellIndex, down = head.dataset.down !== "yes";
-    for (const other of head.parentNode.cells) delete other.dataset.down;
-    if (down) head.dataset.down = "yes";
-    const of = (row) => row.cells[at].dataset.value ?? row.cells[at].textContent;
+    const column = head.cellIndex;
+    const descending = head.dataset.order !== "descending";
+    for (const other of head.parentNode.cells) delete other.dataset.order;
+    if (descending) head.dataset.order = "descending";
+    const key = (row) =>
+      row.cells[column].dataset.value ?? row.cells[column].textContent;
     const rows = [...body.rows].sort((a, b) => {
-      const order = of(a).localeCompare(of(b), "en", { numeric: true });
-      const x = Number(of(a) || NaN), y = Number(of(b) || NaN);
-      if (Number.isNaN(x) && Number.isNaN(y)) return down ? order : -order;
+      const order = key(a).localeCompare(key(b), "en", { numeric: true });
+      const x = Number(key(a) || NaN), y = Number(key(b) || NaN);
+      if (Number.isNaN(x) && Number.isNaN(y)) return descending ? order : -order;
       if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
-      return down ? y - x : x - y;
+      return descending ? y - x : x - y;
     });
     body.append(...rows);
   });

@@ -5,13 +5,13 @@ import io
 from typing import Any
 
 from ul.sweeps.report import swept
-from ul.sweeps.report.rows import Report, Row
+from ul.sweeps.report.rows import SweepReport, TrialRow
 
 
-def trials(report: Report) -> str:
+def trials(report: SweepReport) -> str:
     """Name, state, overrides, steps, FLOPs, prediction, then each column of the report
     with its standard error; last the evaluations they come from."""
-    keys = swept.table(report.sweep.trials, report.differences)
+    keys = swept.swept_settings(report.sweep.trials, report.differences)
     rows = [_row(report, row, keys) for row in report.rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
@@ -21,31 +21,35 @@ def trials(report: Report) -> str:
     return out.getvalue()
 
 
-def _row(report: Report, row: Row, keys) -> dict[str, Any]:
+def _row(report: SweepReport, row: TrialRow, keys) -> dict[str, Any]:
     name = row.trial.name
     cells: dict[str, Any] = {"trial": name, "state": row.trial.state}
     for key, values in keys.items():
-        cells[f"set {key}"] = swept.text(values[name]) if name in values else ""
+        cells[f"set {key}"] = (
+            swept.format_setting(values[name]) if name in values else ""
+        )
     for which in ("stage 1", "stage 2"):
-        stages = [s for s in row.trial.stages if swept.role(s) == which]
-        cells[f"{which} steps"] = stages[0].trained if stages else ""
+        stages = [s for s in row.trial.stages if swept.stage_name(s) == which]
+        cells[f"{which} steps"] = stages[0].trained_steps if stages else ""
     cells["training FLOPs stage 1"] = row.cost.stage1
     cells["training FLOPs stage 2"] = row.cost.stage2
-    cells["training FLOPs together"] = row.cost.together
+    cells["training FLOPs total"] = row.cost.total
     cells["predicted bits/pixel"] = row.prediction.bpp if row.prediction else None
-    cells["predicted PSNR, dB"] = row.prediction.psnr_db if row.prediction else None
+    cells["predicted PSNR, dB"] = (
+        row.prediction.sample_psnr_db if row.prediction else None
+    )
     for column in report.columns:
         value = row.values.get(column)
         key = column.key
         cells[key] = value.value if value else None
         cells[f"{key} sem"] = value.sem if value else None
-    sources = dict.fromkeys(v.record.source for v in row.values.values())
+    sources = dict.fromkeys(v.record.path for v in row.values.values())
     cells["evaluations"] = " ".join(sources)
     empty = {f"{c.key} sem" for c in report.columns if _never(report, c)}
     return {k: v for k, v in cells.items() if k not in empty}
 
 
-def _never(report: Report, column) -> bool:
+def _never(report: SweepReport, column) -> bool:
     """No trial has a standard error of this column."""
     return all(
         row.values[column].sem is None for row in report.rows if column in row.values

@@ -1,99 +1,114 @@
-"""What differs between trials: settings, and which of them make the lines of a plot."""
+"""Find the settings that differ between trials, and which of them order the plots."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ul.checkpoints.workdir import flatten
-from ul.sweeps.report.rows import Difference, Stage, Trial
+from ul.sweeps.report.rows import ConfigDifference, StageRun, TrialResult
 
-# Where a run lies, and which trial's stage 1 is below it: never the same, and no setting.
-PLACES = ("stage1.workdir",)
-# Along a line runs the loss factor if it is swept, else the first key.
-ALONG = "loss.weighting.factor"
+# The location of a run's stage 1 differs between trials without being a setting.
+PATH_KEYS = ("stage1.workdir",)
+# The lines of a plot run along this key if it is swept, else along the first swept key.
+PREFERRED_LINE_KEY = "loss.weighting.factor"
 
 
-def text(value: Any) -> str:
-    """A setting as people write it."""
+def format_setting(value: Any) -> str:
+    """Return a setting as people write it."""
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def role(stage: Stage) -> str:
-    return "stage 2" if stage.on_latents else "stage 1"
+def stage_name(stage: StageRun) -> str:
+    """Return "stage 1" or "stage 2"."""
+    return "stage 2" if stage.is_stage2 else "stage 1"
 
 
-def differences(trials: Sequence[Trial]) -> list[Difference]:
-    """Keys of the configs whose values differ between the trials that have the stage."""
-    found = []
-    for which in ("stage 1", "stage 2"):
-        flat: dict[str, dict[str, Any]] = {}
+def _differ(values: Iterable[Any]) -> bool:
+    return len({format_setting(v) for v in values}) > 1
+
+
+def config_differences(trials: Sequence[TrialResult]) -> list[ConfigDifference]:
+    """Return the config keys whose values differ between the trials that have the stage."""
+    differences = []
+    for name in ("stage 1", "stage 2"):
+        configs: dict[str, dict[str, Any]] = {}
         for trial in trials:
             for stage in trial.stages:
-                if stage.config is not None and role(stage) == which:
-                    flat[trial.name] = flatten(dict(stage.config))
-        keys = sorted({key for one in flat.values() for key in one} - set(PLACES))
-        for key in keys:
-            values = {name: one[key] for name, one in flat.items() if key in one}
-            if len(values) < len(flat) or len({text(v) for v in values.values()}) > 1:
-                found.append(Difference(which, key, values))
-    return found
+                if stage.config is not None and stage_name(stage) == name:
+                    configs[trial.name] = flatten(dict(stage.config))
+        keys = {key for settings in configs.values() for key in settings}
+        for key in sorted(keys - set(PATH_KEYS)):
+            values = {
+                trial: settings[key]
+                for trial, settings in configs.items()
+                if key in settings
+            }
+            if len(values) < len(configs) or _differ(values.values()):
+                differences.append(ConfigDifference(name, key, values))
+    return differences
 
 
-def overrides(trial: Trial) -> dict[str, Any]:
-    """What the sweep set for a trial, in its order: the trial's, else its stages'."""
+def trial_overrides(trial: TrialResult) -> dict[str, Any]:
+    """Return what the sweep set for a trial: its own overrides, else those of its stages."""
     if trial.overrides:
         return dict(trial.overrides)
     return {k: v for stage in trial.stages for k, v in stage.overrides.items()}
 
 
-def table(
-    trials: Sequence[Trial], found: Sequence[Difference]
+def swept_settings(
+    trials: Sequence[TrialResult], differences: Sequence[ConfigDifference]
 ) -> dict[str, Mapping[str, Any]]:
-    """Each swept key, with its value by trial: the overrides that are not the same in all
-    trials, or, where there are none, the differences of the configs."""
-    chosen = {trial.name: overrides(trial) for trial in trials}
-    keys = list(dict.fromkeys(key for one in chosen.values() for key in one))
-    columns = {
-        key: {name: one[key] for name, one in chosen.items() if key in one}
-        for key in keys
-        if key not in PLACES
-    }
-    varied = {
-        key: values
-        for key, values in columns.items()
-        if len(values) < len(trials) or len({text(v) for v in values.values()}) > 1
-    }
-    if varied or any(chosen.values()):
-        return {_short(key, varied): values for key, values in varied.items()}
-    both: dict[str, Mapping[str, Any]] = {}
-    for d in found:
-        if both.get(d.key, d.values) == d.values:
-            both[d.key] = d.values
+    """Return each swept key with its values by trial.
+
+    The swept keys are the overrides that differ between the trials. If no trial has
+    overrides, they are the differences of the configs.
+    """
+    overrides = {trial.name: trial_overrides(trial) for trial in trials}
+    keys = dict.fromkeys(key for chosen in overrides.values() for key in chosen)
+    swept = {}
+    for key in keys:
+        values = {t: chosen[key] for t, chosen in overrides.items() if key in chosen}
+        differs = len(values) < len(trials) or _differ(values.values())
+        if key not in PATH_KEYS and differs:
+            swept[key] = values
+    if any(overrides.values()):
+        return {_short_key(key, swept): values for key, values in swept.items()}
+    settings: dict[str, Mapping[str, Any]] = {}
+    for d in differences:
+        if settings.get(d.key, d.values) == d.values:
+            settings[d.key] = d.values
         else:
-            both[f"{d.stage}: {d.key}"] = d.values
-    return both
+            settings[f"{d.stage}: {d.key}"] = d.values
+    return settings
 
 
-def _short(key: str, keys: Iterable[str]) -> str:
-    """Without the stage that it is for ("stage1:loss.weighting.bias"), if no other is so called."""
+def _short_key(key: str, keys: Iterable[str]) -> str:
+    """Drop the stage of "stage1:loss.weighting.bias" unless another key then has the same name."""
     short = key.rpartition(":")[2]
     return short if sum(k.rpartition(":")[2] == short for k in keys) == 1 else key
 
 
-def along(keys: Mapping[str, Any]) -> str:
-    """The key that runs along the lines of a plot; "" if nothing is swept."""
-    return next((k for k in keys if k.endswith(ALONG)), next(iter(keys), ""))
+def line_key(keys: Iterable[str]) -> str:
+    """Return the key that runs along the lines of a plot, or "" if nothing is swept."""
+    keys = list(keys)
+    preferred = [key for key in keys if key.endswith(PREFERRED_LINE_KEY)]
+    return next(iter([*preferred, *keys]), "")
 
 
-def lines(keys: Mapping[str, Mapping[str, Any]], trial: str) -> tuple[str, str]:
-    """The line that a trial is on ("" if there is but one), and its place along it."""
-    main = along(keys)
+def series_and_label(
+    settings: Mapping[str, Mapping[str, Any]], trial: str
+) -> tuple[str, str]:
+    """Return the name of the line that a trial is on, and the trial's label on it.
+
+    The name is "" if there is only one line.
+    """
+    key = line_key(settings)
     series = ", ".join(
-        f"{k} = {text(values[trial])}"
-        for k, values in keys.items()
-        if k != main and trial in values
+        f"{k} = {format_setting(values[trial])}"
+        for k, values in settings.items()
+        if k != key and trial in values
     )
-    here = keys.get(main, {})
-    return series, text(here[trial]) if trial in here else ""
+    along_line = settings.get(key, {})
+    return series, format_setting(along_line[trial]) if trial in along_line else ""

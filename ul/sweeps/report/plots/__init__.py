@@ -1,15 +1,15 @@
-"""The report's plots as PNGs: rate against quality, quality against cost, losses."""
+"""Draw the plots of a report as PNGs: rate, quality, training cost and losses."""
 
 from ul.sweeps.report.plots import cost, losses, rate, style
-from ul.sweeps.report.rows import Figure, Report
+from ul.sweeps.report.rows import ReportFigure, SweepReport
 
 
-def all_figures(report: Report) -> list[Figure]:
-    """Those that the sweep has numbers for, in the page's order."""
-    with style.look():
+def all_figures(report: SweepReport) -> list[ReportFigure]:
+    """Draw the plots for which the sweep has numbers, in the order of the page."""
+    with style.plot_style():
         return [
-            *rate.qualities(report),
-            *rate.predicted(report),
-            *cost.against_flops(report),
-            *losses.small_multiples(report),
+            *rate.quality_against_rate(report),
+            *rate.measured_against_predicted(report),
+            *cost.quality_against_flops(report),
+            *losses.loss_curves(report),
         ]

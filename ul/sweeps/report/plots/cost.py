@@ -1,85 +1,139 @@
-"""FID, or the pixel Frechet distance, against training FLOPs."""
+"""Draw FID, or the pixel Frechet distance, against training FLOPs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from ul.sweeps.report import costs, published
-from ul.sweeps.report.plots.style import SIZE, heading, note, plain, png, series, slug
-from ul.sweeps.report.rows import Column, Figure, Report
+from ul.sweeps.report.plots.style import (
+    FIGURE_SIZE,
+    annotate,
+    escape_mathtext,
+    full_title,
+    series_styles,
+    slug,
+    to_png,
+)
+from ul.sweeps.report.rows import MetricColumn, ReportFigure, SweepReport, TrialRow
 
-FAMILIES = {"EDM2": "#6b7280", "DiT": "#b08968", "SiD2": "#7c9a6d", "UL": "#8e7cc3"}
+FAMILY_COLORS = {
+    "EDM2": "#6b7280",
+    "DiT": "#b08968",
+    "SiD2": "#7c9a6d",
+    "UL": "#8e7cc3",
+}
 
 
-def against_flops(report: Report) -> list[Figure]:
-    """FID against training FLOPs, by itself and among the published; without any FID
-    the pixel Frechet distance by itself, and the published alone."""
+class CostPoint(NamedTuple):
+    """A trial's training FLOPs, of its generator alone and in total, and its distance."""
+
+    row: TrialRow
+    generator_flops: float
+    total_flops: float
+    distance: float
+
+
+def quality_against_flops(report: SweepReport) -> list[ReportFigure]:
+    """Draw FID against training FLOPs, by itself and together with published results.
+
+    If no trial has an FID, draw the pixel Frechet distance by itself, and the published
+    results in a figure of their own.
+    """
     fids = [c for c in report.columns if c.metric == "fid"]
     if fids:
-        pairs = [(c, beside) for c in fids for beside in (False, True)]
-        return [f for pair in pairs for f in _figure(report, *pair)]
+        pairs = [(c, with_published) for c in fids for with_published in (False, True)]
+        return [f for pair in pairs for f in _cost_figure(report, *pair)]
     frechets = [c for c in report.columns if c.metric == "frechet"]
-    return [*(f for c in frechets for f in _figure(report, c, False)), _alone()]
+    figures = [f for c in frechets for f in _cost_figure(report, c, False)]
+    return [*figures, _published_figure()]
 
 
-def _figure(report: Report, column: Column, among: bool) -> list[Figure]:
-    """`among`: the published points; none if no trial has the number and its cost."""
+def _cost_points(report: SweepReport, column: MetricColumn) -> list[CostPoint]:
     points = []
     for row in report.rows:
-        if column in row.values:
-            cost = costs.training(row.trial, row.values[column].record)
-            both = cost.together
-            if both is not None:
-                alone = both if cost.stage2 is None else cost.stage2
-                points.append((row, alone, both, row.values[column].value))
+        if column not in row.values:
+            continue
+        value = row.values[column]
+        cost = costs.training_cost(row.trial, value.record)
+        if cost.total is not None:
+            generator = cost.total if cost.stage2 is None else cost.stage2
+            points.append(CostPoint(row, generator, cost.total, value.value))
+    return points
+
+
+def _cost_figure(
+    report: SweepReport, column: MetricColumn, with_published: bool
+) -> list[ReportFigure]:
+    """Draw one metric; returns no figure if no trial has both the number and its cost."""
+    points = _cost_points(report, column)
     if not points:
         return []
-    if among:
-        figure, (axis, beside) = _two_panels()
-        _references(axis, beside)
+    if with_published:
+        figure, (axis, side_axis) = _two_panels()
+        _draw_published(axis, side_axis)
     else:
-        figure, axis = plt.subplots(figsize=SIZE)
-    styles = series(report.rows)
-    for row, alone, both, y in points:
-        colour, marker = styles[row.series]
-        axis.plot([alone, both], [y, y], ":", color=colour, linewidth=0.9)
-        axis.scatter(both, y, 34, "white", marker=marker, edgecolors=colour, zorder=3)
-        axis.scatter(alone, y, 34, colour, marker=marker, zorder=4)
-        if not among:
-            note(axis, row.label, (alone, y))
-    for name, (colour, marker) in styles.items():
-        axis.scatter(
-            [], [], 34, colour, marker=marker, label=plain(name) or "this sweep"
-        )
+        figure, axis = plt.subplots(figsize=FIGURE_SIZE)
+    _draw_trials(axis, points, series_styles(report.rows), labels=not with_published)
     axis.set(
         xscale="log",
         xlabel="training FLOPs (1 MAC = 2 FLOP)",
-        ylabel=plain(column.title),
-        title=plain(heading(column)),
+        ylabel=escape_mathtext(column.title),
+        title=escape_mathtext(full_title(column)),
     )
-    _a_decade(axis)
+    _span_a_decade(axis)
     axis.legend(loc="best")
-    name = f"cost-{slug(column.key)}" + ("-published" if among else "")
-    title = f"{heading(column)} against training FLOPs"
-    return [Figure(name, title, _caption(column, among), png(figure))]
+    suffix = "-published" if with_published else ""
+    return [
+        ReportFigure(
+            name=f"cost-{slug(column.key)}{suffix}",
+            title=f"{full_title(column)} against training FLOPs",
+            caption=_caption(column, with_published),
+            png=to_png(figure),
+        )
+    ]
 
 
-def _caption(column: Column, among: bool) -> str:
-    said = "Filled: stage 2 alone; hollow: both stages together."
-    if among:
+def _draw_trials(axis, points: Sequence[CostPoint], styles, *, labels: bool) -> None:
+    """Draw each trial at the cost of stage 2 alone and at that of both stages."""
+    for row, generator_flops, total_flops, y in points:
+        color, marker = styles[row.series]
+        axis.plot(
+            [generator_flops, total_flops], [y, y], ":", color=color, linewidth=0.9
+        )
+        axis.scatter(
+            total_flops, y, 34, "white", marker=marker, edgecolors=color, zorder=3
+        )
+        axis.scatter(generator_flops, y, 34, color, marker=marker, zorder=4)
+        if labels:
+            annotate(axis, row.label, (generator_flops, y))
+    for name, (color, marker) in styles.items():
+        label = escape_mathtext(name) or "this sweep"
+        axis.scatter([], [], 34, color, marker=marker, label=label)
+
+
+def _caption(column: MetricColumn, with_published: bool) -> str:
+    caption = (
+        "Filled points count the training of stage 2 alone, hollow points that of both "
+        "stages."
+    )
+    if with_published:
         return (
-            f"{said} Hollow and filled small points, and the panel on the right: published "
-            f"on {published.DATA}, FID of 50,000 samples; they do not compare with a FID on "
-            "other data, at another size or of fewer samples."
+            f"{caption} The small points and the panel on the right are published results "
+            f"on {published.DATASET}, FID of 50,000 samples. They cannot be compared with "
+            "an FID on other data, at another resolution or of fewer samples."
         )
     if column.metric == "frechet":
-        said += (
-            " Pixel Frechet distance: not FID, no published figure compares with it."
+        caption += (
+            " The pixel Frechet distance is not FID and cannot be compared with any "
+            "published figure."
         )
-    return said
+    return caption
 
 
-def _a_decade(axis) -> None:
-    """At least a factor of ten on the x axis, so that it has a labelled tick or two."""
+def _span_a_decade(axis) -> None:
+    """Widen the x axis to a factor of ten, so that at least one tick has a label."""
     low, high = axis.get_xlim()
     if high < 10.0 * low:
         middle = (low * high) ** 0.5
@@ -87,60 +141,61 @@ def _a_decade(axis) -> None:
 
 
 def _two_panels():
-    """FIDs whose cost is known, and beside them those whose cost is not."""
+    """Return a figure and two axes: for results with a known cost, and for the others."""
     return plt.subplots(
         1, 2, figsize=(7.6, 4.2), sharey=True, gridspec_kw={"width_ratios": (3.4, 1)}
     )
 
 
-def _references(axis, beside) -> None:
-    """Published points: with their FLOPs on `axis`, the others in the panel beside."""
-    for family in FAMILIES:
+def _draw_published(axis, side_axis) -> None:
+    """Draw published results against their FLOPs, and those without on the side axis."""
+    for family, color in FAMILY_COLORS.items():
         for guided in (False, True):
-            mine = [
-                p
-                for p in published.POINTS
-                if p.family == family and p.guided == guided and p.training_flops
+            results = [
+                r
+                for r in published.RESULTS
+                if r.family == family and r.guided == guided and r.training_flops
             ]
-            if mine:
+            if results:
                 axis.plot(
-                    [p.training_flops for p in mine],
-                    [p.fid for p in mine],
+                    [r.training_flops for r in results],
+                    [r.fid for r in results],
                     "o-" if guided else "o--",
-                    markerfacecolor=FAMILIES[family] if guided else "white",
-                    color=FAMILIES[family],
+                    markerfacecolor=color if guided else "white",
+                    color=color,
                     markersize=4.5,
                     linewidth=1,
-                    label=f"{mine[0].family}{' guided' if guided else ''}, {published.DATA}",
+                    label=f"{family}{' guided' if guided else ''}, {published.DATASET}",
                     zorder=1,
                 )
-    unknown = [p for p in published.POINTS if not p.training_flops]
-    kinds = list(dict.fromkeys(p.name.partition(",")[0] for p in unknown))
-    for p in unknown:
-        at = kinds.index(p.name.partition(",")[0])
-        beside.scatter(at, p.fid, 22, FAMILIES[p.family], zorder=2)
-    beside.set_xticks(range(len(kinds)), kinds, rotation=35, ha="right", fontsize=8)
-    beside.set_xlim(-0.6, len(kinds) - 0.4)
-    beside.set_title("cost not stated", fontsize=9)
+    without_cost = [r for r in published.RESULTS if not r.training_flops]
+    names = list(dict.fromkeys(r.name.partition(",")[0] for r in without_cost))
+    for r in without_cost:
+        x = names.index(r.name.partition(",")[0])
+        side_axis.scatter(x, r.fid, 22, FAMILY_COLORS[r.family], zorder=2)
+    side_axis.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
+    side_axis.set_xlim(-0.6, len(names) - 0.4)
+    side_axis.set_title("cost unknown", fontsize=9)
     axis.set_yscale("log")
     axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
     axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axis.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _alone() -> Figure:
-    figure, (axis, beside) = _two_panels()
-    _references(axis, beside)
+def _published_figure() -> ReportFigure:
+    figure, (axis, side_axis) = _two_panels()
+    _draw_published(axis, side_axis)
+    title = f"Published FID against training FLOPs, {published.DATASET}"
     axis.set(
         xscale="log",
         xlabel="training FLOPs of the generator (1 MAC = 2 FLOP)",
-        ylabel=f"FID@50k, {published.DATA}",
-        title=f"Published: FID against training FLOPs, {published.DATA}",
+        ylabel=f"FID@50k, {published.DATASET}",
+        title=title,
     )
     axis.legend(loc="upper left")
     caption = (
-        "No trial of this sweep has a FID, so these stand alone: they are of other data, "
-        "other sizes and another metric than anything measured here. Autoencoders' "
-        "training is not counted."
+        "No trial of this sweep has an FID, so the published results are shown alone. Their "
+        "data, resolution and metric differ from everything that was measured here. The "
+        "training of autoencoders is not counted."
     )
-    return Figure("published", "Published FID against FLOPs", caption, png(figure))
+    return ReportFigure("published", title, caption, to_png(figure))

@@ -1,4 +1,4 @@
-"""Small multiples of the trials' losses."""
+"""Draw the loss curves of all trials as small multiples."""
 
 import numpy as np
 from etils import epath
@@ -6,64 +6,73 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from ul.sweeps.report import swept
-from ul.sweeps.report.plots.style import COLOURS, plain, png, slug
-from ul.sweeps.report.rows import Figure, Report
+from ul.sweeps.report.plots.style import COLORS, escape_mathtext, slug, to_png
+from ul.sweeps.report.rows import ReportFigure, SweepReport
 from ul.train import curves
 
 LOSSES = ("loss_bpp", "rate_bpp", "base_bpp", "eval_rate_bpp", "eval_base_bpp")
-MOST_SMALL = 48
+MAX_PANELS = 48
+MAX_TITLE_LENGTH = 34
+
+Scalars = dict[str, np.ndarray]  # name -> [n, 2] of step and value
 
 
-def small_multiples(report: Report) -> list[Figure]:
-    """Small multiples of the losses, a figure for each stage."""
+def loss_curves(report: SweepReport) -> list[ReportFigure]:
+    """Draw one figure for each stage, with one panel for each trial."""
     figures = []
-    for which in ("stage 1", "stage 2"):
-        series: dict[str, dict[str, np.ndarray]] = {}
+    for stage_name in ("stage 1", "stage 2"):
+        by_trial: dict[str, Scalars] = {}
         for row in report.rows:
             for stage in row.trial.stages:
-                if stage.config is not None and swept.role(stage) == which:
-                    found = _read(epath.Path(report.sweep.path) / stage.workdir)
-                    series |= {row.trial.name: found} if found else {}
-        shown = dict(list(series.items())[:MOST_SMALL])
-        if shown:
-            figures.append(_multiples(which, shown, len(series)))
+                if stage.config is not None and swept.stage_name(stage) == stage_name:
+                    workdir = epath.Path(report.sweep.path) / stage.workdir
+                    losses = _read_losses(workdir)
+                    by_trial |= {row.trial.name: losses} if losses else {}
+        if by_trial:
+            figures.append(_panels(stage_name, by_trial))
     return figures
 
 
-def _read(workdir) -> dict[str, np.ndarray]:
+def _read_losses(workdir) -> Scalars:
+    """Return the losses of a run; none if its metrics are missing or damaged."""
     try:
-        found = curves.read_metrics(workdir)
+        scalars = curves.read_metrics(workdir)
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return {}
-    return {n: found[n] for n in LOSSES if n in found}
+    return {name: scalars[name] for name in LOSSES if name in scalars}
 
 
-def _multiples(which: str, series: dict[str, dict], count: int) -> Figure:
-    columns = min(4, len(series))
-    lines = -(-len(series) // columns)
+def _panels(stage_name: str, by_trial: dict[str, Scalars]) -> ReportFigure:
+    panels = dict(list(by_trial.items())[:MAX_PANELS])
+    num_columns = min(4, len(panels))
+    num_rows = -(-len(panels) // num_columns)
     figure, axes = plt.subplots(
-        lines,
-        columns,
-        figsize=(max(5.4, 3.1 * columns), 2.3 * lines + 0.4),
+        num_rows,
+        num_columns,
+        figsize=(max(5.4, 3.1 * num_columns), 2.3 * num_rows + 0.4),
         sharey=True,
         squeeze=False,
     )
-    for axis, (name, found) in zip(axes.flat, series.items(), strict=False):
-        for key, points in found.items():
-            colour = COLOURS[LOSSES.index(key)]
-            axis.plot(*points.T, color=colour, linewidth=1.0, label=key)
-        axis.set_title(plain(name if len(name) <= 34 else f"…{name[-33:]}"), fontsize=9)
+    for axis, (trial, losses) in zip(axes.flat, panels.items(), strict=False):
+        for name, points in losses.items():
+            color = COLORS[LOSSES.index(name)]
+            axis.plot(*points.T, color=color, linewidth=1.0, label=name)
+        is_long = len(trial) > MAX_TITLE_LENGTH
+        title = f"…{trial[1 - MAX_TITLE_LENGTH :]}" if is_long else trial
+        axis.set_title(escape_mathtext(title), fontsize=9)
         axis.set_yscale("symlog", linthresh=0.1)
         axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-    for axis in axes.flat[len(series) :]:
+    for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     axes[0, 0].legend(loc="best", fontsize=7)
     figure.supxlabel("step", fontsize=9)
     figure.supylabel("bits/pixel", fontsize=9)
-    more = f" The first {len(series)} of {count} trials." if count > len(series) else ""
-    return Figure(
-        f"losses-{slug(which)}",
-        f"Losses of {which}",
-        f"In bits/pixel, one axis for all.{more}",
-        png(figure),
+    caption = "Losses in bits/pixel; all panels share one vertical axis."
+    if len(by_trial) > len(panels):
+        caption += f" Only the first {len(panels)} of {len(by_trial)} trials are shown."
+    return ReportFigure(
+        name=f"losses-{slug(stage_name)}",
+        title=f"Losses of {stage_name}",
+        caption=caption,
+        png=to_png(figure),
     )

@@ -1,6 +1,7 @@
-"""Bits/pixel against each quality, and against what was predicted."""
+"""Draw quality against bits/pixel, and measured against predicted bits/pixel."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -8,25 +9,41 @@ from matplotlib import ticker
 
 from ul.sweeps.report import numbers, swept
 from ul.sweeps.report.plots.style import (
-    GREY,
-    SIZE,
-    heading,
-    note,
-    plain,
-    png,
-    series,
+    FIGURE_SIZE,
+    GRAY,
+    annotate,
+    escape_mathtext,
+    full_title,
+    series_styles,
     slug,
+    to_png,
 )
-from ul.sweeps.report.rows import Column, Curve, Figure, Report, Row, Value
+from ul.sweeps.report.rows import (
+    MetricColumn,
+    MetricValue,
+    RateDistortionCurve,
+    ReportFigure,
+    SweepReport,
+    TrialRow,
+)
 
-# A rate range wider than this is drawn on a log axis.
-WIDE = 8.0
-MOST_LABELS = 16
+# A range of rates that is wider than this factor is drawn on a logarithmic axis.
+LOG_AXIS_RATIO = 8.0
+MAX_LABELS = 16
 
 
-def _rate_of(row: Row, value: Value) -> tuple[float, float] | None:
-    """Bits/pixel and its standard error: of the same evaluation, else the trial's."""
-    own = next(
+class RatePoint(NamedTuple):
+    """A trial's rate with its standard error in bits/pixel, and its quality."""
+
+    row: TrialRow
+    bpp: float
+    sem: float
+    quality: float
+
+
+def _rate_point(row: TrialRow, value: MetricValue) -> RatePoint | None:
+    """Return the value with the rate of the same evaluation, else with the trial's rate."""
+    rate = next(
         (
             v
             for c, v in row.values.items()
@@ -34,143 +51,167 @@ def _rate_of(row: Row, value: Value) -> tuple[float, float] | None:
         ),
         row.rate(),
     )
-    return None if own is None else (own.value, own.sem or 0.0)
+    if rate is None:
+        return None
+    return RatePoint(row, rate.value, rate.sem or 0.0, value.value)
 
 
-def qualities(report: Report) -> list[Figure]:
-    """Bits/pixel against each quality."""
+def quality_against_rate(report: SweepReport) -> list[ReportFigure]:
+    """Draw a figure for each metric of quality that a trial has a rate for."""
     figures = []
     for column in report.columns:
         if not numbers.metric(column).drawn:
             continue
         points = [
-            (row, rate, row.values[column].value)
+            point
             for row in report.rows
             if column in row.values
-            and (rate := _rate_of(row, row.values[column])) is not None
+            and (point := _rate_point(row, row.values[column])) is not None
         ]
         if points:
             figures.append(_rate_figure(report, column, points))
     return figures
 
 
-def _rate_figure(report: Report, column: Column, points) -> Figure:
-    figure, axis = plt.subplots(figsize=SIZE)
-    styles = series(report.rows)
-    on_curve = column.metric == "psnr_db"
-    wanted = {}
-    for row, _, y in points:
-        if row.prediction is not None:
-            height = row.prediction.psnr_db if on_curve else y
-            wanted[row.trial.name] = (row.prediction.bpp, height)
-    xs = [rate for _, (rate, _), _ in points] + [x for x, _ in wanted.values()]
-    _rate_axis(axis, xs)
-    for name, (colour, marker) in styles.items():
-        mine = sorted((p for p in points if p[0].series == name), key=lambda p: p[1])
-        if mine:
+def _rate_figure(
+    report: SweepReport, column: MetricColumn, points: Sequence[RatePoint]
+) -> ReportFigure:
+    figure, axis = plt.subplots(figsize=FIGURE_SIZE)
+    styles = series_styles(report.rows)
+    is_psnr = column.metric == "psnr_db"
+    predicted = _predicted_points(points, is_psnr)
+    _set_rate_axis(axis, [p.bpp for p in points] + [x for x, _ in predicted.values()])
+    for name, (color, marker) in styles.items():
+        line = sorted((p for p in points if p.row.series == name), key=lambda p: p[1:3])
+        if line:
             axis.errorbar(
-                [rate for _, (rate, _), _ in mine],
-                [y for _, _, y in mine],
-                xerr=[sem for _, (_, sem), _ in mine],
-                color=colour,
+                [p.bpp for p in line],
+                [p.quality for p in line],
+                xerr=[p.sem for p in line],
+                color=color,
                 marker=marker,
                 markersize=5,
                 linewidth=1.3,
                 capsize=2.5,
-                label=plain(name) or "measured",
+                label=escape_mathtext(name) or "measured",
                 zorder=3,
             )
-    _mark(axis, points)
-    for i, (row, (rate, _), y) in enumerate(
-        p for p in points if p[0].trial.name in wanted
-    ):
-        px, py = wanted[row.trial.name]
-        colour = styles[row.series][0]
-        axis.plot([rate, px], [y, py], ":", color=colour, linewidth=0.9, zorder=1)
-        label = None if i else "planner's prediction"
-        axis.scatter(
-            px, py, 28, colour, marker="x", linewidths=1.2, label=label, zorder=2
-        )
-    if on_curve:
-        _gaussian(axis, report.curves)
+    if len(points) <= MAX_LABELS:  # more labels would be unreadable
+        for p in points:
+            annotate(axis, p.row.label, (p.bpp, p.quality))
+    _draw_predicted(axis, points, predicted, styles)
+    if is_psnr:
+        _draw_gaussian(axis, report.curves)
     axis.set(
         xlabel="bits/pixel",
-        ylabel=plain(column.title),
-        title=plain(heading(column)),
+        ylabel=escape_mathtext(column.title),
+        title=escape_mathtext(full_title(column)),
     )
     axis.legend(loc="best")
-    return Figure(
-        f"rate-{slug(column.key)}",
-        f"Bits/pixel against {heading(column)}",
-        _rate_caption(report, column, bool(wanted)),
-        png(figure),
+    return ReportFigure(
+        name=f"rate-{slug(column.key)}",
+        title=f"{full_title(column)} against bits/pixel",
+        caption=_rate_caption(report, column, bool(predicted)),
+        png=to_png(figure),
     )
 
 
-def _rate_caption(report: Report, column: Column, predicted: bool) -> str:
-    said = ["Bars: one standard error of the rate."]
-    main = report.swept and swept.along(dict.fromkeys(report.swept))
-    if main:
-        said.append(f"Numbers at the points: {main}.")
-    if predicted and column.metric == "psnr_db":
-        said.append("Crosses: the planner's prediction, dotted to what was measured.")
-    elif predicted:
-        said.append(
-            "Crosses: the rate that the planner predicted, at the measured height."
+def _predicted_points(
+    points: Sequence[RatePoint], is_psnr: bool
+) -> dict[str, tuple[float, float]]:
+    """Return the predicted point of each trial by name.
+
+    The planner predicts only rate and PSNR; for other metrics the measured quality is used.
+    """
+    return {
+        p.row.trial.name: (
+            p.row.prediction.bpp,
+            p.row.prediction.sample_psnr_db if is_psnr else p.quality,
         )
-    if column.metric == "psnr_db" and report.curves:
-        said.append(
-            "Grey: rate and distortion of Gaussian data with the training images' "
-            "spectrum; images are not Gaussian and may lie above. The PSNR is the mean of "
-            "each image's, which is higher than that of the mean squared error."
+        for p in points
+        if p.row.prediction is not None
+    }
+
+
+def _draw_predicted(axis, points: Sequence[RatePoint], predicted, styles) -> None:
+    """Mark the predicted points and connect them with the measured ones."""
+    label: str | None = "planner's prediction"
+    for p in points:
+        if p.row.trial.name not in predicted:
+            continue
+        x, y = predicted[p.row.trial.name]
+        color = styles[p.row.series][0]
+        axis.plot([p.bpp, x], [p.quality, y], ":", color=color, linewidth=0.9, zorder=1)
+        axis.scatter(x, y, 28, color, marker="x", linewidths=1.2, label=label, zorder=2)
+        label = None  # one entry in the legend is enough
+
+
+def _rate_caption(
+    report: SweepReport, column: MetricColumn, has_predicted: bool
+) -> str:
+    is_psnr = column.metric == "psnr_db"
+    sentences = ["The bars are one standard error of the rate."]
+    if report.swept_keys:
+        key = swept.line_key(report.swept_keys)
+        sentences.append(f"The numbers at the points are {key}.")
+    if has_predicted and is_psnr:
+        sentences.append(
+            "Crosses are the planner's predictions; a dotted line connects each of them with "
+            "the measured point."
+        )
+    elif has_predicted:
+        sentences.append(
+            "Crosses are the rates that the planner predicted, at the measured quality."
+        )
+    if is_psnr and report.curves:
+        sentences.append(
+            "Gray lines are rate and distortion of Gaussian data with the spectrum of the "
+            "training images; images are not Gaussian and may lie above. PSNR is the mean "
+            "over images, which is higher than the PSNR of the mean squared error."
         )
     if "rechet" in column.metric:
-        said.append("Pixel Frechet distance: on 8x8 block means, no network; not FID.")
-    return " ".join(said)
+        sentences.append(
+            "The pixel Frechet distance is computed on 8x8 block means without a network; "
+            "it is not FID."
+        )
+    return " ".join(sentences)
 
 
-def _rate_axis(axis, xs: Sequence[float]) -> None:
-    low, high = min(xs), max(xs)
-    if low > 0 and high / low > WIDE:
+def _set_rate_axis(axis, rates: Sequence[float]) -> None:
+    low, high = min(rates), max(rates)
+    if low > 0 and high / low > LOG_AXIS_RATIO:
         axis.set_xscale("log")
         axis.set_xlim(low / 1.3, high * 1.3)
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
     else:
-        pad = 0.08 * (high - low) or 0.1 * abs(high) or 0.1
-        axis.set_xlim(low - pad, high + pad)
+        margin = 0.08 * (high - low) or 0.1 * abs(high) or 0.1
+        axis.set_xlim(low - margin, high + margin)
 
 
-def _mark(axis, points) -> None:
-    """Small numbers beside the points, unless they are too many to read."""
-    if len(points) <= MOST_LABELS:
-        for row, (rate, _), y in points:
-            note(axis, row.label, (rate, y))
-
-
-def _gaussian(axis, known: Sequence[Curve]) -> None:
-    """The Gaussian rate-distortion curves within the axis' rates."""
+def _draw_gaussian(axis, curves: Sequence[RateDistortionCurve]) -> None:
+    """Draw the Gaussian rate-distortion curves within the limits of the axis."""
     low, high = axis.get_xlim()
-    for i, curve in enumerate(known):
-        inside = np.linspace(max(low, curve.bpp[0]), high, 200)
-        for style, values, label in (
-            ("-", curve.sampled_db, "Gaussian bound, sampled (2 D)"),
-            ("--", curve.mean_db, "Gaussian bound, posterior mean (D)"),
+    for i, curve in enumerate(curves):
+        bpp = np.linspace(max(low, curve.bpp[0]), high, 200)
+        for line_style, psnr_db, label in (
+            ("-", curve.sample_psnr_db, "Gaussian bound, sample (2 D)"),
+            ("--", curve.mean_psnr_db, "Gaussian bound, posterior mean (D)"),
         ):
             axis.plot(
-                inside,
-                np.interp(inside, curve.bpp, values),
-                style,
-                color=GREY,
+                bpp,
+                np.interp(bpp, curve.bpp, psnr_db),
+                line_style,
+                color=GRAY,
                 linewidth=1.1,
                 label=None if i else label,
                 zorder=0,
             )
 
 
-def predicted(report: Report) -> list[Figure]:
-    """Bits/pixel as predicted and as measured."""
+def measured_against_predicted(report: SweepReport) -> list[ReportFigure]:
+    """Draw measured against predicted bits/pixel, if a trial has both."""
     points = [
         (row, row.prediction.bpp, rate)
         for row in report.rows
@@ -178,25 +219,34 @@ def predicted(report: Report) -> list[Figure]:
     ]
     if not points:
         return []
-    figure, axis = plt.subplots(figsize=SIZE)
-    for row, x, rate in points:
-        colour, marker = series(report.rows)[row.series]
+    figure, axis = plt.subplots(figsize=FIGURE_SIZE)
+    styles = series_styles(report.rows)
+    for row, predicted, rate in points:
+        color, marker = styles[row.series]
         axis.errorbar(
-            x, rate.value, yerr=rate.sem, color=colour, marker=marker, capsize=2.5
+            predicted,
+            rate.value,
+            yerr=rate.sem,
+            color=color,
+            marker=marker,
+            capsize=2.5,
         )
-        note(axis, row.label, (x, rate.value))
-    ends = [0.0, 1.08 * max(max(x, rate.value) for _, x, rate in points)]
-    axis.plot(ends, ends, color=GREY, linewidth=1, label="as predicted", zorder=0)
+        annotate(axis, row.label, (predicted, rate.value))
+    largest = max(max(predicted, rate.value) for _, predicted, rate in points)
+    limits = [0.0, 1.08 * largest]
+    axis.plot(limits, limits, color=GRAY, linewidth=1, label="as predicted", zorder=0)
+    title = "Measured against predicted rate"
     axis.set(
         xlabel="bits/pixel predicted by the planner",
         ylabel="bits/pixel measured",
-        title="Predicted and measured rate",
-        xlim=ends,
-        ylim=ends,
+        title=title,
+        xlim=limits,
+        ylim=limits,
     )
     axis.legend(loc="upper left")
     caption = (
-        "Water-filling of the training images' spectrum at each trial's loss factor and "
-        "bias: exact for Gaussian data, ideal networks and training to the end."
+        "The prediction is water-filling of the training images' spectrum at each trial's "
+        "loss factor and bias. It is exact for Gaussian data, ideal networks and complete "
+        "training."
     )
-    return [Figure("predicted", "Predicted and measured rate", caption, png(figure))]
+    return [ReportFigure("predicted", title, caption, to_png(figure))]

@@ -1,21 +1,23 @@
-"""How all plots of a report look, and what they have in common."""
+"""Style of all plots of a report, and the helpers that they share."""
 
 import io
 import re
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib
 
-from ul.sweeps.report.rows import Column, Row
+from ul.sweeps.report.rows import MetricColumn, TrialRow
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (the backend comes first)
 
-# Okabe and Ito's colours, told apart by all eyes; markers tell apart what repeats them.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1b1b")
+# Okabe and Ito's colors, which color-blind people can tell apart; markers distinguish the
+# lines that repeat a color.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1b1b")
 MARKERS = "osD^vP"
-GREY = "#8a8f98"
+GRAY = "#8a8f98"
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -31,38 +33,39 @@ STYLE: Any = {
     "figure.constrained_layout.use": True,
 }
 DPI = 130
-SIZE = (5.4, 4.0)
+FIGURE_SIZE = (5.4, 4.0)
 
 
-def look():
-    """The context in which every plot is drawn."""
+def plot_style() -> AbstractContextManager[None]:
+    """Return the context in which all plots are drawn."""
     return plt.rc_context(STYLE)
 
 
 def slug(text: str) -> str:
+    """Return the text as a part of a file name."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def plain(text: str) -> str:
-    """A text from outside, of which matplotlib reads no dollar as mathematics."""
+def escape_mathtext(text: str) -> str:
+    """Escape the dollar signs in text from files, which matplotlib reads as mathematics."""
     return text.replace("$", r"\$")
 
 
-def heading(column: Column) -> str:
-    """Name, guidance and count of a column, for a plot's axis."""
+def full_title(column: MetricColumn) -> str:
+    """Return the title of a column with its guidance and number of examples."""
     title = column.title
     if column.guidance not in (None, 1.0):
         title += f", guidance {column.guidance:g}"
-    if column.examples is not None and "@" not in column.title:
-        title += f" (n = {column.examples:,})"
+    if column.num_examples is not None and "@" not in column.title:
+        title += f" (n = {column.num_examples:,})"
     return title
 
 
-def note(axis, text: str, at: tuple[float, float]) -> None:
-    """A small text beside a point."""
+def annotate(axis, text: str, point: tuple[float, float]) -> None:
+    """Write a small text beside a point."""
     axis.annotate(
-        plain(text),
-        at,
+        escape_mathtext(text),
+        point,
         xytext=(5, 4),
         textcoords="offset points",
         fontsize=7.5,
@@ -70,20 +73,21 @@ def note(axis, text: str, at: tuple[float, float]) -> None:
     )
 
 
-def png(figure) -> bytes:
+def to_png(figure) -> bytes:
+    """Return the figure as a PNG, and close it."""
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=DPI)
     plt.close(figure)
     return out.getvalue()
 
 
-def series(rows: Iterable[Row]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each line, in the order of the trials."""
+def series_styles(rows: Iterable[TrialRow]) -> dict[str, tuple[str, str]]:
+    """Return color and marker of each line, in the order of the trials."""
     names = list(dict.fromkeys(row.series for row in rows))
     return {
         name: (
-            COLOURS[i % len(COLOURS)],
-            MARKERS[i // len(COLOURS) % len(MARKERS)],
+            COLORS[i % len(COLORS)],
+            MARKERS[i // len(COLORS) % len(MARKERS)],
         )
         for i, name in enumerate(names)
     }

@@ -1,0 +1,57 @@
+"""What the template job.sh is filled with."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launch.lib.jobs import Job
+from launch.lib.templates import shell_words
+
+if TYPE_CHECKING:
+    from launch.slurm import SlurmPlace
+
+ARRAY_TASK_ID = "job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+
+
+def template_values(place: SlurmPlace, job: Job) -> dict[str, Any]:
+    """Return the value of every %{name} in job.sh; a job of trials becomes an array."""
+    is_array = bool(job.trials)
+    return dict(
+        name=job.name,
+        nodes=place.nodes,
+        tasks_per_node=place.tasks_per_node,
+        stop_seconds=place.stop_seconds,
+        max_attempts=job.max_attempts,
+        cwd=shlex.quote(str(Path.cwd())),
+        logs=shlex.quote(str(job.log_dir())),
+        id="%A_%a" if is_array else "%j",
+        sbatch=[f"#SBATCH {option}" for option in _sbatch_options(place, job)],
+        array=[ARRAY_TASK_ID] if is_array else [],
+        trials=_choose_trial(job.trials) if is_array else [],
+        train=shell_words(job.command()),
+    )
+
+
+def _sbatch_options(place: SlurmPlace, job: Job) -> list[str]:
+    limit = f"%{place.at_once}" if place.at_once else ""
+    options = {
+        "array": f"0-{len(job.trials) - 1}{limit}" if job.trials else "",
+        "time": place.time,
+        "gpus-per-node": place.gpus_per_node,
+        "cpus-per-task": place.cpus_per_task,
+        "partition": place.partition,
+        "account": place.account,
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items() if value]
+    return [*arguments, *place.sbatch]
+
+
+def _choose_trial(trials: tuple[str, ...]) -> list[str]:
+    """Return a shell `case` that sets `trial` for every task of the array."""
+    cases = [
+        f"  {i}) trial=({shlex.quote(f'--trial={name}')}) ;;"
+        for i, name in enumerate(trials)
+    ]
+    return ["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"]
