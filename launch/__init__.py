@@ -1,1 +1,4 @@
-"""Thin mains, the only owners of flags. `python -m launch.train --help`."""
+"""The commands of this project. Only this package defines command-line flags.
+
+`python -m launch` lists the commands, `python -m launch.COMMAND --help` explains one.
+"""

@@ -1,59 +1,68 @@
-"""The captions of imported images, embedded once by a text encoder of your choice.
+"""Embed the captions of imported images with a text encoder.
 
-    pip install -c constraints.txt '.[text]'
-    python -m launch.import_images --out /data/coco512 --size 512 --one_class \\
-        --train train2017 --eval val2017
     python -m launch.embed_captions --images /data/coco512 --out /data/coco512_t5 \\
         --captions captions_train2017.json,captions_val2017.json \\
         --model google/t5-v1_1-xxl --tokens 128
+    python -m launch.embed_captions --prompts lines.txt --model google/t5-v1_1-xxl \\
+        --out prompts.npz
 
---captions: .tsv of `file<TAB>caption`, .jsonl of {file_name, text}, COCO's .json, or a folder
-or tar with a .txt beside each image; of several captions of an image the first is taken.
---model: a name on the Hugging Face hub or a folder: T5, CLIP, anything with last_hidden_state.
-Run it again after an interruption: shards that are whole stay. --prompts lines.txt, without
---images and --captions, makes an .npz of each line instead, for launch.sample.
+--captions are .tsv files of `FILE<TAB>CAPTION` lines, .jsonl files of {file_name, text},
+COCO's .json files, or folders or tars with a .txt file beside each image. The first caption
+of an image is used. Run the command again to continue; complete shards are kept. The text
+encoder needs `pip install '.[text]'`.
 """
 
 from absl import flags
 
-from launch.lib import cli
-from ul.core.errors import ConfigError
+from launch.lib import cli, import_flags
 from ul.importing import captions, text_encoder
 
-_IMAGES = flags.DEFINE_string("images", None, "What launch.import_images wrote.")
-_CAPTIONS = flags.DEFINE_list("captions", [], "Files of captions, or a folder or tar.")
-_MODEL = flags.DEFINE_string("model", None, "The text encoder: a hub name or a folder.")
-_OUT = flags.DEFINE_string("out", None, "The directory of the shards.")
-_PROMPTS = flags.DEFINE_string("prompts", None, "A file of captions, one a line.")
-_TOKENS = flags.DEFINE_integer("tokens", 128, "Longer captions are cut.", 1, 4096)
+_IMAGES = flags.DEFINE_string(
+    "images", None, "Directory that launch.import_images wrote."
+)
+_CAPTIONS = flags.DEFINE_list("captions", [], "Files, folders or tars with captions.")
+_PROMPTS = flags.DEFINE_string(
+    "prompts",
+    None,
+    "Text file with one prompt per line, to embed for launch.sample instead of --captions.",
+)
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "Name (Hugging Face hub) or folder of the text encoder, such as T5 or CLIP. Required.",
+)
+_OUT = flags.DEFINE_string(
+    "out", None, "Directory of the shards, or the .npz file for --prompts. Required."
+)
+_TOKENS = flags.DEFINE_integer(
+    "tokens", 128, "Tokens to which captions are cut.", 1, 4096
+)
 _DTYPE = flags.DEFINE_enum(
-    "compute", "float32", ["float32", "bfloat16"], "The encoder's parameters and sums."
+    "compute", "float32", ["float32", "bfloat16"], "Type of the encoder's computations."
 )
-_BATCH = flags.DEFINE_integer("batch_size", 32, "Captions at a time.", 1)
-_SHARD = flags.DEFINE_integer("shard_examples", 1024, "Captions of a shard.", 1)
-_MISSING = flags.DEFINE_float(
-    "max_missing_fraction", 0.0, "More images without caption are an error.", 0.0, 1.0
+_BATCH = flags.DEFINE_integer(
+    "batch_size", 32, "Captions that are encoded together.", 1
 )
-
-
-def _encoder() -> captions.TextEncoder:
-    model, dtype = cli.required(_MODEL), _DTYPE.value
-    return text_encoder.load(model, tokens=_TOKENS.value, dtype=dtype)
+_SHARD = import_flags.define_shard_examples("Captions", 1024)
+_MISSING = import_flags.define_max_fraction(
+    "max_missing_fraction", 0.0, "images without a caption"
+)
 
 
 def main() -> None:
-    out = cli.required(_OUT)
+    """Write the embeddings and print a summary."""
+    out, model = cli.required(_OUT), cli.required(_MODEL)
+    if not _PROMPTS.value:
+        image_set, files = cli.required(_IMAGES), cli.required(_CAPTIONS)
+    encoder = text_encoder.load(model, tokens=_TOKENS.value, dtype=_DTYPE.value)
     if _PROMPTS.value:
-        count = captions.embed_prompts(_PROMPTS.value, _encoder(), out)
+        count = captions.embed_prompts(_PROMPTS.value, encoder, out)
         return print(f"{count} captions: {out}")
-    if not _CAPTIONS.value:
-        raise ConfigError("--captions is missing")
-    image_set = cli.required(_IMAGES)
     manifest = captions.captions_of(
         image_set,
-        _CAPTIONS.value,
+        files,
         out,
-        _encoder(),
+        encoder,
         batch_size=_BATCH.value,
         shard_examples=_SHARD.value,
         max_missing_fraction=_MISSING.value,
@@ -61,9 +70,8 @@ def main() -> None:
     for split, about in manifest["splits"].items():
         size = sum(s["bytes"] for s in about["shards"]) / 2**20
         print(
-            f"{split}: {about['count']} captions, {about['empty']} of them empty, "
-            f"{about['full']} of all {manifest['tokens']} tokens (cut, if longer), "
-            f"{size:.1f} MiB"
+            f"{split}: {about['count']} captions, {about['empty']} empty, {about['full']} "
+            f"with all {manifest['tokens']} tokens (cut if longer), {size:.1f} MiB"
         )
     print(f"channels {manifest['channels']}; digest {manifest['digest'][:16]}")
 

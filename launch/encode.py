@@ -1,12 +1,12 @@
-"""Encode a stage 2's images once; its runs then train on the latents.
+"""Encode the images of stage 2 once and cache their latents.
 
     python -m launch.encode --config experiments/photos.py:stage2_fixed \\
         --config.stage1.workdir=runs/p1 --out runs/latents
     python -m launch.train --config experiments/photos.py:stage2_fixed --workdir runs/p2 \\
         --config.stage1.workdir=runs/p1 --config.latent_cache=runs/latents
 
-Run it again after an interruption: finished shards are kept, damaged ones are written
-anew. Many processes may run this same command; the cache is the same.
+Run the command again after an interruption: finished shards are kept, damaged ones are
+written again. Many processes may run it together; the cache does not depend on their number.
 """
 
 from absl import flags
@@ -16,14 +16,15 @@ from ul.core import processes
 from ul.runs import encode
 
 _CONFIG = cli.define_config()
-_OUT = flags.DEFINE_string("out", None, "The cache's directory.")
-_SHARD = flags.DEFINE_integer("shard_examples", 4096, "Examples of a file.", 1)
+_OUT = flags.DEFINE_string("out", None, "Directory of the latent cache. Required.")
+_SHARD = flags.DEFINE_integer("shard_examples", 4096, "Examples in one shard file.", 1)
 
 
 def main() -> None:
-    parsed, out = _CONFIG(), cli.required(_OUT)
+    """Write the cache and print its statistics."""
+    config, out = _CONFIG(), cli.required(_OUT)
     cluster.join()
-    manifest = encode.encode(parsed, out, shard_examples=_SHARD.value)
+    manifest = encode.encode(config, out, shard_examples=_SHARD.value)
     if processes.is_first():
         for split, about in manifest["splits"].items():
             size = sum(s["bytes"] for s in about["shards"]) / 2**20
@@ -35,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, exit_code_table=True)

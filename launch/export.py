@@ -1,29 +1,29 @@
-"""Write a run's networks as safetensors, each with a JSON of what it is.
+"""Export the networks of a run as safetensors files.
 
     python -m launch.export --workdir runs/s1 --out exports/autoencoder
     python -m launch.export --workdir runs/s2 --step 2000 --weights raw --out exports/generator
 
-The directory can be given wherever a trained workdir can: `ul.load_autoencoder`,
-`ul.load_generator`, launch.sample, launch.evaluate, --config.stage1.workdir.
+Each file has a JSON beside it that describes the network. The directory can be used instead
+of a trained workdir: by `ul.load_autoencoder`, `ul.load_generator`, launch.sample,
+launch.evaluate and --config.stage1.workdir.
 """
 
 from absl import flags
 
-from launch.lib import cli
+from launch.lib import cli, common_flags
 from ul.inference import export
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run, of either stage.")
-_OUT = flags.DEFINE_string("out", None, "The directory to write.")
-_STEP = flags.DEFINE_integer(
-    "step", None, "Checkpoint; the newest verified one if unset."
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run of stage 1 or stage 2 to export. Required."
 )
-_WEIGHTS = flags.DEFINE_string(
-    "weights", "ema", "ema, ema:<decay>, power:<width> or raw."
-)
-_STAGE1 = flags.DEFINE_string("stage1_workdir", None, "Stage 1, if it was moved.")
+_OUT = flags.DEFINE_string("out", None, "Directory to write. Required.")
+_STEP = common_flags.define_step()
+_WEIGHTS = common_flags.define_weights()
+_STAGE1 = common_flags.define_stage1_workdir()
 
 
 def main() -> None:
+    """Write the files and print their names."""
     written = export.export(
         cli.required(_WORKDIR),
         cli.required(_OUT),
@@ -31,7 +31,7 @@ def main() -> None:
         weights=_WEIGHTS.value,
         stage1_workdir=_STAGE1.value,
     )
-    print("exported:", *written, sep="\n  ")
+    print("Exported:", *written, sep="\n  ")
 
 
 if __name__ == "__main__":

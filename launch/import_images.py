@@ -1,50 +1,51 @@
-"""An image data set's original archives to shards of one size, once.
+"""Import an image data set as shards of images of one size.
 
     python -m launch.import_images --out /data/imagenet512 --size 512 \\
         --train ILSVRC2012_img_train.tar --eval ILSVRC2012_img_val.tar --eval_labels val.txt
     python -m launch.train --config experiments/imagenet512.py:stage1 --workdir W \\
         --config.data.source.path=/data/imagenet512
 
---train and --eval: a folder of class folders, a tar of them, or a tar of class tars; of any
-depth with --one_class, as for captions (launch.embed_captions); nothing is unpacked.
-Run it again after an interruption: shards that are whole stay.
+--train and --eval are a folder of class folders, a tar of class folders, or a tar of class
+tars. With --one_class, for data sets with captions (launch.embed_captions), they may have
+any depth. Nothing is unpacked. Run the command again after an interruption: complete
+shards are kept.
 """
-
-import os
 
 from absl import flags
 
-from launch.lib import cli
+from launch.lib import cli, import_flags
 from ul import importing
 from ul.core.errors import ConfigError
 
-_TRAIN = flags.DEFINE_string("train", None, "Training images: a folder or a tar.")
-_EVAL = flags.DEFINE_string("eval", None, "Held-out images: a folder or a tar.")
+_SOURCES = import_flags.define_sources("images", "a folder or a tar")
 _LABELS = flags.DEFINE_string(
-    "eval_labels", None, "Lines `file class`, or classes alone in the files' order."
+    "eval_labels",
+    None,
+    "Text file with the classes of the held-out images: lines `FILE CLASS`, or only the "
+    "classes in the order of the files.",
 )
-_ONE = flags.DEFINE_bool("one_class", False, "Folders are no classes.")
-_OUT = flags.DEFINE_string("out", None, "The directory of the shards.")
-_SIZE = flags.DEFINE_integer("size", 512, "Pixels a side.", 8, 4096)
-_SHARD = flags.DEFINE_integer("shard_examples", 1024, "Files of a shard.", 1)
-_JOBS = flags.DEFINE_integer("jobs", os.cpu_count() or 1, "Images at a time.", 1)
-_BAD = flags.DEFINE_float(
-    "max_bad_fraction", 0.001, "More broken files are an error.", 0.0, 1.0
+_ONE_CLASS = flags.DEFINE_bool(
+    "one_class", False, "Give all images the same class; folders are not classes."
 )
+_OUT = import_flags.define_out()
+_SIZE = import_flags.define_size(512)
+_SHARD = import_flags.define_shard_examples("Files", 1024)
+_JOBS = import_flags.define_jobs("images")
+_BAD = import_flags.define_max_fraction("max_bad_fraction", 0.001, "broken files")
 
 
 def main() -> None:
-    if _ONE.value and _LABELS.value:
+    """Write the shards and print a summary."""
+    if _ONE_CLASS.value and _LABELS.value:
         raise ConfigError(
-            "--eval_labels says classes, and --one_class that there are none"
+            "--eval_labels and --one_class contradict each other; give only one of them."
         )
-    paths = {"train": cli.required(_TRAIN), "eval": cli.required(_EVAL)}
     manifest = importing.images_of(
-        paths,
+        {split: cli.required(flag) for split, flag in _SOURCES.items()},
         cli.required(_OUT),
         size=_SIZE.value,
         labels=_LABELS.value,
-        one_class=_ONE.value,
+        one_class=_ONE_CLASS.value,
         shard_examples=_SHARD.value,
         jobs=_JOBS.value,
         max_bad_fraction=_BAD.value,

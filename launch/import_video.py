@@ -1,42 +1,46 @@
-"""A video data set's original clips to shards of short clips of one size, once.
+"""Import a video data set as shards of short clips of one size.
 
     python -m launch.import_video --out /data/kinetics600 --size 128 --frames 32 --fps 25 \\
         --train k600/train --eval k600/val --eval_labels val.csv
 
---train and --eval: a folder or a tar of clips, or a folder of tars; nothing is unpacked. A
-clip's class is the folder directly above it, or what the split's list says (CSV with the
-original columns; files named <youtube_id>_<start>_<end>). Run it again after an
-interruption: shards that are whole stay.
+--train and --eval are a folder or a tar of videos, or a folder of tars; nothing is
+unpacked. The class of a video is the folder directly above it, or is read from
+--train_labels and --eval_labels. Run the command again after an interruption: complete
+shards are kept.
 """
-
-import os
 
 from absl import flags
 
-from launch.lib import cli
+from launch.lib import cli, import_flags
 from ul import importing
 
-_TRAIN = flags.DEFINE_string("train", None, "Training clips: a folder or a tar.")
-_EVAL = flags.DEFINE_string("eval", None, "Held-out clips: a folder or a tar.")
+_SOURCES = import_flags.define_sources("videos", "a folder, a tar or a folder of tars")
 _LABELS = {
-    split: flags.DEFINE_string(f"{split}_labels", None, "Its list, as Kinetics has it.")
+    split: flags.DEFINE_string(
+        f"{split}_labels",
+        None,
+        f"CSV file with the classes of --{split}, with the columns of Kinetics; the files "
+        "are then named YOUTUBEID_START_END.",
+    )
     for split in ("train", "eval")
 }
-_OUT = flags.DEFINE_string("out", None, "The directory of the shards.")
-_SIZE = flags.DEFINE_integer("size", 128, "Pixels a side.", 8, 4096)
-_FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip, from its middle.", 1)
-_FPS = flags.DEFINE_float("fps", 25.0, "Frames a second; 0: each clip's own.", 0.0)
-_SHARD = flags.DEFINE_integer("shard_examples", 256, "Files of a shard.", 1)
-_JOBS = flags.DEFINE_integer("jobs", os.cpu_count() or 1, "Clips at a time.", 1)
-_BAD = flags.DEFINE_float(
-    "max_bad_fraction", 0.01, "More broken files are an error.", 0.0, 1.0
+_OUT = import_flags.define_out()
+_SIZE = import_flags.define_size(128)
+_FRAMES = flags.DEFINE_integer(
+    "frames", 16, "Frames of a clip, taken from the middle of the video.", 1
 )
+_FPS = flags.DEFINE_float(
+    "fps", 25.0, "Frames per second of a clip; 0 keeps the rate of each video.", 0.0
+)
+_SHARD = import_flags.define_shard_examples("Files", 256)
+_JOBS = import_flags.define_jobs("videos")
+_BAD = import_flags.define_max_fraction("max_bad_fraction", 0.01, "broken files")
 
 
 def main() -> None:
-    paths = {"train": cli.required(_TRAIN), "eval": cli.required(_EVAL)}
+    """Write the shards and print a summary."""
     manifest = importing.clips_of(
-        paths,
+        {split: cli.required(flag) for split, flag in _SOURCES.items()},
         cli.required(_OUT),
         size=_SIZE.value,
         frames=_FRAMES.value,

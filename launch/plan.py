@@ -1,4 +1,4 @@
-"""Before a run is paid for: which bitrate it gives, and what it needs of a pod.
+"""Predict a run's bitrate, FLOPs, or memory and speed on a pod.
 
     python -m launch.plan bitrate --config experiments/photos.py:stage1
     python -m launch.plan bitrate --config experiments/photos.py:stage1 --target-bpp 0.06
@@ -8,33 +8,37 @@
     python -m launch.plan pod --config experiments/imagenet512.py:stage2 \\
         --topology v6e:16x16 --mesh data=16,fsdp=16 --mesh data=32,fsdp=8 --search
 
-`pod` needs no pod: TPU topologies want the `tpu` extra, cpu:8 nothing. It exits with 64
-after its table if the step does not fit; with --search what does not fit is a row.
+`pod` compiles without the pod: TPU topologies need the `tpu` extra, cpu:8 nothing. If the
+step does not fit, `pod` exits with 64 after its table; with --search it is one row of many.
 """
 
-from absl import flags
+import functools
+from collections.abc import Callable
+from types import ModuleType
 
-from launch.lib import cli, plan_bitrate, plan_pod
-from ul.config import TrainConfig
-from ul.sweeps.report import costs, published
-
-_BESIDE = flags.DEFINE_bool("published", False, "flops: published models too.")
-
-
-def _flops(parsed: TrainConfig) -> None:
-    print(f"An image, 1 MAC = 2 FLOP:\n\n{costs.network_table(parsed)}")
-    if _BESIDE.value:
-        print(
-            f"\n{published.DATASET}, FID of 50,000 samples:\n\n{costs.published_table()}"
-        )
-
+from launch.lib import cli, plan_bitrate, plan_flops, plan_pod
+from launch.lib.flag_groups import module_group
 
 _CONFIG = cli.define_config()
-COMMANDS = {
-    "bitrate": lambda: plan_bitrate.main(_CONFIG()),
-    "flops": lambda: _flops(_CONFIG()),
-    "pod": lambda: plan_pod.main(_CONFIG()),
+_MODULES: dict[str, ModuleType] = {
+    "bitrate": plan_bitrate,
+    "flops": plan_flops,
+    "pod": plan_pod,
 }
 
+
+def _plan(module: ModuleType) -> None:
+    module.main(_CONFIG())
+
+
+COMMANDS: dict[str, Callable] = {
+    name: functools.partial(_plan, module) for name, module in _MODULES.items()
+}
+
+
 if __name__ == "__main__":
-    cli.run(COMMANDS)
+    groups = {
+        name: module_group(module.__name__, f"Flags of {name}", module.__doc__ or "")
+        for name, module in _MODULES.items()
+    }
+    cli.run(COMMANDS, groups=groups)

@@ -1,45 +1,53 @@
-"""The train command, in the place where it is to run. See launch/README.md.
+"""Submit the train command to this machine, SLURM, GKE or Cloud TPU VMs.
 
     python -m launch.submit local --processes 2 --config experiments/digits.py:stage1 \\
         --workdir runs/s1
     python -m launch.submit slurm --nodes 2 --tasks_per_node 8 --gpus_per_node 8 \\
-        --config ... --workdir ... --config.seed=1 --dry-run
+        --config experiments/imagenet512.py:stage1 --workdir /shared/s1 --dry-run
 
-The config is validated before anything is submitted; --dry-run prints what would be.
+The config is validated before anything is submitted. See launch/README.md.
 """
 
 import functools
 import re
-import shlex
 import sys
 from pathlib import Path
-from types import ModuleType
 
 from absl import flags
 
-from launch.lib import cli, jobs, places
+from launch.lib import cli, jobs, places, submit_flags
+from launch.lib.place import submit_jobs
 from ul.core.errors import ConfigError
 
 _CONFIG = cli.define_config()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
-_DEVICES = flags.DEFINE_string("devices", None, "What must be there, as gpu:16.")
-_ATTEMPTS = flags.DEFINE_integer(
-    "max_attempts", 5, "Stop when so many starts in a row saved nothing.", lower_bound=1
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Directory or bucket of the run, which is created or resumed. Required.",
 )
-_NAME = flags.DEFINE_string("name", None, "The job's name; the config's if unset.")
-_PYTHON = flags.DEFINE_string("python", None, "Python in that place.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be submitted.")
-flags.DEFINE_alias("dry-run", "dry_run")
-places.define_flags()
+_DEVICES = flags.DEFINE_string(
+    "devices",
+    None,
+    "Devices that all processes together must have, for example gpu:16; training refuses "
+    "to start on any others.",
+)
+_ATTEMPTS = submit_flags.define_max_attempts(5, "", minimum=1)
+_NAME = submit_flags.define_job_name("the config")
+_PYTHON = submit_flags.define_python()
+_DRY_RUN = submit_flags.define_dry_run()
+places.define_flags(*places.PLACES)
 
 
-def _job(module: ModuleType) -> jobs.Job:
-    _CONFIG()  # refuses now what training would refuse there
+def _job(place: str) -> jobs.Job:
+    _CONFIG()  # refuses an invalid config here, before it reaches the place
     config = flags.FLAGS["config"].serialize().partition("=")[2]
-    plain = re.sub("[^a-z0-9]+", "-", Path(config.replace(".py", "")).name.lower())
-    name = _NAME.value or plain.strip("-")
-    if not re.fullmatch("[a-z][-a-z0-9]{0,38}[a-z0-9]", name):  # as Kubernetes wants
-        raise ConfigError(f"--name is {name!r}; use at most 40 of a-z, 0-9 and -")
+    stem = re.sub("[^a-z0-9]+", "-", Path(config.replace(".py", "")).name.lower())
+    name = _NAME.value or stem.strip("-")
+    if not re.fullmatch("[a-z][-a-z0-9]{0,38}[a-z0-9]", name):  # Kubernetes's rule
+        raise ConfigError(
+            "--name must be 2 to 40 characters of a-z, 0-9 and -, begin with a letter and "
+            f"not end with -; got {name!r}."
+        )
     options = [f"--devices={_DEVICES.value}"] if _DEVICES.value else []
     return jobs.Job(
         name=name,
@@ -48,23 +56,17 @@ def _job(module: ModuleType) -> jobs.Job:
         overrides=jobs.config_overrides(sys.argv[1:]),
         options=(*options, f"--max_attempts={_ATTEMPTS.value}"),
         max_attempts=_ATTEMPTS.value,
-        python=_PYTHON.value or module.PYTHON,
+        python=_PYTHON.value or places.PLACES[place].PYTHON,
     )
 
 
 def main(name: str) -> None:
-    module = places.PLACES[name]
-    job, place = _job(module), places.place_from_flags(name)
-    files = place.render(job)
-    if not _DRY_RUN.value:
-        try:
-            sys.exit(place.submit(job))
-        except FileNotFoundError as e:
-            raise ConfigError(f"{e.filename} is not installed on this machine") from e
-    for file, text in files.items():
-        print(f"==> {file} <==\n{text}" if len(files) > 1 else text, end="")
-    print(f"would run: {shlex.join(module.COMMAND)}", file=sys.stderr)
+    """Submit the job to the place of this name."""
+    job, place = _job(name), places.place_from_flags(name)
+    sys.exit(submit_jobs(place, [job], dry_run=_DRY_RUN.value))
 
 
 if __name__ == "__main__":
-    cli.run({name: functools.partial(main, name) for name in places.PLACES})
+    mains = {name: functools.partial(main, name) for name in places.PLACES}
+    groups = places.help_groups(*places.PLACES)
+    cli.run(mains, groups=groups, exit_code_table=True)

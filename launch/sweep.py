@@ -1,9 +1,10 @@
-"""Trials of a sweep: both stages of each, trained, verified and evaluated.
+"""Train, verify and evaluate the trials of a sweep, or continue it.
 
     python -m launch.sweep experiments/sweeps/bitrate.py --out runs/bitrate --jobs 2
-    python -m launch.sweep FILE --out OUT --place slurm --time 8:00:00 --dry-run
+    python -m launch.sweep experiments/sweeps/bitrate.py --out /shared/bitrate \\
+        --place slurm --time 8:00:00 --dry-run
 
-Run it again and it goes on: launch/README.md.
+The argument is the Python file of the sweep, see launch/README.md.
 """
 
 import sys
@@ -11,67 +12,63 @@ from pathlib import Path
 
 from absl import flags
 
-from launch.lib import cli, cluster, files, places, sweep_jobs, trials
+from launch.lib import cli, cluster, files, places, submit_flags, sweep_jobs, trials
 from ul import sweeps
 
-_OUT = flags.DEFINE_string("out", None, "Where the runs go.")
-_PLACE = flags.DEFINE_enum("place", "local", ["local", *sweep_jobs.KINDS], "Where.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Trials at a time, here.", lower_bound=1)
-_RETRIES = flags.DEFINE_integer(
-    "retries", None, "Run a trial again so often, if its exit code allows it.", 0
+_OUT = flags.DEFINE_string("out", None, "Directory of all trials. Required.")
+_PLACE = flags.DEFINE_enum(
+    "place", "local", ["local", *sweep_jobs.PLACES], "Where the trials run."
 )
-_TRIAL = flags.DEFINE_list(
-    "trial", [], "These alone, as a job runs one; output comes here."
+_JOBS = flags.DEFINE_integer("jobs", 1, "Trials that run here at the same time.", 1)
+_RETRIES = submit_flags.define_retries()
+_TRIAL = flags.DEFINE_list("trial", [], "Trials to run, by name; if empty, all.")
+_SET = submit_flags.define_set()
+_ATTEMPTS = submit_flags.define_max_attempts(
+    None, "; if unset, never for --place local, and 5 for the others"
 )
-_SET = flags.DEFINE_multi_string("set", [], "key=value of every stage; stage2:key=...")
-_ATTEMPTS = flags.DEFINE_integer(
-    "max_attempts", None, "A stage stops after so many starts that saved nothing.", 0
-)
-_NAME = flags.DEFINE_string("name", None, "The jobs' name; the file's if unset.")
-_PYTHON = flags.DEFINE_string("python", None, "Python in that place.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be run or submitted.")
-flags.DEFINE_alias("dry-run", "dry_run")
-places.define_flags(*sweep_jobs.KINDS)
+_NAME = submit_flags.define_job_name("the sweep's file")
+_PYTHON = submit_flags.define_python()
+_DRY_RUN = submit_flags.define_dry_run()
+places.define_flags(*sweep_jobs.PLACES)
 
 
-def _options(attempts: int) -> list[str]:
-    return [
-        *cluster.flags_to_pass_on(),
-        f"--max_attempts={_ATTEMPTS.value or attempts}",
-    ]
+def _options(default_attempts: int) -> tuple[str, ...]:
+    attempts = _ATTEMPTS.value or default_attempts
+    return (*cluster.flags_to_pass_on(), f"--max_attempts={attempts}")
 
 
-def _there(out: str, file: str, left: list[sweeps.Trial]) -> sweep_jobs.SweepJob:
+def _job(out: str, file: str, unfinished: list[sweeps.Trial]) -> sweep_jobs.SweepJob:
+    name = _NAME.value or Path(file.replace(".py", "")).name
     return sweep_jobs.SweepJob(
-        name=sweep_jobs.kubernetes_name(
-            _NAME.value or Path(file.replace(".py", "")).name
-        ),
+        name=sweep_jobs.kubernetes_name(name),
         config=file,
         workdir=out,
         overrides=tuple(f"--set={pair}" for pair in _SET.value),
-        options=tuple(_options(5)),
+        options=_options(5),
         max_attempts=_ATTEMPTS.value or 5,
         python=_PYTHON.value or places.PLACES[_PLACE.value].PYTHON,
-        trials=tuple(trial.name for trial in left),
+        trials=tuple(trial.name for trial in unfinished),
     )
 
 
 def main(file: str) -> None:
+    """Run the trials here, or submit them."""
     out, place = cli.required(_OUT), _PLACE.value
-    made = trials.expand(
-        files.call_user_function("a sweep's file", file, "get_sweep"), _SET.value
-    )
-    chosen = trials.choose("--trial", made, _TRIAL.value, lambda t: t.name)
+    described = files.call_user_function("a sweep's file", file, "get_sweep")
+    every = trials.expand(described, _SET.value)
+    chosen = trials.choose("--trial", every, _TRIAL.value, lambda t: t.name)
     if place == "local" and _DRY_RUN.value:
         return print("\n".join(sweeps.command_lines(out, chosen, _options(0))))
     if not _DRY_RUN.value and (place == "local" or "://" not in out):
-        sweeps.write_or_check_sweep(out, file, made)
+        sweeps.write_or_check_sweep(out, file, every)
     if place != "local":
-        job = _there(out, file, sweeps.unfinished_trials(out, chosen))
-        sys.exit(sweep_jobs.submit(place, job, dry_run=_DRY_RUN.value))
-    how = (_JOBS.value, _RETRIES.value or 0, _options(0))
-    trials.raise_failures(out, trials.run(out, chosen, *how, alone=bool(_TRIAL.value)))
+        job = _job(out, file, sweeps.unfinished_trials(out, chosen))
+        sys.exit(sweep_jobs.submit(job, place, dry_run=_DRY_RUN.value))
+    retries, alone = _RETRIES.value or 0, bool(_TRIAL.value)
+    failed = trials.run(out, chosen, _JOBS.value, retries, _options(0), alone=alone)
+    trials.raise_failures(out, failed)
 
 
 if __name__ == "__main__":
-    cli.run(main, "a sweep's file")
+    groups = places.help_groups(*sweep_jobs.PLACES)
+    cli.run(main, "a sweep's file", groups=groups, exit_code_table=True)

@@ -4,7 +4,8 @@
 
 A point is a dict of overrides; `grid`, `product`, `zipped` and `chain` make lists of
 points, `trials` makes trials of them. A key is stage 1's unless it says whose it is:
-`loss.weighting.factor`, `stage2:base.depths`, `both:seed`. A file's `get_sweep(arg)` returns trials.
+`loss.weighting.factor`, `stage2:base.depths`, `both:seed`. A file's `get_sweep(arg)`
+returns trials.
 """
 
 import re

@@ -6,7 +6,9 @@ from absl import flags
 
 from ul.config import TrainConfig
 from ul.core.errors import ConfigError
+from ul.data.datasets import Datasets
 from ul.planning import bitrate
+from ul.stages import registry
 
 _TARGET = flags.DEFINE_float(
     "target_bpp",
@@ -61,7 +63,8 @@ def main(config: TrainConfig) -> None:
     if _TARGET.value is not None:
         bitrate.check_target(_TARGET.value)
     plan = bitrate.make_plan(
-        config,
+        registry.build(config),
+        Datasets.from_config(config),
         _parse_numbers(_FACTORS),
         _parse_numbers(_BIASES),
         estimator=_SPECTRUM.value,

@@ -3,6 +3,7 @@
 from absl import flags
 
 from ul.config import TrainConfig
+from ul.stages import kinds, registry
 from ul.sweeps.report import costs, published
 
 _PUBLISHED = flags.DEFINE_bool(
@@ -12,7 +13,8 @@ _PUBLISHED = flags.DEFINE_bool(
 
 def main(config: TrainConfig) -> None:
     """Print the FLOPs."""
-    print(f"FLOPs per image (1 MAC = 2 FLOP):\n\n{costs.network_table(config)}")
+    stage = registry.build(kinds.portable(config))
+    print(f"FLOPs per image (1 MAC = 2 FLOP):\n\n{costs.network_table(stage)}")
     if _PUBLISHED.value:
         print(
             f"\n{published.DATASET}, FID of 50,000 samples:\n\n{costs.published_table()}"

@@ -8,6 +8,7 @@ from launch.lib import cli
 from ul.config import TrainConfig
 from ul.core.errors import ConfigError, OutOfMemory
 from ul.planning.pods import report, search, topology
+from ul.runs.train_spec import TrainSpec
 
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
@@ -58,8 +59,8 @@ def main(config: TrainConfig) -> None:
     Raises:
       OutOfMemory: the only plan does not fit; its table is printed before.
     """
-    default = (config.mesh.data, config.mesh.fsdp)
-    meshes = [_parse_mesh(mesh) for mesh in _MESH.value] or [default]
+    spec = TrainSpec(config)
+    meshes = [_parse_mesh(mesh) for mesh in _MESH.value] or [spec.mesh_axes]
     if not all(b.isdigit() and int(b) for b in _BATCHES.value):
         raise ConfigError(
             f"--batch_per_chip must be positive integers; got {_BATCHES.value}."
@@ -69,12 +70,12 @@ def main(config: TrainConfig) -> None:
     pod = topology.parse_topology(cli.required(_TOPOLOGY), _EFFORT.value)
     if _SEARCH.value:
         batches = [int(b) for b in _BATCHES.value]
-        print(search.run_search(config, pod, meshes, _REMATS.value, batches))
+        print(search.run_search(spec, pod, meshes, _REMATS.value, batches))
         return
-    plan = search.plan_on_axes(config, pod, meshes[0])
+    plan = search.plan_on_axes(spec, pod, meshes[0])
     print(report.format_plan(plan))
     if plan.missing_bytes:
         raise OutOfMemory(
-            f"On {pod.name} the step {report.memory_verdict(plan)} per chip. Shard more (fsdp), "
-            "lower batch_size or raise remat."
+            f"On {pod.name} the step {report.memory_verdict(plan)} per chip. Shard more "
+            "(fsdp), lower batch_size or raise remat."
         )

@@ -10,7 +10,6 @@ from ul.data.sources import colored_digits
 from ul.evaluation.prompts import continuing
 from ul.importing.captions import read_prompts
 from ul.inference import api
-from ul.stages import registry
 
 _LABELS = flags.DEFINE_list(
     "labels", [], "Class labels to sample, used in turn; if empty, all classes."
@@ -38,14 +37,14 @@ def conditions(generator: api.Generator, count: int) -> Conditions:
     Raises:
       ConfigError: the flags do not fit the model.
     """
-    fields = registry.conditions(generator.config)
-    kind = next((name for name in ("text", "context") if name in fields), "label")
+    conditions = generator.stage.conditions
+    kind = next((n for n in ("text", "context") if n in conditions), "label")
     allowed, takes = _FLAGS_OF[kind]
     for flag in (_LABELS, _TEXT, _EMBEDDINGS):
         if flag.value and flag.name not in allowed:
             raise ConfigError(f"--{flag.name} does not fit this model, which {takes}.")
     if kind == "text":
-        batch, captions = _embed(generator.config.data.source)
+        batch, captions = _embed(generator.datasets.data.source)
         rows = [i % len(captions) for i in range(count)]
         return {k: v[rows] for k, v in batch.items()}, [captions[i] for i in rows]
     if kind == "context":

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ul.config import JointConfig, TrainConfig
 from ul.core.errors import ConfigError
-from ul.data import datasets
+from ul.data import datasets as examples_of
+from ul.data.datasets import Datasets
 from ul.diffusion import waterfilling
+from ul.diffusion.weightings import Sigmoid
 from ul.planning import markdown, plots
 from ul.planning import spectrum as spectra
 from ul.planning.spectrum import Spectrum
-from ul.stages import registry
+from ul.stages.stage import Stage
 
 ESTIMATORS = ("auto", "covariance", "patches", "radial")
 MAX_EXAMPLES = 10_000
@@ -56,7 +57,8 @@ class BitratePlan:
 
 
 def make_plan(
-    config: TrainConfig,
+    stage: Stage,
+    datasets: Datasets,
     factors: Sequence[float],
     biases: Sequence[float],
     *,
@@ -65,41 +67,42 @@ def make_plan(
     latent_limit: bool = False,
     show_progress: bool = False,
 ) -> BitratePlan:
-    """Predict every pair of factor and bias, and the config's own pair.
+    """Predict every pair of factor and bias, and the stage's own pair.
 
     `num_examples` None reads as many images as the estimate needs. With `latent_limit` no
     more directions are coded than the latent has elements.
 
     Raises:
-      ConfigError: the config is not of stage 'joint', or an argument is out of range;
-        raised before any image is read.
+      ConfigError: the stage is not 'joint', or an argument is out of range; raised
+        before any image is read.
       DataError: the training images cannot be read, or do not differ.
     """
-    if type(config) is not JointConfig:
+    if stage.name != "joint" or not isinstance(stage.weighting, Sigmoid):
         raise ConfigError(
-            "The bitrate can be predicted for stage 'joint' only; --config is of stage "
-            f"{config.stage!r}. Pass a stage-1 config such as experiments/photos.py:stage1."
+            "The bitrate can be predicted for stage 'joint' with sigmoid weighting only; "
+            f"--config is of stage {stage.name!r}. Pass a stage-1 config such as "
+            "experiments/photos.py:stage1."
         )
-    if len(config.data.image_shape) != 3:
+    if len(stage.image_shape) != 3:
         raise ConfigError(
             "The bitrate can be predicted for images only; data.image_shape "
-            f"{config.data.image_shape} describes video. Pass a config of images."
+            f"{stage.image_shape} describes video. Pass a config of images."
         )
     _check_numbers("factors", factors, lower=1.0)
     _check_numbers("biases", biases)
     # An unreachable precision is rejected here, before any image is read.
     waterfilling.posterior_precision(np.asarray(factors)[:, None], np.asarray(biases))
-    latent_shape = registry.modules(config).latent_shape
+    latent_shape = stage.latent_shape
     spectrum = _training_spectrum(
-        config, latent_shape, estimator, num_examples, show_progress
+        stage, datasets, estimator, num_examples, show_progress
     )
     if latent_limit:
         per_block = round(math.prod(latent_shape) / spectrum.blocks_per_image)
         spectrum = dataclasses.replace(
             spectrum, max_coded=min(per_block, len(spectrum.variances))
         )
-    num_pixels = math.prod(config.data.image_shape[:-1])
-    config_pair = (config.loss.weighting.factor, config.loss.weighting.bias)
+    num_pixels = math.prod(stage.image_shape[:-1])
+    config_pair = (stage.weighting.factor, stage.weighting.bias)
     pairs = sorted({(f, b) for f in factors for b in biases} | {config_pair})
     predictions = {pair: predict(spectrum, num_pixels, *pair) for pair in pairs}
     return BitratePlan(
@@ -169,8 +172,8 @@ def _override(
     name: str, value: float, unchanged: str, prediction: BitratePrediction
 ) -> str:
     return (
-        f"--config.loss.{name}={value}  (at {unchanged}: {prediction.bpp:.4g} bits/pixel, "
-        f"PSNR of samples {prediction.sample_psnr_db:.2f} dB)"
+        f"--config.loss.weighting.{name}={value}  (at {unchanged}: "
+        f"{prediction.bpp:.4g} bits/pixel, PSNR of samples {prediction.sample_psnr_db:.2f} dB)"
     )
 
 
@@ -241,8 +244,8 @@ def _check_numbers(name: str, values: Sequence[float], lower: float = -math.inf)
 
 
 def _training_spectrum(
-    config: JointConfig,
-    latent_shape: tuple[int, ...],
+    stage: Stage,
+    datasets: Datasets,
     estimator: str,
     num_examples: int | None,
     show_progress: bool,
@@ -252,7 +255,7 @@ def _training_spectrum(
         raise ConfigError(
             f"--spectrum must be one of {', '.join(ESTIMATORS)}; got {estimator!r}."
         )
-    shape = config.data.image_shape
+    shape = stage.image_shape
     image_values = math.prod(shape)
     if estimator == "auto":
         is_small = image_values <= spectra.MAX_IMAGE_VALUES
@@ -263,7 +266,7 @@ def _training_spectrum(
             f"{spectra.MAX_IMAGE_VALUES} values; data.image_shape {shape} has "
             f"{image_values}. Use --spectrum=radial or --spectrum=patches."
         )
-    cell = shape[0] // latent_shape[0]
+    cell = shape[0] // stage.latent_shape[0]
     side = spectra.largest_patch_side(shape, cell)
     if estimator == "patches" and not side:
         raise ConfigError(
@@ -274,7 +277,7 @@ def _training_spectrum(
     if num_examples is not None and num_examples < 2:
         raise ConfigError(f"--examples must be at least 2; got {num_examples}.")
     default_count = min(MAX_EXAMPLES, max(2, MAX_VALUES // image_values))
-    image = _training_images(config, num_examples or default_count, show_progress)
+    image = _training_images(datasets, num_examples or default_count, show_progress)
     if estimator == "patches":
         return spectra.patch_spectrum(image, side, cell)
     if estimator == "covariance":
@@ -282,13 +285,12 @@ def _training_spectrum(
     return spectra.radial_spectrum(image)
 
 
-def _training_images(
-    config: JointConfig, count: int, show_progress: bool
-) -> np.ndarray:
+def _training_images(datasets: Datasets, count: int, show_progress: bool) -> np.ndarray:
     """Read `count` unaugmented training images, chosen at random.
 
     The first ones would not do: a folder lists its images class by class.
     """
-    examples = datasets.plain_train(config)
-    indices = datasets.spread(len(examples), count).tolist()
-    return datasets.read(examples, indices, "reading" if show_progress else "")["image"]
+    examples = datasets.unaugmented_train
+    indices = examples_of.fixed_subset(len(examples), count).tolist()
+    title = "reading" if show_progress else ""
+    return examples_of.read(examples, indices, title)["image"]

@@ -159,8 +159,8 @@ class MetricsLog:
         if is_low and not self._rate_is_low:
             log.warning(
                 "step %d: the rate of %.4f bits/pixel is below loss.rate_floor_bpp %.4f, so "
-                "the latents are collapsing; raise loss.weighting.bias, loss.weighting.factor or "
-                "loss.ramp_steps",
+                "the latents are collapsing; raise loss.weighting.bias, "
+                "loss.weighting.factor or loss.ramp_steps",
                 step,
                 values["rate_bpp"],
                 self._run.rate_floor_bpp,

@@ -8,12 +8,14 @@ of two products; a layer whose input is data needs only one of these two.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ul.core import arrays
+from ul.core.errors import ConfigError
 from ul.models.encoder import Encoder
 from ul.models.uvit import UViT
 from ul.models.vit import ViT
+from ul.stages.stage import NetworkUse
 
 Grid = Sequence[int]  # (h, w) or (t, h, w)
 
@@ -205,3 +207,44 @@ def uvit_flops(
     )
     count = FlopCount(total, stem + (latent_layers if latent_is_data else 0))
     return count + conditioning_flops(module.width)
+
+
+def _encoder_use(use: NetworkUse) -> FlopCount:
+    return encoder_flops(use.module, use.shape)
+
+
+def _vit_use(use: NetworkUse) -> FlopCount:
+    return vit_flops(
+        use.module,
+        use.shape,
+        input_is_data=not use.needs_input_gradient,
+        text=use.text,
+        context_channels=use.extra_channels,
+    )
+
+
+def _uvit_use(use: NetworkUse) -> FlopCount:
+    latent_is_data = not use.needs_input_gradient
+    return uvit_flops(use.module, use.shape, use.extra_channels, latent_is_data)
+
+
+CLOSED_FORMS: dict[type, Callable[[NetworkUse], FlopCount]] = {
+    Encoder: _encoder_use,
+    ViT: _vit_use,
+    UViT: _uvit_use,
+}
+
+
+def network_flops(use: NetworkUse) -> FlopCount:
+    """Count one network of a stage.
+
+    Raises:
+      ConfigError: there is no closed form for such a network.
+    """
+    count = CLOSED_FORMS.get(type(use.module))
+    if count is None:
+        raise ConfigError(
+            f"{type(use.module).__name__} has no closed form of its FLOPs; add one to "
+            "ul/planning/pods/closed_form.py."
+        )
+    return count(use)

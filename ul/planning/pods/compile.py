@@ -12,14 +12,11 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from ul.config import TrainConfig
-from ul.config.schema import MeshAxes
 from ul.core import trees
 from ul.planning.pods import chips, collectives, hlo, model_flops, traffic
 from ul.planning.pods.roofline import StepTime, estimate_step_time
 from ul.planning.pods.topology import Topology
-from ul.runs import assemble
-from ul.stages import registry
+from ul.runs.train_spec import TrainSpec
 from ul.train import loop, state
 
 GIB = 2**30
@@ -45,14 +42,14 @@ class CompiledStep:
 
 @dataclasses.dataclass(frozen=True)
 class PodPlan:
-    """The train step of one config, compiled for one topology.
+    """One train step, compiled for one topology.
 
     The FLOPs are of the whole step over the global batch. `minimum_sent_bytes` is what a
     chip has to send per step, by kind of collective. `peak_bytes` is what a chip needs.
     `step` is None if the step does not fit, `step_time` also if the chip's speed is unknown.
     """
 
-    config: TrainConfig
+    spec: TrainSpec
     topology: Topology
     num_parameters: int
     model_flops: int
@@ -80,21 +77,10 @@ class PodPlan:
         """Upper bound for the whole mesh; 0 if the step does not fit or has no time."""
         if self.step_time is None or self.missing_bytes:
             return 0.0
-        return self.config.batch_size / self.step_time.step
+        return self.spec.batch_size / self.step_time.step
 
 
-def with_mesh(
-    config: TrainConfig, data: int, fsdp: int, num_devices: int
-) -> TrainConfig:
-    """Return the config on a mesh of `num_devices` devices; one axis may be -1."""
-    if data == -1 and fsdp > 0:
-        data = num_devices // fsdp
-    elif fsdp == -1 and data > 0:
-        fsdp = num_devices // data
-    return dataclasses.replace(config, mesh=MeshAxes(data, fsdp))
-
-
-def make_plan(config: TrainConfig, topology: Topology) -> PodPlan:
+def make_plan(spec: TrainSpec, topology: Topology) -> PodPlan:
     """Lower, compile and analyze one train step.
 
     A step that does not fit into a chip's memory gives a plan without a compiled step.
@@ -103,24 +89,22 @@ def make_plan(config: TrainConfig, topology: Topology) -> PodPlan:
       ConfigError: the mesh or the batch does not divide, or the attention is for another
         kind of device.
     """
-    mesh = assemble.mesh(config, topology.devices)
-    # cuDNN's attention queries the version of an attached GPU, and there is none.
-    config = registry.portable(config)
-    update, batch = assemble.update(config, mesh), assemble.abstract_batch(config, mesh)
+    mesh = spec.make_mesh(topology.devices)
+    update, batch = spec.make_update(mesh), spec.abstract_batch(mesh)
     abstract_state = state.abstract_state(
         update.init, update.tx, update.ema_names, mesh
     )
     # A TPU multiplies bfloat16 numbers, and gathers what it multiplies in this type.
     is_tpu = mesh.devices.flat[0].platform == "tpu"
-    itemsize = 2 if is_tpu else jnp.dtype(config.dtype).itemsize
-    closed_form = model_flops.closed_form_flops(config)
+    itemsize = 2 if is_tpu else jnp.dtype(spec.dtype).itemsize
+    closed_form = model_flops.closed_form_flops(spec.stage)
     plan = PodPlan(
-        config=config,
+        spec=spec,
         topology=topology,
         num_parameters=trees.num_elements(abstract_state.params),
-        model_flops=model_flops.model_flops(config),
-        closed_form_flops=closed_form.training * config.batch_size,
-        computed_flops=model_flops.computed_flops(config),
+        model_flops=model_flops.model_flops(spec),
+        closed_form_flops=closed_form.training * spec.batch_size,
+        computed_flops=model_flops.computed_flops(spec),
         minimum_sent_bytes=collectives.minimum_sent_bytes(
             abstract_state.params, mesh, itemsize
         ),

@@ -1,8 +1,7 @@
 """Format pod plans as Markdown tables, with the assumption behind each figure beside it."""
 
-from ul.config import Stage1Config
 from ul.planning import markdown
-from ul.planning.pods import chips, collectives, model_flops
+from ul.planning.pods import chips, collectives
 from ul.planning.pods.compile import GIB, PodPlan
 
 
@@ -18,10 +17,10 @@ def format_plan(plan: PodPlan) -> str:
 
 
 def _size_rows(plan: PodPlan) -> list[list[str]]:
-    mesh, batch = plan.config.mesh, plan.config.batch_size
+    (data, fsdp), batch = plan.spec.mesh_axes, plan.spec.batch_size
     chip = plan.topology.chip.name if plan.topology.chip else "virtual CPU device"
     step = "one train step"
-    if not isinstance(plan.config, Stage1Config):
+    if not plan.spec.stage.has_encoder:
         step = "one train step on latents, without encoding the images"
     if plan.topology.options:  # only GPU topologies have compiler options
         step += "; with XLA attention, which needs more memory than cuDNN's"
@@ -29,22 +28,17 @@ def _size_rows(plan: PodPlan) -> list[list[str]]:
         ["topology", plan.topology.name, f"{plan.num_chips} x {chip}"],
         [
             "mesh",
-            f"data={mesh.data} x fsdp={mesh.fsdp}",
+            f"data={data} x fsdp={fsdp}",
             f"remat {remat_policies(plan)}",
         ],
-        ["parameters", f"{plan.num_parameters / 1e6:.1f}M", plan.config.dtype],
+        ["parameters", f"{plan.num_parameters / 1e6:.1f}M", plan.spec.dtype],
         ["batch", f"{batch} ({batch / plan.num_chips:g} per chip)", step],
     ]
 
 
 def remat_policies(plan: PodPlan) -> str:
     """Return the remat policies of the networks, each one once."""
-    policies = [
-        getattr(plan.config, name)["remat"]
-        for name in model_flops.NETWORK_NAMES
-        if hasattr(plan.config, name)
-    ]
-    return "/".join(dict.fromkeys(policies))
+    return "/".join(dict.fromkeys(plan.spec.remat.values()))
 
 
 def memory_verdict(plan: PodPlan) -> str:
@@ -71,7 +65,7 @@ def _memory_rows(plan: PodPlan) -> list[list[str]]:
 
 
 def _flops_rows(plan: PodPlan) -> list[list[str]]:
-    batch = plan.config.batch_size
+    batch = plan.spec.batch_size
     deviation = plan.model_flops / plan.closed_form_flops - 1
     ratio = plan.computed_flops / plan.model_flops
     return [
@@ -172,11 +166,11 @@ SEARCH_HEADER = (
 
 def search_row(plan: PodPlan) -> list[str]:
     """Return the cells of one plan in the table of a search."""
-    mesh, time = plan.config.mesh, plan.step_time
+    (data, fsdp), time = plan.spec.mesh_axes, plan.step_time
     cells = [
-        f"{plan.config.batch_size / plan.num_chips:g}",
+        f"{plan.spec.batch_size / plan.num_chips:g}",
         remat_policies(plan),
-        f"data={mesh.data},fsdp={mesh.fsdp}",
+        f"data={data},fsdp={fsdp}",
         memory_verdict(plan),
         format_gib(plan.peak_bytes),
         f"{plan.computed_flops / plan.model_flops:.2f}",

@@ -1,36 +1,35 @@
 """Search over batch per chip, remat policy and mesh for the fastest plan that fits."""
 
-import dataclasses
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
 
-from ul.config import TrainConfig
 from ul.core.errors import ConfigError
 from ul.models.remat import POLICIES
 from ul.planning import markdown
-from ul.planning.pods import model_flops, report
-from ul.planning.pods.compile import PodPlan, make_plan, with_mesh
+from ul.planning.pods import report
+from ul.planning.pods.compile import PodPlan, make_plan
 from ul.planning.pods.topology import Topology
+from ul.runs.train_spec import TrainSpec
 
 Axes = tuple[int, int]  # (data, fsdp)
 
 
-def plan_on_axes(config: TrainConfig, topology: Topology, axes: Axes) -> PodPlan:
-    """Compile the config's step for a topology with these mesh axes."""
-    return make_plan(with_mesh(config, *axes, len(topology.devices)), topology)
+def plan_on_axes(spec: TrainSpec, topology: Topology, axes: Axes) -> PodPlan:
+    """Compile the step for a topology with these mesh axes."""
+    return make_plan(spec.with_mesh(*axes, len(topology.devices)), topology)
 
 
-def candidate_configs(
-    config: TrainConfig,
+def candidate_specs(
+    spec: TrainSpec,
     num_chips: int,
     meshes: Iterable[Axes],
     policies: Iterable[str],
     batches_per_chip: Sequence[int],
-) -> list[TrainConfig]:
-    """Return a config for each combination of mesh, remat policy and batch per chip.
+) -> list[TrainSpec]:
+    """Return a spec for each combination of mesh, remat policy and batch per chip.
 
-    If `batches_per_chip` is empty, half, once and twice the config's own are tried.
+    If `batches_per_chip` is empty, half, once and twice the spec's own are tried.
 
     Raises:
       ConfigError: a remat policy does not exist.
@@ -41,15 +40,14 @@ def candidate_configs(
             f"--remat must be policies from {', '.join(POLICIES)}; got "
             f"{', '.join(sorted(unknown))}."
         )
-    batch = max(1, config.batch_size // num_chips)
+    batch = max(1, spec.batch_size // num_chips)
     batches_per_chip = batches_per_chip or sorted(
         {max(1, batch // 2), batch, 2 * batch}
     )
     return [
-        dataclasses.replace(
-            model_flops.with_remat(with_mesh(config, *axes, num_chips), policy),
-            batch_size=batch * num_chips,
-        )
+        spec.with_mesh(*axes, num_chips)
+        .with_remat(policy)
+        .with_batch_size(batch * num_chips)
         for axes, policy, batch in itertools.product(
             meshes, policies, sorted(batches_per_chip)
         )
@@ -57,7 +55,7 @@ def candidate_configs(
 
 
 def run_search(
-    config: TrainConfig,
+    spec: TrainSpec,
     topology: Topology,
     meshes: Iterable[Axes],
     policies: Iterable[str],
@@ -70,20 +68,20 @@ def run_search(
     Raises:
       ConfigError: a remat policy does not exist, or a mesh or a batch does not divide.
     """
-    configs = candidate_configs(
-        config, len(topology.devices), meshes, policies, batches_per_chip
+    specs = candidate_specs(
+        spec, len(topology.devices), meshes, policies, batches_per_chip
     )
     plans: list[PodPlan] = []
-    for i, candidate in enumerate(configs, 1):
+    for i, candidate in enumerate(specs, 1):
         plans.append(make_plan(candidate, topology))
         cells = ", ".join(filter(None, report.search_row(plans[-1])))
-        print(f"{i} of {len(configs)}: {cells}", file=sys.stderr)
+        print(f"{i} of {len(specs)}: {cells}", file=sys.stderr)
     rows = [report.SEARCH_HEADER, *map(report.search_row, plans)]
     lines = [markdown.table(rows), ""]
     fitting = [p for p in plans if p.images_per_second]
     if fitting:
         fastest = max(fitting, key=lambda p: p.images_per_second)
-        lines += ["Fastest that fits, at best:", *override_flags(fastest.config)]
+        lines += ["Fastest that fits, at best:", *override_flags(fastest.spec)]
     elif topology.chip is None:
         lines.append(
             "The speed of this device is unknown, so none is called the fastest."
@@ -95,15 +93,12 @@ def run_search(
     return "\n".join(lines)
 
 
-def override_flags(config: TrainConfig) -> list[str]:
+def override_flags(spec: TrainSpec) -> list[str]:
     """Return the flags that give launch.train this batch, mesh and remat policy."""
+    data, fsdp = spec.mesh_axes
+    remat = (f"--config.{name}.remat={policy}" for name, policy in spec.remat.items())
     return [
-        f"  --config.batch_size={config.batch_size}",
-        f"  --config.mesh.data={config.mesh.data} --config.mesh.fsdp={config.mesh.fsdp}",
-        "  "
-        + " ".join(
-            f"--config.{name}.remat={getattr(config, name)['remat']}"
-            for name in model_flops.NETWORK_NAMES
-            if hasattr(config, name)
-        ),
+        f"  --config.batch_size={spec.batch_size}",
+        f"  --config.mesh.data={data} --config.mesh.fsdp={fsdp}",
+        f"  {' '.join(remat)}",
     ]

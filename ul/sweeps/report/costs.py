@@ -1,10 +1,10 @@
 """Training costs: of a trial, of each network of a config, and of published models."""
 
-from ul.config import TrainConfig
 from ul.core.errors import UserError
 from ul.planning import markdown
 from ul.planning.pods import model_flops
 from ul.planning.pods.closed_form import FlopCount
+from ul.stages.stage import Stage
 from ul.sweeps.report import published
 from ul.sweeps.report.rows import (
     EvaluationRecord,
@@ -43,13 +43,13 @@ def training_cost(
 
 
 def _training_flops(stage: StageRun, steps: int) -> float | None:
-    if stage.parsed is None or not steps:
+    if stage.stage is None or not steps:
         return None
     try:
-        per_example = float(model_flops.closed_form_flops(stage.parsed).training)
+        per_example = float(model_flops.closed_form_flops(stage.stage).training)
     except UserError:  # an older config whose networks this code cannot build
         return None
-    return per_example * (stage.parsed.batch_size * steps)
+    return per_example * (stage.batch_size * steps)
 
 
 def _sum_known(costs: list[float | None]) -> float | None:
@@ -57,13 +57,13 @@ def _sum_known(costs: list[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def network_table(config: TrainConfig) -> str:
-    """Return a Markdown table of parameters and FLOPs per image of a config's networks.
+def network_table(stage: Stage) -> str:
+    """Return a Markdown table of parameters and FLOPs per image of a stage's networks.
 
     The forward pass is given in both conventions, GMAC and GFLOP.
     """
-    counts = model_flops.flops_by_network(config)
-    sizes = model_flops.parameters_by_network(config)
+    counts = model_flops.flops_by_network(stage)
+    sizes = model_flops.parameters_by_network(stage)
     counts = counts | {"all": sum(counts.values(), FlopCount(0))}
     sizes = sizes | {"all": sum(sizes.values())}
     rows = [["network", "parameters", "GMAC", "GFLOP", "training, GFLOP"]]

@@ -9,9 +9,10 @@ from typing import Any
 
 from etils import epath
 
-from ul import config
 from ul.checkpoints import store, workdir
 from ul.core.errors import ConfigError, DataError, UserError
+from ul.data.datasets import Datasets
+from ul.stages import registry
 from ul.sweeps.report.rows import (
     DONE,
     FAILED,
@@ -157,9 +158,15 @@ def _read_stage_run(
             raise ConfigError(f"{path}/config.json has no config or no provenance")
     except (ConfigError, TypeError) as e:
         return dataclasses.replace(stage, problems=(_one_line(e),), broken=True)
-    parsed = None
+    built: dict[str, Any] = {}
     try:
-        parsed = config.parse(saved["config"])
+        config = registry.parse(registry.to_dict(saved["config"]))
+        built = {
+            "stage": registry.build(config),
+            "datasets": Datasets.from_config(config),
+            "batch_size": getattr(config, "batch_size", 0),
+            "configured_steps": getattr(config, "steps", None),
+        }
     except (UserError, AttributeError, TypeError) as e:
         problems.append(f"this version of the code rejects its config: {_one_line(e)}")
     try:
@@ -171,7 +178,7 @@ def _read_stage_run(
     return dataclasses.replace(
         stage,
         config=saved["config"],
-        parsed=parsed,
+        **built,
         provenance=saved["provenance"],
         code=str(saved.get("code_version", "")),
         trained_steps=trained_steps,
@@ -241,7 +248,7 @@ def _trials_from_run_dirs(root: epath.Path, folder_name: str) -> list[TrialResul
     runs = {name: _read_stage_run(root, name, name, {}) for name in _run_dirs(root)}
     stage1_of: dict[str, str] = {}
     for name, run in runs.items():
-        if isinstance(run.parsed, config.Stage2Config):
+        if run.stage is not None and run.stage.uses_stage1:
             stage1 = _find_stage1(root, name, run, runs)
             stage1_of |= {name: stage1} if stage1 else {}
     chains = [
@@ -268,8 +275,8 @@ def _find_stage1(root, name: str, run: StageRun, runs) -> str | None:
     It is recognized by its whole path or, if the folder was moved, by the end of the path;
     a run beside the stage 2 is preferred.
     """
-    assert isinstance(run.parsed, config.Stage2Config)
-    stage1_workdir = os.path.normpath(run.parsed.stage1.workdir or "")
+    assert run.config is not None
+    stage1_workdir = os.path.normpath(run.config["stage1"]["workdir"] or "")
     others = [other for other in runs if other != name]
     same_path = [
         other

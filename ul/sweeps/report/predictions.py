@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ul.config import JointConfig
 from ul.core.errors import UserError
+from ul.diffusion.weightings import Sigmoid
 from ul.planning import bitrate
 from ul.planning.bitrate import BitratePrediction
 from ul.planning.spectrum import Spectrum
-from ul.sweeps.report.rows import RateDistortionCurve, TrialResult
+from ul.sweeps.report.rows import RateDistortionCurve, StageRun, TrialResult
 
 CURVE_POINTS = 80
 
@@ -24,33 +24,36 @@ def predict_trials(
     lie, and a line for each data set that could not be predicted. Each data set is read
     once.
     """
-    groups: dict[str, list[tuple[str, JointConfig]]] = {}
+    groups: dict[str, list[tuple[str, StageRun, Sigmoid]]] = {}
     for trial in trials:
-        for stage in trial.stages:
-            if type(stage.parsed) is JointConfig and stage.config is not None:
-                data = json.dumps(stage.config["data"], sort_keys=True)
-                groups.setdefault(data, []).append((trial.name, stage.parsed))
+        for run in trial.stages:
+            if run.stage is None or run.config is None or run.stage.name != "joint":
+                continue
+            if isinstance(weighting := run.stage.weighting, Sigmoid):
+                data = json.dumps(run.config["data"], sort_keys=True)
+                groups.setdefault(data, []).append((trial.name, run, weighting))
     predictions: dict[str, BitratePrediction] = {}
     curves, failures = [], []
     for members in groups.values():
-        first = members[0][1]
-        kind = first.data.source["kind"]
+        _, run, first = members[0]
+        assert run.stage is not None and run.datasets is not None
+        kind = run.datasets.source_kind
         progress(f"reading the training images ({kind}) for the planner's predictions")
         try:
             plan = bitrate.make_plan(
-                first, [first.loss.weighting.factor], [first.loss.weighting.bias]
+                run.stage, run.datasets, [first.factor], [first.bias]
             )
             group = {
                 name: bitrate.predict(
                     plan.spectrum,
                     plan.num_pixels,
-                    c.loss.weighting.factor,
-                    c.loss.weighting.bias,
+                    weighting.factor,
+                    weighting.bias,
                 )
-                for name, c in members
+                for name, _, weighting in members
             }
         except (UserError, OSError) as e:
-            names = ", ".join(name for name, _ in members)
+            names = ", ".join(name for name, _, _ in members)
             failures.append(f"no prediction for {names}: {e}")
             continue
         predictions |= group

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ul.config import PixelDiffusionConfig, Stage2Config, TrainConfig
+from ul.data.datasets import Datasets
 from ul.planning.bitrate import BitratePrediction
+from ul.stages.stage import Stage
 
 DONE, PARTIAL, FAILED, MISSING = "done", "partial", "failed", "missing"
 RECONSTRUCTION, GENERATION = "reconstruction", "generation"
@@ -37,7 +38,8 @@ class StageRun:
     label: the name of its config.
     workdir: its path in the sweep's folder.
     config: the content of config.json, or None if training has not started.
-    parsed: the same as a typed config, or None if this version of the code cannot read it.
+    stage, datasets: built from the config, or None if this version of the code cannot.
+    batch_size, configured_steps: from the config, 0 and None if it cannot be read.
     trained_steps: the newest verified step.
     broken: config.json exists but cannot be read.
     """
@@ -46,7 +48,10 @@ class StageRun:
     workdir: str
     overrides: Mapping[str, Any]
     config: Mapping[str, Any] | None = None
-    parsed: TrainConfig | None = None
+    stage: Stage | None = None
+    datasets: Datasets | None = None
+    batch_size: int = 0
+    configured_steps: int | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     code: str = ""
     trained_steps: int = 0
@@ -57,12 +62,7 @@ class StageRun:
     @property
     def is_stage2(self) -> bool:
         """Whether it is a generator and not an autoencoder; pixel diffusion is one."""
-        return isinstance(self.parsed, Stage2Config | PixelDiffusionConfig)
-
-    @property
-    def configured_steps(self) -> int | None:
-        """Steps that the config trains, or None if it could not be read."""
-        return None if self.parsed is None else self.parsed.steps
+        return self.stage is not None and not self.stage.has_encoder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,7 +85,7 @@ def swept_settings(
 
 
 def _short_key(key: str, keys: Iterable[str]) -> str:
-    """Drop the stage of "stage1:loss.weighting.bias" unless another key then has the same name."""
+    """Drop the stage of "stage1:steps" unless another key then has the same name."""
     short = key.rpartition(":")[2]
     return short if sum(k.rpartition(":")[2] == short for k in keys) == 1 else key
 
