@@ -100,8 +100,9 @@ def test_settings_of_the_old_kind_are_unknown_and_missing_ones_are_named():
             "--config.data.source.kind=gaussian",
             "--config.data.source.holdout=0.2",
         )
-    with pytest.raises(ConfigError, match="data.source.path is required"):
-        read("folder.py:stage1", "--config.data.source.kind=arrays")
+    config = read("folder.py:stage1", "--config.data.source.kind=arrays")
+    with pytest.raises(ConfigError, match="data.source.eval_path is required"):
+        Datasets.from_config(config).source("train")
     with pytest.raises(ConfigError, match="must be one of .*; got 'nonsense'"):
         read("folder.py:stage1", "--config.data.source.kind=nonsense")
 

@@ -1,7 +1,6 @@
 """The bitrate planner: its numbers, its texts, its picture, and what it refuses."""
 
 import dataclasses
-import importlib
 import os
 import re
 import subprocess
@@ -12,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.lib import untrained
 from ul.core.errors import ConfigError, StorageError
 from ul.data import datasets
+from ul.data.datasets import Datasets
 from ul.diffusion import waterfilling
 from ul.metrics.reconstruction import covariance_spectrum
 from ul.planning import bitrate
@@ -24,18 +25,21 @@ DIGITS = ROOT / "experiments" / "digits.py"
 FACTORS, BIASES = (1.5, 2.0), (0.0, 2.0, 4.0)
 
 
-def parse_digits(variant="stage1", **loss):
-    """Return a config of digits with some settings of its loss changed."""
-    settings = registry.to_dict(
-        importlib.import_module("experiments.digits").get_config(variant)
-    )
-    settings["loss"] |= loss
+def parse_digits(variant="stage1", **weighting):
+    """Return a config of digits with some settings of its weighting changed."""
+    settings = untrained.settings("digits", variant)
+    settings["loss"]["weighting"] |= weighting
     return registry.parse(settings)
+
+
+def make_plan(config, *arguments, **options):
+    datasets = Datasets.from_config(config)
+    return bitrate.make_plan(registry.build(config), datasets, *arguments, **options)
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return bitrate.make_plan(parse_digits(), FACTORS, BIASES)
+    return make_plan(parse_digits(), FACTORS, BIASES)
 
 
 def table_rows(text):
@@ -45,7 +49,7 @@ def table_rows(text):
 
 
 def test_predictions_are_water_filling_of_the_training_images(plan):
-    image = datasets.collect(parse_digits(), "train", 10_000)["image"]
+    image = untrained.datasets("digits", "stage1").collect("train", 10_000)["image"]
     variances = covariance_spectrum(image)
     for p in plan.predictions:
         precision = waterfilling.posterior_precision(p.factor, p.bias)
@@ -68,7 +72,7 @@ def test_the_table_has_each_pair_once_and_marks_the_config(plan):
 
 
 def test_a_config_off_the_grid_is_added_and_marked_once():
-    plan = bitrate.make_plan(parse_digits(factor=1.8, bias=3.25), FACTORS, BIASES)
+    plan = make_plan(parse_digits(factor=1.8, bias=3.25), FACTORS, BIASES)
     rows = table_rows(bitrate.to_markdown(plan))
     assert len(rows) == 7
     assert [r[:2] for r in rows if r[-1]] == [["1.8", "3.25"]]
@@ -86,8 +90,8 @@ def test_the_assumptions_are_stated(plan):
 def test_the_latent_limit_costs_rate_and_psnr(plan):
     small = parse_digits()
     small = dataclasses.replace(small, encoder=small.encoder | {"latent_channels": 1})
-    tight = bitrate.make_plan(small, FACTORS, BIASES, latent_limit=True)
-    wide = bitrate.make_plan(parse_digits(), FACTORS, BIASES, latent_limit=True)
+    tight = make_plan(small, FACTORS, BIASES, latent_limit=True)
+    wide = make_plan(parse_digits(), FACTORS, BIASES, latent_limit=True)
     # This latent has as many elements as an image has values.
     assert wide.predictions == plan.predictions
     limited, unlimited = tight.config_prediction, plan.config_prediction
@@ -106,19 +110,20 @@ def test_both_overrides_reach_the_target(estimator, limit, monkeypatch):
     c = dataclasses.replace(c, encoder=c.encoder | {"patch": 2, "latent_channels": 2})
     c = dataclasses.replace(c, decoder=c.decoder | {"patch": 2})
     options = dict(estimator=estimator, latent_limit=limit)
-    plan = bitrate.make_plan(c, FACTORS, BIASES, **options)
+    plan = make_plan(c, FACTORS, BIASES, **options)
     text = bitrate.propose_overrides(plan, 0.1)
-    overrides = re.findall(r"--config\.loss\.(\w+)=(\S+)", text)
+    overrides = re.findall(r"--config\.loss\.weighting\.(\w+)=(\S+)", text)
     assert [name for name, _ in overrides] == ["bias", "factor"]
     for name, value in overrides:
-        loss = dataclasses.replace(c.loss, **{name: float(value)})
+        weighting = c.loss.weighting | {name: float(value)}
+        loss = dataclasses.replace(c.loss, weighting=weighting)
         changed = dataclasses.replace(c, loss=loss)
-        new_plan = bitrate.make_plan(changed, FACTORS, BIASES, **options)
+        new_plan = make_plan(changed, FACTORS, BIASES, **options)
         np.testing.assert_allclose(new_plan.config_prediction.bpp, 0.1, rtol=1e-3)
 
 
 def test_a_target_that_no_factor_reaches_is_reported():
-    plan = bitrate.make_plan(parse_digits(bias=40.0), FACTORS, BIASES)
+    plan = make_plan(parse_digits(bias=40.0), FACTORS, BIASES)
     text = bitrate.propose_overrides(plan, 0.1)
     assert "--config.loss.weighting.bias=" in text
     assert "At bias 40 no loss factor reaches this rate" in text
@@ -127,11 +132,11 @@ def test_a_target_that_no_factor_reaches_is_reported():
 def test_large_images_get_the_radial_model_and_fewer_examples(monkeypatch):
     monkeypatch.setattr(bitrate.spectra, "MAX_IMAGE_VALUES", 63)
     monkeypatch.setattr(bitrate, "MAX_VALUES", 64 * 100)
-    plan = bitrate.make_plan(parse_digits(), FACTORS, BIASES)
+    plan = make_plan(parse_digits(), FACTORS, BIASES)
     assert "stationary" in plan.spectrum.description
     assert "100 images" in plan.spectrum.description
     with pytest.raises(ConfigError, match="Use --spectrum=radial or --spectrum=pa"):
-        bitrate.make_plan(parse_digits(), FACTORS, BIASES, estimator="covariance")
+        make_plan(parse_digits(), FACTORS, BIASES, estimator="covariance")
 
 
 def test_a_subset_of_the_examples_is_drawn_from_all_of_them(monkeypatch):
@@ -144,7 +149,7 @@ def test_a_subset_of_the_examples_is_drawn_from_all_of_them(monkeypatch):
         return {"image": rng.integers(0, 255, (len(indices), 8, 8, 1))}
 
     monkeypatch.setattr(datasets, datasets.read.__name__, read)
-    bitrate.make_plan(parse_digits(), FACTORS, BIASES, num_examples=100)
+    make_plan(parse_digits(), FACTORS, BIASES, num_examples=100)
     assert len(set(indices_read)) == 100 and max(indices_read) > 1000
 
 
@@ -155,7 +160,7 @@ def test_a_subset_of_the_examples_is_drawn_from_all_of_them(monkeypatch):
         (dict(factors=()), "--factors"),
         (dict(factors=(float("nan"),)), "--factors"),
         (dict(biases=(float("inf"),)), "--biases"),
-        (dict(biases=(1e9,)), "precision beyond"),
+        (dict(biases=(1e9,)), "precision must fit into float64"),
         (dict(estimator="cepstrum"), "one of auto, covariance, patches, radial; got"),
         (dict(num_examples=1), "--examples must be at least 2; got 1"),
     ],
@@ -169,7 +174,7 @@ def test_arguments_out_of_range_are_refused_before_reading(
     monkeypatch.setattr(bitrate, "_training_images", fail)
     defaults = dict(factors=FACTORS, biases=BIASES)
     with pytest.raises(ConfigError, match=message):
-        bitrate.make_plan(parse_digits(), **(defaults | arguments))
+        make_plan(parse_digits(), **(defaults | arguments))
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, float("nan"), float("inf")])
@@ -180,14 +185,12 @@ def test_a_target_must_be_positive(plan, target):
 
 def test_a_config_of_another_stage_is_refused():
     with pytest.raises(ConfigError, match="stage 'base'.*Pass a stage-1 config"):
-        bitrate.make_plan(parse_digits("stage2"), FACTORS, BIASES)
+        make_plan(parse_digits("stage2"), FACTORS, BIASES)
 
 
 def test_a_picture_is_drawn_even_if_nothing_gets_any_bits(tmp_path):
     """At bias -9 neither the config's own pair nor the grid gets any bits."""
-    plan = bitrate.make_plan(
-        parse_digits(bias=-9.0), (1.3,), (-9.0,), latent_limit=True
-    )
+    plan = make_plan(parse_digits(bias=-9.0), (1.3,), (-9.0,), latent_limit=True)
     assert plan.config_prediction.bpp == 0.0
     path = tmp_path / "new" / "plan.png"
     bitrate.draw(plan, str(path), "nothing")

@@ -91,13 +91,18 @@ class Kinds:
     def check(self, path: str, section: Mapping[str, Any]) -> None:
         """Check a section without constructing what it describes.
 
+        A setting that is None is still to be given, as the path of a data set: it is
+        required by `build` only, for a plan reads no data.
+
         Raises:
           ConfigError: unknown kind, unknown or missing setting, wrong type.
         """
         settings = dict(section)
         kind = settings.pop("kind", None)
         self.settings(path, kind)
-        check_section(path, self.constructors[kind], settings, self.supplied)
+        unset = [name for name, value in settings.items() if value is None]
+        given = {k: v for k, v in settings.items() if v is not None}
+        check_section(path, self.constructors[kind], given, [*self.supplied, *unset])
 
     def build(self, path: str, section: Mapping[str, Any], **supplied: Any) -> Any:
         """Construct what the section describes.

@@ -47,7 +47,9 @@ def make_mesh(config: TrainConfig, devices: Any = None) -> jax.sharding.Mesh:
     return mesh
 
 
-def make_update(config: TrainConfig, stage: Stage, mesh: jax.sharding.Mesh) -> UpdateSpec:
+def make_update(
+    config: TrainConfig, stage: Stage, mesh: jax.sharding.Mesh
+) -> UpdateSpec:
     """Return one optimizer update of a stage on a mesh, which may be of absent devices.
 
     It reads no data and restores no stage 1.
@@ -125,7 +127,9 @@ def _num_pixels(stage: Stage) -> int:
 def _held_out_terms(config: TrainConfig, stage: Stage, examples, mesh, prepare):
     """Return `measure(params, check)`: every term on held-out examples, `eval_*_bpp`."""
     assert stage.held_out_objective is not None
-    measure = held_out.HeldOut(stage.held_out_objective, num_draws=config.eval.num_draws)
+    measure = held_out.HeldOut(
+        stage.held_out_objective, num_draws=config.eval.num_draws
+    )
     pixels = _num_pixels(stage)
 
     def terms(params, check) -> dict[str, float]:
@@ -143,7 +147,9 @@ def _held_out_terms(config: TrainConfig, stage: Stage, examples, mesh, prepare):
             check=check,
         )
         return {
-            f"eval_{name.removesuffix('_nats')}_bpp": held_out.bits_per_pixel(m, pixels)[0]
+            f"eval_{name.removesuffix('_nats')}_bpp": held_out.bits_per_pixel(
+                m, pixels
+            )[0]
             for name, m in moments.items()
             if name.endswith("_nats")
         }
@@ -232,7 +238,9 @@ def build_stage2_run(
             check=check,
         )
         columns = stage.num_classes if "label" in conditions else 10
-        picture = image_grids.draw_grid(samples, min(columns, len(samples)), _zoom(stage))
+        picture = image_grids.draw_grid(
+            samples, min(columns, len(samples)), _zoom(stage)
+        )
         return terms(params, check), {"samples": picture}
 
     return _make_run(

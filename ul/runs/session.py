@@ -95,11 +95,14 @@ def train(
 
         # The directory is locked before anything in it is read.
         on_first_process(
-            "workdir", lambda: stack.enter_context(workdir.lock_directory(path)) and None
+            "workdir",
+            lambda: stack.enter_context(workdir.lock_directory(path)) and None,
         )
         directory = epath.Path(path)
         trace = loop.Profiler(directory, *profile)
-        known = on_first_process("remembered", lambda: workdir.load_provenance(directory))
+        known = on_first_process(
+            "remembered", lambda: workdir.load_provenance(directory)
+        )
         run, provenance = processes.run_on_all(
             "build", lambda: build_run(config, known), seconds
         )

@@ -13,6 +13,7 @@ from ul.core import mesh as meshes
 from ul.core.errors import ConfigError
 from ul.planning.pods import chips, compile, report, roofline, search, topology
 from ul.planning.pods.topology import Topology
+from ul.runs.train_spec import TrainSpec
 from ul.stages import registry
 from ul.train import loop
 
@@ -20,13 +21,13 @@ ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "experiments" / "digits.py"
 
 
-def small_config():
+def small_spec():
     """Return a stage 2 of digits with two scanned blocks, sharded over eight devices."""
     settings = registry.to_dict(
         importlib.import_module("experiments.digits").get_config("stage2")
     )
     settings["base"] |= {"depths": (2,), "scan": True, "remat": "dots"}
-    return registry.parse(settings | {"mesh": {"data": 1, "fsdp": 8}})
+    return TrainSpec(registry.parse(settings | {"mesh": {"data": 1, "fsdp": 8}}))
 
 
 def cpu_topology(chip=None):
@@ -35,7 +36,7 @@ def cpu_topology(chip=None):
 
 @pytest.fixture(scope="module")
 def plan():
-    return compile.make_plan(small_config(), cpu_topology())
+    return compile.make_plan(small_spec(), cpu_topology())
 
 
 def test_fsdp_gathers_parameters_and_no_activations(plan):
@@ -47,7 +48,7 @@ def test_fsdp_gathers_parameters_and_no_activations(plan):
 
 def test_activations_that_are_gathered_without_constraints_are_reported(monkeypatch):
     monkeypatch.setattr(meshes, "gather_parameter", lambda kernel: kernel)
-    plan = compile.make_plan(small_config(), cpu_topology())
+    plan = compile.make_plan(small_spec(), cpu_topology())
     assert plan.step.gathered_activations
 
 
@@ -68,7 +69,7 @@ def plan_with_compiler_error(monkeypatch, message):
         raise jax.errors.JaxRuntimeError(message)
 
     monkeypatch.setattr(loop, "lower_step", lower)
-    return compile.make_plan(small_config(), cpu_topology(V5E))
+    return compile.make_plan(small_spec(), cpu_topology(V5E))
 
 
 # In the words of libtpu.
@@ -144,11 +145,11 @@ def test_data_sheets_are_in_their_units(name):
 def test_a_search_tries_all_and_proposes_the_fastest_that_fits(monkeypatch):
     def make_plan(candidate, topology):
         """A step of twice the batch takes a little less than twice the time."""
-        batch, policy = candidate.batch_size // 8, candidate.base["remat"]
+        batch, policy = candidate.batch_size // 8, candidate.remat["base"]
         seconds = batch**0.9 * {"none": 1.0, "dots": 1.02, "full": 1.3}[policy]
         gib = batch * {"none": 1.0, "dots": 0.7, "full": 0.4}[policy]
         return compile.PodPlan(
-            config=candidate,
+            spec=candidate,
             topology=topology,
             num_parameters=1,
             model_flops=1,
@@ -162,7 +163,7 @@ def test_a_search_tries_all_and_proposes_the_fastest_that_fits(monkeypatch):
 
     monkeypatch.setattr(search, "make_plan", make_plan)
     text = search.run_search(
-        small_config(),
+        small_spec(),
         cpu_topology(V5E),
         [(1, 8), (2, -1)],
         ["none", "dots", "full"],
@@ -176,13 +177,13 @@ def test_a_search_tries_all_and_proposes_the_fastest_that_fits(monkeypatch):
 
 def test_a_search_refuses_an_unknown_remat_policy():
     with pytest.raises(ConfigError, match="--remat must be .*none.*; got some"):
-        search.candidate_configs(small_config(), 8, [(1, 8)], ["some"], [])
+        search.candidate_specs(small_spec(), 8, [(1, 8)], ["some"], [])
 
 
 def test_a_search_without_batches_tries_half_once_and_twice_the_configs():
-    configs = search.candidate_configs(small_config(), 8, [(-1, 4)], ["none"], [])
-    assert [c.batch_size for c in configs] == [32, 64, 128]
-    assert {(c.mesh.data, c.mesh.fsdp) for c in configs} == {(2, 4)}
+    specs = search.candidate_specs(small_spec(), 8, [(-1, 4)], ["none"], [])
+    assert [spec.batch_size for spec in specs] == [32, 64, 128]
+    assert {spec.mesh_axes for spec in specs} == {(2, 4)}
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,15 @@
 """FLOPs: counts of jaxprs against arithmetic and against the closed forms."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.lib import untrained
 from ul.core.errors import ConfigError
 from ul.models.vit import ViT
 from ul.planning.pods import closed_form, jaxpr_flops, model_flops
-from ul.stages import registry
+from ul.runs.train_spec import TrainSpec
+from ul.stages.stage import NetworkUse
 from ul.sweeps.report import costs
 
 
@@ -17,9 +17,8 @@ def array(*dims):
     return jax.ShapeDtypeStruct(dims, jnp.float32)
 
 
-def parse_experiment(name, variant):
-    get_config = importlib.import_module(f"experiments.{name}").get_config
-    return registry.parse(registry.to_dict(get_config(variant)))
+def spec_of(name, variant):
+    return TrainSpec(untrained.parsed(name, variant))
 
 
 def test_products_and_convolutions_equal_arithmetic():
@@ -83,7 +82,7 @@ def test_a_loop_of_unknown_length_must_not_contain_products():
 
 def test_the_prior_of_the_paper_costs_the_known_sum():
     """8 blocks cost 24 T d^2 + 4 T^2 d at T = d = 1024, plus the layers around them."""
-    prior = ViT((1024,), (8,), 128, 0.0, 0, "xla", "none", False, jnp.float32)
+    prior = ViT((1024,), (8,), 128, jnp.float32)
     flops = closed_form.vit_flops(prior, (32, 32, 32), input_is_data=False).forward
     blocks = 8 * (24 * 1024**3 + 4 * 1024**3)
     modulation = 8 * 12 * 1024**2 + 4 * 1024**2
@@ -103,20 +102,20 @@ GFLOP_BY_HAND = {
 
 @pytest.mark.parametrize("variant", ["stage1", "stage2"])
 def test_the_networks_of_the_paper_cost_what_is_known(variant):
-    parsed = parse_experiment("imagenet512", variant)
-    counts = model_flops.flops_by_network(parsed)
+    stage = untrained.stage("imagenet512", variant)
+    counts = model_flops.flops_by_network(stage)
     for name, count in counts.items():
         gflop = count.forward / 1e9
         assert gflop == pytest.approx(GFLOP_BY_HAND[name], rel=0.02), name
     millions = {"encoder": 28.3, "prior": 156.4, "decoder": 192.2, "base": 349.8}
-    sizes = model_flops.parameters_by_network(parsed)
+    sizes = model_flops.parameters_by_network(stage)
     assert sizes.keys() == counts.keys()
     for name, size in sizes.items():
         assert size / 1e6 == pytest.approx(millions[name], abs=0.1), name
 
 
 def test_the_tables_use_both_conventions():
-    table = costs.network_table(parse_experiment("imagenet512", "stage2"))
+    table = costs.network_table(untrained.stage("imagenet512", "stage2"))
     rows = [line.strip("| ").split("|") for line in table.split("\n")]
     cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
     assert cells["base"][:4] == ["349.8M", "80.69", "161.4", "484.1"]
@@ -146,15 +145,21 @@ def test_the_tables_use_both_conventions():
 )
 def test_closed_forms_equal_the_traced_counts(name, variant):
     """They are equal, not just close, because layers on data count twice and not thrice."""
-    parsed = parse_experiment(name, variant)
-    per_example = model_flops.closed_form_flops(parsed).training
-    assert model_flops.model_flops(parsed) == per_example * parsed.batch_size
+    spec = spec_of(name, variant)
+    per_example = model_flops.closed_form_flops(spec.stage).training
+    assert model_flops.model_flops(spec) == per_example * spec.batch_size
+
+
+def test_a_network_without_a_closed_form_is_named():
+    use = NetworkUse(object(), (4, 4, 4))
+    with pytest.raises(ConfigError, match="object has no closed form"):
+        closed_form.network_flops(use)
 
 
 def test_remat_computes_more_than_the_model():
-    parsed = parse_experiment("digits", "stage2")
+    spec = spec_of("digits", "stage2")
     none, dots, full = (
-        model_flops.computed_flops(model_flops.with_remat(parsed, policy))
+        model_flops.computed_flops(spec.with_remat(policy))
         for policy in ("none", "dots", "full")
     )
-    assert none == model_flops.model_flops(parsed) < dots < full < 4 / 3 * none
+    assert none == model_flops.model_flops(spec) < dots < full < 4 / 3 * none

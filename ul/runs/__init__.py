@@ -1,0 +1,1 @@
+"""From a config to a run: training, resuming, and encoding latent caches."""
