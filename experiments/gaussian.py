@@ -22,7 +22,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     c = common.run("joint")
     c.steps, c.batch_size = 2500, 256
     c.data = dict(
-        source=dict(kind="gaussian", exponent=3.0, std=0.25, examples=50_000),
+        source=dict(kind="gaussian", exponent=3.0, std=0.25, num_examples=50_000),
         image_shape=(4, 4, 1),
         num_classes=1,
         flip=False,

@@ -34,7 +34,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
 
 def _data() -> dict:
     return dict(
-        source=dict(kind="moving_digits", examples=40_000),
+        source=dict(kind="moving_digits", num_examples=40_000),
         image_shape=(16, 16, 16, 1),
         num_classes=10,
         flip=False,

@@ -56,9 +56,9 @@ def main() -> None:
         image_set, files = cli.required(_IMAGES), cli.required(_CAPTIONS)
     encoder = text_encoder.load(model, tokens=_TOKENS.value, dtype=_DTYPE.value)
     if _PROMPTS.value:
-        count = captions.embed_prompts(_PROMPTS.value, encoder, out)
+        count = captions.write_prompt_embeddings(_PROMPTS.value, encoder, out)
         return print(f"{count} captions: {out}")
-    manifest = captions.captions_of(
+    manifest = captions.embed_captions(
         image_set,
         files,
         out,

@@ -36,8 +36,8 @@ def main() -> None:
     """Write the workdir."""
     config, weights, workdir = _CONFIG(), cli.required(_WEIGHTS), cli.required(_WORKDIR)
     if _VAE_CONFIG.value:
-        config = autoencoder_weights.settled(config, _VAE_CONFIG.value)
-    count = autoencoder_weights.create(config, weights, workdir)
+        config = autoencoder_weights.apply_vae_config(config, _VAE_CONFIG.value)
+    count = autoencoder_weights.import_autoencoder(config, weights, workdir)
     shape = "x".join(map(str, registry.build(config).latent_shape))
     print(
         f"Imported: {count / 1e6:.1f}M parameters, latents {shape} with scale "

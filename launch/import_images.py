@@ -40,7 +40,7 @@ def main() -> None:
         raise ConfigError(
             "--eval_labels and --one_class contradict each other; give only one of them."
         )
-    manifest = importing.images_of(
+    manifest = importing.import_images(
         {split: cli.required(flag) for split, flag in _SOURCES.items()},
         cli.required(_OUT),
         size=_SIZE.value,
@@ -50,7 +50,7 @@ def main() -> None:
         jobs=_JOBS.value,
         max_bad_fraction=_BAD.value,
     )
-    print(importing.said(manifest, "image"))
+    print(importing.summarize(manifest, "image"))
 
 
 if __name__ == "__main__":

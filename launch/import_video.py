@@ -39,18 +39,18 @@ _BAD = import_flags.define_max_fraction("max_bad_fraction", 0.01, "broken files"
 
 def main() -> None:
     """Write the shards and print a summary."""
-    manifest = importing.clips_of(
+    manifest = importing.import_videos(
         {split: cli.required(flag) for split, flag in _SOURCES.items()},
         cli.required(_OUT),
         size=_SIZE.value,
-        frames=_FRAMES.value,
+        num_frames=_FRAMES.value,
         fps=_FPS.value,
         labels={split: flag.value for split, flag in _LABELS.items() if flag.value},
         shard_examples=_SHARD.value,
         jobs=_JOBS.value,
         max_bad_fraction=_BAD.value,
     )
-    print(importing.said(manifest, "clip"))
+    print(importing.summarize(manifest, "clip"))
 
 
 if __name__ == "__main__":

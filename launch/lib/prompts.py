@@ -8,7 +8,7 @@ from absl import flags
 from ul.core.errors import ConfigError
 from ul.data.sources import colored_digits
 from ul.evaluation.prompts import continuing
-from ul.importing.captions import read_prompts
+from ul.importing.captions import read_prompt_embeddings
 from ul.inference import api
 
 _LABELS = flags.DEFINE_list(
@@ -63,13 +63,13 @@ def _embed(source: dict) -> Conditions:
         got = "both" if _TEXT.value else "neither"
         raise ConfigError(f"Give either --text or --text_embeddings; got {got}.")
     if _EMBEDDINGS.value:
-        return read_prompts(_EMBEDDINGS.value, source)
+        return read_prompt_embeddings(_EMBEDDINGS.value, source)
     if source["kind"] != "colored_digits":
         raise ConfigError(
             f"--text needs a model of colored_digits; this one is of {source['kind']}. Use "
             "launch.embed_captions --prompts, and its file as --text_embeddings."
         )
-    texts = [colored_digits.embedded(text) for text in _TEXT.value]
+    texts = [colored_digits.embed(text) for text in _TEXT.value]
     return {k: np.stack([t[k] for t in texts]) for k in texts[0]}, _TEXT.value
 
 

@@ -1,36 +1,40 @@
-"""The position in the data is the step: nothing else decides what a batch holds."""
+"""The step alone decides what a batch holds."""
 
 import numpy as np
 import pytest
 
 from ul.core.errors import DataError
 from ul.data import pipeline
-from ul.data.sources.basic import Items
+from ul.data.sources.base import FunctionSource
 
 N, B = 24, 8
 SHAPE = (4, 4, 1)
 
 
-def source():
-    def get(i):
-        image = np.arange(30, dtype=np.uint8).reshape(5, 6, 1) + 5 * i
-        return {"image": image, "label": i}
-
-    return Items(N, get, N)
+def get_example(i):
+    image = np.arange(30, dtype=np.uint8).reshape(5, 6, 1) + 5 * i
+    return {"image": image, "label": i}
 
 
-def dataset(seed=3, flip=True):
-    return pipeline.examples(source(), shape=SHAPE, flip=flip, seed=seed, shuffle=True)
+def make_source():
+    return FunctionSource(N, get_example, N)
 
 
-def batches(start=0, stop=7, seed=3, **where):
-    found = pipeline.train_batches(
-        dataset(seed), batch_size=B, start=start, stop=stop, **where
+def train_dataset(seed=3, flip=True):
+    return pipeline.make_dataset(
+        make_source(), shape=SHAPE, flip=flip, seed=seed, shuffle=True
     )
-    return list(found)
 
 
-def same(a, b):
+def train_batches(start=0, stop=7, seed=3, **settings):
+    return list(
+        pipeline.train_batches(
+            train_dataset(seed), batch_size=B, start=start, stop=stop, **settings
+        )
+    )
+
+
+def assert_equal(a, b):
     assert a.keys() == b.keys()
     for k in a:
         np.testing.assert_array_equal(a[k], b[k])
@@ -38,136 +42,142 @@ def same(a, b):
 
 @pytest.mark.parametrize("processes", [2, 4, 8])
 def test_the_global_batch_is_the_same_for_any_number_of_processes(processes):
-    whole = batches()
     rows = np.split(np.arange(B), processes)
-    parts = [batches(rows=own) for own in rows]
-    for k, batch in enumerate(whole):
+    parts = [train_batches(rows=own) for own in rows]
+    for k, batch in enumerate(train_batches()):
         joined = {n: np.concatenate([p[k][n] for p in parts]) for n in batch}
-        same(joined, batch)
+        assert_equal(joined, batch)
 
 
 @pytest.mark.parametrize("start", [1, 3, 6])
-def test_resuming_at_any_step_goes_on_with_the_same_batches(start):
-    for a, b in zip(batches(start=start), batches()[start:], strict=True):
-        same(a, b)
+def test_resuming_at_any_step_continues_with_the_same_batches(start):
+    resumed = train_batches(start=start)
+    for a, b in zip(resumed, train_batches()[start:], strict=True):
+        assert_equal(a, b)
 
 
 def test_reading_ahead_with_more_threads_changes_nothing():
-    for a, b in zip(batches(threads=1), batches(threads=4), strict=True):
-        same(a, b)
+    one, four = train_batches(threads=1), train_batches(threads=4)
+    for a, b in zip(one, four, strict=True):
+        assert_equal(a, b)
 
 
-def test_every_example_comes_once_an_epoch_in_an_order_of_its_own():
-    labels = np.concatenate([b["label"] for b in batches(stop=2 * N // B)])
+def test_each_epoch_has_every_example_once_in_another_order():
+    labels = np.concatenate([b["label"] for b in train_batches(stop=2 * N // B)])
     first, second = labels[:N], labels[N:]
     assert sorted(first) == sorted(second) == list(range(N))
     assert list(first) != list(second) and list(first) != list(range(N))
 
 
-def test_the_seed_decides():
-    assert [b["label"].tolist() for b in batches(seed=3)] != [
-        b["label"].tolist() for b in batches(seed=4)
+def test_the_seed_decides_the_order():
+    assert [b["label"].tolist() for b in train_batches(seed=3)] != [
+        b["label"].tolist() for b in train_batches(seed=4)
     ]
 
 
 def test_augmentation_is_fixed_by_the_global_index():
-    a, b = dataset(), dataset()
+    a, b = train_dataset(), train_dataset()
     for i in (0, 5, N + 5):
         np.testing.assert_array_equal(a[i]["image"], b[i]["image"])
-    # The same example is cropped or flipped anew in another epoch.
+    # The same example has another crop and flip in another epoch.
     label = a[0]["label"]
     crops = {a[i]["image"].tobytes() for i in range(8 * N) if a[i]["label"] == label}
     assert len(crops) > 4
 
 
-def test_rows_and_strata_are_places_in_the_global_batch():
-    part = batches(rows=np.arange(4, 8))[0]
+def test_rows_and_strata_are_positions_in_the_global_batch():
+    part = train_batches(rows=np.arange(4, 8))[0]
     np.testing.assert_array_equal(part["row"], [4, 5, 6, 7])
     np.testing.assert_allclose(part["stratum"], np.arange(4, 8) / 8)
     assert part["image"].dtype == np.uint8
 
 
-def test_evaluation_sees_every_example_once_in_order():
-    held_out = pipeline.examples(
-        source(), shape=SHAPE, flip=False, seed=0, shuffle=False
-    )
-    found = list(pipeline.eval_batches(held_out, batch_size=10, num_examples=23))
-    assert [len(b["row"]) for b in found] == [10, 10, 3]
+def test_evaluation_gets_every_example_once_in_order():
+    held_out = fixed_dataset()
+    batches = list(pipeline.eval_batches(held_out, batch_size=10, num_examples=23))
+    assert [len(b["row"]) for b in batches] == [10, 10, 3]
     np.testing.assert_array_equal(
-        np.concatenate([b["label"] for b in found]), range(23)
+        np.concatenate([b["label"] for b in batches]), range(23)
     )
-    np.testing.assert_allclose(found[2]["stratum"], np.arange(20, 23) / 23)
+    np.testing.assert_allclose(batches[2]["stratum"], np.arange(20, 23) / 23)
 
 
-def test_bad_data_reach_the_trainer_as_what_they_are():
-    """An error in a reading thread ends the batches with the source's own words."""
-
-    def get(i):
+def test_a_data_error_in_a_reading_thread_reaches_the_trainer_unchanged():
+    def fail(i):
         raise DataError("three of four images are broken")
 
-    broken = pipeline.examples(
-        Items(N, get, N), shape=SHAPE, flip=False, seed=0, shuffle=True
+    broken = pipeline.make_dataset(
+        FunctionSource(N, fail, N), shape=SHAPE, flip=False, seed=0, shuffle=True
     )
     with pytest.raises(DataError, match="three of four"):
         next(pipeline.train_batches(broken, batch_size=B, start=0, stop=2))
 
 
-def test_the_fingerprint_is_of_what_training_gets():
-    """Order, augmentation and pictures: another of any is another digest."""
+def test_an_empty_source_is_refused():
+    empty = FunctionSource(0, get_example, N)
+    with pytest.raises(DataError, match="at least one example"):
+        pipeline.make_dataset(empty, shape=SHAPE, flip=False, seed=0, shuffle=True)
 
+
+def test_the_fingerprint_depends_on_order_augmentation_and_images():
     def brighter(i):
-        found = source()[i]
-        return found | {"image": found["image"] + 1}
+        example = get_example(i)
+        return example | {"image": example["image"] + 1}
 
-    plain = pipeline.fingerprint(dataset(), B)
-    assert plain == pipeline.fingerprint(dataset(), B)
+    original = pipeline.fingerprint(train_dataset(), B)
+    assert original == pipeline.fingerprint(train_dataset(), B)
     others = [
-        dataset(seed=4),
-        dataset(flip=False),
-        pipeline.examples(
-            Items(N, brighter, N), shape=SHAPE, flip=True, seed=3, shuffle=True
+        train_dataset(seed=4),
+        train_dataset(flip=False),
+        pipeline.make_dataset(
+            FunctionSource(N, brighter, N), shape=SHAPE, flip=True, seed=3, shuffle=True
         ),
     ]
-    assert all(pipeline.fingerprint(other, B) != plain for other in others)
+    assert all(pipeline.fingerprint(other, B) != original for other in others)
 
 
-def fixed(flip=False):
-    once = pipeline.examples(source(), shape=SHAPE, flip=False, seed=0, shuffle=False)
-    return pipeline.both_ways(once) if flip else once
+def fixed_dataset(mirrored=False):
+    dataset = pipeline.make_dataset(
+        make_source(), shape=SHAPE, flip=False, seed=0, shuffle=False
+    )
+    return pipeline.append_mirrored(dataset) if mirrored else dataset
 
 
-def test_examples_that_never_change_are_the_same_in_every_epoch():
-    endless = pipeline.endless(fixed(), 3)
+def test_fixed_examples_are_the_same_in_every_epoch():
+    shuffled = pipeline.shuffled_dataset(fixed_dataset(), 3)
     for epoch in range(3):
-        found = [endless[epoch * N + i] for i in range(N)]
-        assert sorted(f["label"] for f in found) == list(range(N))
-        for f in found:
-            np.testing.assert_array_equal(f["image"], fixed()[f["label"]]["image"])
-    labels = [[endless[e * N + i]["label"] for i in range(N)] for e in range(2)]
+        examples = [shuffled[epoch * N + i] for i in range(N)]
+        assert sorted(e["label"] for e in examples) == list(range(N))
+        for e in examples:
+            fixed = fixed_dataset()[e["label"]]
+            np.testing.assert_array_equal(e["image"], fixed["image"])
+    labels = [[shuffled[e * N + i]["label"] for i in range(N)] for e in range(2)]
     assert labels[0] != labels[1]
 
 
-def test_both_ways_is_every_example_and_its_mirror_image():
-    both = fixed(flip=True)
+def test_every_example_is_followed_by_its_mirror_image_after_all_originals():
+    both = fixed_dataset(mirrored=True)
     assert len(both) == 2 * N
     for i in range(N):
         np.testing.assert_array_equal(both[i + N]["image"], both[i]["image"][:, ::-1])
         assert both[i]["label"] == both[i + N]["label"] == i
 
 
-def test_in_order_is_each_example_once():
-    found = list(pipeline.in_order(fixed(), range(3, 20), batch_size=5, threads=3))
-    assert [len(b["row"]) for b in found] == [5, 5, 5, 2]
-    np.testing.assert_array_equal(
-        np.concatenate([b["row"] for b in found]), range(3, 20)
+def test_batches_at_indices_have_each_example_once_in_order():
+    batches = list(
+        pipeline.batches_at(fixed_dataset(), range(3, 20), batch_size=5, threads=3)
     )
-    for b in found:
+    assert [len(b["row"]) for b in batches] == [5, 5, 5, 2]
+    np.testing.assert_array_equal(
+        np.concatenate([b["row"] for b in batches]), range(3, 20)
+    )
+    for b in batches:
         np.testing.assert_array_equal(b["label"], b["row"])
 
 
-def test_the_fingerprint_of_fixed_examples_is_of_all_of_them():
-    plain = pipeline.fixed_fingerprint(fixed())
-    assert plain == pipeline.fixed_fingerprint(fixed())
-    assert plain != pipeline.fixed_fingerprint(fixed(flip=True))
-    shifted = pipeline.in_turn([fixed()[i] for i in range(N - 1)])
-    assert plain != pipeline.fixed_fingerprint(shifted)
+def test_the_fingerprint_of_fixed_examples_depends_on_their_number_and_images():
+    original = pipeline.fixed_fingerprint(fixed_dataset())
+    assert original == pipeline.fixed_fingerprint(fixed_dataset())
+    assert original != pipeline.fixed_fingerprint(fixed_dataset(mirrored=True))
+    shorter = pipeline.sequential_dataset([fixed_dataset()[i] for i in range(N - 1)])
+    assert original != pipeline.fixed_fingerprint(shorter)

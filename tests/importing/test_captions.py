@@ -1,4 +1,4 @@
-"""Captions to embeddings beside imported images, with an encoder made for the test."""
+"""Embedding the captions of imported images, with a text encoder made for the test."""
 
 import json
 import shutil
@@ -26,13 +26,13 @@ CAPTIONS = {
 }
 
 
-def vector(word):
-    drawn = np.random.default_rng(zlib.crc32(word.encode())).normal(size=CHANNELS)
-    return drawn.astype(np.float32)
+def word_vector(word):
+    rng = np.random.default_rng(zlib.crc32(word.encode()))
+    return rng.normal(size=CHANNELS).astype(np.float32)
 
 
-def encoder(fail_after=10**9, scale=1.0, **identity):
-    """A word's vector is of its own seed; how many captions it embedded is `calls`."""
+def make_encoder(fail_after=10**9, scale=1.0, **identity):
+    """A text encoder in which each word is its own seed, and the list of its inputs."""
     calls = []
 
     def embed(captions):
@@ -40,30 +40,29 @@ def encoder(fail_after=10**9, scale=1.0, **identity):
         if len(calls) > fail_after:
             raise KeyboardInterrupt
         return [
-            np.stack([scale * vector(word) for word in caption.split()[:TOKENS]])
+            np.stack([scale * word_vector(word) for word in caption.split()[:TOKENS]])
             for caption in captions
         ]
 
-    said = {"model": "fake", "weights": "00"} | identity
-    made = captions.TextEncoder(embed, CHANNELS, TOKENS, said)
-    return made, calls
+    identity = {"model": "fake", "weights": "00"} | identity
+    return captions.TextEncoder(embed, CHANNELS, TOKENS, identity), calls
 
 
 @pytest.fixture(scope="module")
 def image_set(tmp_path_factory):
     """Five training and two held-out images without classes; the fourth is broken."""
-    where = tmp_path_factory.mktemp("images")
-    pictures = {n: encoded(i) for i, n in enumerate(NAMES)} | {"0003.jpg": b"broken"}
-    train = {f"train2017/{n}": pictures[n] for n in NAMES[:5]}
-    held_out = {f"val/deep/{n}": pictures[n] for n in NAMES[5:]}
-    (where / "train.tar").write_bytes(tar(train))
-    (where / "val.tar").write_bytes(tar(held_out))
-    paths = {"train": str(where / "train.tar"), "eval": str(where / "val.tar")}
-    importing.images_of(
-        paths, str(where / "set"), size=SIZE, one_class=True, shard_examples=3, jobs=1,
+    root = tmp_path_factory.mktemp("images")
+    images = {n: encoded(i) for i, n in enumerate(NAMES)} | {"0003.jpg": b"broken"}
+    train = {f"train2017/{n}": images[n] for n in NAMES[:5]}
+    held_out = {f"val/deep/{n}": images[n] for n in NAMES[5:]}
+    (root / "train.tar").write_bytes(tar(train))
+    (root / "val.tar").write_bytes(tar(held_out))
+    paths = {"train": str(root / "train.tar"), "eval": str(root / "val.tar")}
+    importing.import_images(
+        paths, str(root / "set"), size=SIZE, one_class=True, shard_examples=3, jobs=1,
         max_bad_fraction=0.5,
     )  # fmt: skip
-    return str(where / "set")
+    return str(root / "set")
 
 
 @pytest.fixture
@@ -74,55 +73,57 @@ def table(tmp_path):
     return str(path)
 
 
-def run(image_set, files, out, made=None, **changes):
-    how = dict(batch_size=2, shard_examples=3, max_missing_fraction=0.0) | changes
-    made = made or encoder()[0]
-    return captions.captions_of(image_set, files, str(out), made, **how)
+def run(image_set, files, out, encoder=None, **changes):
+    settings = dict(batch_size=2, shard_examples=3, max_missing_fraction=0.0) | changes
+    encoder = encoder or make_encoder()[0]
+    return captions.embed_captions(image_set, files, str(out), encoder, **settings)
 
 
-def examples(image_set, out, split="train"):
+def read_examples(image_set, out, split="train"):
     source = registry.SOURCES["imported_captions"](
         split, (SIZE, SIZE, 3), path=image_set, captions=str(out)
     )
     return source, [source[i] for i in range(len(source))]
 
 
-def test_each_image_has_its_caption_though_one_was_rejected(image_set, table, tmp_path):
+def test_each_image_has_its_caption_although_one_was_rejected(
+    image_set, table, tmp_path
+):
     manifest = run(image_set, [table], tmp_path / "out")
     assert {s: about["count"] for s, about in manifest["splits"].items()} == {
         "train": 4,
         "eval": 2,
     }
-    kept = [NAMES[i] for i in (0, 1, 2, 4)]
-    source, found = examples(image_set, tmp_path / "out")
+    imported = [NAMES[i] for i in (0, 1, 2, 4)]
+    source, examples = read_examples(image_set, tmp_path / "out")
     assert source.text_shape == (TOKENS, CHANNELS) and source.num_classes == 1
     plain = registry.SOURCES["imported"]("train", (SIZE, SIZE, 3), path=image_set)
-    for i, name in enumerate(kept):
+    for i, name in enumerate(imported):
         caption = CAPTIONS[name.removesuffix(".jpg")]
         assert source.caption(i) == caption
-        np.testing.assert_array_equal(found[i]["image"], plain[i]["image"])
-        (vectors,) = encoder()[0].embed([caption])
-        length = int(found[i]["text_length"])
+        np.testing.assert_array_equal(examples[i]["image"], plain[i]["image"])
+        (vectors,) = make_encoder()[0].embed([caption])
+        length = int(examples[i]["text_length"])
         assert length == min(len(caption.split()), TOKENS)
-        text = found[i]["text"]
+        text = examples[i]["text"]
         assert text.dtype == np.float16 and text.shape == (TOKENS, CHANNELS)
         np.testing.assert_array_equal(text[:length], vectors.astype(np.float16))
         assert not text[length:].any()
-    held_out, _ = examples(image_set, tmp_path / "out", "eval")
+    held_out, _ = read_examples(image_set, tmp_path / "out", "eval")
     assert held_out.caption(1) == CAPTIONS["0006"]
     assert manifest["splits"]["train"]["full"] == 1
 
 
-def test_it_goes_on_and_gives_the_same_bytes(image_set, table, tmp_path):
+def test_an_interrupted_run_is_finished_with_the_same_bytes(image_set, table, tmp_path):
     whole = run(image_set, [table], tmp_path / "whole")
-    stops, _ = encoder(fail_after=3)  # in the second shard
+    interrupted, _ = make_encoder(fail_after=3)  # in the second shard
     with pytest.raises(KeyboardInterrupt):
-        run(image_set, [table], tmp_path / "parts", stops)
+        run(image_set, [table], tmp_path / "parts", interrupted)
     assert not (tmp_path / "parts/manifest.json").exists()
-    with pytest.raises(DataError, match="half written"):
-        examples(image_set, tmp_path / "parts")
-    goes_on, calls = encoder()
-    again = run(image_set, [table], tmp_path / "parts", goes_on)
+    with pytest.raises(DataError, match="is incomplete"):
+        read_examples(image_set, tmp_path / "parts")
+    encoder, calls = make_encoder()
+    again = run(image_set, [table], tmp_path / "parts", encoder)
     assert calls == ["a dog", "snow on a roof", "a door"]
     assert again == whole
     files = sorted(p.name for p in (tmp_path / "whole").iterdir())
@@ -132,21 +133,29 @@ def test_it_goes_on_and_gives_the_same_bytes(image_set, table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("made", "changes", "message"),
+    ("encoder", "changes", "message"),
     [
-        (encoder(weights="11")[0], {}, "encoder weights: 00 there, 11 here"),
-        (encoder()[0], {"shard_examples": 2}, "shard_examples: 3 there, 2 here"),
+        (
+            make_encoder(weights="11")[0],
+            {},
+            "encoder weights: stored 00, requested 11",
+        ),
+        (
+            make_encoder()[0],
+            {"shard_examples": 2},
+            "shard_examples: stored 3, requested 2",
+        ),
     ],
 )
-def test_another_encoder_does_not_go_on(
-    image_set, table, tmp_path, made, changes, message
+def test_another_encoder_cannot_continue(
+    image_set, table, tmp_path, encoder, changes, message
 ):
     run(image_set, [table], tmp_path)
     with pytest.raises(ConfigError, match=message):
-        run(image_set, [table], tmp_path, made, **changes)
+        run(image_set, [table], tmp_path, encoder, **changes)
 
 
-def test_other_captions_do_not_go_on(image_set, table, tmp_path):
+def test_a_run_with_other_captions_cannot_continue(image_set, table, tmp_path):
     run(image_set, [table], tmp_path / "out")
     other = tmp_path / "other.tsv"
     other.write_text((tmp_path / "captions.tsv").read_text().replace("a door", "door"))
@@ -158,109 +167,115 @@ def test_captions_of_other_images_are_refused(image_set, table, tmp_path):
     run(image_set, [table], tmp_path / "out")
     path = tmp_path / "out/manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"images": "f" * 64}))
-    with pytest.raises(DataError, match="are of the images ffffffffffffffff, but"):
-        examples(image_set, tmp_path / "out")
+    with pytest.raises(DataError, match="they are of images with digest f{16}"):
+        read_examples(image_set, tmp_path / "out")
 
 
 def test_a_damaged_record_is_named(image_set, table, tmp_path):
     run(image_set, [table], tmp_path / "out")
-    source, _ = examples(image_set, tmp_path / "out")
+    source, _ = read_examples(image_set, tmp_path / "out")
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     manifest["channels"] += 1
-    wrong = imported_captions.Texts(
-        imported_captions.store(tmp_path / "out"), manifest, "train"
+    wrong = imported_captions.CaptionReader(
+        imported_captions.open_store(tmp_path / "out"), manifest, "train"
     )
     with pytest.raises(
-        DataError, match="record 0 is another; run the same launch.embed"
+        DataError, match="record 0 belongs to another .* Run the same launch.embed"
     ):
         wrong[0]
 
 
 def test_images_without_captions_are_an_error_or_empty_text(image_set, tmp_path):
-    path = tmp_path / "few.tsv"
+    path = tmp_path / "incomplete.tsv"
     path.write_text("0000.jpg\ta dog\n0005.jpg\t  \n")
     with pytest.raises(DataError, match="5 of 6 images have no caption"):
         run(image_set, [str(path)], tmp_path / "out")
     manifest = run(image_set, [str(path)], tmp_path / "out", max_missing_fraction=0.9)
     assert manifest["splits"]["train"]["empty"] == 3
-    source, found = examples(image_set, tmp_path / "out")
-    assert [int(f["text_length"]) for f in found] == [2, 0, 0, 0]
-    assert not found[1]["text"].any() and source.caption(1) == ""
+    source, examples = read_examples(image_set, tmp_path / "out")
+    assert [int(e["text_length"]) for e in examples] == [2, 0, 0, 0]
+    assert not examples[1]["text"].any() and source.caption(1) == ""
 
 
-def test_what_float16_cannot_hold_is_refused(image_set, table, tmp_path):
-    with pytest.raises(ConfigError, match="float16 cannot hold"):
-        run(image_set, [table], tmp_path / "a", encoder(scale=1e6)[0])
+def test_vectors_that_float16_cannot_hold_are_refused(image_set, table, tmp_path):
+    with pytest.raises(ConfigError, match="must fit into float16"):
+        run(image_set, [table], tmp_path / "a", make_encoder(scale=1e6)[0])
     with pytest.raises(NonFiniteError):
-        run(image_set, [table], tmp_path / "b", encoder(scale=np.nan)[0])
+        run(image_set, [table], tmp_path / "b", make_encoder(scale=np.nan)[0])
 
 
-def test_sets_from_before_names_were_kept_are_refused(image_set, table, tmp_path):
+def test_imports_of_older_versions_without_names_are_refused(
+    image_set, table, tmp_path
+):
     old = tmp_path / "old"
     shutil.copytree(image_set, old)
     for file in old.glob("train-*.json"):
         record = json.loads(file.read_text())
         del record["names"]
         file.write_text(json.dumps(record))
-    with pytest.raises(DataError, match="before names of images were kept"):
+    with pytest.raises(DataError, match="older version, which did not keep the names"):
         run(str(old), [table], tmp_path / "out")
 
 
-def coco(where):
+def write_coco(path):
     images = [{"id": 7, "file_name": "a.jpg"}, {"id": 3, "file_name": "b.jpg"}]
-    said = [(12, 3, "second"), (11, 3, "first of b"), (10, 7, "of\n a")]
-    annotations = [{"id": i, "image_id": of, "caption": c} for i, of, c in said]
-    where.write_text(json.dumps({"images": images, "annotations": annotations}))
+    rows = [(12, 3, "second"), (11, 3, "first of b"), (10, 7, "of\n a")]
+    annotations = [{"id": i, "image_id": image, "caption": c} for i, image, c in rows]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
     return {"a.jpg": "of a", "b.jpg": "first of b"}
 
 
-def json_lines(where):
+def write_json_lines(path):
     lines = [
         {"file_name": "a.jpg", "text": "x"},
         {"file_name": "b.jpg", "caption": "y"},
     ]
-    where.write_text("\n".join(map(json.dumps, lines)))
+    path.write_text("\n".join(map(json.dumps, lines)))
     return {"a.jpg": "x", "b.jpg": "y"}
 
 
-def beside(where):
+def write_tar(path):
     files = {"00/a.jpg": b"?", "00/a.txt": b"x\n", "00/b.txt": "ä".encode()}
-    where.write_bytes(tar(files))
+    path.write_bytes(tar(files))
     return {"00/a": "x", "00/b": "ä"}
 
 
 @pytest.mark.parametrize(
-    ("name", "make"),
-    [("c.json", coco), ("c.jsonl", json_lines), ("c.tar", beside)],
+    ("name", "write"),
+    [("c.json", write_coco), ("c.jsonl", write_json_lines), ("c.tar", write_tar)],
 )
-def test_captions_as_data_sets_have_them(tmp_path, name, make):
-    assert make(tmp_path / name) == caption_files.read(str(tmp_path / name))
+def test_caption_files_of_common_formats(tmp_path, name, write):
+    assert write(tmp_path / name) == caption_files.read_captions(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("c.tsv", "a.jpg a dog", "line 1 has no tab"),
-        ("c.jsonl", '\n{"file_name": "a"}', "line 2 has no file_name with text"),
-        ("c.json", "[]", "no COCO file"),
-        ("c.tsv", "", "has none; they must be a .tsv"),
-        ("c.csv", "a,b", "they must be a .tsv"),
+        (
+            "c.jsonl",
+            '\n{"file_name": "a"}',
+            "with file_name and text or caption; line 2 is not",
+        ),
+        ("c.json", "[]", "must be a COCO file"),
+        ("c.tsv", "", "has no captions; it must be a .tsv"),
+        ("c.csv", "a,b", "c.csv must be a .tsv"),
     ],
 )
-def test_other_captions_are_refused_in_one_line(tmp_path, name, content, message):
+def test_other_caption_files_are_refused_in_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message) as e:
-        caption_files.read(str(tmp_path / name))
+        caption_files.read_captions(str(tmp_path / name))
     assert "\n" not in str(e.value)
 
 
-def test_a_name_that_two_images_have_needs_its_folder(tmp_path):
+def test_a_name_of_two_images_needs_its_folder(tmp_path):
     names = {"train": ["a/1.jpg", "b/1.jpg"], "eval": []}
 
-    def matched(content):
+    def match(content):
         (tmp_path / "c.tsv").write_text(content)
-        return captions.matched(names, [str(tmp_path / "c.tsv")], 0.0)["train"]
+        return captions.match_captions(names, [str(tmp_path / "c.tsv")], 0.0)["train"]
 
-    assert matched("a/1.jpg\tx\nb/1.jpg\ty") == ["x", "y"]
-    with pytest.raises(DataError, match="2 images are called so, as a/1.jpg"):
-        matched("1.jpg\tx")
+    assert match("a/1.jpg\tx\nb/1.jpg\ty") == ["x", "y"]
+    with pytest.raises(DataError, match="is the name of 2 images, for example a/1.jpg"):
+        match("1.jpg\tx")

@@ -1,4 +1,4 @@
-"""Original archives, as broken as real ones, to shards; and training's view of those."""
+"""Importing image archives, with the damage that real ones have, and reading the result."""
 
 import dataclasses
 import functools
@@ -23,30 +23,31 @@ from ul.data.sources import imported_images, registry
 from ul.importing import archives
 
 SIZE = 16
-CLASSES = {"n01440764": 5, "n01443537": 4}  # name: good images of it in `train`
+ARCHIVES = {"train": "train", "eval": "val"}
+CLASSES = {"n01440764": 5, "n01443537": 4}  # name: number of intact training images
 BAD = {
     "n01440764/empty.JPEG": "it is empty",
-    "n01440764/text.JPEG": "it is no image",
+    "n01440764/text.JPEG": "it is not an image",
     "n01443537/cut.JPEG": "runcated",
 }
 
 
 def pixels(seed, height=40, width=52):
-    """Smooth, so that a JPEG keeps it nearly."""
+    """A smooth image, which JPEG hardly changes."""
     y, x = np.mgrid[:height, :width] / 20.0
     planes = [np.sin(x + seed) + np.cos(y * c - seed) for c in (1, 2, 3)]
     return np.uint8(np.clip(127 + 60 * np.stack(planes, -1), 0, 255))
 
 
-def encoded(seed, kind="JPEG", mode="RGB", **how):
+def encoded(seed, format="JPEG", mode="RGB", **options):
     content = io.BytesIO()
-    Image.fromarray(pixels(seed)).convert(mode).save(content, kind, **how)
+    Image.fromarray(pixels(seed)).convert(mode).save(content, format, **options)
     return content.getvalue()
 
 
 def files():
-    """name: content, as the real ImageNet has them: CMYK, grey and a PNG named .JPEG too."""
-    cut = encoded(8, quality=95)
+    """Contents by name, as in ImageNet: also CMYK, gray and a PNG named .JPEG."""
+    whole = encoded(8, quality=95)
     return {
         "n01440764/a.JPEG": encoded(0, quality=95),
         "n01440764/b.JPEG": encoded(1, mode="CMYK"),
@@ -57,21 +58,21 @@ def files():
         "n01440764/empty.JPEG": b"",
         "n01440764/text.JPEG": b"<html>404</html>",
         "n01443537/a.JPEG": encoded(5),
-        "n01443537/b.JPEG": encoded(6, exif=rotated()),
+        "n01443537/b.JPEG": encoded(6, exif=rotated_exif()),
         "n01443537/c.JPEG": encoded(7),
-        "n01443537/cut.JPEG": cut[: len(cut) // 2],
+        "n01443537/cut.JPEG": whole[: len(whole) // 2],
         "n01443537/d.JPEG": encoded(9),
         "n01443537/readme.txt": b"no image",
     }
 
 
-def rotated():
+def rotated_exif():
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif.tobytes()
 
 
-def of_class(name):
+def files_of_class(name):
     return {
         file.split("/")[1]: content
         for file, content in files().items()
@@ -81,10 +82,10 @@ def of_class(name):
 
 @pytest.fixture
 def originals(tmp_path):
-    """ILSVRC2012's two archives, and a list of held-out labels."""
+    """The two archives of ILSVRC2012 and a list of held-out labels."""
     train = tmp_path / "train.tar"
     train.write_bytes(
-        tar_bytes({f"{name}.tar": tar_bytes(of_class(name)) for name in CLASSES})
+        tar_bytes({f"{name}.tar": tar_bytes(files_of_class(name)) for name in CLASSES})
     )
     held_out = {f"ILSVRC2012_val_{i:08d}.JPEG": encoded(20 + i) for i in range(1, 4)}
     (tmp_path / "val.tar").write_bytes(tar_bytes(held_out))
@@ -92,63 +93,67 @@ def originals(tmp_path):
     return tmp_path
 
 
-def run(where, out, **changes):
-    how = dict(labels=str(where / "val.txt"), size=SIZE, shard_examples=4, jobs=2)
-    paths = {"train": str(where / "train.tar"), "eval": str(where / "val.tar")}
-    paths |= changes.pop("paths", {})
-    return importing.images_of(
-        paths, str(out), **how | {"max_bad_fraction": 0.3} | changes
+def run(originals, out, **changes):
+    settings = dict(
+        labels=str(originals / "val.txt"),
+        size=SIZE,
+        shard_examples=4,
+        jobs=2,
+        max_bad_fraction=0.3,
     )
+    paths = {split: str(originals / f"{name}.tar") for split, name in ARCHIVES.items()}
+    paths |= changes.pop("paths", {})
+    return importing.import_images(paths, str(out), **settings | changes)
 
 
-def examples(out, split="train"):
+def read_examples(out, split="train"):
     source = registry.SOURCES["imported"](split, (SIZE, SIZE, 3), path=str(out))
     return [source[i] for i in range(len(source))]
 
 
-def test_what_is_good_is_kept_and_what_is_broken_is_named(originals, tmp_path):
+def test_intact_files_are_imported_and_broken_ones_listed(originals, tmp_path):
     manifest = run(originals, tmp_path / "out")
     assert manifest["classes"] == list(CLASSES)
     assert manifest["splits"]["train"]["labels"] == list(CLASSES.values())
     assert manifest["splits"]["eval"]["labels"] == [2, 1]
-    found = {bad["file"]: bad["why"] for bad in manifest["rejected"]}
-    assert found.keys() == BAD.keys()
-    assert all(BAD[name] in why for name, why in found.items())
+    rejected = {file["file"]: file["why"] for file in manifest["rejected"]}
+    assert rejected.keys() == BAD.keys()
+    assert all(BAD[name] in reason for name, reason in rejected.items())
     assert "n01443537/cut.JPEG" in (tmp_path / "out/rejected.txt").read_text()
-    assert [e["label"] for e in examples(tmp_path / "out")] == [0] * 5 + [1] * 4
-    assert [e["label"] for e in examples(tmp_path / "out", "eval")] == [1, 0, 0]
+    assert [e["label"] for e in read_examples(tmp_path / "out")] == [0] * 5 + [1] * 4
+    assert [e["label"] for e in read_examples(tmp_path / "out", "eval")] == [1, 0, 0]
 
 
 def test_pixels_are_those_of_the_reference_crop(originals, tmp_path):
     run(originals, tmp_path / "out")
-    kept = [e["image"] for e in examples(tmp_path / "out")]
+    imported = [e["image"] for e in read_examples(tmp_path / "out")]
     names = [n for n in sorted(files()) if n.endswith("JPEG") and n not in BAD]
     names.remove("n01440764/._a.JPEG")
-    for name, found in zip(names, kept, strict=True):
+    for name, pixels_of_name in zip(names, imported, strict=True):
         with Image.open(io.BytesIO(files()[name])) as image:
-            want = cropped(np.asarray(image.convert("RGB")))
-        assert any(np.array_equal(found, w) for w in want), name
+            candidates = reference_crops(np.asarray(image.convert("RGB")))
+        assert any(np.array_equal(pixels_of_name, c) for c in candidates), name
 
 
 @pytest.mark.parametrize(
     "shape", [(40, 52), (97, 33), (150, 16), (64, 64), (9, 20), (31, 115), (139, 17)]
 )
 def test_any_shape_is_cropped_as_the_reference_does(shape):
-    """To the last level, on noise: portrait, halved often, enlarged, nearly a strip."""
+    """Exactly, on noise: portrait, halved often, enlarged, nearly too long."""
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    found = np.asarray(imported_images.centre_square(Image.fromarray(noise), SIZE))
-    assert any(np.array_equal(found, want) for want in cropped(noise))
+    crop = np.asarray(imported_images.center_crop_square(Image.fromarray(noise), SIZE))
+    assert any(np.array_equal(crop, c) for c in reference_crops(noise))
 
 
-def cropped(image):
-    """Box halvings, bicubic, the middle: with columns first, and with rows first.
+def reference_crops(image):
+    """The crop with columns resized first, and with rows resized first.
 
-    Each direction rounds to whole levels; which one Pillow begins with is its choice.
+    Each direction rounds to whole levels, and Pillow chooses which one it resizes first.
     """
-    return [_cropped(image, order) for order in ((1, 0), (0, 1))]
+    return [reference_crop(image, order) for order in ((1, 0), (0, 1))]
 
 
-def _cropped(image, order):
+def reference_crop(image, order):
     height, width = image.shape[:2]
     while min(height, width) >= 2 * SIZE:
         height, width = height // 2, width // 2
@@ -165,14 +170,14 @@ def box(t):
 
 
 def cubic(t):
-    """Keys' kernel at a = -1/2."""
+    """The cubic kernel of Keys with a = -1/2."""
     t = np.abs(t)
     near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
     return np.where(t < 1, near, np.where(t < 2, far, 0.0))
 
 
 def resized(image, shape, order, support, kernel):
-    """In integers: weights are multiples of 2^-22, as Pillow's are."""
+    """Resize in integers, with weights in multiples of 2^-22 as in Pillow."""
     for axis in order:
         weights = fixed_point(image.shape[axis], shape[axis], support, kernel)
         image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
@@ -180,24 +185,24 @@ def resized(image, shape, order, support, kernel):
     return image
 
 
-def fixed_point(size, to, support, kernel):
-    """What each of `to` pixels takes of each of `size`, times 2^22."""
-    scale = size / to
+def fixed_point(size, new_size, support, kernel):
+    """The weight of each of `size` pixels in each of `new_size` pixels, times 2^22."""
+    scale = size / new_size
     stretch = max(scale, 1.0)
-    taken = np.zeros((to, size), np.int64)
-    for i in range(to):
-        centre, reach = (i + 0.5) * scale, support * stretch
-        first, last = max(0, int(centre - reach + 0.5)), int(centre + reach + 0.5)
-        at = np.arange(first, min(size, last))
-        weights = kernel((at + 0.5 - centre) / stretch)
-        taken[i, at] = np.rint(weights / weights.sum() * 2**22)
-    return taken
+    result = np.zeros((new_size, size), np.int64)
+    for i in range(new_size):
+        center, reach = (i + 0.5) * scale, support * stretch
+        first, last = max(0, int(center - reach + 0.5)), int(center + reach + 0.5)
+        pixel = np.arange(first, min(size, last))
+        weights = kernel((pixel + 0.5 - center) / stretch)
+        result[i, pixel] = np.rint(weights / weights.sum() * 2**22)
+    return result
 
 
-def test_a_square_of_the_size_passes_unchanged():
+def test_a_square_of_the_right_size_is_unchanged():
     square = Image.fromarray(pixels(0, 32, 32))
-    found = np.asarray(imported_images.centre_square(square, 32))
-    np.testing.assert_array_equal(found, np.asarray(square))
+    crop = np.asarray(imported_images.center_crop_square(square, 32))
+    np.testing.assert_array_equal(crop, np.asarray(square))
 
 
 def test_a_folder_and_any_number_of_jobs_give_the_same_shards(originals, tmp_path):
@@ -215,14 +220,14 @@ def test_a_folder_and_any_number_of_jobs_give_the_same_shards(originals, tmp_pat
 
 
 @pytest.mark.parametrize("after", [1, 6, 11])
-def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
+def test_an_import_interrupted_anywhere_is_finished_with_the_same_bytes(
     originals, tmp_path, after, monkeypatch
 ):
     whole, out = interrupt_and_rerun(
         monkeypatch,
         imported_images,
         functools.partial(run, originals),
-        examples,
+        read_examples,
         tmp_path,
         after,
         "import_images",
@@ -230,115 +235,122 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
     assert read_folder(out) == read_folder(whole)
 
 
-def test_a_damaged_shard_is_written_anew_and_refused_until_then(originals, tmp_path):
+def test_a_damaged_shard_is_refused_until_it_is_written_again(originals, tmp_path):
     out = tmp_path / "out"
     run(originals, out)
     before = read_folder(out)
     path = out / "train-00001-of-00003.array_record"
     path.write_bytes(before[path.name][:-1])
     with pytest.raises(DataError, match="00001-of-00003.* bytes, not"):
-        examples(out)
+        read_examples(out)
     run(originals, out)
     assert read_folder(out) == before
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "message"),
+    ("changes", "error", "message"),
     [
-        ({"max_bad_fraction": 0.1}, DataError, r"3 of 15 files are broken"),
+        ({"max_bad_fraction": 0.1}, DataError, r"files may be broken; 3 of 15 are"),
         (
             {"labels": None},
             DataError,
-            "in no class folder .* and so are 2 more; --eval_lab",
+            "in no class folder .*1 of 3 such files.*--eval_lab",
         ),
         ({"paths": {"train": "nowhere"}}, DataError, "nowhere does not exist"),
         ({"paths": {"train": "val.tar"}}, DataError, "no class folders"),
-        ({"paths": {"train": "cut.tar"}}, DataError, "without compression: .*cut off"),
+        (
+            {"paths": {"train": "cut.tar"}},
+            DataError,
+            "without compression; .*the file is cut off",
+        ),
         ({"paths": {"train": "zip.tar"}}, DataError, "without compression"),
-        ({"labels": "short.txt"}, DataError, "says nothing of ILSVRC2012_val_00000001"),
+        ({"labels": "short.txt"}, DataError, "has none for ILSVRC2012_val_00000001"),
         ({"labels": "no.txt"}, DataError, "no.txt cannot be read"),
     ],
 )
-def test_what_cannot_be_imported_is_said(
-    originals, tmp_path, monkeypatch, changes, kind, message
+def test_archives_that_cannot_be_imported_are_refused(
+    originals, tmp_path, monkeypatch, changes, error, message
 ):
     import gzip
 
     monkeypatch.chdir(originals)
     whole = (originals / "train.tar").read_bytes()
     (originals / "zip.tar").write_bytes(gzip.compress(whole))
-    # Between two members, where tarfile sees nothing wrong.
+    # It ends between two members, where tarfile notices nothing.
     second = list(tarfile.open(originals / "train.tar"))[1].offset
     (originals / "cut.tar").write_bytes(whole[:second])
     (originals / "short.txt").write_text("n01440764\n")
-    with pytest.raises(kind, match=message) as e:
+    with pytest.raises(error, match=message) as e:
         run(originals, tmp_path / "out", **changes)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "out/manifest.json").exists()
 
 
-def test_another_import_is_not_written_over(originals, tmp_path):
+def test_another_import_is_not_overwritten(originals, tmp_path):
     run(originals, tmp_path / "out")
-    with pytest.raises(ConfigError, match="size: 16 there, 8 here"):
+    with pytest.raises(ConfigError, match="size: stored 16, requested 8"):
         run(originals, tmp_path / "out", size=8)
     whole = (originals / "val.tar").read_bytes()
     (originals / "val.tar").write_bytes(tar_bytes({"x.JPEG": encoded(1)}) or whole)
     (originals / "val.txt").write_text("n01440764\n")
-    with pytest.raises(ConfigError, match="eval files: 3 there, 1 here"):
+    with pytest.raises(ConfigError, match="eval files: stored 3, requested 1"):
         run(originals, tmp_path / "out")
 
 
-def test_another_pillow_does_not_go_on_and_what_is_there_is_read(
+def test_another_pillow_cannot_continue_an_import_but_read_it(
     originals, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
     run(originals, out)
     monkeypatch.setattr(imported_images.PIL, "__version__", "1.2.3")
-    with pytest.raises(ConfigError, match=r"made with pillow \d.* there, 1.2.3 here"):
+    with pytest.raises(
+        ConfigError, match=r"made with pillow: stored \d.*, installed 1.2.3"
+    ):
         run(originals, out)
-    for name in ("begun.json", "manifest.json"):  # as it was before this was kept
-        found = json.loads((out / name).read_text())
-        assert found.pop("made_with")["pillow"] != "1.2.3"
-        (out / name).write_text(json.dumps(found))
-    assert len(examples(out)) == sum(CLASSES.values())
-    with pytest.raises(ConfigError, match="pillow of no known version there") as e:
+    for name in ("begun.json", "manifest.json"):  # As older versions wrote them.
+        content = json.loads((out / name).read_text())
+        assert content.pop("made_with")["pillow"] != "1.2.3"
+        (out / name).write_text(json.dumps(content))
+    assert len(read_examples(out)) == sum(CLASSES.values())
+    with pytest.raises(ConfigError, match="pillow: stored an unknown version") as e:
         run(originals, out)
     assert "\n" not in str(e.value)
 
 
 def test_images_of_another_size_are_refused(originals, tmp_path):
     run(originals, tmp_path / "out")
-    with pytest.raises(DataError, match=r"16x16, RGB, but .* set it to \[16, 16, 3\]"):
+    with pytest.raises(DataError, match=r"must be \(16, 16, 3\).* got \(32, 32, 3\)"):
         registry.SOURCES["imported"]("train", (32, 32, 3), path=str(tmp_path / "out"))
-    with pytest.raises(DataError, match="is no set of imported images; write one"):
+    with pytest.raises(DataError, match="No set of imported images found .* Write one"):
         registry.SOURCES["imported"]("train", (16, 16, 3), path=str(tmp_path / "none"))
 
 
 def test_an_entry_is_a_range_of_bytes(originals):
-    found = list(archives.entries(str(originals / "train.tar")))
-    want = {name: content for name, content in files().items() if "._" not in name}
-    assert {e.name: e.read() for e in found} == want
-    assert dataclasses.replace(found[0], size=10**6).read().startswith(found[0].read())
+    entries = list(archives.iterate_entries(str(originals / "train.tar")))
+    visible = {name: content for name, content in files().items() if "._" not in name}
+    assert {e.name: e.read() for e in entries} == visible
+    longer = dataclasses.replace(entries[0], size=10**6)
+    assert longer.read().startswith(entries[0].read())
 
 
-def few(*names):
+def pngs(*names):
     return {name: encoded(i, "PNG") for i, name in enumerate(names)}
 
 
-def run_few(tmp_path, train, held_out, **how):
+def run_on_folders(tmp_path, train, held_out, out="out", **changes):
     paths = {
         "train": write_folder(tmp_path / "t", train),
         "eval": write_folder(tmp_path / "e", held_out),
     }
-    how = dict(size=8, shard_examples=2, jobs=1, max_bad_fraction=0.5) | how
-    return importing.images_of(paths, str(tmp_path / how.pop("out", "out")), **how)
+    settings = dict(size=8, shard_examples=2, jobs=1, max_bad_fraction=0.5) | changes
+    return importing.import_images(paths, str(tmp_path / out), **settings)
 
 
 TRAIN = ("big horse/0.png", "cat/0.png", "dog/0.png", "dog/1.png")
 
 
 @pytest.mark.parametrize(
-    ("text", "want"),
+    ("text", "labels"),
     [
         ("a.1.png cat\na.2.png dog\nb.png big horse\n", [1, 2, 0]),
         ("b cat\na.2 dog\na.1 big horse\n", [0, 2, 1]),
@@ -346,28 +358,33 @@ TRAIN = ("big horse/0.png", "cat/0.png", "dog/0.png", "dog/1.png")
         ("a.1.png,cat 1 2 3 4\na.2.png,dog 9 9 9 9\nb.png,big horse\n", [1, 2, 0]),
     ],
 )
-def test_labels_are_those_of_the_file_that_is_named(tmp_path, text, want):
+def test_held_out_labels_are_read_in_all_formats(tmp_path, text, labels):
     (tmp_path / "l.txt").write_text(text)
-    held_out = few("a.1.png", "a.2.png", "b.png")
-    manifest = run_few(tmp_path, few(*TRAIN), held_out, labels=str(tmp_path / "l.txt"))
+    held_out = pngs("a.1.png", "a.2.png", "b.png")
+    manifest = run_on_folders(
+        tmp_path, pngs(*TRAIN), held_out, labels=str(tmp_path / "l.txt")
+    )
     assert manifest["classes"] == ["big horse", "cat", "dog"]
     source = registry.SOURCES["imported"]("eval", (8, 8, 3), path=str(tmp_path / "out"))
-    assert [source[i]["label"] for i in range(3)] == want
+    assert [source[i]["label"] for i in range(3)] == labels
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a.1.png cat\na.2.png dog\na.1.png dog\nb cat\n", "a.1.png is cat and dog"),
-        ("a.1.png cat\na.2.png cow\nb.png dog\n", "a.2.png is of class 'cow', which"),
-        ("a.1.png cat\n", "says nothing of a.2.png"),
+        (
+            "a.1.png cat\na.2.png cow\nb.png dog\n",
+            "have classes that --train has; a.2.png is of class 'cow'",
+        ),
+        ("a.1.png cat\n", "has none for a.2.png"),
     ],
 )
-def test_labels_that_cannot_be_are_refused(tmp_path, text, message):
+def test_contradictory_unknown_and_missing_labels_are_refused(tmp_path, text, message):
     (tmp_path / "l.txt").write_text(text)
-    held_out = few("a.1.png", "a.2.png", "b.png")
+    held_out = pngs("a.1.png", "a.2.png", "b.png")
     with pytest.raises(DataError, match=message):
-        run_few(tmp_path, few(*TRAIN), held_out, labels=str(tmp_path / "l.txt"))
+        run_on_folders(tmp_path, pngs(*TRAIN), held_out, labels=str(tmp_path / "l.txt"))
 
 
 @pytest.mark.parametrize(
@@ -379,69 +396,80 @@ def test_labels_that_cannot_be_are_refused(tmp_path, text, message):
             TRAIN,
             "one folder, t, with all classes in it",
         ),
-        (TRAIN, ("cow/0.png",), "cow/0.png is of class 'cow', which --train has not"),
-        (("cat/0.gif",), TRAIN, r"no images \(.*\) but 1 .gif"),
+        (
+            TRAIN,
+            ("cow/0.png",),
+            "have classes that --train has; cow/0.png is of class 'cow'",
+        ),
+        (("cat/0.gif",), TRAIN, r"must hold images \(.*\); found none, only 1 .gif"),
     ],
 )
-def test_folders_that_are_no_classes_are_refused(tmp_path, train, held_out, message):
+def test_folders_that_are_not_classes_are_refused(tmp_path, train, held_out, message):
     with pytest.raises(DataError, match=message):
-        run_few(tmp_path, few(*train), few(*held_out))
+        run_on_folders(tmp_path, pngs(*train), pngs(*held_out))
 
 
 def test_odd_names_and_links(tmp_path, caplog):
-    """Hidden folders are none, other files are counted, links are followed."""
+    """Hidden folders are ignored, other files are counted, links are followed."""
     folder = tmp_path / "t"
-    write_folder(folder, few(*TRAIN, ".checkpoints/x.png", "cat/z.tif"))
-    write_folder(tmp_path / "far", few("0.png", "1.png"))
+    write_folder(folder, pngs(*TRAIN, ".checkpoints/x.png", "cat/z.tif"))
+    write_folder(tmp_path / "far", pngs("0.png", "1.png"))
     (folder / "cow").symlink_to(tmp_path / "far")
     (folder / b"dog/\xff.png".decode(errors="surrogateescape")).write_bytes(b"")
-    manifest = run_few(tmp_path, {}, few("cat/0.png"))
+    manifest = run_on_folders(tmp_path, {}, pngs("cat/0.png"))
     assert manifest["classes"] == ["big horse", "cat", "cow", "dog"]
     assert manifest["splits"]["train"]["labels"] == [1, 1, 2, 2]
     assert manifest["rejected"][0]["file"] == "dog/\ufffd.png"
-    assert "passed over as no images: 1 .tif" in caplog.text
+    assert "ignored files that are no images: 1 .tif" in caplog.text
     (folder / "cat/gone.png").symlink_to("nowhere")
     with pytest.raises(DataError, match="cat/gone.png cannot be read"):
-        run_few(tmp_path, {}, {}, out="other")
+        run_on_folders(tmp_path, {}, {}, out="other")
     (tmp_path / "out/begun.json").unlink()
     with pytest.raises(ConfigError, match="has shards but no begun.json"):
-        run_few(tmp_path, {}, {})
+        run_on_folders(tmp_path, {}, {})
 
 
-def test_links_in_a_tar_are_what_they_link_to(tmp_path):
-    write_folder(tmp_path / "t", few(*TRAIN))
+def test_links_in_a_tar_are_followed(tmp_path):
+    write_folder(tmp_path / "t", pngs(*TRAIN))
     (tmp_path / "t/cat/same.png").hardlink_to(tmp_path / "t/big horse/0.png")
     (tmp_path / "t/dog/too.png").symlink_to("../cat/0.png")
     with tarfile.open(tmp_path / "t.tar", "w") as archive:
         archive.add(tmp_path / "t", "/abs/..")
-    found = {e.name: e.read() for e in archives.entries(str(tmp_path / "t.tar"))}
+    entries = archives.iterate_entries(str(tmp_path / "t.tar"))
+    contents_by_name = {e.name: e.read() for e in entries}
     names = (*TRAIN, "cat/same.png", "dog/too.png")
-    assert found == {name: (tmp_path / "t" / name).read_bytes() for name in names}
+    assert contents_by_name == {
+        name: (tmp_path / "t" / name).read_bytes() for name in names
+    }
 
 
-def test_sixteen_bits_and_strips_are_named_and_nothing_good_is_an_error(tmp_path):
-    deep, strip = io.BytesIO(), io.BytesIO()
+def test_16_bit_and_elongated_images_are_rejected_and_a_split_needs_an_intact_one(
+    tmp_path,
+):
+    deep, elongated = io.BytesIO(), io.BytesIO()
     Image.fromarray(np.full((9, 9), 9000, np.uint16)).save(deep, "PNG")
-    Image.new("RGB", (9000, 1)).save(strip, "PNG")
-    bad = {"cat/a.png": deep.getvalue(), "cat/b.png": strip.getvalue()}
-    manifest = run_few(tmp_path, few(*TRAIN) | bad, few("cat/0.png"))
-    why = [one["why"] for one in manifest["rejected"]]
-    assert why == [
-        "its mode is I;16, not 8 bits a channel",
-        "9000x1 is a strip, not an image",
+    Image.new("RGB", (9000, 1)).save(elongated, "PNG")
+    bad = {"cat/a.png": deep.getvalue(), "cat/b.png": elongated.getvalue()}
+    manifest = run_on_folders(tmp_path, pngs(*TRAIN) | bad, pngs("cat/0.png"))
+    reasons = [file["why"] for file in manifest["rejected"]]
+    assert reasons == [
+        "its mode is I;16, not 8 bits per channel",
+        "its sides, 9000x1, differ by more than a factor of 64",
     ]
     (tmp_path / "e/cat/0.png").write_bytes(b"")
-    with pytest.raises(DataError, match="--eval .* has no image that is whole"):
-        run_few(tmp_path, {}, {}, out="other")
+    with pytest.raises(DataError, match="--eval .* at least one intact image"):
+        run_on_folders(tmp_path, {}, {}, out="other")
 
 
 @pytest.mark.processes
-def test_killed_and_run_again_the_bytes_are_the_same(originals, command, tmp_path):
+def test_an_import_that_was_killed_is_finished_with_the_same_bytes(
+    originals, command, tmp_path
+):
     train = {f"c{i % 2}/{i:04d}.png": encoded(i, "PNG") for i in range(600)}
     folder = write_folder(tmp_path / "train", train)
     held_out = write_folder(tmp_path / "eval", dict(list(train.items())[:9]))
     head = ("import_images", f"--train={folder}", f"--eval={held_out}", "--size=256")
-    how = (*head, "--shard_examples=50", "--jobs=2")
-    whole, killed = kill_and_rerun(command, tmp_path, 12, *how)
+    arguments = (*head, "--shard_examples=50", "--jobs=2")
+    whole, killed = kill_and_rerun(command, tmp_path, 12, *arguments)
     assert read_folder(killed) == read_folder(whole)
     assert json.loads((whole / "manifest.json").read_text())["rejected"] == []

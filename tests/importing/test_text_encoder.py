@@ -1,4 +1,4 @@
-"""Hugging Face encoders of random weights, read as launch.embed_captions reads them."""
+"""Hugging Face text encoders with random weights, loaded as launch.embed_captions does."""
 
 import shutil
 import subprocess
@@ -21,25 +21,28 @@ CAPTIONS = [
 TOKENS = 8
 
 
-def tokenizer(where):
-    """Of whole words, as a folder that AutoTokenizer reads."""
+def save_tokenizer(folder):
+    """Save a tokenizer of whole words for AutoTokenizer; return the vocabulary's size."""
     import tokenizers
     import transformers
 
-    known = {w: i for i, w in enumerate(["<pad>", "<unk>", "</s>", *WORDS])}
-    model = tokenizers.models.WordLevel(known, unk_token="<unk>")
-    made = tokenizers.Tokenizer(model)
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    made.post_processor = tokenizers.processors.TemplateProcessing(
+    vocabulary = {w: i for i, w in enumerate(["<pad>", "<unk>", "</s>", *WORDS])}
+    model = tokenizers.models.WordLevel(vocabulary, unk_token="<unk>")
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 2)]
     )
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", unk_token="<unk>", eos_token="</s>"
-    ).save_pretrained(where)
-    return len(known)
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="</s>",
+    ).save_pretrained(folder)
+    return len(vocabulary)
 
 
-def settings(kind, size):
+def model_config(kind, size):
     import transformers
 
     if kind == "t5":
@@ -66,30 +69,31 @@ def settings(kind, size):
 
 @pytest.fixture(scope="module", params=["t5", "bert", "clip"])
 def model(request, tmp_path_factory):
-    """A folder with a whole model, its decoder or its image side too, of random weights."""
+    """A folder with a whole model of random weights, including a decoder or image encoder."""
     import torch
     import transformers
 
-    where = tmp_path_factory.mktemp(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
-    made = transformers.AutoModel.from_config(
-        settings(request.param, tokenizer(where))
+    network = transformers.AutoModel.from_config(
+        model_config(request.param, save_tokenizer(folder))
     ).eval()
-    made.save_pretrained(where)
-    part = made.get_encoder() if request.param == "t5" else made
-    return where, getattr(part, "text_model", part)
+    network.save_pretrained(folder)
+    part = network.get_encoder() if request.param == "t5" else network
+    return folder, getattr(part, "text_model", part)
 
 
 def test_tokens_are_the_models_hidden_states_one_caption_at_a_time(model):
     import torch
 
-    where, network = model
-    made = text_encoder.load(str(where), tokens=TOKENS, dtype="float32")
-    assert (made.channels, made.tokens) == (16, TOKENS)
-    found = made.embed(CAPTIONS)
-    assert [len(f) for f in found] == [5, 2, TOKENS]  # with the end's token; one is cut
+    folder, network = model
+    encoder = text_encoder.load(str(folder), tokens=TOKENS, dtype="float32")
+    assert (encoder.channels, encoder.tokens) == (16, TOKENS)
+    embedded = encoder.embed(CAPTIONS)
+    # These include the end token; the last caption is cut.
+    assert [len(vectors) for vectors in embedded] == [5, 2, TOKENS]
     number = {w: i for i, w in enumerate(["<pad>", "<unk>", "</s>", *WORDS])}
-    for caption, vectors in zip(CAPTIONS, found, strict=True):
+    for caption, vectors in zip(CAPTIONS, embedded, strict=True):
         ids = [number[w] for w in caption.split()][: TOKENS - 1] + [2]
         with torch.inference_mode():
             alone = network(input_ids=torch.tensor([ids])).last_hidden_state[0]
@@ -97,18 +101,18 @@ def test_tokens_are_the_models_hidden_states_one_caption_at_a_time(model):
         np.testing.assert_allclose(vectors, alone.numpy(), atol=1e-5)
 
 
-def test_identity_is_of_weights_and_tokenizer(model, tmp_path):
+def test_the_identity_depends_on_weights_and_tokenizer(model, tmp_path):
     import safetensors.torch
 
-    where, _ = model
+    original, _ = model
 
     def identity(folder, dtype="float32"):
         return text_encoder.load(str(folder), tokens=TOKENS, dtype=dtype).identity
 
-    one = identity(where)
-    assert one == identity(where) | {"model": where.name}
+    one = identity(original)
+    assert one == identity(original) | {"model": original.name}
     other = tmp_path / "other"
-    shutil.copytree(where, other)
+    shutil.copytree(original, other)
     weights = safetensors.torch.load_file(other / "model.safetensors")
     rows = len(WORDS) + 3
     words = next(k for k, w in weights.items() if w.ndim == 2 and len(w) == rows)
@@ -116,49 +120,49 @@ def test_identity_is_of_weights_and_tokenizer(model, tmp_path):
     safetensors.torch.save_file(weights, other / "model.safetensors", {"format": "pt"})
     assert identity(other)["weights"] != one["weights"]
     assert identity(other)["tokenizer"] == one["tokenizer"]
-    said = (other / "tokenizer.json").read_text().replace('"snow"', '"rain"')
-    (other / "tokenizer.json").write_text(said)
+    path = other / "tokenizer.json"
+    path.write_text(path.read_text().replace('"snow"', '"rain"'))
     assert identity(other)["tokenizer"] != one["tokenizer"]
 
 
-def test_what_is_no_model_is_one_line(tmp_path):
+def test_a_missing_model_is_reported_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match="--model .*nothing") as e:
         text_encoder.load(str(tmp_path / "nothing"), tokens=TOKENS, dtype="float32")
     assert "\n" not in str(e.value)
 
 
 def test_the_command_twice(model, tmp_path):
-    """Images without classes, .txt beside them, and the same digest in another place."""
+    """Images without classes and .txt files beside them: the digest is reproducible."""
     from tests.importing.test_images import encoded, tar
 
-    where, _ = model
-    if not where.name.startswith("t5"):
-        pytest.skip("one kind is enough for the command")
+    folder, _ = model
+    if not folder.name.startswith("t5"):
+        pytest.skip("one model is enough for the command")
     files = {f"00/{i}.jpg": encoded(i) for i in range(3)}
     files |= {f"00/{i}.txt": c.encode() for i, c in enumerate(CAPTIONS)}
     (tmp_path / "t.tar").write_bytes(tar(files))
 
     def command(name, *flags):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", f"launch.{name}", *flags],
             capture_output=True, text=True,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     both = [f"--{split}={tmp_path / 't.tar'}" for split in ("train", "eval")]
     images = tmp_path / "images"
     command("import_images", *both, f"--out={images}", "--size=16", "--one_class")
-    said = [
+    outputs = [
         command(
             "embed_captions",
             f"--images={images}",
             f"--captions={tmp_path / 't.tar'}",
-            f"--model={where}",
+            f"--model={folder}",
             "--tokens=8",
             f"--out={tmp_path / out}",
         )  # fmt: skip
         for out in ("a", "b", "a")
     ]
-    assert said[0] == said[1] == said[2]
-    assert "train: 3 captions, 0 empty, 1 with all 8 tokens" in said[0]
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert "train: 3 captions, 0 empty, 1 with all 8 tokens" in outputs[0]

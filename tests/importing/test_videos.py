@@ -1,4 +1,4 @@
-"""Original clips, as broken as real ones, to shards; and training's view of those."""
+"""Importing video archives, with the damage that real ones have, and reading the result."""
 
 import functools
 import io
@@ -24,24 +24,29 @@ from ul.core.errors import ConfigError, DataError
 from ul.data import pipeline
 from ul.data.sources import imported_clips, imported_images, registry
 from ul.importing import archives, decoding
-from ul.importing.videos import middle
+from ul.importing.videos import select_middle_frames
 
 SIZE, FRAMES = 16, 4
 
 
 def pixels(t, height, width):
-    """Frame t: a smooth picture that grows brighter by the frame."""
+    """Frame t of a smooth picture that grows brighter with every frame."""
     y, x = np.mgrid[:height, :width] / 20.0
     planes = [np.sin(x + 0.2 * t) + np.cos(y * c) for c in (1, 2, 3)]
     return np.uint8(np.clip(90 + 4 * (t % 20) + 30 * np.stack(planes, -1), 0, 255))
 
 
-def encoded(times=range(12), rate=25, height=32, width=48, codec="libx264", kind="mp4"):
-    """A clip with a frame at each of `times` (in frames of `rate`), and its index first."""
+def encoded(
+    times=range(12), rate=25, height=32, width=48, codec="libx264", format="mp4"
+):
+    """A clip with a frame at each of `times`, in units of 1 / rate seconds.
+
+    An MP4 file starts with its index, so that truncated files can be decoded.
+    """
     rate = Fraction(rate).limit_denominator(1001)
-    how = {"movflags": "faststart"} if kind == "mp4" else {}
-    with tempfile.NamedTemporaryFile(suffix=f".{kind}") as file:
-        with av.open(file.name, "w", format=kind, options=how) as container:
+    options = {"movflags": "faststart"} if format == "mp4" else {}
+    with tempfile.NamedTemporaryFile(suffix=f".{format}") as file:
+        with av.open(file.name, "w", format=format, options=options) as container:
             stream = container.add_stream(codec, rate=rate)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.codec_context.time_base = 1 / rate
@@ -70,7 +75,7 @@ def sound():
 GOOD = {
     "a cat/aaa_000000_000010.mp4": dict(),
     "a cat/bbb_000001_000011.mp4": dict(rate=29.97, times=range(20)),
-    "a cat/ccc_000000_000010.mkv": dict(rate=15, kind="matroska"),
+    "a cat/ccc_000000_000010.mkv": dict(rate=15, format="matroska"),
     "a cat/e_e-_000003_000013.mp4": dict(times=(0, 1, 3, 4, 9, 10, 12, 13, 20)),
     "dog/fff_000000_000010.mp4": dict(height=52, width=30),
     "dog/ggg_000000_000010.mp4": dict(codec="mpeg4"),
@@ -80,19 +85,19 @@ BAD = {
     "a cat/text_000000_000010.mp4": "it cannot be opened: Invalid",
     "a cat/list_000000_000010.mp4": "it cannot be opened: Invalid",
     "dog/cut_000000_000010.mp4": "of 4 frames decode",
-    "dog/head_000000_000010.mp4": "it has no video",
-    "dog/long_000000_000010.mp4": "it lasts 19.0 s, its name says 10",
+    "dog/head_000000_000010.mp4": "it has no video stream",
+    "dog/long_000000_000010.mp4": "it lasts 19.0 s, but 10 s by its name",
     "dog/short_000000_000010.mp4": "3 of 4 frames decode",
-    "dog/sound_000000_000010.mp4": "it has no video",
-    "dog/still_000000_000010.mp4": "it lasts 0.11 s, 2 of 4 frames at 10 a second",
+    "dog/sound_000000_000010.mp4": "it has no video stream",
+    "dog/still_000000_000010.mp4": "it lasts 0.11 s, 2 of 4 frames at 10 fps",
 }
 
 
 @pytest.fixture(scope="module")
 def files():
-    """name: content, as Kinetics has them."""
-    found = {name: encoded(**how) for name, how in GOOD.items()}
-    whole = found["a cat/aaa_000000_000010.mp4"]
+    """Contents by name, as in Kinetics."""
+    read_folder = {name: encoded(**settings) for name, settings in GOOD.items()}
+    whole = read_folder["a cat/aaa_000000_000010.mp4"]
     bad = (
         b"",
         b"<html>404</html>",
@@ -104,49 +109,59 @@ def files():
         sound(),
         encoded(times=range(12), rate=100),
     )
-    found |= dict(zip(BAD, bad, strict=True))
-    return found | {"dog/._fff_000000_000010.mp4": b"Mac OS X", "list.txt": b"no clip"}
+    read_folder |= dict(zip(BAD, bad, strict=True))
+    return read_folder | {
+        "dog/._fff_000000_000010.mp4": b"Mac OS X",
+        "list.txt": b"no clip",
+    }
 
 
 @pytest.fixture
 def originals(tmp_path, files):
     write_folder(tmp_path / "train", files)
-    held_out = {f"cat/h{i}_000000_000010.mp4": encoded(times=range(9)) for i in (1, 2)}
-    held_out = {"a " + name: content for name, content in held_out.items()}
+    names = [f"a cat/h{i}_000000_000010.mp4" for i in (1, 2)]
+    held_out = {name: encoded(times=range(9)) for name in names}
     write_folder(tmp_path / "eval", held_out)
     return tmp_path
 
 
-def run(where, out, **changes):
-    how = dict(size=SIZE, frames=FRAMES, fps=10.0, labels={}, shard_examples=4, jobs=2)
-    paths = {"train": str(where / "train"), "eval": str(where / "eval")}
+def run(originals, out, **changes):
+    settings = dict(
+        size=SIZE,
+        num_frames=FRAMES,
+        fps=10.0,
+        labels={},
+        shard_examples=4,
+        jobs=2,
+        max_bad_fraction=0.6,
+    )
+    paths = {split: str(originals / split) for split in ("train", "eval")}
     paths |= changes.pop("paths", {})
-    how |= {"max_bad_fraction": 0.6} | changes
-    return importing.clips_of(paths, str(out), **how)
+    return importing.import_videos(paths, str(out), **settings | changes)
 
 
-def examples(out, split="train", frames=FRAMES):
+def read_examples(out, split="train", frames=FRAMES):
     shape = (frames, SIZE, SIZE, 3)
     source = registry.SOURCES["imported_video"](split, shape, path=str(out))
     return [source[i] for i in range(len(source))]
 
 
-def test_what_is_good_is_kept_and_what_is_broken_is_named(originals, tmp_path):
+def test_intact_clips_are_imported_and_broken_ones_listed(originals, tmp_path):
     manifest = run(originals, tmp_path / "out")
     assert manifest["classes"] == ["a cat", "dog"]
     assert manifest["splits"]["train"]["labels"] == [4, 2]
     assert manifest["splits"]["eval"]["labels"] == [2, 0]
-    found = {bad["file"]: bad["why"] for bad in manifest["rejected"]}
-    assert found.keys() == BAD.keys()
-    assert {n: why for n, why in found.items() if BAD[n] not in why} == {}
+    rejected = {file["file"]: file["why"] for file in manifest["rejected"]}
+    assert rejected.keys() == BAD.keys()
+    assert {n: reason for n, reason in rejected.items() if BAD[n] not in reason} == {}
     assert "dog/cut_000000" in (tmp_path / "out/rejected.txt").read_text()
-    assert [e["label"] for e in examples(tmp_path / "out")] == [0] * 4 + [1] * 2
-    with pytest.raises(DataError, match="9 of 17 files are broken"):
+    assert [e["label"] for e in read_examples(tmp_path / "out")] == [0] * 4 + [1] * 2
+    with pytest.raises(DataError, match="files may be broken; 9 of 17 are"):
         run(originals, tmp_path / "strict", max_bad_fraction=0.5)
 
 
-# Of each good clip at ten frames a second: the grid's middle four points, and the numbers
-# of the frames nearest to them, worked out by hand.
+# The numbers of the frames nearest to the middle four points of a grid of ten frames a
+# second, in each intact clip, computed by hand. The comments have the points, in frames.
 AT_TEN = {
     "a cat/aaa_000000_000010.mp4": [0, 2, 5, 7],  # 0, 2.5, 5, 7.5 of 25: the earlier
     "a cat/bbb_000001_000011.mp4": [3, 6, 9, 12],  # 3.0, 6.0, 9.0, 12.0 of 29.97
@@ -168,7 +183,7 @@ AT_TEN = {
 
 
 def decoded(content):
-    """All frames, by another road: planes of luminance and colour, to RGB in floats."""
+    """All frames, converted independently: from planes of luma and chroma to RGB in floats."""
     with av.open(io.BytesIO(content)) as container:
         for frame in container.decode(video=0):
             planes = []
@@ -184,94 +199,100 @@ def decoded(content):
             yield Image.fromarray(np.uint8(np.clip(np.round(rgb), 0, 255)))
 
 
-def test_frames_are_the_nearest_in_time_cut_as_images_are(originals, tmp_path, files):
+def test_frames_are_the_nearest_in_time_and_cropped_like_images(
+    originals, tmp_path, files
+):
     run(originals, tmp_path / "out")
-    for (name, numbers), found in zip(
-        AT_TEN.items(), examples(tmp_path / "out"), strict=True
+    for (name, numbers), example in zip(
+        AT_TEN.items(), read_examples(tmp_path / "out"), strict=True
     ):
-        every = list(decoded(files[name]))
-        want = [
-            np.asarray(imported_images.centre_square(every[i], SIZE), int)
+        frames = list(decoded(files[name]))
+        expected = [
+            np.asarray(imported_images.center_crop_square(frames[i], SIZE), int)
             for i in numbers
         ]
-        # Colours have half the resolution, and FFmpeg is smoother between them; a frame
-        # beside the right one is 4 levels away.
-        off = np.abs(found["image"] - np.stack(want)).mean((1, 2, 3))
-        assert off.max() < 1.5, (name, off)
+        # Chroma has half the resolution, and FFmpeg interpolates it more smoothly. The
+        # frames next to the right one differ by 4 levels.
+        difference = np.abs(example["image"] - np.stack(expected)).mean((1, 2, 3))
+        assert difference.max() < 1.5, (name, difference)
 
 
 @pytest.mark.parametrize("fps", [0.0, 25.0])
 def test_pixels_are_the_crop_of_the_decoded_frames(originals, tmp_path, fps, files):
-    """To the last level; at 0 the clip's own frames, whatever their times."""
-    run(originals, tmp_path / "out", fps=fps, frames=6)
-    every = decoding.frames(files[next(iter(GOOD))], lambda times: range(len(times)))
-    found = examples(tmp_path / "out", frames=6)[0]["image"]
-    want = [np.asarray(imported_images.centre_square(f, SIZE)) for f in every[3:9]]
-    np.testing.assert_array_equal(found, want)
+    """The pixels are equal; at 0 frames a second all frames count, whatever their times."""
+    run(originals, tmp_path / "out", fps=fps, num_frames=6)
+    frames = decoding.decode_frames(
+        files[next(iter(GOOD))], lambda times: range(len(times))
+    )
+    imported = read_examples(tmp_path / "out", frames=6)[0]["image"]
+    expected = [imported_images.center_crop_square(f, SIZE) for f in frames[3:9]]
+    np.testing.assert_array_equal(imported, [np.asarray(e) for e in expected])
 
 
-def test_what_decodes_before_a_cut_is_kept():
-    """Its middle is that of what is there; frames are the whole file's own."""
+def test_frames_before_a_truncation_are_kept():
+    """They are the frames of the whole file, and only they are counted."""
     whole = encoded(times=range(40))
     start = whole.index(b"mdat")
-    cut = whole[: start + (len(whole) - start) * 2 // 3]
-    counted = []
+    truncated = whole[: start + (len(whole) - start) * 2 // 3]
+    counts = []
 
-    def pick(times):
-        counted.append(len(times))
+    def select(times):
+        counts.append(len(times))
         return range(len(times))
 
-    every = decoding.frames(whole, pick)
-    some = decoding.frames(cut, pick)
-    assert len(every) == 40 and 4 <= len(some) < 40
-    for a, b in zip(every[: len(some)], some, strict=True):
+    all_frames = decoding.decode_frames(whole, select)
+    frames = decoding.decode_frames(truncated, select)
+    assert len(all_frames) == 40 and 4 <= len(frames) < 40
+    for a, b in zip(all_frames[: len(frames)], frames, strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-    assert counted[-1] == len(some)
+    assert counts[-1] == len(frames)
 
 
-def test_what_is_no_clip_is_not_opened():
-    """Frames without a container are video to FFmpeg; so are lists of other files."""
+def test_files_that_are_not_video_containers_are_not_opened():
+    """FFmpeg would read frames without a container, and lists of other files."""
     raw = b"YUV4MPEG2 W16 H16 F25:1 Ip C420\n" + (b"FRAME\n" + bytes(16 * 24)) * 4
     with pytest.raises(ValueError, match="it cannot be opened"):
-        decoding.frames(raw, lambda times: range(len(times)))
+        decoding.decode_frames(raw, lambda times: range(len(times)))
 
 
 @pytest.mark.parametrize(
-    ("fps", "frames", "want"),
+    ("fps", "num_frames", "expected"),
     [(0, 3, [2, 3, 4]), (1, 3, [1, 3, 4]), (2, 4, [1, 2, 3, 3]), (1, 6, None)],
 )
-def test_the_middle_of_a_clip_of_odd_times(fps, frames, want):
+def test_the_middle_of_a_clip_with_irregular_times(fps, num_frames, expected):
     times = [Fraction(n, 10) for n in (5, 10, 21, 26, 36, 44, 47)]
-    if want is None:
-        with pytest.raises(ValueError, match="it lasts 4.20 s, 5 of 6 frames at 1 a"):
-            middle(times, frames=frames, fps=Fraction(fps), said=None)
+    settings = dict(num_frames=num_frames, fps=Fraction(fps), nominal_seconds=None)
+    if expected is None:
+        message = "it lasts 4.20 s, 5 of 6 frames at 1 fps"
+        with pytest.raises(ValueError, match=message):
+            select_middle_frames(times, **settings)
     else:
-        found = middle(times, frames=frames, fps=Fraction(fps), said=None)
-        assert list(found) == want
+        assert list(select_middle_frames(times, **settings)) == expected
 
 
-def test_times_that_say_nothing_are_refused_where_they_count():
-    times = [None] * 6
-    assert list(middle(times, frames=2, fps=Fraction(0), said=9)) == [2, 3]
+def test_missing_and_decreasing_times_are_refused_only_where_they_matter():
+    missing, decreasing = [None] * 6, [Fraction(t) for t in (0, 2, 1)]
+    settings = dict(num_frames=2, nominal_seconds=9)
+    middle = select_middle_frames(missing, fps=Fraction(0), **settings)
+    assert list(middle) == [2, 3]
     with pytest.raises(ValueError, match="no times"):
-        middle(times, frames=2, fps=Fraction(5), said=9)
-    with pytest.raises(ValueError, match="run back"):
-        middle([Fraction(t) for t in (0, 2, 1)], frames=2, fps=Fraction(1), said=9)
+        select_middle_frames(missing, fps=Fraction(5), **settings)
+    with pytest.raises(ValueError, match="times of its frames decrease"):
+        select_middle_frames(decreasing, fps=Fraction(1), **settings)
 
 
-def in_tars(where, files):
-    """Two tars as of Kinetics: `./` before the names, and macOS's leavings."""
+def as_tars(directory, files):
+    """Two tars like those of Kinetics, with `./` before the names, and a file of macOS."""
     names = sorted(files)
     for n, part in enumerate((names[::2], names[1::2])):
-        (where / f"part_{n}.tar").write_bytes(
-            tar_bytes({f"./{k}": files[k] for k in part})
-        )
-    (where / "._part_0.tar").write_bytes(b"Mac OS X")
-    return str(where)
+        content = tar_bytes({f"./{name}": files[name] for name in part})
+        (directory / f"part_{n}.tar").write_bytes(content)
+    (directory / "._part_0.tar").write_bytes(b"Mac OS X")
+    return str(directory)
 
 
-def csv_of(path, names):
-    """Kinetics' columns; one clip more than there is."""
+def write_csv(path, names):
+    """A list with Kinetics' columns, which has one clip that does not exist."""
     rows = ["label,youtube_id,time_start,time_end,split"]
     for name in (*names, "dog/gone_000005_000015.mp4"):
         label, base = name.rsplit(".", 1)[0].split("/")
@@ -282,32 +303,32 @@ def csv_of(path, names):
 
 
 def test_folders_tars_and_lists_give_the_same_clips(originals, tmp_path, files, caplog):
-    """By one worker and by several; a tar's clips lie in other shards."""
+    """By one thread and by several; the clips of tars lie in other shards."""
     whole = run(originals, tmp_path / "one", jobs=1)
     assert whole == run(originals, tmp_path / "two", jobs=3)
     assert read_folder(tmp_path / "one") == read_folder(tmp_path / "two")
     (tmp_path / "tars").mkdir()
     flat = {name.split("/")[-1]: content for name, content in files.items()}
     clips = [name for name in (*GOOD, *BAD) if name != "dog/fff_000000_000010.mp4"]
-    labels = {"train": csv_of(tmp_path / "train.csv", clips)}
+    labels = {"train": write_csv(tmp_path / "train.csv", clips)}
     manifest = run(
         originals,
         tmp_path / "three",
-        paths={"train": in_tars(tmp_path / "tars", flat)},
+        paths={"train": as_tars(tmp_path / "tars", flat)},
         labels=labels,
     )
     assert manifest["splits"]["train"]["labels"] == [4, 1]
     assert manifest["splits"]["train"]["absent"] == 1
     assert manifest["splits"]["train"]["unlisted"] == 1
-    assert "1 of its clips are not there, and 1 that" in caplog.text
-    kept = {e["image"].tobytes() for e in examples(tmp_path / "three")}
-    every = [e["image"].tobytes() for e in examples(tmp_path / "one")]
-    assert kept == set(every) - {every[4]}
+    assert "1 of its clips are missing, and 1 clips that exist" in caplog.text
+    from_tars = {e["image"].tobytes() for e in read_examples(tmp_path / "three")}
+    from_folder = [e["image"].tobytes() for e in read_examples(tmp_path / "one")]
+    assert from_tars == set(from_folder) - {from_folder[4]}
     (tmp_path / "classes").mkdir()
     again = run(
         originals,
         tmp_path / "four",
-        paths={"train": in_tars(tmp_path / "classes", files)},
+        paths={"train": as_tars(tmp_path / "classes", files)},
     )
     assert again["classes"] == ["a cat", "dog"]
     assert again["splits"]["train"]["labels"] == [4, 2]
@@ -316,21 +337,24 @@ def test_folders_tars_and_lists_give_the_same_clips(originals, tmp_path, files, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("label,youtube_id,time_start\na,b,1\n", "has no column time_end"),
+        ("label,youtube_id,time_start\na,b,1\n", "missing: time_end"),
         ("label,youtube_id,time_start,time_end\ncat,b,x,2\n", "cannot be read: could"),
         ("label,youtube_id,time_start,time_end\ncat,b,1\n", "cannot be read"),
-        ("label,youtube_id,time_start,time_end\ncat,b,1,2\n", "says nothing of a cat/"),
+        (
+            "label,youtube_id,time_start,time_end\ncat,b,1,2\n",
+            "labels none of 2 clips, such as a cat/",
+        ),
         (
             "label,youtube_id,time_start,time_end\ncat,h1,0,10\ncow,h1,0,10\n",
             "h1_000000_000010 is cat and cow",
         ),
         (
             "label,youtube_id,time_start,time_end\ncow,h1,0,10\n",
-            "is of class 'cow', which --train has not",
+            "have classes that --train has; .* is of class 'cow'",
         ),
     ],
 )
-def test_lists_that_cannot_be_are_refused(originals, tmp_path, text, message):
+def test_lists_with_errors_are_refused(originals, tmp_path, text, message):
     (tmp_path / "l.csv").write_text(text)
     labels = {"eval": str(tmp_path / "l.csv")}
     with pytest.raises(DataError, match=message) as e:
@@ -338,25 +362,25 @@ def test_lists_that_cannot_be_are_refused(originals, tmp_path, text, message):
     assert "\n" not in str(e.value)
 
 
-def test_a_video_in_both_splits_is_said(originals, tmp_path, caplog):
+def test_a_video_in_both_splits_is_reported(originals, tmp_path, caplog):
     (originals / "eval/a cat/aaa_000020_000030.mp4").write_bytes(encoded())
     manifest = run(originals, tmp_path / "out")
     assert manifest["splits"]["eval"]["also_in_train"] == 1
     assert (
-        "1 held-out clips are of videos that are trained on, as a cat/aaa"
+        "1 held-out clips come from videos with training clips, for example a cat/aaa"
         in caplog.text
     )
 
 
 @pytest.mark.parametrize("after", [1, 4, 6])
-def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
+def test_an_import_interrupted_anywhere_is_finished_with_the_same_bytes(
     originals, tmp_path, after, monkeypatch
 ):
     whole, out = interrupt_and_rerun(
         monkeypatch,
         imported_clips,
         functools.partial(run, originals),
-        examples,
+        read_examples,
         tmp_path,
         after,
         "import_video",
@@ -364,65 +388,68 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
     assert read_folder(out) == read_folder(whole)
 
 
-def test_another_import_is_not_gone_on_with(originals, tmp_path, monkeypatch):
+def test_another_import_is_not_continued(originals, tmp_path, monkeypatch):
     run(originals, tmp_path / "out")
-    for change, said in (
-        (dict(frames=3), "frames: 4 there, 3 here"),
-        (dict(fps=25.0), "fps: 10.0 there, 25.0 here"),
+    for change, message in (
+        (dict(num_frames=3), "frames: stored 4, requested 3"),
+        (dict(fps=25.0), "fps: stored 10.0, requested 25.0"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             run(originals, tmp_path / "out", **change)
     monkeypatch.setitem(av.library_versions, "libavcodec", (1, 2, 3))
-    with pytest.raises(ConfigError, match=r"made with libavcodec \d.* there, 1.2.3 he"):
+    with pytest.raises(
+        ConfigError, match=r"made with libavcodec: stored \d.*, installed 1.2.3"
+    ):
         run(originals, tmp_path / "out")
 
 
 def test_fewer_frames_are_cut_in_time_and_more_are_refused(originals, tmp_path):
     out = tmp_path / "out"
     run(originals, out)
-    whole = examples(out)[0]["image"]
+    whole = read_examples(out)[0]["image"]
     shape = (2, SIZE, SIZE, 3)
     source = registry.SOURCES["imported_video"]("train", shape, path=str(out))
     assert source.num_classes == 2
-    dataset = pipeline.examples(source, shape=shape, flip=False, seed=0, shuffle=True)
-    found = [dataset[i] for i in range(60)]
-    parts = {whole[first : first + 2].tobytes() for first in range(3)}
-    assert parts <= {e["image"].tobytes() for e in found}
+    dataset = pipeline.make_dataset(
+        source, shape=shape, flip=False, seed=0, shuffle=True
+    )
+    cropped = {dataset[i]["image"].tobytes() for i in range(60)}
+    assert {whole[first : first + 2].tobytes() for first in range(3)} <= cropped
     for wrong in ((5, SIZE, SIZE, 3), (2, 8, 8, 3), (SIZE, SIZE, 3)):
         with pytest.raises(
-            DataError, match=r"4 frames of 16x16, RGB.* \[4, 16, 16, 3\]"
+            DataError, match=r"must be \(4, 16, 16, 3\) or fewer frames"
         ):
             registry.SOURCES["imported_video"]("train", wrong, path=str(out))
 
 
-def test_a_record_of_more_frames_than_one_picture_holds(monkeypatch):
+def test_a_record_with_more_frames_than_one_file_can_hold(monkeypatch):
     clip = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
     one = imported_clips.pack(5, clip)
-    monkeypatch.setattr(imported_clips, "TALLEST", 25)
+    monkeypatch.setattr(imported_clips, "MAX_HEIGHT", 25)
     three = imported_clips.pack(5, clip)
     assert len(three) > len(one)
     for record in (one, three):
-        label, found = imported_clips.unpack(record, 8)
+        label, frames = imported_clips.unpack(record, 8)
         assert label == 5
-        np.testing.assert_array_equal(found, clip)
+        np.testing.assert_array_equal(frames, clip)
 
 
-def test_macs_leavings_beside_tars_are_none(tmp_path):
+def test_files_that_macos_leaves_beside_tars_are_ignored(tmp_path):
     inner = {"x.tar": tar_bytes({"a.mp4": b"1"}), "._x.tar": b"Mac OS X"}
     (tmp_path / "all.tar").write_bytes(tar_bytes(inner))
     (tmp_path / "._all.tar").write_bytes(b"Mac OS X")
     for path in (tmp_path, tmp_path / "all.tar"):
-        assert [e.name for e in archives.entries(str(path))] == ["x/a.mp4"]
+        assert [e.name for e in archives.iterate_entries(str(path))] == ["x/a.mp4"]
 
 
 @pytest.mark.processes
-def test_killed_and_run_again_the_bytes_are_the_same(command, tmp_path):
+def test_an_import_that_was_killed_is_finished_with_the_same_bytes(command, tmp_path):
     clips = [encoded(times=range(30 + i), height=240, width=320) for i in range(4)]
     train = {f"c{i % 2}/{i:04d}.mp4": clips[i % 4] for i in range(240)}
     folder = write_folder(tmp_path / "train", train)
     held_out = write_folder(tmp_path / "eval", {"c0/x.mp4": clips[0]})
     head = ("import_video", f"--train={folder}", f"--eval={held_out}", "--size=64")
-    how = (*head, "--frames=16", "--shard_examples=20", "--jobs=2")
-    whole, killed = kill_and_rerun(command, tmp_path, 12, *how)
+    arguments = (*head, "--frames=16", "--shard_examples=20", "--jobs=2")
+    whole, killed = kill_and_rerun(command, tmp_path, 12, *arguments)
     assert read_folder(killed) == read_folder(whole)
     assert json.loads((whole / "manifest.json").read_text())["rejected"] == []

@@ -55,26 +55,26 @@ def both(depths: tuple[int, ...], out: epath.Path) -> dict[str, loop.Run]:
     }
 
 
-def cache(config, datasets, codec, params, out: epath.Path) -> latent_cache.Cache:
+def cache(config, datasets, codec, params, out: epath.Path) -> latent_cache.LatentCache:
     nowhere = {"workdir": "", "step": 0, "weights": "raw", "encoder": ""}
     identity = caches.cache_identity(config, datasets, codec, nowhere)
     identity["shard_examples"] = 4096
     records = []
-    for shard in latent_cache.plan(identity):
+    for shard in latent_cache.plan_shards(identity):
         examples = datasets.fixed(shard.split)
         batches = (
             batch | {"z_clean": jax.device_get(codec.encode(params, batch["image"]))}
-            for batch in pipeline.in_order(
+            for batch in pipeline.batches_at(
                 examples, range(shard.count), batch_size=128, threads=2
             )
         )
         records.append(
-            latent_cache.write(
-                latent_cache.store(out), shard, batches, config.latent_dtype
+            latent_cache.write_shard(
+                latent_cache.open_store(out), shard, batches, config.latent_dtype
             )
         )
-    latent_cache.finish(latent_cache.store(out), identity, records)
-    known = {"manifest": latent_cache.load(latent_cache.store(out))[1]}
+    latent_cache.write_manifest(latent_cache.open_store(out), identity, records)
+    known = {"manifest": latent_cache.load_manifest(latent_cache.open_store(out))[1]}
     config = dataclasses.replace(config, latent_cache=str(out))
     return caches.open_cache(config, datasets, identity, known)
 

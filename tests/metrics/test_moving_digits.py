@@ -15,9 +15,9 @@ CONTEXT, GENERATED = slice(0, 5), slice(5, 16)
 @functools.cache
 def clips(split, count, frames=16):
     shape = (frames, *SHAPE[1:])
-    source = data.moving_digits(split, shape, examples=count)
+    source = data.make_source(split, shape, num_examples=count)
     items = [source[i] for i in range(count)]
-    centers = [data.centres(split, shape, i) for i in range(count)]
+    centers = [data.centers(split, shape, i) for i in range(count)]
     label = np.array([item["label"] for item in items])
     return np.stack([item["image"] for item in items]), label, np.stack(centers)
 

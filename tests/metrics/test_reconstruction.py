@@ -72,9 +72,9 @@ def test_the_psnr_of_gaussian_data_by_hand():
 
 def test_the_psnr_of_gaussian_data_like_the_digits():
     """About 16.6 dB at 0.54 bits/pixel."""
-    from ul.data.sources import basic
+    from ul.data.sources import digits
 
-    source = basic.digits("train", (8, 8, 1))
+    source = digits.make_source("train", (8, 8, 1))
     image = np.stack([source[i]["image"] for i in range(len(source))])
     actual = reconstruction.gaussian_psnr_db(
         reconstruction.covariance_spectrum(image), 0.54 * 64

@@ -69,7 +69,7 @@ def test_it_agrees_with_diffusers(theirs, sizes, shape):
         "encoder": jax.eval_shape(encoder.init, key, x)["params"],
         "decoder": jax.eval_shape(decoder.init, key, z)["params"],
     }
-    params = autoencoder_weights.fill(tensors, shapes, len(sizes.channels))
+    params = autoencoder_weights.convert_to_params(tensors, shapes, len(sizes.channels))
 
     def nchw(array):
         return torch.from_numpy(np.array(array).transpose(0, 3, 1, 2).copy())

@@ -8,7 +8,7 @@ import pytest
 from ul.core import batching, rng
 from ul.core import mesh as meshes
 from ul.data import pipeline
-from ul.data.sources.basic import Items
+from ul.data.sources.base import FunctionSource
 from ul.objectives import held_out
 from ul.objectives.terms import Terms
 
@@ -22,12 +22,12 @@ def objective(params, batch, key, step):
 
 
 def measure(batch_size, mesh, num_draws=3):
-    source = Items(
+    source = FunctionSource(
         NUM_EXAMPLES,
         lambda i: {"image": np.full((2, 2, 1), i, np.uint8), "label": 0},
         1,
     )
-    dataset = pipeline.examples(
+    dataset = pipeline.make_dataset(
         source, shape=(2, 2, 1), flip=False, seed=0, shuffle=False
     )
     moments = held_out.HeldOut(objective, num_draws=num_draws)(

@@ -206,7 +206,7 @@ def test_reconstructions_of_clips_are_measured_and_drawn(made):
 
 def test_a_cache_holds_what_is_given_too(made, tmp_path):
     below = dict(workdir=str(made / "s1"), step=None, weights="ema")
-    source = dict(kind="moving_digits", examples=12)
+    source = dict(kind="moving_digits", num_examples=12)
     data = dataclasses.asdict(parsed("smoke2").data) | {"source": source}
     c = parsed("smoke2", stage1=below, data=data, latent_cache=str(tmp_path / "z"))
     encode.encode(c, c.latent_cache, shard_examples=8)

@@ -9,12 +9,12 @@ import pytest
 from absl.testing import flagsaver
 
 from launch.lib import prompts
-from tests.importing.test_captions import TOKENS, encoder
+from tests.importing.test_captions import TOKENS, make_encoder
 from tests.lib import clip_files, untrained
 from ul import evaluation
 from ul.core.errors import ConfigError, DataError
 from ul.data.datasets import Datasets
-from ul.data.sources import colored_digits, registry
+from ul.data.sources import captioned, colored_digits
 from ul.evaluation import probes
 from ul.evaluation.context import Shared
 from ul.evaluation.request import Request
@@ -68,7 +68,7 @@ def test_text_goes_where_the_config_wants_it():
 def test_cached_latents_have_the_captions_of_their_images():
     source = dataset_of().source("eval")
     items = [{"z_clean": i, "label": 0} for i in range(2 * len(source))]
-    joined = registry.WithText(items, source)
+    joined = captioned.CaptionedLatents(items, source)
     found = joined[len(source) + 3]
     assert len(joined) == len(items) and found["z_clean"] == len(source) + 3
     np.testing.assert_array_equal(found["text"], source[3]["text"])
@@ -100,9 +100,7 @@ def test_other_text_than_the_data_have_is_refused():
 
 
 def test_a_condition_is_checked_before_it_is_sampled():
-    told = {
-        n: np.stack([v, v]) for n, v in colored_digits.embedded("a red two").items()
-    }
+    told = {n: np.stack([v, v]) for n, v in colored_digits.embed("a red two").items()}
 
     def checked(given):
         fields = untrained.stage("captions", "stage2").conditions
@@ -194,16 +192,17 @@ def test_which_judges_sit_over_which_run():
 def test_prompts_come_back_with_their_encoder(tmp_path):
     lines, out = tmp_path / "lines.txt", str(tmp_path / "p.npz")
     lines.write_text("a dog\n\n two  cats sleep\n")
-    made, _ = encoder()
-    assert captions.embed_prompts(str(lines), made, out) == 2
-    found, said = captions.read_prompts(out, {"kind": "colored_digits"})
+    made, _ = make_encoder()
+    assert captions.write_prompt_embeddings(str(lines), made, out) == 2
+    found, said = captions.read_prompt_embeddings(out, {"kind": "colored_digits"})
     assert said == ["a dog", "two cats sleep"]
     assert found["text_length"].tolist() == [2, 3]
     assert found["text"].shape == (2, TOKENS, made.channels)
     vectors = made.embed(["a dog"])[0].astype(np.float16)
     np.testing.assert_array_equal(found["text"][0, :2], vectors)
     source = {"kind": "imported_captions", "captions": str(tmp_path / "set")}
-    assert captions.read_prompts(out, source)[1] == said  # cannot be checked: a warning
+    # Without a manifest this cannot be checked, so there is a warning alone.
+    assert captions.read_prompt_embeddings(out, source)[1] == said
     (tmp_path / "set").mkdir()
     other = {
         "encoder": {"model": "another"},
@@ -212,9 +211,9 @@ def test_prompts_come_back_with_their_encoder(tmp_path):
     other["splits"]["eval"] = other["splits"]["train"]
     (tmp_path / "set/manifest.json").write_text(json.dumps(other))
     with pytest.raises(ConfigError, match="made by another text encoder"):
-        captions.read_prompts(out, source)
+        captions.read_prompt_embeddings(out, source)
     with pytest.raises(DataError, match="is no .npz of launch.embed_captions"):
-        captions.read_prompts(str(lines), source)
+        captions.read_prompt_embeddings(str(lines), source)
 
 
 def test_what_a_sampler_is_asked_on_the_command_line():
@@ -227,7 +226,7 @@ def test_what_a_sampler_is_asked_on_the_command_line():
     with flagsaver.flagsaver(text=["a red two", "blue nine"]):
         found, said = prompts.conditions(gen, 3)
         assert said == ["a red two", "blue nine", "a red two"]
-        want = colored_digits.embedded("blue nine")
+        want = colored_digits.embed("blue nine")
         np.testing.assert_array_equal(found["text"][1], want["text"])
         assert found["text_length"].tolist() == [3, 2, 3]
         with pytest.raises(ConfigError, match="which takes --labels"):
@@ -251,9 +250,7 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     gen = api.load_generator(where)
 
     def drawn(caption, **how):
-        told = {
-            n: np.stack([v] * 2) for n, v in colored_digits.embedded(caption).items()
-        }
+        told = {n: np.stack([v] * 2) for n, v in colored_digits.embed(caption).items()}
         return gen.sample_latents(told, **how)
 
     one = drawn("a red two")
@@ -269,7 +266,7 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     assert record["text_accuracy"] <= record["text_accuracy_colour"] <= 1
     assert record["text_accuracy_real"] > 0.97
     assert "held-out examples" in record["protocol"]["labels"]
-    asked = [source.told(i) for i in range(30)]
+    asked = [source.text_condition(i) for i in range(30)]
     again = gen.sample({n: np.stack([t[n] for t in asked]) for n in asked[0]})
     score = ClipScore(clip_score.load_network(folder), gen.autoencoder.mesh)
     score.add(again, record["captions"])

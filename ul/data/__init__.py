@@ -1,1 +1,1 @@
-"""Floor 1, host side: sources, transforms and batches. Grain and numpy, no jax arrays."""
+"""Data on the host: sources, transforms and batches, with Grain and NumPy."""

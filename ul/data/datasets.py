@@ -12,7 +12,7 @@ from ul.config import Kinds, RunConfig
 from ul.config.schema import DataConfig
 from ul.core.errors import DataError
 from ul.data import pipeline
-from ul.data.sources import registry
+from ul.data.sources import captioned, registry
 
 SPLITS = ("train", "eval")
 
@@ -43,7 +43,7 @@ class Datasets:
     def train(self):
         """Training examples by global index: shuffled, augmented and endless."""
         if self.data.augment == "example":
-            return pipeline.endless(self.fixed("train"), self.seed)
+            return pipeline.shuffled_dataset(self.fixed("train"), self.seed)
         return self._examples(
             "train", flip=self.data.flip, seed=self.seed, shuffle=True
         )
@@ -70,7 +70,7 @@ class Datasets:
         """
         examples = self.ordered(split)
         if split == "train" and self.data.flip:
-            return pipeline.both_ways(examples)
+            return pipeline.append_mirrored(examples)
         return examples
 
     def collect(
@@ -91,7 +91,7 @@ class Datasets:
         A chunk has a few hundred MiB at most, and whole evaluation batches.
         """
         rows = chunk_rows(self.data.image_shape, self.batch_size)
-        chunks = pipeline.in_order(
+        chunks = pipeline.batches_at(
             examples, indices, batch_size=rows, threads=self.data.threads
         )
         bar = tqdm(total=len(indices), unit="image", desc=title, dynamic_ncols=True)
@@ -128,7 +128,7 @@ class Datasets:
                 "data.text must be the (tokens, channels) of the data's text embeddings, "
                 f"{text_shape}; got {data.text}."
             )
-        return source if data.text == text_shape else registry.without_text(source)
+        return source if data.text == text_shape else captioned.without_captions(source)
 
     def without_text(self) -> "Datasets":
         """Return the same datasets without text, as a latent cache depends on them."""
@@ -138,7 +138,7 @@ class Datasets:
 
     def _examples(self, split: str, **settings: Any):
         source = self.source(split)
-        return pipeline.examples(source, shape=self.data.image_shape, **settings)
+        return pipeline.make_dataset(source, shape=self.data.image_shape, **settings)
 
 
 def fixed_subset(total: int, limit: int) -> np.ndarray:

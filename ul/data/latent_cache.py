@@ -1,7 +1,7 @@
-"""A cache of latents: shards (shards.py) of both splits, and statistics.
+"""The latent cache on disk: record shards of both splits, and statistics of the latents.
 
-Record i of a split is i (int64), its label (int32) and z_clean, little-endian; of clips
-whose first frames are given, the latent of those too.
+Record i of a split is i (int64), the label (int32) and `z_clean`, little-endian; for clips
+with context frames it ends with the latent of these frames.
 """
 
 import dataclasses
@@ -14,92 +14,104 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
-from ul.core.errors import ConfigError, DataError, NonFiniteError
+from ul.core.errors import ConfigError, DataError
 from ul.data import record_shards
-from ul.data.record_shards import Shard, Store
+from ul.data.record_shards import RecordReader, Shard, ShardStore
 
 DTYPES = {
     "float16": np.dtype("<f2"),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float32": np.dtype("<f4"),
 }
-HEAD = struct.Struct("<qi")
+HEADER = struct.Struct("<qi")
 
 
-def store(where: epath.PathLike) -> Store:
-    """The cache at `where`, there or to be written."""
-    return Store(epath.Path(where), "cache of latents", "launch.encode")
+def open_store(path: epath.PathLike) -> ShardStore:
+    """Return the latent cache in the directory `path`, which may still have to be written."""
+    return ShardStore(epath.Path(path), "latent cache", "launch.encode")
 
 
-def plan(identity: dict) -> list[Shard]:
-    """All shards of a cache, split by split."""
+def plan_shards(identity: dict) -> list[Shard]:
+    """Return all shards of a cache, split by split."""
     counts = {split: about["count"] for split, about in identity["splits"].items()}
-    return record_shards.plan(counts, identity["shard_examples"])
+    return record_shards.plan_shards(counts, identity["shard_examples"])
 
 
-def write(
-    to: Store, shard: Shard, batches: Iterable[dict[str, np.ndarray]], dtype: str
+def write_shard(
+    store: ShardStore,
+    shard: Shard,
+    batches: Iterable[dict[str, np.ndarray]],
+    dtype: str,
 ) -> dict:
-    """One shard of batches with `row`, `label` and float32 `z_clean`, perhaps `given`;
-    its record.
+    """Write one shard and return its summary.
+
+    A batch has `row`, `label`, float32 `z_clean` and perhaps `context`.
 
     Raises:
-      NonFiniteError: the encoder gave NaN or infinity. ConfigError: `dtype` cannot hold
-        its latents. StorageError: the cache cannot be written.
+      NonFiniteError: the encoder gave NaN or infinity.
+      ConfigError: `dtype` cannot hold the latents.
+      DataError: there are fewer or more examples than the shard should have.
+      StorageError: the cache cannot be written.
     """
-    sums = _Sums()
+    sums = _ChannelSums()
 
     def records():
         for batch in batches:
-            z = stored(batch["z_clean"], dtype)
+            z = to_storage_dtype(batch["z_clean"], dtype)
             sums.add(z)
-            both = [z, *(stored(batch[k], dtype) for k in ("context",) if k in batch)]
+            latents = [z]
+            if "context" in batch:
+                latents.append(to_storage_dtype(batch["context"], dtype))
             for row, label, *parts in zip(
-                batch["row"], batch["label"], *both, strict=True
+                batch["row"], batch["label"], *latents, strict=True
             ):
                 content = b"".join(part.tobytes() for part in parts)
-                yield HEAD.pack(int(row), int(label)) + content
+                yield HEADER.pack(int(row), int(label)) + content
 
-    def about():
+    def more_fields():
         if sums.count != shard.count:
             raise DataError(
-                f"{shard.name}: {sums.count} examples came, not {shard.count}; the data "
-                f"changed while they were encoded; {to.again}"
+                f"The shard {shard.name} must have {shard.count} examples; {sums.count} "
+                "were encoded, so the data changed in the meantime. "
+                f"{store.rerun_to('encode them again')}"
             )
-        return {"sums": sums.plain()}
+        return {"sums": sums.to_json()}
 
-    return to.write(shard, records(), about)
-
-
-def stored(z: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 latents as the cache keeps them. Raises as `write`."""
-    if not np.isfinite(z).all():
-        raise NonFiniteError(
-            "the encoder's latents are not finite; choose another stage1.step"
-        )
-    with np.errstate(over="ignore"):  # said below
-        kept = z.astype(DTYPES[dtype])
-    if not np.isfinite(kept.astype(np.float32)).all():
-        raise ConfigError(
-            f"latent_dtype {dtype} cannot hold latents of up to {np.abs(z).max():.4g}; "
-            "set it to bfloat16 or float32"
-        )
-    return kept
+    return store.write_shard(shard, records(), more_fields)
 
 
-class _Sums:
-    """Per channel, in float64 and in the order of the examples: the same every time."""
+def to_storage_dtype(z: np.ndarray, dtype: str) -> np.ndarray:
+    """Return float32 latents in the dtype in which the cache stores them.
+
+    Raises:
+      NonFiniteError, ConfigError: as `write_shard`.
+    """
+    return record_shards.cast_to_storage(
+        z,
+        DTYPES[dtype],
+        name="The encoder's latents",
+        if_nonfinite="Choose another stage1.step.",
+        if_overflow="Set latent_dtype to bfloat16 or float32.",
+    )
+
+
+class _ChannelSums:
+    """Sums per channel of all latents of a shard.
+
+    They are taken in float64 and in the order of the batches, so they are reproducible.
+    """
 
     def __init__(self):
-        self.count, self._parts = 0, []
+        self.count, self._batches = 0, []
 
     def add(self, z: np.ndarray) -> None:
         z = z.astype(np.float64).reshape(len(z), -1, z.shape[-1])
         self.count += len(z)
-        self._parts.append((z.sum((0, 1)), np.square(z).sum((0, 1)), z.min(), z.max()))
+        sums = z.sum((0, 1)), np.square(z).sum((0, 1))
+        self._batches.append((*sums, z.min(), z.max()))
 
-    def plain(self) -> dict:
-        total, square, low, high = zip(*self._parts, strict=True)
+    def to_json(self) -> dict:
+        total, square, low, high = zip(*self._batches, strict=True)
         return {
             "sum": np.sum(total, 0).tolist(),
             "square": np.sum(square, 0).tolist(),
@@ -108,84 +120,100 @@ class _Sums:
         }
 
 
-def finish(to: Store, identity: dict, records: list[dict]) -> dict:
-    """Write the manifest of shards that all are there, in their order."""
-    splits, shape = {}, identity["latent_shape"]
-    for split, about in identity["splits"].items():
-        own = [r for r in records if r["file"].startswith(f"{split}-")]
-        values = about["count"] * math.prod(shape[:-1])
-        sums = [r["sums"] for r in own]
+def write_manifest(store: ShardStore, identity: dict, summaries: list[dict]) -> dict:
+    """Write the manifest of a cache whose shards are all written, and return it."""
+    values_per_channel = math.prod(identity["latent_shape"][:-1])
+
+    def split_fields(own: list[dict]) -> dict:
+        values = sum(summary["count"] for summary in own) * values_per_channel
+        sums = [summary["sums"] for summary in own]
         mean = np.sum([s["sum"] for s in sums], 0) / values
         square = np.sum([s["square"] for s in sums], 0) / values
-        splits[split] = about | {
+        return {
             "statistics": {
                 "mean": mean.tolist(),
                 "std": np.sqrt(np.maximum(square - np.square(mean), 0.0)).tolist(),
                 "min": min(s["min"] for s in sums),
                 "max": max(s["max"] for s in sums),
-            },
-            "shards": [{k: v for k, v in r.items() if k != "sums"} for r in own],
+            }
         }
-    manifest = identity | {"splits": splits}
-    to.finish(manifest)
+
+    manifest = record_shards.build_manifest(identity, summaries, split_fields)
+    store.write_manifest(manifest)
     return manifest
 
 
-def load(cache: Store) -> tuple[dict, str]:
-    """A cache's manifest, and a digest of it that names the cache. Raises as Store.load."""
-    return cache.load({"encoder", "data", "latent_shape", "dtype"})
-
-
-def check(cache: Store, manifest: dict, wanted: dict) -> None:
-    """The cache is of this encoder and these examples.
+def load_manifest(store: ShardStore) -> tuple[dict, str]:
+    """Return a cache's manifest and a digest that identifies it.
 
     Raises:
-      ConfigError: it is not; with both sides.
+      DataError: as `ShardStore.load_manifest`.
     """
-    differences = unlike(manifest, wanted)
-    if differences:
+    return store.load_manifest({"encoder", "data", "latent_shape", "dtype"})
+
+
+def check_identity(store: ShardStore, manifest: dict, requested: dict) -> None:
+    """Check that a cache holds the latents of this encoder and of these examples.
+
+    Raises:
+      ConfigError: it holds others; the message has both sides.
+    """
+    if phrases := differences(manifest, requested):
         raise ConfigError(
-            f"latents: {cache.path} does not fit this run ({'; '.join(differences)}); "
-            "undo the change, or encode again into another directory"
+            f"The latent cache {store.path} does not fit this run ({'; '.join(phrases)}). "
+            "Undo the change, or encode again into another directory."
         )
 
 
-def unlike(there: dict, here: dict) -> list[str]:
-    """What of two caches' identities differs, one phrase each; the encoder's place may."""
-    keys = [k for k in ("latent_shape", "dtype", "shard_examples") if k in here]
-    pairs = [(key, there[key], here[key]) for key in keys]
-    pairs.append(
-        ("context_frames", *(c.get("context_frames", 0) for c in (there, here)))
+def differences(stored: dict, requested: dict) -> list[str]:
+    """Return one phrase for each difference between the identities of two caches.
+
+    Two encoders are the same if their digests are, whatever their workdirs. The settings of
+    the data are compared only to explain why the examples differ.
+    """
+    keys = ("latent_shape", "dtype", "shard_examples")
+    phrases = record_shards.differences(
+        {"context_frames": 0} | stored,
+        {key: requested[key] for key in keys if key in requested}
+        | {"context_frames": requested.get("context_frames", 0)},
     )
-    examples = [
-        (f"{split} {key}", there["splits"][split][key], about[key])
-        for split, about in here["splits"].items()
-        for key in ("count", "fingerprint")
-    ]
-    if any(a != b for _, a, b in examples):
-        data = there["data"]
-        examples += [(f"data.{k}", data.get(k), v) for k, v in here["data"].items()]
-    a, b = there["encoder"], here["encoder"]
+    a, b = stored["encoder"], requested["encoder"]
     if a["encoder"] != b["encoder"]:
-        named = "{encoder} ({workdir} step {step}, {weights})"
-        pairs.append(("encoder", named.format(**a), named.format(**b)))
-    return [f"{k}: {a} there, {b} here" for k, a, b in pairs + examples if a != b]
+        template = "{encoder} ({workdir} step {step}, {weights})"
+        phrases.append(
+            record_shards.difference(
+                "encoder", template.format(**a), template.format(**b)
+            )
+        )
+    changed_examples = [
+        record_shards.difference(f"{split} {key}", stored["splits"][split][key], value)
+        for split, about in requested["splits"].items()
+        for key, value in about.items()
+        if key in ("count", "fingerprint") and stored["splits"][split][key] != value
+    ]
+    if changed_examples:
+        settings = [
+            {f"data.{k}": v for k, v in i["data"].items()} for i in (stored, requested)
+        ]
+        phrases += changed_examples + record_shards.differences(*settings)
+    return phrases
 
 
-class Latents:
-    """One split of a cache as a source: item i is {"z_clean": [*grid, c], "label": int},
-    and "context" as z_clean where first frames are."""
+class LatentSource:
+    """One split of a latent cache as a source.
 
-    def __init__(self, cache: Store, manifest: dict, split: str):
-        self._records = record_shards.Records(cache, manifest, split)
+    Example i has `z_clean`, [*grid, c], and `label`, an int; for clips with context frames
+    also `context`, of the shape of `z_clean`.
+    """
+
+    def __init__(self, store: ShardStore, manifest: dict, split: str):
+        self._records = RecordReader(store, manifest, split)
         self._shape = tuple(manifest["latent_shape"])
         self._dtype = DTYPES[manifest["dtype"]]
-        self._names = (
-            "z_clean",
-            *(("context",) if "context_frames" in manifest else ()),
-        )
-        numbers = len(self._names) * int(np.prod(self._shape))
-        self._bytes = HEAD.size + numbers * self._dtype.itemsize
+        has_context = "context_frames" in manifest
+        self._names = ("z_clean", "context") if has_context else ("z_clean",)
+        num_values = len(self._names) * math.prod(self._shape)
+        self._num_bytes = HEADER.size + num_values * self._dtype.itemsize
 
     def __len__(self) -> int:
         return len(self._records)
@@ -194,18 +222,21 @@ class Latents:
         i = int(i)
         record = self._records[i]
         index, label = (
-            HEAD.unpack_from(record) if len(record) == self._bytes else (-1, 0)
+            HEADER.unpack_from(record) if len(record) == self._num_bytes else (-1, 0)
         )
         if index != i:
-            raise self._records.damaged(i, "is another")
-        values = np.frombuffer(record, self._dtype, offset=HEAD.size)
-        parts = values.reshape(len(self._names), *self._shape)
-        return dict(zip(self._names, parts, strict=True)) | {"label": label}
+            raise self._records.damage_error(i, "belongs to another example")
+        values = np.frombuffer(record, self._dtype, offset=HEADER.size)
+        latents = values.reshape(len(self._names), *self._shape)
+        return dict(zip(self._names, latents, strict=True)) | {"label": label}
 
 
 @dataclasses.dataclass(frozen=True)
-class Cache:
-    """Cached latents of both splits, as examples. `provenance`: what a workdir remembers."""
+class LatentCache:
+    """The cached latents of both splits as data sets.
+
+    `provenance` identifies the cache; the workdir of a run keeps it.
+    """
 
     train: Any
     held_out: Any

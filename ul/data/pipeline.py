@@ -1,7 +1,7 @@
-"""Batches for (step, process). The position in the data is the step: no other state.
+"""Batches as a function of the step and the process; there is no other state.
 
-Global batch k holds the same examples in the same rows for any number of processes
-and after any resume. Grain shuffles each epoch anew and reads ahead.
+Global batch k holds the same examples in the same rows for any number of processes and
+after any resume. Grain shuffles each epoch differently and reads ahead.
 """
 
 import functools
@@ -17,47 +17,52 @@ from ul.core.errors import DataError
 from ul.data import transforms
 
 
-def examples(
+def make_dataset(
     source, *, shape: tuple[int, ...], flip: bool, seed: int, shuffle: bool
 ) -> grain.MapDataset:
-    """Example by global index: endless and shuffled when training, once otherwise.
+    """Return the randomly cropped, and with `flip` randomly mirrored, images of a source.
 
-    What is random in example i is seeded by i.
+    With `shuffle` the data set is endless, and each epoch has another order and other
+    crops; otherwise it has each example once, in order. The index of an example in the data
+    set seeds its crop and flip.
     """
     if not len(source):
-        raise DataError("the data source is empty")
+        raise DataError("The data source must have at least one example; it is empty.")
     dataset = grain.MapDataset.source(source).seed(seed)
     if shuffle:
         dataset = dataset.shuffle().repeat()
-    dataset = dataset.random_map(functools.partial(transforms.crop, shape=shape))
-    return dataset.random_map(transforms.flip) if flip else dataset
+    crop = functools.partial(transforms.random_crop, shape=shape)
+    dataset = dataset.random_map(crop)
+    return dataset.random_map(transforms.random_flip) if flip else dataset
 
 
-def both_ways(dataset: grain.MapDataset) -> grain.MapDataset:
-    """N examples, then the N mirrored."""
-    return grain.MapDataset.concatenate([dataset, dataset.map(transforms.mirror)])
+def append_mirrored(dataset: grain.MapDataset) -> grain.MapDataset:
+    """Return the N examples of a data set followed by the N mirrored ones."""
+    mirrored = dataset.map(transforms.flip_left_right)
+    return grain.MapDataset.concatenate([dataset, mirrored])
 
 
-def in_turn(fixed) -> grain.MapDataset:
-    """Examples that never change, once and in order."""
-    return grain.MapDataset.source(fixed)
+def sequential_dataset(examples) -> grain.MapDataset:
+    """Return fixed examples once, in order."""
+    return grain.MapDataset.source(examples)
 
 
-def endless(fixed, seed: int) -> grain.MapDataset:
-    """Examples that never change, shuffled anew each epoch: as `examples` orders them.
+def shuffled_dataset(examples, seed: int) -> grain.MapDataset:
+    """Return fixed examples endlessly, each epoch in another order, that of `make_dataset`.
 
-    They are a source of their own: grain would seed their crops by the epoch too.
+    They become a source of their own, because Grain would let the epoch reseed the crops of
+    a data set.
     """
-    return grain.MapDataset.source(fixed).seed(seed).shuffle().repeat()
+    return grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
 
 
-def assemble(dataset, indices, rows, total: int) -> dict[str, np.ndarray]:
-    """Rows of a batch, of images or of latents; `total` rows are drawn together."""
+def make_batch(dataset, indices, rows, total: int) -> dict[str, np.ndarray]:
+    """Return the examples at `indices` as the given rows of a batch of `total` rows."""
     return _stack([dataset[int(i)] for i in indices], rows, total)
 
 
-def _stack(found: list[dict], rows, total: int) -> dict[str, np.ndarray]:
-    fields = {name: np.stack([f[name] for f in found]) for name in found[0]}
+def _stack(examples: list[dict], rows, total: int) -> dict[str, np.ndarray]:
+    fields = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
     return fields | {
         "label": fields["label"].astype(np.int32),
         "row": np.asarray(rows, np.int32),
@@ -74,71 +79,76 @@ def train_batches(
     rows: np.ndarray | None = None,
     threads: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of steps start .. stop - 1: `rows` of each global batch, or all of it."""
+    """Return the batches of steps start .. stop - 1, or only `rows` of each global batch."""
     rows = np.arange(batch_size) if rows is None else rows
 
-    def batch(k: int):
-        return assemble(dataset, k * batch_size + rows, rows, batch_size)
+    def batch(step: int):
+        return make_batch(dataset, step * batch_size + rows, rows, batch_size)
 
-    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    return iter(grain.MapDataset.range(start, stop).map(batch).to_iter_dataset(ahead))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+    steps = grain.MapDataset.range(start, stop)
+    return iter(steps.map(batch).to_iter_dataset(options))
 
 
 def eval_batches(
     dataset: grain.MapDataset, *, batch_size: int, num_examples: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The first `num_examples` examples in order, each once; the last batch is shorter.
+    """Yield the first `num_examples` examples in order; the last batch may be shorter.
 
-    `row` is the example's index, so what an example draws does not depend on the
-    batch size.
+    `row` is the index of the example, so its noise does not depend on the batch size.
     """
     total = min(num_examples, len(dataset))
     for first in range(0, total, batch_size):
         rows = np.arange(first, min(first + batch_size, total))
-        yield assemble(dataset, rows, rows, total)
+        yield make_batch(dataset, rows, rows, total)
 
 
-def ahead(get: Callable[[int], Any], count: int, *, threads: int) -> Iterator[Any]:
-    """get(0) .. get(count - 1) in order, by as many threads at once, a few ahead."""
-    reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16 * threads)
-    return iter(grain.MapDataset.range(count).map(get).to_iter_dataset(reading))
+def prefetch(get: Callable[[int], Any], count: int, *, threads: int) -> Iterator[Any]:
+    """Return get(0) .. get(count - 1) in order, computed ahead by several threads."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16 * threads)
+    return iter(grain.MapDataset.range(count).map(get).to_iter_dataset(options))
 
 
-def in_order(
+def batches_at(
     dataset: grain.MapDataset, indices, *, batch_size: int, threads: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Examples at `indices` as batches, in order; `row` is the example's index.
+    """Yield the examples at `indices` as batches, in order; `row` is an example's index.
 
-    They are read ahead one by one: large batches are not held twice.
+    Examples, not batches, are read ahead, so that no two large batches are in memory.
     """
-
-    rest = ahead(lambda j: dataset[int(indices[j])], len(indices), threads=threads)
+    examples = prefetch(
+        lambda j: dataset[int(indices[j])], len(indices), threads=threads
+    )
     first = 0
-    while part := list(itertools.islice(rest, batch_size)):
+    while part := list(itertools.islice(examples, batch_size)):
         yield _stack(part, indices[first : first + len(part)], len(dataset))
         first += len(part)
 
 
-def fingerprint(dataset: grain.MapDataset, batch_size: int, probes: int = 8) -> str:
-    """A digest of examples as training gets them: sixteen hex digits.
+def fingerprint(dataset: grain.MapDataset, batch_size: int, num_probes: int = 8) -> str:
+    """Return a digest, 16 hex digits, of the first example of the first batches.
 
-    It differs when the files, their order, the shuffling or the augmentation do.
+    It differs if the files, their order, the shuffling or the augmentation differ.
     """
-    return _digest(dataset, range(0, probes * batch_size, batch_size))
+    return _digest(dataset, range(0, num_probes * batch_size, batch_size))
 
 
-def fixed_fingerprint(dataset: grain.MapDataset, probes: int = 32) -> str:
-    """Of examples in order: of their number and of some, at no regular distance."""
+def fixed_fingerprint(dataset: grain.MapDataset, num_probes: int = 32) -> str:
+    """Return a digest, 16 hex digits, of a fixed data set: its length and some examples.
+
+    The examples are a fixed random choice, because regular distances might miss a pattern.
+    """
     count = len(dataset)
-    return _digest(dataset, np.random.default_rng(count).integers(count, size=probes))
+    indices = np.random.default_rng(count).integers(count, size=num_probes)
+    return _digest(dataset, indices)
 
 
 def _digest(dataset: grain.MapDataset, indices: Iterable[int]) -> str:
     digest = hashlib.sha256(str(len(dataset)).encode())
     for i in indices:
-        found = dict(dataset[int(i)])
-        label = int(found.pop("label"))
-        for _, value in sorted(found.items()):
+        example = dict(dataset[int(i)])
+        label = int(example.pop("label"))
+        for _, value in sorted(example.items()):
             digest.update(np.ascontiguousarray(value).tobytes())
         digest.update(str(label).encode())
     return digest.hexdigest()[:16]

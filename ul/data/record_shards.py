@@ -1,20 +1,21 @@
-"""ArrayRecord shards of records that cost time to make, and a manifest written last.
+"""Directories of ArrayRecord shards for records that are expensive to compute.
 
-    begun.json                          what the store is to hold: its identity
+    begun.json                          what the directory is to hold: its identity
     train-00003-of-00016.array_record   the records of one shard
-    train-00003-of-00016.json           its digest, its count and more, written after it
-    manifest.json                       all that, once every shard is there
+    train-00003-of-00016.json           its summary: digest, count and more, written after it
+    manifest.json                       the identity and all summaries, written last
 
-A shard's bytes depend on what it is made of, not on who makes it: any number of processes,
-and any number of interruptions, gives the same store.
+The bytes of a shard depend only on the identity, not on which process writes it, so any
+number of processes and interruptions gives the same directory.
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from array_record.python import array_record_data_source, array_record_module
 from etils import epath
 from tqdm import tqdm
 
-from ul.core.errors import ConfigError, DataError, StorageError
+from ul.core.errors import ConfigError, DataError, NonFiniteError, StorageError
 from ul.core.files import sha256, write_atomic
 
 SUFFIX = ".array_record"
@@ -30,183 +31,208 @@ SUFFIX = ".array_record"
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Items first .. first + count - 1 of a split; number `index` of `of`."""
+    """The examples first .. first + count - 1 of a split: shard `index` of `num_shards`."""
 
     split: str
     index: int
-    of: int
+    num_shards: int
     first: int
     count: int
 
     @property
     def name(self) -> str:
-        return f"{self.split}-{self.index:05d}-of-{self.of:05d}"
+        return f"{self.split}-{self.index:05d}-of-{self.num_shards:05d}"
 
 
-def plan(splits: dict[str, int], size: int) -> list[Shard]:
-    """All shards of splits of so many items, at most `size` in each, split by split."""
-    found = []
-    for split, count in splits.items():
-        of = math.ceil(count / size)
-        for i in range(of):
-            first = i * size
-            found.append(Shard(split, i, of, first, min(size, count - first)))
-    return found
+def plan_shards(counts: dict[str, int], shard_examples: int) -> list[Shard]:
+    """Return the shards of all splits, given the number of examples of each split."""
+    shards = []
+    for split, count in counts.items():
+        num_shards = math.ceil(count / shard_examples)
+        for index in range(num_shards):
+            first = index * shard_examples
+            size = min(shard_examples, count - first)
+            shards.append(Shard(split, index, num_shards, first, size))
+    return shards
 
 
 @dataclasses.dataclass(frozen=True)
-class Store:
-    """A directory of shards. For messages: `what` it is, and the `command` that writes it."""
+class ShardStore:
+    """A directory of shards.
+
+    The messages to users name its content, `description`, and the `command` that writes it.
+    """
 
     path: epath.Path
-    what: str
+    description: str
     command: str
 
-    @property
-    def again(self) -> str:
-        return f"run the same {self.command} again"
+    def rerun_to(self, purpose: str) -> str:
+        """Return the sentence that tells a user to run the command again."""
+        return f"Run the same {self.command} command again to {purpose}."
 
-    def begin(self, identity: dict, unlike: Callable[[dict, dict], list[str]]) -> None:
-        """Say what is to be held, or check that it is what was begun here.
+    def begin(self, identity: dict, compare: Callable[[dict, dict], list[str]]) -> None:
+        """Write begun.json, or check that the directory was begun with the same identity.
 
-        `unlike(there, here)`: the differences of two identities, one phrase each.
+        `compare(stored, requested)` returns one phrase for each difference.
 
         Raises:
-          ConfigError: it is something else.
+          ConfigError: the directory was begun with another identity.
         """
         path = self.path / "begun.json"
         if not path.exists():
             if any(self.path.glob(f"*{SUFFIX}")):
                 raise ConfigError(
-                    f"{self.path} has shards but no begun.json that says of what; "
-                    "choose another --out or delete it"
+                    f"{self.path} has shards but no begun.json, which would tell what they "
+                    "hold. Choose another --out, or delete the directory."
                 )
             return write_atomic(path, json.dumps(identity, indent=2))
-        if differences := unlike(self._read(path), identity):
+        if differences := compare(self._read_json(path), identity):
             raise ConfigError(
-                f"{self.path} holds, or was to hold, another {self.what} "
-                f"({'; '.join(differences)}); choose another --out or delete it"
+                f"--out {self.path} was begun for another {self.description} "
+                f"({'; '.join(differences)}). Choose another --out, or delete the directory."
             )
 
-    def finished(self, shard: Shard) -> dict | None:
-        """The record of a shard that is whole and undamaged; None if it must be written."""
+    def read_summary(self, shard: Shard) -> dict | None:
+        """Return the summary of a shard, or None unless it is complete and undamaged."""
         try:
-            record = json.loads((self.path / f"{shard.name}.json").read_text())
-            whole = sha256(self.path / record["file"]) == record["sha256"]
+            summary = json.loads((self.path / f"{shard.name}.json").read_text())
+            intact = sha256(self.path / summary["file"]) == summary["sha256"]
         except (OSError, ValueError, KeyError):
             return None
-        return record if whole else None
+        return summary if intact else None
 
-    def write(
-        self, shard: Shard, records: Iterable[bytes], about: Callable[[], dict]
+    def write_shard(
+        self,
+        shard: Shard,
+        records: Iterable[bytes],
+        more_fields: Callable[[], dict],
     ) -> dict:
-        """One shard, whole or not there; its record. `about()`: what else that is to say,
-        asked for when all records have been made.
+        """Write one shard, completely or not at all, and return its summary.
+
+        `more_fields` is called after the last record and returns further fields of the
+        summary.
 
         Raises:
-          StorageError: the disk refuses. Whatever making a record raises.
+          StorageError: the disk refuses. Errors of `records` and `more_fields` pass.
         """
-        count, end = 0, self.path / f"{shard.name}{SUFFIX}"
+        count, path = 0, self.path / f"{shard.name}{SUFFIX}"
         with tempfile.TemporaryDirectory() as scratch:
             local = "://" not in str(self.path)
             folder = self.path if local else epath.Path(scratch)
             part = folder / f".{shard.name}.part"
-            with _storing(end):
-                # Latents and PNGs hardly compress; a group of one record is read alone.
+            with _storage_errors(path):
+                # Latents and PNG files hardly compress. With groups of one record a reader
+                # fetches no other record.
                 writer = array_record_module.ArrayRecordWriter(
                     str(part), "group_size:1,uncompressed"
                 )
             for record in records:
-                with _storing(end):
+                with _storage_errors(path):
                     writer.write(record)
                 count += 1
-            with _storing(end):
+            with _storage_errors(path):
                 writer.close()
                 digest, size = sha256(part), part.stat().length
-                part.replace(end) if local else part.copy(end, overwrite=True)
-        found = {"file": end.name, "count": count, "bytes": size, "sha256": digest}
-        found |= about()
-        write_atomic(self.path / f"{shard.name}.json", json.dumps(found))
-        return found
+                part.replace(path) if local else part.copy(path, overwrite=True)
+        summary = {"file": path.name, "count": count, "bytes": size, "sha256": digest}
+        summary |= more_fields()
+        write_atomic(self.path / f"{shard.name}.json", json.dumps(summary))
+        return summary
 
-    def finish(self, manifest: dict) -> None:
-        """Everything is there. `manifest`: splits with their `count` and `shards`, and more."""
+    def write_manifest(self, manifest: dict) -> None:
+        """Write manifest.json, which declares the directory complete."""
         write_atomic(self.path / "manifest.json", json.dumps(manifest, indent=2))
 
-    def load(self, keys: set[str]) -> tuple[dict, str]:
-        """The manifest, which has these `keys`, and a digest of it that names the store.
+    def load_manifest(self, keys: set[str]) -> tuple[dict, str]:
+        """Return the manifest, which must have `keys`, and a digest that identifies it.
 
         Raises:
-          DataError: there is none, or the store is half written.
+          DataError: there is no manifest, or it is that of something else.
         """
         path = self.path / "manifest.json"
         if not path.exists():
+            if (self.path / "begun.json").exists():
+                raise DataError(
+                    f"The {self.description} in {self.path} is incomplete: manifest.json is "
+                    f"missing. {self.rerun_to('finish it')}"
+                )
             raise DataError(
-                f"{self.path} is half written, it has no manifest.json; {self.again}"
-                if (self.path / "begun.json").exists()
-                else f"{self.path} is no {self.what}; write one with {self.command}"
+                f"No {self.description} found in {self.path}: manifest.json is missing. "
+                f"Write one with {self.command}."
             )
-        manifest = self._read(path)
+        manifest = self._read_json(path)
         if not _is_manifest(manifest, keys):
-            raise DataError(f"{path} is of no {self.what}")
+            raise DataError(f"{path} is not the manifest of a {self.description}.")
         return manifest, sha256(path)[:16]
 
-    def _read(self, path: epath.Path) -> Any:
+    def _read_json(self, path: epath.Path) -> Any:
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError) as e:
-            raise DataError(f"{path} cannot be read: {_line(e)}; {self.again}") from e
+            raise DataError(
+                f"{path} cannot be read: {_first_line(e)}. {self.rerun_to('repair it')}"
+            ) from e
 
     def verify(self, manifest: dict, *, part: tuple[int, int] | None) -> None:
-        """Every shard is there and of its size; with `part` (i, n) every n-th from the
-        i-th has its digest too, under a bar.
+        """Check that every shard is there and has its size.
+
+        With `part` (i, n) also check the digests of every n-th shard from the i-th on,
+        under a progress bar.
 
         Raises:
-          DataError: naming the shard.
+          DataError: a shard is missing or damaged; the message names it.
         """
-        records = [r for about in manifest["splits"].values() for r in about["shards"]]
-        for about in manifest["splits"].values():
-            total = sum(r["count"] for r in about["shards"])
+        for split, about in manifest["splits"].items():
+            total = sum(shard["count"] for shard in about["shards"])
             if total != about["count"]:
                 raise DataError(
-                    f"{self.path}: its shards hold {total} examples of {about['count']}"
+                    f"The {split} shards in {self.path} must hold {about['count']} examples "
+                    f"together, as the manifest says; they hold {total}."
                 )
-        for record in records:
-            path = self.path / record["file"]
-            try:
-                size = path.stat().length
-            except OSError as e:
-                raise DataError(f"{path} is missing; {self.again}") from e
-            if size != record["bytes"]:
-                raise DataError(
-                    f"{path} has {size} bytes, not {record['bytes']}; {self.again}, "
-                    "it mends it"
-                )
-        own = [] if part is None else records[part[0] :: part[1]]
-        for record in _bar(own, f"digests of the {self.what}"):
-            path = self.path / record["file"]
-            try:
-                damaged = sha256(path) != record["sha256"]
-            except OSError as e:
-                raise DataError(f"{path} cannot be read: {_line(e)}") from e
-            if damaged:
-                raise DataError(
-                    f"{path} is damaged (its digest); {self.again}, it mends it"
-                )
+        shards = [s for about in manifest["splits"].values() for s in about["shards"]]
+        for shard in shards:
+            self._check_size(shard)
+        selected = [] if part is None else shards[part[0] :: part[1]]
+        for shard in _progress(selected, f"digests of the {self.description}"):
+            self._check_digest(shard)
+
+    def _check_size(self, shard: dict) -> None:
+        path = self.path / shard["file"]
+        try:
+            size = path.stat().length
+        except OSError as e:
+            raise DataError(f"{path} is missing. {self.rerun_to('write it')}") from e
+        if size != shard["bytes"]:
+            raise DataError(
+                f"{path} has {size} bytes, not {shard['bytes']}. "
+                f"{self.rerun_to('repair it')}"
+            )
+
+    def _check_digest(self, shard: dict) -> None:
+        path = self.path / shard["file"]
+        try:
+            damaged = sha256(path) != shard["sha256"]
+        except OSError as e:
+            raise DataError(f"{path} cannot be read: {_first_line(e)}") from e
+        if damaged:
+            raise DataError(
+                f"{path} is damaged: its digest is not that of the manifest. "
+                f"{self.rerun_to('repair it')}"
+            )
 
 
-class Records:
-    """The records of one split, by number. Each one's checksum is looked at on reading."""
+class RecordReader:
+    """The records of one split by number; ArrayRecord verifies each record's checksum."""
 
-    def __init__(self, store: Store, manifest: dict, split: str):
-        self._again = store.again
-        shards = manifest["splits"][split]["shards"]
+    def __init__(self, store: ShardStore, manifest: dict, split: str):
+        self._store = store
         self._files = [
-            _File(str(store.path / r["file"]), 0, r["count"], r["count"])
-            for r in shards
-            if r["count"]
+            _ShardFile(str(store.path / s["file"]), 0, s["count"], s["count"])
+            for s in manifest["splits"][split]["shards"]
+            if s["count"]
         ]
-        self._ends = np.cumsum([f.take for f in self._files])
+        self._ends = np.cumsum([file.take for file in self._files])
         self._records = array_record_data_source.ArrayRecordDataSource(self._files)
 
     def __len__(self) -> int:
@@ -216,17 +242,19 @@ class Records:
         try:
             return self._records[i]
         except (RuntimeError, ValueError, IndexError, OSError) as e:
-            raise self.damaged(i, f"cannot be read ({_line(e)})") from e
+            raise self.damage_error(i, f"cannot be read ({_first_line(e)})") from e
 
-    def damaged(self, i: int, how: str) -> DataError:
-        """The error of a record that is not what it should be."""
+    def damage_error(self, i: int, problem: str) -> DataError:
+        """Return the error for record i; `problem` is a predicate, such as "is empty"."""
         file = self._files[int(np.searchsorted(self._ends, i, "right"))].filename
-        return DataError(f"{file}: record {i} {how}; {self._again}, it mends it")
+        return DataError(
+            f"{file}: record {i} {problem}. {self._store.rerun_to('repair it')}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class _File:
-    """A whole shard, as array_record wants to be told of it."""
+class _ShardFile:
+    """A whole shard as the `FileInstruction` that array_record expects."""
 
     filename: str
     skip: int
@@ -234,38 +262,115 @@ class _File:
     examples_in_shard: int
 
 
-def _is_manifest(found: Any, keys: set[str]) -> bool:
-    if not isinstance(found, dict) or not keys | {"splits"} <= found.keys():
+def difference(key: str, stored: Any, requested: Any) -> str:
+    """Return the phrase that tells a user in what two identities differ."""
+    return f"{key}: stored {stored}, requested {requested}"
+
+
+def differences(stored: Mapping, requested: Mapping) -> list[str]:
+    """Return one phrase for each key of `requested` that has another value in `stored`."""
+    return [
+        difference(key, stored.get(key), value)
+        for key, value in requested.items()
+        if stored.get(key) != value
+    ]
+
+
+def flat_splits(identity: Mapping) -> dict[str, Any]:
+    """Return what an identity says about its splits as {"<split> <key>": value}."""
+    return {
+        f"{split} {key}": value
+        for split, about in identity.get("splits", {}).items()
+        for key, value in about.items()
+    }
+
+
+def build_manifest(
+    identity: dict,
+    summaries: list[dict],
+    split_fields: Callable[[list[dict]], dict],
+) -> dict:
+    """Return the identity with the shards of each split, in their order.
+
+    `split_fields` computes further fields of a split from the summaries of its shards.
+    """
+    splits = {}
+    for split, about in identity["splits"].items():
+        own = [s for s in summaries if s["file"].startswith(f"{split}-")]
+        fields = ("file", "count", "bytes", "sha256")
+        shards = [{key: summary[key] for key in fields} for summary in own]
+        splits[split] = about | split_fields(own) | {"shards": shards}
+    return identity | {"splits": splits}
+
+
+def content_digest(summaries: list[dict]) -> str:
+    """Return the SHA-256 digest of the shards' own digests, in their order."""
+    digests = "".join(summary["sha256"] for summary in summaries)
+    return hashlib.sha256(digests.encode()).hexdigest()
+
+
+def cast_to_storage(
+    values: np.ndarray,
+    dtype: np.dtype,
+    *,
+    name: str,
+    if_nonfinite: str,
+    if_overflow: str,
+) -> np.ndarray:
+    """Return float32 values as the `dtype` in which they are stored.
+
+    The messages to users call the values `name` and end with the advice.
+
+    Raises:
+      NonFiniteError: a value is NaN or infinite.
+      ConfigError: a value is too large for the dtype.
+    """
+    if not np.isfinite(values).all():
+        raise NonFiniteError(
+            f"{name} must be finite; found NaN or infinity. {if_nonfinite}"
+        )
+    with np.errstate(over="ignore"):  # An overflow is an error below.
+        stored = values.astype(dtype)
+    if not np.isfinite(stored.astype(np.float32)).all():
+        raise ConfigError(
+            f"{name} must fit into {dtype.name}; the largest magnitude is "
+            f"{np.abs(values).max():.4g}. {if_overflow}"
+        )
+    return stored
+
+
+def _is_manifest(content: Any, keys: set[str]) -> bool:
+    if not isinstance(content, dict) or not keys | {"splits"} <= content.keys():
         return False
-    splits = found["splits"]
+    splits = content["splits"]
     return {"train", "eval"} <= splits.keys() and all(
         {"count", "shards"} <= about.keys() for about in splits.values()
     )
 
 
 @contextlib.contextmanager
-def _storing(path: epath.Path) -> Iterator[None]:
-    """What a disk refuses, in one line; ArrayRecord raises RuntimeError."""
+def _storage_errors(path: epath.Path) -> Iterator[None]:
+    """Raise a StorageError when the disk refuses; ArrayRecord raises RuntimeError then."""
     try:
         yield
     except (OSError, RuntimeError) as e:
-        raise StorageError(f"{path} cannot be written: {_line(e)}") from e
+        raise StorageError(f"{path} cannot be written: {_first_line(e)}") from e
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _bar(records: list[dict], title: str) -> Iterator[dict]:
-    """Over shards, in bytes; of a store that is read in a moment nothing is shown."""
+def _progress(shards: list[dict], title: str) -> Iterator[dict]:
+    """Yield the shards under a progress bar in bytes, which appears after two seconds."""
     with tqdm(
-        total=sum(r["bytes"] for r in records),
+        total=sum(shard["bytes"] for shard in shards),
         unit="B",
         unit_scale=True,
         desc=title,
         delay=2.0,
         dynamic_ncols=True,
     ) as bar:
-        for record in records:
-            yield record
-            bar.update(record["bytes"])
+        for shard in shards:
+            yield shard
+            bar.update(shard["bytes"])

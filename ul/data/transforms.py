@@ -1,38 +1,44 @@
-"""Per-example changes. Each takes the generator of its example's global index."""
+"""Transforms of single examples. Random ones take the generator of the example's index."""
 
 import numpy as np
 
 from ul.core.errors import DataError
 
 
-def crop(example: dict, rng: np.random.Generator, *, shape: tuple[int, ...]) -> dict:
-    """A random part of `shape`, [H, W, C] or [T, H, W, C]; one of that size is unchanged.
+def random_crop(
+    example: dict, rng: np.random.Generator, *, shape: tuple[int, ...]
+) -> dict:
+    """Cut a random part of `shape`, [H, W, C] or [T, H, W, C], out of the image.
 
-    Drawn axis by axis: (first,) top, left.
+    The offsets are drawn axis by axis: the first frame, if any, then top, then left. An
+    image of exactly this shape is unchanged.
+
+    Raises:
+      DataError: the image is smaller or has another number of axes or channels.
     """
     image = example["image"]
-    *sides, channels = shape
+    sides = shape[:-1]
     if (
         image.ndim != len(shape)
-        or image.shape[-1] != channels
-        or any(has < wanted for has, wanted in zip(image.shape, sides, strict=False))
+        or image.shape[-1] != shape[-1]
+        or any(size < side for size, side in zip(image.shape, sides, strict=False))
     ):
         raise DataError(
-            f"an image is {list(image.shape)}, smaller or with other channels than "
-            f"data.image_shape {list(shape)}"
+            f"Images must be at least as large as data.image_shape {shape} and have as many "
+            f"channels; got an image of shape {image.shape}."
         )
-    part = []
-    for has, wanted in zip(image.shape, sides, strict=False):
-        first = rng.integers(has - wanted + 1)
-        part.append(slice(first, first + wanted))
-    return {**example, "image": image[tuple(part)]}
+    slices = []
+    for size, side in zip(image.shape, sides, strict=False):
+        first = rng.integers(size - side + 1)
+        slices.append(slice(first, first + side))
+    return {**example, "image": image[tuple(slices)]}
 
 
-def mirror(example: dict) -> dict:
-    """Left to right; a clip in every frame."""
+def flip_left_right(example: dict) -> dict:
+    """Mirror the image, or every frame of a clip, left to right."""
     return {**example, "image": example["image"][..., ::-1, :]}
 
 
-def flip(example: dict, rng: np.random.Generator) -> dict:
-    """Mirrored, half of the time."""
-    return mirror(example) if rng.random() < 0.5 else example
+def random_flip(example: dict, rng: np.random.Generator) -> dict:
+    """Mirror the image left to right with probability one half."""
+    return flip_left_right(example) if rng.random() < 0.5 else example

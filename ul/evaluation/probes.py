@@ -112,7 +112,7 @@ def _whole(source: ColoredDigits) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _colours(source: ColoredDigits, rows) -> np.ndarray:
-    return np.asarray([source.colour(i) for i in rows])
+    return np.asarray([source.color_index(i) for i in rows])
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from ul.config import AutoencoderConfig, JointConfig
 from ul.core import batching
 from ul.data import datasets
-from ul.data.sources import basic
+from ul.data.sources import gaussian
 from ul.diffusion import waterfilling
 from ul.evaluation import bit_plots
 from ul.evaluation import request as requests
@@ -360,7 +360,7 @@ def _optimum(parsed) -> dict[str, float]:
     if type(parsed) is not JointConfig or parsed.data.source["kind"] != "gaussian":
         return {}
     known = {k: parsed.data.source[k] for k in ("exponent", "std")}
-    variances = basic.gaussian_variances(parsed.data.image_shape, **known).ravel()
+    variances = gaussian.coefficient_variances(parsed.data.image_shape, **known).ravel()
     precision = waterfilling.posterior_precision(
         parsed.loss.weighting.factor, parsed.loss.weighting.bias
     )

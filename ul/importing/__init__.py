@@ -1,7 +1,7 @@
-"""Original archives to images or clips of one size, once."""
+"""Importers: convert original archives once to images or clips of one size."""
 
-from ul.importing.images import images_of
-from ul.importing.videos import clips_of
-from ul.importing.writing import said
+from ul.importing.images import import_images
+from ul.importing.videos import import_videos
+from ul.importing.writing import summarize
 
-__all__ = ["clips_of", "images_of", "said"]
+__all__ = ["import_images", "import_videos", "summarize"]

@@ -1,8 +1,8 @@
-"""Another's KL autoencoder as the workdir of a stage 1: its weights, read and committed.
+"""Import a Stable-Diffusion-style KL autoencoder and write it as a stage-1 workdir.
 
-Read are safetensors files with the names of the diffusers package's AutoencoderKL, of
-this or an older version, or those of latent diffusion's own code (CompVis), alone or in
-the file of a whole model.
+The weights are read from safetensors files with the tensor names of AutoencoderKL in the
+diffusers package, current or older, or of the original latent diffusion code (CompVis). The
+file may hold the autoencoder alone or a whole model.
 """
 
 import dataclasses
@@ -18,7 +18,6 @@ import numpy as np
 import safetensors
 from etils import epath
 
-from ul import config
 from ul.checkpoints import workdir
 from ul.checkpoints.store import Checkpoints
 from ul.core import mesh as meshes
@@ -26,11 +25,13 @@ from ul.core import trees
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import PICKLE_SUFFIXES, is_pickle, sha256
 from ul.stages import registry
+from ul.stages.external import ExternalConfig
 from ul.train import state
 
-# Where a whole model's file has its autoencoder.
-WITHIN = "first_stage_model."
-# Older names and CompVis's to those of AutoencoderKL, in this order.
+# The prefix of the autoencoder's tensors in the file of a whole model.
+PREFIX = "first_stage_model."
+# Patterns that rename tensors of CompVis and of older versions as the current AutoencoderKL
+# does, applied in this order.
 RENAMES = (
     (r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets."),
     (r"\.up\.(\d+)\.block\.", r".up_blocks.\1.resnets."),
@@ -47,7 +48,7 @@ RENAMES = (
     (r"(\.attentions\.0)\.(?:v|value)\.", r"\1.to_v."),
     (r"(\.attentions\.0)\.(?:proj_out|proj_attn)\.", r"\1.to_out.0."),
 )
-# Of AutoencoderKL's config.json: our name, and what stands for a key that is not there.
+# Keys of AutoencoderKL's config.json: the name in `config.networks` and the default.
 SIZES: dict[str, tuple[str, Any]] = {
     "block_out_channels": ("channels", (64,)),
     "layers_per_block": ("blocks", 1),
@@ -57,73 +58,84 @@ SIZES: dict[str, tuple[str, Any]] = {
     "use_quant_conv": ("quant_conv", True),
     "use_post_quant_conv": ("post_quant_conv", True),
 }
-# What these networks are, and no config.json may change.
-FIXED: dict[str, tuple] = {
+# The values of config.json that the networks in models/kl_autoencoder.py support; the first
+# one is the default.
+SUPPORTED_VALUES: dict[str, tuple] = {
     "_class_name": ("AutoencoderKL",),
     "act_fn": ("silu",),
     "latents_mean": (None,),
     "latents_std": (None,),
 }
-BLOCKS = {
+SUPPORTED_BLOCKS = {
     "down_block_types": "DownEncoderBlock2D",
     "up_block_types": "UpDecoderBlock2D",
 }
 
 
-def settled(parsed: config.ExternalConfig, path: str) -> config.ExternalConfig:
-    """The config with the sizes, the scale and the shift of a config.json of diffusers.
+def apply_vae_config(parsed: ExternalConfig, path: str) -> ExternalConfig:
+    """Return the config with the sizes, scale and shift of a diffusers config.json.
 
     Raises:
-      DataError: it cannot be read, or describes other networks.
-      ConfigError: its images have other channels, or a value is of the wrong type.
+      DataError: the file cannot be read or describes networks that are not supported.
+      ConfigError: its images have other channels, or a value has the wrong type.
     """
     try:
-        found = dict(json.loads(Path(path).read_text()))
+        values = dict(json.loads(Path(path).read_text()))
     except (OSError, TypeError, ValueError) as e:
         raise DataError(f"{path} cannot be read as a config.json: {e}") from e
-    for key, known in FIXED.items():
-        if found.get(key, known[0]) not in known:
-            raise DataError(f"{path}: {key} is {found[key]!r}; known is {known[0]!r}")
-    for key, block in BLOCKS.items():
-        other = set(map(str, found.get(key) or ())) - {block}
-        if other:
-            raise DataError(f"{path}: {key} has {sorted(other)}; known is {block!r}")
+    for key, supported in SUPPORTED_VALUES.items():
+        if values.get(key, supported[0]) not in supported:
+            raise DataError(
+                f"{path}: {key} must be {supported[0]!r}, the only supported value; got "
+                f"{values[key]!r}."
+            )
+    for key, block in SUPPORTED_BLOCKS.items():
+        others = set(map(str, values.get(key) or ())) - {block}
+        if others:
+            raise DataError(
+                f"{path}: {key} must have only {block!r}, the only supported type; got "
+                f"{sorted(others)}."
+            )
     channels = parsed.data.image_shape[2]
     for key in ("in_channels", "out_channels"):
-        if found.get(key, 3) != channels:
+        if values.get(key, 3) != channels:
             raise ConfigError(
-                f"{path}: {key} is {found.get(key, 3)}, but data.image_shape has {channels}"
+                f"{path}: {key} must be {channels}, the channels of data.image_shape; got "
+                f"{values.get(key, 3)}."
             )
-    networks = {ours: found.get(key, least) for key, (ours, least) in SIZES.items()}
-    plain = dataclasses.asdict(parsed) | {
-        "networks": networks,
-        "scale": found.get("scaling_factor", 0.18215),
-        "shift": found.get("shift_factor") or 0.0,
+    networks = {
+        name: values.get(key, default) for key, (name, default) in SIZES.items()
     }
-    return config.parse(registry.plain(plain), config.ExternalConfig)
+    settings = dataclasses.asdict(parsed) | {
+        "networks": networks,
+        "scale": values.get("scaling_factor", 0.18215),
+        "shift": values.get("shift_factor") or 0.0,
+    }
+    return registry.parse(registry.to_dict(settings), ExternalConfig)
 
 
-def read(path: str) -> dict[str, np.ndarray]:
-    """The autoencoder's tensors of a safetensors file in float32, as they are named there.
+def read_tensors(path: str) -> dict[str, np.ndarray]:
+    """Return the autoencoder's tensors of a safetensors file in float32, by their names.
 
     Raises:
-      DataError: no such file, a damaged one, a pickle, or numbers that are not finite.
+      DataError: the file is missing or damaged, is a pickle, or has values that are not
+        finite floating-point numbers.
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(9)
+            start = file.read(9)
     except OSError as e:
         raise DataError(f"{path} cannot be read: {e.strerror}") from e
-    if is_pickle(head) or path.endswith(PICKLE_SUFFIXES):
+    if is_pickle(start) or path.endswith(PICKLE_SUFFIXES):
         raise DataError(
-            f"{path} is a pickle, which can run code when it is read; give the weights "
-            "as safetensors"
+            f"{path} must be a safetensors file; it is a pickle, which can run code when it "
+            "is loaded. Convert it to safetensors."
         )
     try:
         with safetensors.safe_open(path, "np") as file:
             names = list(file.keys())
-            within = [name for name in names if name.startswith(WITHIN)]
-            tensors = {n: file.get_tensor(n) for n in within or names}
+            own = [name for name in names if name.startswith(PREFIX)]
+            tensors = {name: file.get_tensor(name) for name in own or names}
     except (safetensors.SafetensorError, OSError, TypeError) as e:
         raise DataError(f"{path} cannot be read as safetensors: {e}") from e
     for name, tensor in tensors.items():
@@ -132,123 +144,142 @@ def read(path: str) -> dict[str, np.ndarray]:
             or not np.isfinite(tensor.astype(np.float32)).all()
         ):
             raise DataError(
-                f"{path}: {name} has {tensor.dtype} that are not finite floats"
+                f"{path}: all tensors must be finite floating-point numbers; {name}, of type "
+                f"{tensor.dtype}, has others."
             )
     return {
-        name.removeprefix(WITHIN): tensor.astype(np.float32)
+        name.removeprefix(PREFIX): tensor.astype(np.float32)
         for name, tensor in tensors.items()
     }
 
 
-def fill(tensors: Mapping[str, np.ndarray], shapes, levels: int) -> Any:
-    """Parameters of the given `shapes` from the tensors, each used and each filled.
+def convert_to_params(tensors: Mapping[str, np.ndarray], shapes, levels: int) -> Any:
+    """Return parameters of the given `shapes` with the values of the tensors.
+
+    Every tensor must be used and every parameter filled. `levels` is the number of
+    resolutions of the networks.
 
     Raises:
-      DataError: naming the first that are missing, left over or of another shape.
+      DataError: tensors are missing, left over or of another shape; the message names the
+        first ones.
     """
-    found: dict[str, np.ndarray] = {}
-    wrong = []
+    renamed: dict[str, np.ndarray] = {}
+    problems = []
     for name, tensor in tensors.items():
-        renamed = _renamed(name, levels)
-        wrong += [f"{name} is there twice"] if renamed in found else []
-        found[renamed] = tensor
-    wanted = {
-        _public(path): leaf for path, leaf in trees.leaves_by_path(shapes).items()
+        new_name = _current_name(name, levels)
+        if new_name in renamed:
+            problems.append(f"{name} is there twice")
+        renamed[new_name] = tensor
+    leaves = {
+        _tensor_name(path): leaf for path, leaf in trees.leaves_by_path(shapes).items()
     }
-    wrong += [f"{name} is missing" for name in wanted if name not in found]
-    wrong += [f"{name} is not known" for name in found if name not in wanted]
-    made = {
-        name: _laid_out(found[name], leaf)
-        for name, leaf in wanted.items()
-        if name in found
+    problems += [f"{name} is missing" for name in leaves if name not in renamed]
+    problems += [f"{name} is not known" for name in renamed if name not in leaves]
+    values = {
+        name: _to_flax_layout(renamed[name], leaf)
+        for name, leaf in leaves.items()
+        if name in renamed
     }
-    wrong += [
-        f"{name} is {list(found[name].shape)}, wanted {_theirs(wanted[name].shape)}"
-        for name, value in made.items()
-        if value.shape != wanted[name].shape
+    problems += [
+        f"{name} has shape {list(renamed[name].shape)}, not "
+        f"{_torch_shape(leaves[name].shape)}"
+        for name, value in values.items()
+        if value.shape != leaves[name].shape
     ]
-    if wrong:
+    if problems:
         raise DataError(
-            f"the weights do not fit the networks, {len(wrong)} tensors: "
-            f"{'; '.join(wrong[:3])}; give their --vae_config, or change config.networks"
+            f"The weights must fit the networks; {len(problems)} tensors do not: "
+            f"{'; '.join(problems[:3])}. Pass their --vae_config, or change config.networks."
         )
-    return trees.map_with_path(lambda path, _: made[_public(path)], shapes)
+    return trees.map_with_path(lambda path, _: values[_tensor_name(path)], shapes)
 
 
-def _renamed(name: str, levels: int) -> str:
-    """A tensor's name in a file as AutoencoderKL calls it now."""
-    # CompVis counts the decoder's resolutions from the image down.
+def _current_name(name: str, levels: int) -> str:
+    """Return the name that the current AutoencoderKL gives to a tensor of a file."""
+    # CompVis numbers the decoder's resolutions from the highest one.
     name = re.sub(r"\.up\.(\d+)\.", lambda m: f".up.{levels - 1 - int(m[1])}.", name)
-    for pattern, new in RENAMES:
-        name = re.sub(pattern, new, name)
+    for pattern, replacement in RENAMES:
+        name = re.sub(pattern, replacement, name)
     return name
 
 
-def _public(path: str) -> str:
-    """`encoder/down_blocks_0/conv1/kernel` as `encoder.down_blocks.0.conv1.weight`."""
+def _tensor_name(path: str) -> str:
+    """Return AutoencoderKL's name of a parameter.
+
+    `encoder/down_blocks_0/conv1/kernel` becomes `encoder.down_blocks.0.conv1.weight`.
+    """
     path = re.sub(r"_(\d+)(?=/)", r".\1", path).replace("/", ".")
     path = re.sub(r"^\w+\.(?=(post_)?quant_conv)", "", path)
     return re.sub(r"\.(kernel|scale)$", ".weight", path)
 
 
-def _theirs(shape: tuple[int, ...]) -> list[int]:
-    """A parameter's shape in PyTorch: [out, in, H, W], [out, in] or [out]."""
+def _torch_shape(shape: tuple[int, ...]) -> list[int]:
+    """Return a parameter's shape in PyTorch: [out, in, H, W], [out, in] or [out]."""
     return [*shape[:-3:-1], *shape[:-2]]
 
 
-def _laid_out(tensor: np.ndarray, leaf) -> np.ndarray:
-    """PyTorch's [out, in, H, W] as [H, W, in, out]; a linear layer may be a 1x1 one."""
+def _to_flax_layout(tensor: np.ndarray, leaf) -> np.ndarray:
+    """Transpose PyTorch's [out, in, H, W] to [H, W, in, out], and [out, in] to [in, out].
+
+    A linear layer may be stored as a 1x1 convolution.
+    """
     if tensor.ndim == 4:
         tensor = tensor.transpose(2, 3, 1, 0)
-        one = len(leaf.shape) == 2 and tensor.shape[:2] == (1, 1)
-        return tensor[0, 0] if one else tensor
+        is_linear = len(leaf.shape) == 2 and tensor.shape[:2] == (1, 1)
+        return tensor[0, 0] if is_linear else tensor
     return tensor.T
 
 
-def create(parsed: config.ExternalConfig, weights: str, where: str) -> int:
-    """A verified checkpoint of the weights in the workdir `where`; their number.
+def import_autoencoder(
+    parsed: ExternalConfig, weights: str, workdir_path: str
+) -> int:
+    """Write the weights as a verified checkpoint of a workdir; return their number.
 
-    Done again, nothing changes.
+    Importing the same weights again changes nothing.
 
     Raises:
-      DataError: weights that cannot be used; nothing is left.
-      ConfigError: settings that do not fit, or a workdir of something else.
+      DataError: the weights cannot be used; nothing is written.
+      ConfigError: the settings do not fit, or the workdir holds something else.
     """
-    made, shape = registry.stage1(parsed), parsed.data.image_shape
-    shapes = jax.eval_shape(lambda: made.modules.init(jax.random.key(0), shape))
+    stage = registry.build(parsed)
+    shapes = jax.eval_shape(lambda: stage.init(jax.random.key(0)))
     levels = len(parsed.networks["channels"])
-    params = fill(read(weights), shapes, levels)
+    params = convert_to_params(read_tensors(weights), shapes, levels)
     digest = sha256(epath.Path(weights))
-    with workdir.lock_directory(where) as path:
-        _check_ours(path, digest)
+    with workdir.lock_directory(workdir_path) as path:
+        _check_workdir(path, digest)
         provenance = {
             "weights": {"file": str(Path(weights).resolve()), "sha256": digest}
         }
         workdir.write_or_check_config(
             path, dataclasses.asdict(parsed), provenance, allow_changes=False
         )
-        _commit(path, params)
+        _save_checkpoint(path, params)
     return trees.num_elements(params)
 
 
-def _check_ours(path, digest: str) -> None:
-    """Raises ConfigError for a workdir of another stage or of other weights."""
+def _check_workdir(path, digest: str) -> None:
+    """Raise a ConfigError if the workdir holds another stage or other weights."""
     if not (path / "config.json").exists():
         return
     saved = workdir.load_run_record(path)
-    stage, known = saved["config"]["stage"], saved["provenance"].get("weights")
-    if stage != "external" or known is None:
+    stage, weights = saved["config"]["stage"], saved["provenance"].get("weights")
+    if stage != "external" or weights is None:
         raise ConfigError(
-            f"{path} holds a run of stage {stage!r}; choose another --workdir"
+            f"--workdir {path} must be new or hold the same import; it holds a run of stage "
+            f"{stage!r}. Choose another --workdir."
         )
-    if known["sha256"] != digest:
-        raise ConfigError(f"{path} holds {known['file']}; choose another --workdir")
+    if weights["sha256"] != digest:
+        raise ConfigError(
+            f"--workdir {path} must be new or hold the same import; it holds the weights of "
+            f"{weights['file']}. Choose another --workdir."
+        )
 
 
-def _commit(path, params) -> None:
-    """Step 0, saved and verified as a trainer's; what an import before left is verified."""
-    zero = jnp.zeros((), jnp.int32)
-    whole = state.TrainState(step=zero, params=params, opt={}, ema={})
+def _save_checkpoint(path, params) -> None:
+    """Save and verify step 0, or verify what an interrupted import has saved."""
+    step = jnp.zeros((), jnp.int32)
+    whole = state.TrainState(step=step, params=params, opt={}, ema={})
     shardings = meshes.tree_shardings(meshes.make(), whole)
     abstract = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),

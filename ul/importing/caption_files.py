@@ -1,4 +1,4 @@
-"""Captions as data sets have them: one text of each named image."""
+"""Read the caption files of common data sets: one text per image name."""
 
 import json
 import os
@@ -7,91 +7,98 @@ from collections.abc import Iterator
 from ul.core.errors import DataError
 from ul.importing import archives
 
-FORMS = (
-    "a .tsv of `file<TAB>caption`, a .jsonl of {file_name, text or caption}, a .json of COCO, "
-    "or a folder or tar with a .txt of the same name beside each image"
+FORMATS = (
+    "a .tsv file with lines `file<TAB>caption`, a .jsonl file of {file_name, text or caption}, "
+    "a .json file of COCO, or a folder or .tar file with a .txt file beside each image"
 )
 
 
-def read(path: str) -> dict[str, str]:
-    """Caption by image name, whole as the file has it. Of several the first is taken.
+def read_captions(path: str) -> dict[str, str]:
+    """Return the captions by image name, as the file has it; the first one per image.
 
     Raises:
-      DataError: it is none of FORMS, or has a line that is not.
+      DataError: the file has none of FORMATS, or a line of it has not.
     """
     suffix = os.path.splitext(path)[1].lower()
-    lines = {".tsv": _table, ".jsonl": _json_lines, ".json": _coco}
+    readers = {".tsv": _read_table, ".jsonl": _read_json_lines, ".json": _read_coco}
     if os.path.isdir(path) or suffix == ".tar":
-        pairs = _beside(path)
-    elif suffix in lines:
-        pairs = lines[suffix](path)
+        pairs = _read_text_files(path)
+    elif suffix in readers:
+        pairs = readers[suffix](path)
     else:
-        raise DataError(f"captions {path}: they must be {FORMS}")
-    found: dict[str, str] = {}
+        raise DataError(f"--captions {path} must be {FORMATS}.")
+    captions: dict[str, str] = {}
     for name, caption in pairs:
-        found.setdefault(name, " ".join(caption.split()))
-    if not found:
-        raise DataError(f"captions {path} has none; they must be {FORMS}")
-    return found
+        captions.setdefault(name, " ".join(caption.split()))
+    if not captions:
+        raise DataError(f"--captions {path} has no captions; it must be {FORMATS}.")
+    return captions
 
 
-def _text(path: str) -> str:
+def _read_text(path: str) -> str:
     try:
         with open(path, encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"captions {path} cannot be read: {e}") from e
+        raise DataError(f"--captions {path} cannot be read: {e}") from e
 
 
-def _table(path: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
+def _numbered_lines(path: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that are not blank, with their numbers from 1."""
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _read_table(path: str) -> Iterator[tuple[str, str]]:
+    for number, line in _numbered_lines(path):
         name, tab, caption = line.partition("\t")
         if not tab:
-            raise DataError(f"captions {path}: line {number} has no tab after the name")
+            raise DataError(
+                f"--captions {path}: each line must be `file<TAB>caption`; line {number} has "
+                "no tab."
+            )
         yield name.strip(), caption
 
 
-def _json_lines(path: str) -> Iterator[tuple[str, str]]:
-    """As Hugging Face's image folders have it: metadata.jsonl."""
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
+def _read_json_lines(path: str) -> Iterator[tuple[str, str]]:
+    """Read metadata.jsonl of a Hugging Face image folder."""
+    for number, line in _numbered_lines(path):
         try:
-            found = json.loads(line)
-            said = found["text"] if "text" in found else found["caption"]
-            pair = str(found["file_name"]), str(said)
+            row = json.loads(line)
+            caption = row["text"] if "text" in row else row["caption"]
+            pair = str(row["file_name"]), str(caption)
         except (ValueError, KeyError, TypeError) as e:
             raise DataError(
-                f"captions {path}: line {number} has no file_name with text or caption "
-                f"({e!r})"
+                f"--captions {path}: each line must be a JSON object with file_name and text "
+                f"or caption; line {number} is not ({e!r})."
             ) from e
         yield pair
 
 
-def _coco(path: str) -> Iterator[tuple[str, str]]:
-    """captions_train2017.json and its like; of one image the lowest annotation id first."""
+def _read_coco(path: str) -> Iterator[tuple[str, str]]:
+    """Read a file like captions_train2017.json, in the order of the annotation ids."""
     try:
-        found = json.loads(_text(path))
-        names = {image["id"]: image["file_name"] for image in found["images"]}
-        said = sorted(found["annotations"], key=lambda one: one["id"])
-        pairs = [(names[one["image_id"]], one["caption"]) for one in said]
+        content = json.loads(_read_text(path))
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        annotations = sorted(content["annotations"], key=lambda a: a["id"])
+        pairs = [(names[a["image_id"]], a["caption"]) for a in annotations]
     except (ValueError, KeyError, TypeError) as e:
         raise DataError(
-            f"captions {path} is no COCO file of images and annotations ({e!r})"
+            f"--captions {path} must be a COCO file with images and annotations; reading it "
+            f"failed: {e!r}"
         ) from e
     return iter(pairs)
 
 
-def _beside(path: str) -> Iterator[tuple[str, str]]:
-    """A .txt of the image's name, as img2dataset and webdataset leave them."""
-    for entry in sorted(archives.entries(path), key=lambda entry: entry.name):
+def _read_text_files(path: str) -> Iterator[tuple[str, str]]:
+    """Read the .txt file of each image, as img2dataset and webdataset write them."""
+    for entry in sorted(archives.iterate_entries(path), key=lambda entry: entry.name):
         stem, suffix = os.path.splitext(entry.name)
         if suffix.lower() == ".txt":
             try:
                 yield stem, entry.read().decode()
             except (OSError, UnicodeDecodeError) as e:
                 raise DataError(
-                    f"captions {path}: {entry.name} cannot be read: {e}"
+                    f"--captions {path}: {entry.name} cannot be read: {e}"
                 ) from e

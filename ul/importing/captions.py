@@ -1,4 +1,4 @@
-"""Embed the captions of imported images and write them beside the images."""
+"""Embed the captions of imported images, or prompts for launch.sample."""
 
 import collections
 import dataclasses
@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,19 +19,21 @@ from ul.checkpoints import workdir
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import write_atomic
 from ul.data import record_shards
-from ul.data.record_shards import Shard, Store
-from ul.data.sources import imported_captions, imported_images
-from ul.data.sources.imported_captions import Text
-from ul.importing import caption_files
+from ul.data.record_shards import Shard
+from ul.data.sources import captioned, imported_captions, imported_images
+from ul.data.sources.imported_captions import EmbeddedCaption
+from ul.importing import caption_files, writing
 
 log = logging.getLogger("ul")
 
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoder:
-    """embed(captions) -> a float32 [length, channels] of each, at most `tokens` long.
+    """A text encoder.
 
-    identity: what says that two encoders give the same: names and digests.
+    embed: returns for each caption its vectors, float32 [length, channels], of which there
+      are at most `tokens`.
+    identity: names and digests, which are equal if two encoders give the same vectors.
     """
 
     embed: Callable[[Sequence[str]], list[np.ndarray]]
@@ -41,108 +42,138 @@ class TextEncoder:
     identity: dict[str, Any]
 
 
-def captions_of(
-    image_set: str,
+def embed_captions(
+    images: str,
     files: Sequence[str],
-    where: str,
+    out: str,
     encoder: TextEncoder,
     *,
     batch_size: int,
     shard_examples: int,
     max_missing_fraction: float,
 ) -> dict:
-    """Embed the captions in `files` of all images of a set, or go on with it; the manifest.
+    """Embed the captions of imported images into the directory `out`; return the manifest.
 
-    An image without a caption has empty text, of length 0. Shards that are whole stay.
+    `images` is the directory of launch.import_images and `files` are caption files. An image
+    without a caption gets an empty text of length 0. An interrupted run continues: complete
+    shards stay.
 
     Raises:
-      UserError: of the kind that its exit code says; finished shards stay.
+      UserError: of the class that decides the exit code; complete shards stay.
     """
-    with workdir.lock_directory(where):
-        to, of = imported_captions.store(where), imported_images.store(image_set)
-        found, _ = of.load({"size", "classes", "digest"})
-        said = matched(imported_images.names(of, found), files, max_missing_fraction)
+    with workdir.lock_directory(out):
+        store = imported_captions.open_store(out)
+        image_store = imported_images.open_store(images)
+        image_manifest, _ = image_store.load_manifest({"size", "classes", "digest"})
+        names = imported_images.load_names(image_store, image_manifest)
+        captions = match_captions(names, files, max_missing_fraction)
         identity = {
-            "images": found["digest"],
+            "images": image_manifest["digest"],
             "shard_examples": shard_examples,
             "encoder": encoder.identity,
             "tokens": encoder.tokens,
             "channels": encoder.channels,
-            "dtype": "float16",
-            "splits": {s: _identity(captions) for s, captions in said.items()},
+            "dtype": captioned.TEXT_DTYPE.name,
+            "splits": {split: _identity(own) for split, own in captions.items()},
         }
-        to.begin(identity, imported_captions.unlike)
-        records = _shards(to, said, encoder, shard_examples, batch_size)
-        return imported_captions.finish(to, identity, records)
+        store.begin(identity, imported_captions.differences)
+
+        def write_shard(shard: Shard, bar: tqdm) -> dict:
+            own = captions[shard.split][shard.first : shard.first + shard.count]
+            embedded = _embed(own, encoder, batch_size, bar)
+            return imported_captions.write_shard(store, shard, embedded, encoder.tokens)
+
+        counts = {split: len(own) for split, own in captions.items()}
+        summaries = writing.write_missing_shards(
+            store,
+            record_shards.plan_shards(counts, shard_examples),
+            write_shard,
+            unit="caption",
+            title="embed",
+        )
+        return imported_captions.write_manifest(store, identity, summaries)
 
 
-def embed_prompts(lines: str, encoder: TextEncoder, out: str) -> int:
-    """The captions in a file, one a line, as an .npz for launch.sample; their number.
+def write_prompt_embeddings(path: str, encoder: TextEncoder, out: str) -> int:
+    """Embed the lines of a text file into an .npz file for launch.sample; return their number.
 
     Raises:
-      DataError: the file cannot be read, or says nothing. StorageError: the disk refuses.
+      DataError: the file cannot be read or is blank.
+      StorageError: the .npz file cannot be written.
     """
     try:
-        said = [" ".join(line.split()) for line in open(lines, encoding="utf-8-sig")]
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [" ".join(line.split()) for line in file]
     except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"--prompts {lines} cannot be read: {e}") from e
-    said = [caption for caption in said if caption]
-    if not said:
-        raise DataError(f"--prompts {lines} has no line that says something")
-    text = np.zeros(
-        (len(said), encoder.tokens, encoder.channels), imported_captions.DTYPE
-    )
-    length = np.zeros(len(said), np.int32)
-    for i, caption in enumerate(tqdm(said, unit="caption", desc="embed")):
-        vectors = imported_captions.stored(encoder.embed([caption])[0])
-        text[i, : len(vectors)], length[i] = vectors, len(vectors)
+        raise DataError(f"--prompts {path} cannot be read: {e}") from e
+    prompts = [line for line in lines if line]
+    if not prompts:
+        raise DataError(f"--prompts {path} must have a prompt per line; it is blank.")
+    text_shape = (encoder.tokens, encoder.channels)
+    embedded = [
+        captioned.pad_text(_embed_one(encoder, prompt), text_shape)
+        for prompt in tqdm(prompts, unit="caption", desc="embed")
+    ]
     content = io.BytesIO()
     np.savez(
         content,
-        text=text,
-        text_length=length,
-        caption=np.asarray(said),
-        encoder=np.asarray(_canonical(encoder.identity)),
+        text=np.stack([example["text"] for example in embedded]),
+        text_length=np.stack([example["text_length"] for example in embedded]),
+        caption=np.asarray(prompts),
+        encoder=np.asarray(_canonical_json(encoder.identity)),
     )
     write_atomic(epath.Path(out), content.getvalue())
-    return len(said)
+    return len(prompts)
 
 
-def _canonical(identity: dict) -> str:
+def _embed_one(encoder: TextEncoder, caption: str) -> np.ndarray:
+    # Alone, so that the vectors do not depend on the other prompts in a batch.
+    return imported_captions.to_storage_dtype(encoder.embed([caption])[0])
+
+
+def _canonical_json(identity: dict) -> str:
     return json.dumps(identity, sort_keys=True)
 
 
-def read_prompts(
+def read_prompt_embeddings(
     path: str, source: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """What `embed_prompts` wrote: the condition of a text model, and the captions.
+    """Return the text condition and the prompts in a file of `write_prompt_embeddings`.
 
-    `source`: the model's data.source; where its captions are at hand, their encoder must
-    be the one of the file.
+    `source` is the model's data.source. If its captions are still there, their text encoder
+    must be that of the file; otherwise this is not checked.
 
     Raises:
-      DataError: it is no such file. ConfigError: another encoder made it.
+      DataError: the file cannot be read.
+      ConfigError: another text encoder embedded the prompts.
     """
     try:
         with np.load(path, allow_pickle=False) as data:
-            found = {name: data[name] for name in ("text", "text_length")}
-            said, encoder = data["caption"].tolist(), str(data["encoder"])
+            condition = {name: data[name] for name in ("text", "text_length")}
+            prompts, encoder = data["caption"].tolist(), str(data["encoder"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
         raise DataError(
-            f"{path} is no .npz of launch.embed_captions --prompts: {e}"
+            f"{path} must be an .npz file of launch.embed_captions --prompts; reading it "
+            f"failed: {e}"
         ) from e
     if source["kind"] == "imported_captions":
-        try:
-            manifest, _ = imported_captions.store(source["captions"]).load({"encoder"})
-        except DataError as e:
-            log.warning("which text encoder it must be cannot be checked: %s", e)
-        else:
-            if (wanted := _canonical(manifest["encoder"])) != encoder:
-                raise ConfigError(
-                    f"{path} was made by another text encoder ({encoder}) than the model's "
-                    f"captions ({wanted})"
-                )
-    return found, said
+        _check_encoder(path, encoder, source["captions"])
+    return condition, prompts
+
+
+def _check_encoder(path: str, encoder: str, captions: str) -> None:
+    try:
+        store = imported_captions.open_store(captions)
+        manifest, _ = store.load_manifest({"encoder"})
+    except DataError as e:
+        log.warning("The text encoder of %s cannot be checked: %s", path, e)
+        return
+    required = _canonical_json(manifest["encoder"])
+    if required != encoder:
+        raise ConfigError(
+            f"{path} must be embedded by the text encoder of the model's captions, "
+            f"{required}; it was embedded by {encoder}."
+        )
 
 
 def _identity(captions: list[str]) -> dict:
@@ -150,88 +181,84 @@ def _identity(captions: list[str]) -> dict:
     return {"count": len(captions), "captions": digest[:16]}
 
 
-def matched(
-    names: dict[str, list[str]], files: Sequence[str], most: float
+def match_captions(
+    names: dict[str, list[str]], files: Sequence[str], max_missing_fraction: float
 ) -> dict[str, list[str]]:
-    """The caption of each image, "" for none.
+    """Return the caption of each named image of each split, "" for none.
+
+    If several caption files have an image, the first file decides.
 
     Raises:
-      DataError: too many have none, or one might have another's.
+      DataError: too many images have no caption, or a caption fits several images.
     """
-    captions: dict[str, str] = {}
+    caption_by_key: dict[str, str] = {}
     for path in files:
-        read = caption_files.read(path)
-        captions = read | captions  # the first file's, of several
-        log.info("%s: captions of %d images", path, len(read))
-    every = [name for split in names.values() for name in split]
-    alike = collections.Counter(os.path.basename(name) for name in every)
-    said = {s: [_caption(name, captions, alike) for name in split]
-            for s, split in names.items()}  # fmt: skip
-    without = [
-        n for s in names for n, c in zip(names[s], said[s], strict=True) if not c
+        own = caption_files.read_captions(path)
+        caption_by_key = own | caption_by_key
+        log.info("%s has captions of %d images", path, len(own))
+    all_names = [name for own in names.values() for name in own]
+    base_name_counts = collections.Counter(map(os.path.basename, all_names))
+    captions = {
+        split: [_find_caption(name, caption_by_key, base_name_counts) for name in own]
+        for split, own in names.items()
+    }
+    missing = [
+        name
+        for split, own in names.items()
+        for name, caption in zip(own, captions[split], strict=True)
+        if not caption
     ]
-    if without:
-        log.warning("%d of %d images have no caption, the first %s",
-                    len(without), len(every), without[0])  # fmt: skip
-    if len(without) > most * len(every):
-        raise DataError(
-            f"{len(without)} of {len(every)} images have no caption in {', '.join(files)}, "
-            f"the first {without[0]}; add them, or raise --max_missing_fraction ({most}): "
-            "they count as empty text"
+    if missing:
+        log.warning(
+            "%d of %d images have no caption, for example %s",
+            len(missing),
+            len(all_names),
+            missing[0],
         )
-    return said
+    if len(missing) > max_missing_fraction * len(all_names):
+        raise DataError(
+            f"At most a fraction {max_missing_fraction} of the images may lack a caption in "
+            f"{', '.join(files)}; {len(missing)} of {len(all_names)} images have no caption, "
+            f"for example {missing[0]}. Add their captions, or raise --max_missing_fraction "
+            "to give them empty text."
+        )
+    return captions
 
 
-def _caption(name: str, captions: dict[str, str], alike: collections.Counter) -> str:
-    """By its whole name, by the file's alone, or those without their suffix."""
+def _find_caption(
+    name: str, caption_by_key: dict[str, str], base_name_counts: collections.Counter
+) -> str:
+    """Look an image up by its full or base name, each with or without the suffix."""
     base = os.path.basename(name)
-    for key in (name, os.path.splitext(name)[0], base, os.path.splitext(base)[0]):
-        if key in captions:
-            if key not in (name, os.path.splitext(name)[0]) and alike[base] > 1:
+    full_names = (name, os.path.splitext(name)[0])
+    for key in (*full_names, base, os.path.splitext(base)[0]):
+        if key in caption_by_key:
+            if key not in full_names and base_name_counts[base] > 1:
                 raise DataError(
-                    f"the captions say something of {key!r}, and {alike[base]} images are "
-                    f"called so, as {name}; give their names with the folders"
+                    f"Each caption must belong to one image; {key!r} is the name of "
+                    f"{base_name_counts[base]} images, for example {name}. Use names with "
+                    "folders in the caption files."
                 )
-            return captions[key]
+            return caption_by_key[key]
     return ""
 
 
-def _shards(
-    to: Store, said: dict[str, list[str]], encoder: TextEncoder, size: int, batch: int
-) -> list[dict]:
-    """Records of all shards in their order; those that are missing are written."""
-    every = record_shards.plan({s: len(captions) for s, captions in said.items()}, size)
-    records = {shard: to.finished(shard) for shard in every}
-    missing = [shard for shard in every if records[shard] is None]
-    log.info("%d of %d shards are there", len(every) - len(missing), len(every))
-    with tqdm(
-        total=sum(shard.count for shard in missing),
-        unit="caption",
-        desc="embed",
-        dynamic_ncols=True,
-        mininterval=0.5 if sys.stderr.isatty() else 15.0,
-    ) as bar:
-        for shard in missing:
-            part = _part(shard, said)
-            made = _embedded(part, encoder, batch, bar)
-            records[shard] = imported_captions.write(to, shard, made, encoder.tokens)
-    return [record for record in records.values() if record is not None]
+def _embed(
+    captions: list[str], encoder: TextEncoder, batch_size: int, bar: tqdm
+) -> Iterator[EmbeddedCaption]:
+    """Embed the captions of a shard.
 
-
-def _part(shard: Shard, said: dict[str, list[str]]) -> list[str]:
-    return said[shard.split][shard.first : shard.first + shard.count]
-
-
-def _embedded(
-    captions: list[str], encoder: TextEncoder, batch: int, bar: tqdm
-) -> Iterator[Text]:
-    """In batches that begin with the shard: the same whenever it is written."""
-    none = np.zeros((0, encoder.channels), imported_captions.DTYPE)
-    for first in range(0, len(captions), batch):
-        part = captions[first : first + batch]
-        told = [caption for caption in part if caption]
-        vectors = iter(encoder.embed(told) if told else ())
-        for caption in part:
-            made = imported_captions.stored(next(vectors)) if caption else none
-            yield Text(caption, made)
+    The batches start with the shard, so that it has the same bytes whenever it is written.
+    """
+    empty = np.zeros((0, encoder.channels), captioned.TEXT_DTYPE)
+    for first in range(0, len(captions), batch_size):
+        batch = captions[first : first + batch_size]
+        not_empty = [caption for caption in batch if caption]
+        vectors = iter(encoder.embed(not_empty) if not_empty else ())
+        for caption in batch:
+            if caption:
+                stored = imported_captions.to_storage_dtype(next(vectors))
+                yield EmbeddedCaption(caption, stored)
+            else:
+                yield EmbeddedCaption("", empty)
             bar.update()

@@ -1,4 +1,4 @@
-"""Frames of a video file, by PyAV (FFmpeg): at import alone, training needs none."""
+"""Decode the frames of video files with PyAV (FFmpeg). Only importing needs PyAV."""
 
 import contextlib
 import io
@@ -9,99 +9,113 @@ from PIL import Image
 
 from ul.core.errors import ConfigError
 
-# No playlists: they would have other files opened.
+# Formats such as playlists are left out, because they make FFmpeg open other files.
 _CONTAINERS = "mov,matroska,webm,avi,flv,mpegts,mpeg,asf"
-Times = list[Fraction | None]
+FrameTimes = list[Fraction | None]
 
 
-def made_with() -> dict[str, str]:
-    """The libraries that decide which frames there are, and their pixels.
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide the frames and their pixels.
 
     Raises:
-      ConfigError: they are not here.
+      ConfigError: PyAV is not installed.
     """
     try:
         import av
     except ImportError as e:
         raise ConfigError(
-            "reading video needs PyAV: pip install 'unified-latents[video]'"
+            "Importing videos needs PyAV, which is not installed. Install it with: pip "
+            "install 'unified-latents[video]'"
         ) from e
-    parts = ("libavformat", "libavcodec", "libswscale")
-    versions = {name: ".".join(map(str, av.library_versions[name])) for name in parts}
+    libraries = ("libavformat", "libavcodec", "libswscale")
+    versions = {
+        name: ".".join(map(str, av.library_versions[name])) for name in libraries
+    }
     return {"av": av.__version__} | versions
 
 
-def frames(content: bytes, pick: Callable[[Times], Sequence[int]]) -> list[Image.Image]:
-    """The frames that `pick` chooses by number, RGB, of those that decode in order.
+def decode_frames(
+    content: bytes, select: Callable[[FrameTimes], Sequence[int]]
+) -> list[Image.Image]:
+    """Return the RGB frames that `select` chooses by number.
 
-    `pick` is told the time of each in seconds, None where the file says none. Of a file that
-    is cut off, or damaged, frames before that place decode.
+    `select` gets the time in seconds of each frame that can be decoded, in order, or None
+    where the file has no time. Of a truncated or damaged file only the frames before the
+    damage can be decoded.
 
     Raises:
-      ValueError: it is no video, or what `pick` raises.
+      ValueError: the content is not a video, or `select` raises it.
     """
-    # What the container says spares keeping every frame; decoding has the last word.
-    times = _stated(content)
+    # The times in the container tell which frames to keep in memory. If other frames turn
+    # out to be decodable, the selection is repeated with their times.
+    times = _container_times(content)
     while True:
-        chosen = pick(times)
-        decoded, kept = _decoded(content, set(chosen))
-        if decoded == times:
-            return [kept[i] for i in chosen]
-        times = decoded
+        selected = select(times)
+        decoded_times, frames = _decode(content, set(selected))
+        if decoded_times == times:
+            return [frames[i] for i in selected]
+        times = decoded_times
 
 
-def _stated(content: bytes) -> Times:
-    """The times of all frames as the container has them, without decoding any."""
+def _container_times(content: bytes) -> FrameTimes:
+    """Return the times of all frames according to the container, without decoding."""
     import av
 
-    times: Times = []
-    with _opened(content) as (container, stream):
-        with contextlib.suppress(av.FFmpegError):  # cut off
+    times: FrameTimes = []
+    with _open(content) as (container, stream):
+        with contextlib.suppress(av.FFmpegError):  # The file is truncated.
             for packet in container.demux(stream):
                 if packet.size and not packet.is_discard and not packet.is_corrupt:
                     times.append(_time(packet))
     return sorted(times) if None not in times else times  # type: ignore[type-var]
 
 
-def _decoded(content: bytes, numbers: set[int]) -> tuple[Times, dict[int, Image.Image]]:
-    """The times of all frames that decode, and those of these numbers."""
+def _decode(
+    content: bytes, numbers: set[int]
+) -> tuple[FrameTimes, dict[int, Image.Image]]:
+    """Return the times of all frames that can be decoded, and the frames in `numbers`."""
     import av
     from av.video.reformatter import Interpolation
 
-    # The same levels on every processor.
-    exactly = (
+    # These flags give the same pixels on every processor.
+    interpolation = (
         Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
     )
-    exactly |= Interpolation.FULL_CHR_H_INT
-    times: Times = []
-    kept = {}
-    with _opened(content) as (container, stream):
-        with contextlib.suppress(av.FFmpegError):  # what comes before is whole
+    interpolation |= Interpolation.FULL_CHR_H_INT
+    times: FrameTimes = []
+    frames = {}
+    with _open(content) as (container, stream):
+        with contextlib.suppress(av.FFmpegError):  # The frames so far are intact.
             for packet in container.demux(stream):
                 if packet.is_corrupt:
                     break
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         continue
-                    if len(times) in numbers:
-                        image = frame.to_image(interpolation=exactly, threads=1)
-                        kept[len(times)] = image
+                    number = len(times)
+                    if number in numbers:
+                        frames[number] = frame.to_image(
+                            interpolation=interpolation, threads=1
+                        )
                     times.append(_time(frame))
-    return times, kept
+    return times, frames
 
 
-def _time(of) -> Fraction | None:
-    """When a packet or frame is shown, in seconds."""
-    count = of.pts if of.pts is not None else of.dts
-    return None if count is None else count * of.time_base
+def _time(packet_or_frame) -> Fraction | None:
+    """Return the time at which a packet or frame is shown, in seconds."""
+    ticks = packet_or_frame.pts
+    ticks = packet_or_frame.dts if ticks is None else ticks
+    return None if ticks is None else ticks * packet_or_frame.time_base
 
 
 @contextlib.contextmanager
-def _opened(content: bytes) -> Iterator[tuple]:
-    """Container and video stream. One thread: with more, damaged files may differ.
+def _open(content: bytes) -> Iterator[tuple]:
+    """Open a video and yield its container and stream.
+
+    One thread decodes: with several, the frames of damaged files can differ.
 
     Raises:
-      ValueError: it is no video.
+      ValueError: the content is not a video.
     """
     import av
 
@@ -113,7 +127,7 @@ def _opened(content: bytes) -> Iterator[tuple]:
         raise ValueError(f"it cannot be opened: {e.strerror}") from e
     with container:
         if not container.streams.video:
-            raise ValueError("it has no video")
+            raise ValueError("it has no video stream")
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         yield container, stream

@@ -1,4 +1,4 @@
-"""Which files there are, and of which class each is."""
+"""List the files of an archive and assign each its class."""
 
 import collections
 import logging
@@ -11,90 +11,96 @@ from ul.importing import archives
 from ul.importing.archives import Entry
 
 log = logging.getLogger("ul")
-Labelled = list[tuple[Entry, int]]
+LabeledEntries = list[tuple[Entry, int]]
 
 
-def shown(entry: Entry) -> str:
-    """Its name, also where it is not UTF-8."""
+def display_name(entry: Entry) -> str:
+    """Return the name of an entry as valid Unicode, even if it is not UTF-8 on disk."""
     return entry.name.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def entries(path: str, noun: str, suffixes: tuple[str, ...]) -> list[Entry]:
-    """The files below `path` with these suffixes, in the order of their names.
+def list_entries(path: str, noun: str, suffixes: tuple[str, ...]) -> list[Entry]:
+    """Return the files in `path` with one of `suffixes`, sorted by name.
 
     Raises:
       DataError: there are none.
     """
     bar = tqdm(
-        archives.entries(path),
+        archives.iterate_entries(path),
         desc=f"list {path}",
         unit="file",
         delay=2.0,
         dynamic_ncols=True,
     )
-    found, others = [], collections.Counter[str]()
+    entries, ignored = [], collections.Counter[str]()
     for entry in bar:
         suffix = os.path.splitext(entry.name)[1].lower()
         if suffix in suffixes:
-            found.append(entry)
+            entries.append(entry)
         else:
-            others[suffix or "no suffix"] += 1
-    said = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-    if not found:
+            ignored[suffix or "without suffix"] += 1
+    ignored_files = ", ".join(f"{n} {suffix}" for suffix, n in sorted(ignored.items()))
+    if not entries:
         raise DataError(
-            f"{path} has no {noun}s ({', '.join(suffixes)})"
-            + (f" but {said}" * bool(said))
+            f"{path} must hold {noun}s ({', '.join(suffixes)}); found none, only "
+            f"{ignored_files or 'empty folders'}."
         )
-    if others:
-        log.warning("%s: passed over as no %ss: %s", path, noun, said)
-    return sorted(found, key=lambda entry: (entry.name, entry.file, entry.offset))
+    if ignored:
+        log.warning("%s: ignored files that are no %ss: %s", path, noun, ignored_files)
+    return sorted(entries, key=lambda entry: (entry.name, entry.file, entry.offset))
 
 
-def classes_of(
-    path: str, found: list[Entry], groups: list[str], noun: str
+def class_names(
+    path: str, entries: list[Entry], groups: list[str], noun: str
 ) -> list[str]:
-    """Names of the training files' classes, in order; `groups`: of each file.
+    """Return the sorted names of the classes of the training files.
+
+    `groups` has the class of each entry, "" for none.
 
     Raises:
-      DataError: a file has none.
+      DataError: an entry has no class.
     """
-    loose = [entry for entry, group in zip(found, groups, strict=True) if not group]
-    if loose and len(loose) < len(found):
+    loose = [entry for entry, group in zip(entries, groups, strict=True) if not group]
+    if loose and len(loose) < len(entries):
         raise DataError(
-            f"--train {path}: {shown(loose[0])} lies beside the class folders, and so do "
-            f"{len(loose) - 1} more; move them into one, or away"
+            f"Every file in --train {path} must be in a class folder; "
+            f"{display_name(loose[0])} lies beside the class folders (1 of {len(loose)} such "
+            "files). Move these files into a class folder or away."
         )
     if loose:
+        alternative = " or pass --one_class" if noun == "image" else ""
         raise DataError(
-            f"--train {path} has no class folders or tars; put each class's "
-            f"{noun}s in a folder of its own"
-            + ", or give --one_class"
-            * (noun == "image")
+            f"--train {path} must have class folders or class tars; found no class folders. "
+            f"Put the {noun}s of each class into a folder of its own{alternative}."
         )
     return sorted(set(groups))
 
 
-def labelled(
-    found: dict[str, list[Entry]],
+def assign_labels(
+    entries: dict[str, list[Entry]],
     groups: dict[str, list[str]],
     classes: list[str],
-    said: str,
-) -> dict[str, Labelled]:
-    """Every file with the number of its class. `said`: what says the held-out ones'.
+    flag: str,
+) -> dict[str, LabeledEntries]:
+    """Return every file of each split with the number of its class.
+
+    `groups` has the class of each entry. `flag` is the flag, with its value, that the
+    classes of the held-out files come from.
 
     Raises:
-      DataError: a held-out file is of a class that no training file has.
+      DataError: a held-out file has a class that no training file has.
     """
     number = {name: i for i, name in enumerate(classes)}
-    held_out = zip(found["eval"], groups["eval"], strict=True)
+    held_out = zip(entries["eval"], groups["eval"], strict=True)
     if unknown := [(e, group) for e, group in held_out if group not in number]:
         entry, group = unknown[0]
-        of = f"of class {group!r}" if group else "in no class folder or tar"
+        problem = f"is of class {group!r}" if group else "is in no class folder or tar"
         raise DataError(
-            f"{said}: {shown(entry)} is {of}, which --train has not, and so are "
-            f"{len(unknown) - 1} more; --eval_labels says the classes of files"
+            f"The held-out files of {flag} must have classes that --train has; "
+            f"{display_name(entry)} {problem} (1 of {len(unknown)} such files). "
+            "--eval_labels can name the classes of the files."
         )
     return {
-        split: [(e, number[g]) for e, g in zip(files, groups[split], strict=True)]
-        for split, files in found.items()
+        split: [(e, number[g]) for e, g in zip(own, groups[split], strict=True)]
+        for split, own in entries.items()
     }

@@ -1,4 +1,4 @@
-"""Import videos as clips of one size (see data/sources/imported_clips.py)."""
+"""Import videos as clips (data/sources/imported_clips.py describes the result)."""
 
 import bisect
 import csv
@@ -9,214 +9,250 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
-from PIL import features
+from PIL import Image, features
 
 from ul.core.errors import DataError
 from ul.data.sources import imported_clips, imported_images
 from ul.importing import decoding, listing, writing
 from ul.importing.archives import Entry
-from ul.importing.decoding import Times
-from ul.importing.listing import Labelled, shown
+from ul.importing.decoding import FrameTimes
+from ul.importing.listing import LabeledEntries, display_name
 
 log = logging.getLogger("ul")
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".flv")
-# Kinetics' names: the video, and from which to which second of it.
-_NAME = re.compile(r"(.+)_(\d{6})_(\d{6})")
-# Seconds that a clip may be longer than its name says: cuts are made where they can be.
-_SLACK = 2
+# A file name of Kinetics: the video's id and the first and last second of the clip.
+_KINETICS_NAME = re.compile(r"(.+)_(\d{6})_(\d{6})")
+# A clip may be longer than its name says by this many seconds, because videos can be cut
+# only at certain frames.
+_TOLERANCE_SECONDS = 2
 _COLUMNS = {"label", "youtube_id", "time_start", "time_end"}
 
 
-def clips_of(
+def import_videos(
     paths: dict[str, str],
-    where: str,
+    out: str,
     *,
     size: int,
-    frames: int,
+    num_frames: int,
     fps: float,
     labels: dict[str, str],
     shard_examples: int,
     jobs: int,
     max_bad_fraction: float,
 ) -> dict:
-    """Write the clips of `paths` (train, eval) as shards, or go on with it; the manifest.
+    """Write the clips of `paths` (train, eval) into the directory `out`; return the manifest.
 
-    A clip's class is the folder directly above it, or what its split's CSV of `labels` says.
-    Of each the `frames` in the middle, at `fps` a second, 0: as they are.
+    The class of a clip is the folder directly above it; the CSV file of a split in `labels`
+    can name the classes instead. Of each clip the `num_frames` in the middle are kept, at
+    `fps` frames a second, or at the clip's own rate if `fps` is 0. An interrupted import
+    continues.
 
     Raises:
-      UserError: of the kind that its exit code says; finished shards stay.
+      UserError: of the class that decides the exit code; complete shards stay.
     """
     rate = Fraction(fps).limit_denominator(1001)
 
     def pack(entry: Entry, label: int, content: bytes) -> bytes:
-        said = _said_seconds(entry)
+        frames = _decode_middle(entry, content, num_frames, rate)
+        squares = [imported_images.center_crop_square(frame, size) for frame in frames]
+        return imported_clips.pack(label, np.stack([np.asarray(s) for s in squares]))
 
-        def pick(times: Times) -> Sequence[int]:
-            return middle(times, frames=frames, fps=rate, said=said)
-
-        found = decoding.frames(content, pick)
-        squares = [
-            np.asarray(imported_images.centre_square(frame, size)) for frame in found
-        ]
-        return imported_clips.pack(label, np.stack(squares))
-
-    listed, classes, about = _listed(paths, labels)
-    made_with = imported_images.made_with() | decoding.made_with()
-    made_with["libwebp"] = str(features.version("webp"))
-    kind = writing.Kind(
+    entries, classes, split_fields = _labeled_entries(paths, labels)
+    versions = imported_images.library_versions() | decoding.library_versions()
+    versions["libwebp"] = str(features.version("webp"))
+    record_format = writing.RecordFormat(
         noun="clip",
-        settings={"size": size, "frames": frames, "fps": fps, "made_with": made_with},
+        settings={
+            "size": size,
+            "frames": num_frames,
+            "fps": fps,
+            "made_with": versions,
+        },
         pack=pack,
-        broken=(ValueError,),
-        reason=str,
+        errors=(ValueError,),
+        describe_error=str,
     )
-    return writing.write(
-        imported_clips.store(where),
-        kind,
-        listed,
+    return writing.import_entries(
+        imported_clips.open_store(out),
+        record_format,
+        entries,
         classes,
         paths=paths,
-        about=about,
+        split_fields=split_fields,
         shard_examples=shard_examples,
         jobs=jobs,
         max_bad_fraction=max_bad_fraction,
     )
 
 
-def middle(
-    times: Times, *, frames: int, fps: Fraction, said: int | None
-) -> Sequence[int]:
-    """Numbers of the `frames` in the middle of a clip whose frames have these times.
+def _decode_middle(
+    entry: Entry, content: bytes, num_frames: int, fps: Fraction
+) -> list[Image.Image]:
+    def select(times: FrameTimes) -> Sequence[int]:
+        return select_middle_frames(
+            times,
+            num_frames=num_frames,
+            fps=fps,
+            nominal_seconds=_nominal_seconds(entry),
+        )
 
-    At `fps` above 0: of a grid from the first frame on, each point's nearest frame, the
-    earlier of two. `said`: seconds that it should last.
+    return decoding.decode_frames(content, select)
+
+
+def select_middle_frames(
+    times: FrameTimes, *, num_frames: int, fps: Fraction, nominal_seconds: int | None
+) -> Sequence[int]:
+    """Return the numbers of the frames in the middle of a clip with these frame times.
+
+    With `fps` above 0 they are the frames nearest to the middle points of a regular grid that
+    starts at the first frame; of two equally near frames the earlier one is taken.
+    `nominal_seconds` is the duration that the clip should have, if it is known.
 
     Raises:
-      ValueError: there are too few, or it is another length.
+      ValueError: the clip has too few frames or too long a duration, or its frames have no
+        increasing times.
     """
-    if len(times) < frames:
-        raise ValueError(f"{len(times)} of {frames} frames decode")
+    if len(times) < num_frames:
+        raise ValueError(f"{len(times)} of {num_frames} frames decode")
     known = [t for t in times if t is not None]
     if len(known) < len(times):
         if fps:
             raise ValueError("its frames have no times")
         known = []
-    since = [t - known[0] for t in known]
-    if said is not None and since and since[-1] > said + _SLACK:
-        raise ValueError(f"it lasts {float(since[-1]):.1f} s, its name says {said}")
-    if not fps:
-        first = (len(times) - frames) // 2
-        return range(first, first + frames)
-    if any(after < before for before, after in zip(since, since[1:], strict=False)):
-        raise ValueError("its frames' times run back")
-    points = int(since[-1] * fps) + 1
-    if points < frames:
+    offsets = [t - known[0] for t in known]
+    if (
+        nominal_seconds is not None
+        and offsets
+        and offsets[-1] > nominal_seconds + _TOLERANCE_SECONDS
+    ):
         raise ValueError(
-            f"it lasts {float(since[-1]):.2f} s, {points} of {frames} frames at "
-            f"{float(fps):g} a second"
+            f"it lasts {float(offsets[-1]):.1f} s, but {nominal_seconds} s by its name"
         )
-    first = (points - frames) // 2
-    return [_nearest(since, k / fps) for k in range(first, first + frames)]
+    if not fps:
+        first = (len(times) - num_frames) // 2
+        return range(first, first + num_frames)
+    if any(after < before for before, after in zip(offsets, offsets[1:], strict=False)):
+        raise ValueError("the times of its frames decrease")
+    num_points = int(offsets[-1] * fps) + 1
+    if num_points < num_frames:
+        raise ValueError(
+            f"it lasts {float(offsets[-1]):.2f} s, {num_points} of {num_frames} frames at "
+            f"{float(fps):g} fps"
+        )
+    first = (num_points - num_frames) // 2
+    return [_nearest(offsets, k / fps) for k in range(first, first + num_frames)]
 
 
-def _nearest(since: list[Fraction], time: Fraction) -> int:
-    after = bisect.bisect_left(since, time)
+def _nearest(offsets: list[Fraction], time: Fraction) -> int:
+    after = bisect.bisect_left(offsets, time)
     if after == 0:
         return 0
-    if after == len(since):
+    if after == len(offsets):
         return after - 1
-    return after if since[after] - time < time - since[after - 1] else after - 1
+    later_is_nearer = offsets[after] - time < time - offsets[after - 1]
+    return after if later_is_nearer else after - 1
 
 
 def _stem(entry: Entry) -> str:
     return os.path.splitext(os.path.basename(entry.name))[0]
 
 
-def _said_seconds(entry: Entry) -> int | None:
-    """How long it should be by its name; None where that says nothing."""
-    named = _NAME.fullmatch(_stem(entry))
-    seconds = int(named[3]) - int(named[2]) if named else 0
+def _nominal_seconds(entry: Entry) -> int | None:
+    """Return the duration of a clip according to its name, None if the name has none."""
+    match = _KINETICS_NAME.fullmatch(_stem(entry))
+    seconds = int(match[3]) - int(match[2]) if match else 0
     return seconds if seconds > 0 else None
 
 
-def _listed(
+def _labeled_entries(
     paths: dict[str, str], labels: dict[str, str]
-) -> tuple[dict[str, Labelled], list[str], dict[str, dict]]:
-    """Clips and labels of both splits, names of classes, and what else is to be said."""
-    found: dict[str, list[Entry]] = {}
+) -> tuple[dict[str, LabeledEntries], list[str], dict[str, dict]]:
+    """Return the clips of both splits with their labels, the names of the classes, and
+    further fields of each split in the manifest."""
+    entries: dict[str, list[Entry]] = {}
     groups: dict[str, list[str]] = {}
-    about: dict[str, dict[str, int]] = {}
+    split_fields: dict[str, dict[str, int]] = {}
     for split, path in paths.items():
-        found[split] = listing.entries(path, "clip", SUFFIXES)
-        above = [os.path.dirname(entry.name) for entry in found[split]]
-        groups[split], about[split] = [os.path.basename(name) for name in above], {}
+        entries[split] = listing.list_entries(path, "clip", SUFFIXES)
+        folders = [os.path.dirname(entry.name) for entry in entries[split]]
+        groups[split] = [os.path.basename(folder) for folder in folders]
+        split_fields[split] = {}
         if split in labels:
-            found[split], groups[split], about[split] = _by_list(
-                found[split], f"--{split}_labels {labels[split]}", labels[split]
+            entries[split], groups[split], split_fields[split] = _select_labeled(
+                entries[split], f"--{split}_labels {labels[split]}", labels[split]
             )
-    classes = listing.classes_of(
-        paths["train"], found["train"], groups["train"], "clip"
+    classes = listing.class_names(
+        paths["train"], entries["train"], groups["train"], "clip"
     )
-    about["eval"] |= _in_both(found)
-    said = f"--eval_labels {labels['eval']}" if "eval" in labels else "--eval"
-    return listing.labelled(found, groups, classes, said), classes, about
+    split_fields["eval"] |= _count_shared_videos(entries)
+    flag = f"--eval_labels {labels['eval']}" if "eval" in labels else "--eval"
+    labeled = listing.assign_labels(entries, groups, classes, flag)
+    return labeled, classes, split_fields
 
 
-def _by_list(
-    found: list[Entry], said: str, path: str
+def _select_labeled(
+    entries: list[Entry], flag: str, path: str
 ) -> tuple[list[Entry], list[str], dict[str, int]]:
-    """Those of the clips that the list has, their classes, and how many are on one side."""
-    label = _read(path, said)
-    listed = [entry for entry in found if _stem(entry) in label]
-    if not listed:
+    """Return the clips that a CSV file labels, their classes, and how many do not match."""
+    label_by_stem = _read_labels(path, flag)
+    labeled = [entry for entry in entries if _stem(entry) in label_by_stem]
+    if not labeled:
         raise DataError(
-            f"{said} says nothing of {shown(found[0])}, nor of {len(found) - 1} more; "
-            "wanted are files named <youtube_id>_<start, 6 digits>_<end, 6 digits>"
+            f"{flag} must label clips named <youtube_id>_<start, 6 digits>_<end, 6 digits>; "
+            f"it labels none of {len(entries)} clips, such as {display_name(entries[0])}."
         )
-    absent = len(label.keys() - {_stem(entry) for entry in listed})
-    unlisted = len(found) - len(listed)
+    absent = len(label_by_stem.keys() - {_stem(entry) for entry in labeled})
+    unlisted = len(entries) - len(labeled)
     if absent or unlisted:
         log.warning(
-            "%s: %d of its clips are not there, and %d that are there it has not: these are "
-            "passed over", said, absent, unlisted,
-        )  # fmt: skip
-    groups = [label[_stem(entry)] for entry in listed]
-    return listed, groups, {"absent": absent, "unlisted": unlisted}
+            "%s: %d of its clips are missing, and %d clips that exist are not in it; both "
+            "are skipped",
+            flag,
+            absent,
+            unlisted,
+        )
+    groups = [label_by_stem[_stem(entry)] for entry in labeled]
+    return labeled, groups, {"absent": absent, "unlisted": unlisted}
 
 
-def _read(path: str, said: str) -> dict[str, str]:
-    """The class by a clip's name, of a list as Kinetics has them."""
-    label: dict[str, str] = {}
+def _read_labels(path: str, flag: str) -> dict[str, str]:
+    """Return the class of each clip, by its file name without suffix, in Kinetics' CSV."""
+    labels: dict[str, str] = {}
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if missing := _COLUMNS - set(rows.fieldnames or ()):
-                raise DataError(f"{said} has no column {', '.join(sorted(missing))}")
+                raise DataError(
+                    f"{flag} must have the columns {', '.join(sorted(_COLUMNS))}; missing: "
+                    f"{', '.join(sorted(missing))}."
+                )
             for row in rows:
                 start, end = (int(float(row[k])) for k in ("time_start", "time_end"))
                 name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
-                if label.setdefault(name, row["label"]) != row["label"]:
+                if labels.setdefault(name, row["label"]) != row["label"]:
                     raise DataError(
-                        f"{said} says that {name} is {label[name]} and {row['label']}"
+                        f"{flag} must give each clip one class; {name} is {labels[name]} and "
+                        f"{row['label']}."
                     )
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as e:
-        raise DataError(f"{said} cannot be read: {e}") from e
-    return label
+        raise DataError(f"{flag} cannot be read: {e}") from e
+    return labels
 
 
-def _in_both(found: dict[str, list[Entry]]) -> dict[str, int]:
-    """How many held-out clips are of a video that a training clip is of; they are said."""
+def _count_shared_videos(entries: dict[str, list[Entry]]) -> dict[str, int]:
+    """Count the held-out clips that come from the video of a training clip, and warn."""
 
     def video(entry: Entry) -> str:
-        named = _NAME.fullmatch(_stem(entry))
-        return named[1] if named else _stem(entry)
+        match = _KINETICS_NAME.fullmatch(_stem(entry))
+        return match[1] if match else _stem(entry)
 
-    train = {video(entry): entry for entry in found["train"]}
-    both = [entry for entry in found["eval"] if video(entry) in train]
-    if both:
+    train = {video(entry): entry for entry in entries["train"]}
+    shared = [entry for entry in entries["eval"] if video(entry) in train]
+    if shared:
         log.warning(
-            "%d held-out clips are of videos that are trained on, as %s and %s",
-            len(both), shown(both[0]), shown(train[video(both[0])]),
-        )  # fmt: skip
-    return {"also_in_train": len(both)}
+            "%d held-out clips come from videos with training clips, for example %s and %s",
+            len(shared),
+            display_name(shared[0]),
+            display_name(train[video(shared[0])]),
+        )
+    return {"also_in_train": len(shared)}

@@ -1,4 +1,7 @@
-"""Listed files to shards: in order, several at a time, what is broken left out by name."""
+"""Write listed files as record shards, in order, by several threads.
+
+Broken files are skipped and listed in rejected.txt.
+"""
 
 import collections
 import dataclasses
@@ -14,80 +17,85 @@ from ul.checkpoints import workdir
 from ul.core.errors import DataError
 from ul.core.files import write_atomic
 from ul.data import pipeline, record_shards
-from ul.data.record_shards import Shard, Store
+from ul.data.record_shards import Shard, ShardStore
 from ul.data.sources import imported
 from ul.importing.archives import Entry
-from ul.importing.listing import Labelled, shown
+from ul.importing.listing import LabeledEntries, display_name
 
 log = logging.getLogger("ul")
-_NAMED = 3  # of what is wrong
+_NUM_EXAMPLES_LOGGED = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
-    """What files are, and become.
+class RecordFormat:
+    """How files become records.
 
-    settings: what a record depends on besides its file. pack(entry, label, content) is the
-    record; one of `broken`, the file has none, and `reason` says why.
+    noun: "image" or "clip".
+    settings: what a record depends on besides its file.
+    pack: returns the record of (entry, label, content of the file).
+    errors: what `pack` raises for a broken file; describe_error explains one to users.
     """
 
     noun: str
     settings: dict[str, Any]
     pack: Callable[[Entry, int, bytes], bytes]
-    broken: tuple[type[Exception], ...]
-    reason: Callable[[Exception], str]
+    errors: tuple[type[Exception], ...]
+    describe_error: Callable[[Exception], str]
 
 
-def write(
-    to: Store,
-    kind: Kind,
-    found: dict[str, Labelled],
+def import_entries(
+    store: ShardStore,
+    record_format: RecordFormat,
+    entries: dict[str, LabeledEntries],
     classes: list[str],
     *,
     paths: dict[str, str],
-    about: dict[str, dict],
+    split_fields: dict[str, dict],
     shard_examples: int,
     jobs: int,
     max_bad_fraction: float,
 ) -> dict:
-    """Write the files found as shards, or go on with it; the manifest.
+    """Write the files of each split as record shards and return the manifest.
 
-    `paths`: where each split was found. `about`: what else a split's part of the manifest
-    says. Shards that are whole stay.
+    An interrupted import continues: complete shards stay. `paths` has the folder or tar of
+    each split; `split_fields` has further fields of a split in the manifest.
 
     Raises:
-      UserError: of the kind that its exit code says; finished shards stay.
+      UserError: of the class that decides the exit code; complete shards stay.
     """
-    with workdir.lock_directory(str(to.path)):
+    with workdir.lock_directory(str(store.path)):
         identity = {
-            **kind.settings,
+            **record_format.settings,
             "shard_examples": shard_examples,
             "classes": classes,
             "splits": {
-                split: _identity(listed) | about.get(split, {})
-                for split, listed in found.items()
+                split: _listing_identity(own) | split_fields.get(split, {})
+                for split, own in entries.items()
             },
         }
-        to.begin(identity, imported.unlike)
-        records = _shards(to, kind, found, identity, jobs)
-        bad = [one for record in records for one in record["rejected"]]
-        _check(to, bad, sum(map(len, found.values())), max_bad_fraction)
-        for split, listed in found.items():
-            if len(listed) == sum(b["split"] == split for b in bad):
+        store.begin(identity, imported.differences)
+        summaries = _write_shards(store, record_format, entries, identity, jobs)
+        rejected = [file for summary in summaries for file in summary["rejected"]]
+        num_files = sum(map(len, entries.values()))
+        _report_rejected(store, rejected, num_files, max_bad_fraction)
+        for split, own in entries.items():
+            if len(own) == sum(file["split"] == split for file in rejected):
                 raise DataError(
-                    f"--{split} {paths[split]} has no {kind.noun} that is whole"
+                    f"--{split} {paths[split]} must have at least one intact "
+                    f"{record_format.noun}; all {len(own)} are broken."
                 )
-        return imported.finish(to, identity, records, bad)
+        return imported.write_manifest(store, identity, summaries, rejected)
 
 
-def said(manifest: dict, noun: str) -> str:
-    """What was written, a line a split, for people."""
+def summarize(manifest: dict, noun: str) -> str:
+    """Return a summary of an import for users, one line per split."""
     lines = []
     for split, about in manifest["splits"].items():
-        size, labels = sum(s["bytes"] for s in about["shards"]) / 2**20, about["labels"]
+        mebibytes = sum(shard["bytes"] for shard in about["shards"]) / 2**20
+        labels = about["labels"]
         lines.append(
             f"{split}: {about['count']} of {about['files']} {noun}s, {len(labels)} classes "
-            f"of {min(labels)} to {max(labels)}, {size:.1f} MiB"
+            f"of {min(labels)} to {max(labels)} {noun}s, {mebibytes:.1f} MiB"
         )
     rejected = len(manifest["rejected"])
     return "\n".join(
@@ -95,94 +103,141 @@ def said(manifest: dict, noun: str) -> str:
     )
 
 
-def _identity(listed: Labelled) -> dict:
-    digest = hashlib.sha256()
-    for entry, label in listed:
-        line = f"{entry.name}\t{entry.size}\t{label}\n"
-        digest.update(line.encode(errors="surrogateescape"))
-    return {"files": len(listed), "listing": digest.hexdigest()[:16]}
-
-
-def _shards(
-    to: Store, kind: Kind, found: dict[str, Labelled], identity: dict, jobs: int
+def write_missing_shards(
+    store: ShardStore,
+    shards: Sequence[Shard],
+    write_shard: Callable[[Shard, tqdm], dict],
+    *,
+    unit: str,
+    title: str,
 ) -> list[dict]:
-    """Records of all shards in their order; those that are missing are written."""
-    counts = {split: len(listed) for split, listed in found.items()}
-    every = record_shards.plan(counts, identity["shard_examples"])
-    records = {shard: to.finished(shard) for shard in every}
-    missing = [shard for shard in every if records[shard] is None]
-    log.info("%d of %d shards are there", len(every) - len(missing), len(every))
+    """Write the shards that are not complete yet; return all summaries in order.
+
+    `write_shard` gets a shard and the progress bar, which counts in `unit`, and returns the
+    summary of the shard.
+    """
+    summaries = {shard: store.read_summary(shard) for shard in shards}
+    missing = [shard for shard in shards if summaries[shard] is None]
+    num_complete = len(shards) - len(missing)
+    log.info("%d of %d shards are already written", num_complete, len(shards))
     with tqdm(
         total=sum(shard.count for shard in missing),
-        unit=kind.noun,
-        desc="import",
+        unit=unit,
+        desc=title,
         dynamic_ncols=True,
         mininterval=0.5 if sys.stderr.isatty() else 15.0,
     ) as bar:
         for shard in missing:
-            part = found[shard.split][shard.first : shard.first + shard.count]
-            classes = len(identity["classes"])
-            records[shard] = _write(to, shard, kind, part, classes, jobs, bar)
-    return [record for record in records.values() if record is not None]
+            summaries[shard] = write_shard(shard, bar)
+    return [summary for summary in summaries.values() if summary is not None]
 
 
-def _write(
-    to: Store,
+def _listing_identity(entries: LabeledEntries) -> dict:
+    digest = hashlib.sha256()
+    for entry, label in entries:
+        line = f"{entry.name}\t{entry.size}\t{label}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return {"files": len(entries), "listing": digest.hexdigest()[:16]}
+
+
+def _write_shards(
+    store: ShardStore,
+    record_format: RecordFormat,
+    entries: dict[str, LabeledEntries],
+    identity: dict,
+    jobs: int,
+) -> list[dict]:
+    counts = {split: len(own) for split, own in entries.items()}
+    num_classes = len(identity["classes"])
+
+    def write(shard: Shard, bar: tqdm) -> dict:
+        own = entries[shard.split][shard.first : shard.first + shard.count]
+        return _write_shard(store, shard, record_format, own, num_classes, jobs, bar)
+
+    return write_missing_shards(
+        store,
+        record_shards.plan_shards(counts, identity["shard_examples"]),
+        write,
+        unit=record_format.noun,
+        title="import",
+    )
+
+
+def _write_shard(
+    store: ShardStore,
     shard: Shard,
-    kind: Kind,
-    part: Labelled,
-    classes: int,
+    record_format: RecordFormat,
+    entries: LabeledEntries,
+    num_classes: int,
     jobs: int,
     bar: tqdm,
 ) -> dict:
-    bad: list[dict] = []
+    rejected: list[dict] = []
     names: list[str] = []
     count = collections.Counter[int]()
 
-    def get(i: int) -> tuple[bytes, str]:
-        entry, label = part[i]
-        try:
-            content = entry.read()
-        except OSError as e:  # perhaps for now alone: it is not for a list
-            raise DataError(
-                f"{entry.file} cannot be read: {e.strerror}; mend or remove it, then run "
-                "it again"
-            ) from e
-        if not content:
-            return b"", "it is empty"
-        try:
-            return kind.pack(entry, label, content), ""
-        except kind.broken as e:
-            return b"", kind.reason(e)
+    def pack(i: int) -> tuple[bytes, str]:
+        return _pack(record_format, *entries[i])
 
-    def packed():
-        results = pipeline.ahead(get, len(part), threads=jobs)
-        for (entry, label), (record, reason) in zip(part, results, strict=True):
+    def records():
+        packed = pipeline.prefetch(pack, len(entries), threads=jobs)
+        for (entry, label), (record, reason) in zip(entries, packed, strict=True):
             bar.update()
+            name = display_name(entry)
             if record:
                 count[label] += 1
-                names.append(shown(entry))
+                names.append(name)
                 yield record
             else:
-                bad.append({"split": shard.split, "file": shown(entry), "why": reason})
+                rejected.append({"split": shard.split, "file": name, "why": reason})
 
-    def about() -> dict:
-        labels = [count[label] for label in range(classes)]
-        return {"labels": labels, "rejected": bad, "names": names}
+    def more_fields() -> dict:
+        labels = [count[label] for label in range(num_classes)]
+        return {"labels": labels, "rejected": rejected, "names": names}
 
-    return to.write(shard, packed(), about)
+    return store.write_shard(shard, records(), more_fields)
 
 
-def _check(to: Store, bad: Sequence[dict], files: int, most: float) -> None:
-    """Say what was left out; too much of it ends here, before the manifest."""
-    if not bad:
-        return
-    path = to.path / "rejected.txt"
-    write_atomic(path, "".join(f"{b['split']} {b['file']}: {b['why']}\n" for b in bad))
-    few = "; ".join(f"{b['file']}: {b['why']}" for b in bad[:_NAMED])
-    log.warning("%d of %d files were left out, see %s (%s)", len(bad), files, path, few)
-    if len(bad) > most * files:
+def _pack(record_format: RecordFormat, entry: Entry, label: int) -> tuple[bytes, str]:
+    """Return the record of a file and "", or b"" and the reason why the file is broken."""
+    try:
+        content = entry.read()
+    except OSError as e:
+        # The cause may be temporary, so the file is not rejected for good.
         raise DataError(
-            f"{len(bad)} of {files} files are broken, named in {path}; mend them, or "
-            f"raise --max_bad_fraction ({most})"
+            f"{entry.file} cannot be read: {e.strerror}. Repair or remove it, then run the "
+            "same command again."
+        ) from e
+    if not content:
+        return b"", "it is empty"
+    try:
+        return record_format.pack(entry, label, content), ""
+    except record_format.errors as e:
+        return b"", record_format.describe_error(e)
+
+
+def _report_rejected(
+    store: ShardStore, rejected: Sequence[dict], num_files: int, max_fraction: float
+) -> None:
+    """Write rejected.txt, and raise a DataError if it has too many files."""
+    if not rejected:
+        return
+    path = store.path / "rejected.txt"
+    lines = [f"{file['split']} {file['file']}: {file['why']}\n" for file in rejected]
+    write_atomic(path, "".join(lines))
+    first = "; ".join(
+        f"{file['file']}: {file['why']}" for file in rejected[:_NUM_EXAMPLES_LOGGED]
+    )
+    log.warning(
+        "Skipped %d of %d files, which are listed in %s (%s)",
+        len(rejected),
+        num_files,
+        path,
+        first,
+    )
+    if len(rejected) > max_fraction * num_files:
+        raise DataError(
+            f"At most a fraction {max_fraction} of the files may be broken; "
+            f"{len(rejected)} of {num_files} are. They are listed in {path}: repair them, or "
+            "raise --max_bad_fraction."
         )

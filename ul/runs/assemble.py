@@ -11,7 +11,7 @@ from ul.core import mesh as meshes
 from ul.core.errors import ConfigError
 from ul.data import pipeline
 from ul.data.datasets import Datasets
-from ul.data.latent_cache import Cache
+from ul.data.latent_cache import LatentCache
 from ul.objectives import held_out
 from ul.stages import kinds
 from ul.stages.base import Stage2Config
@@ -197,7 +197,7 @@ def build_stage2_run(
     datasets: Datasets,
     codec: Codec,
     frozen: Any,
-    cache: Cache | None = None,
+    cache: LatentCache | None = None,
 ) -> Run:
     """Return the run of a stage 2 on the latents of a frozen stage 1.
 
@@ -275,7 +275,7 @@ def _validation_conditions(
     row = np.arange(config.validation.num_images, dtype=np.int32)
     if names == ("label",):
         return {"label": row % stage.num_classes, "row": row}
-    batch = pipeline.assemble(examples, row % len(examples), row, len(row))
+    batch = pipeline.make_batch(examples, row % len(examples), row, len(row))
     if "context" in names and "context" not in batch:
         batch |= batching.map_rows(
             lambda image: context_condition(stage, codec, frozen, image),

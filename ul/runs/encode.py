@@ -17,7 +17,7 @@ from ul.core import processes
 from ul.core.errors import ConfigError
 from ul.data import latent_cache, pipeline
 from ul.data.datasets import Datasets
-from ul.data.record_shards import Shard, Store
+from ul.data.record_shards import Shard, ShardStore
 from ul.inference import api
 from ul.runs.latent_cache import cache_identity
 from ul.runs.session import check_alike
@@ -41,7 +41,7 @@ def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, 
             "A latent cache needs a config of stage 'base', which trains on latents; got "
             f"{config.stage!r}."
         )
-    store, seconds = latent_cache.store(path), config.watchdog.start / 2.0
+    store, seconds = latent_cache.open_store(path), config.watchdog.start / 2.0
     datasets = Datasets.from_config(config)
     with contextlib.ExitStack() as stack:
 
@@ -56,12 +56,14 @@ def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, 
         splits = json.dumps(identity["splits"])
         check_alike(dataclasses.asdict(config), splits, seconds)
         processes.run_on_first(
-            "begin", lambda: store.begin(identity, latent_cache.unlike), seconds
+            "begin", lambda: store.begin(identity, latent_cache.differences), seconds
         )
         with processes.translate_jax_errors():
             records = _write_shards(config, datasets, autoencoder, store, identity)
         return processes.run_on_first(
-            "manifest", lambda: latent_cache.finish(store, identity, records), seconds
+            "manifest",
+            lambda: latent_cache.write_manifest(store, identity, records),
+            seconds,
         )
 
 
@@ -88,13 +90,13 @@ def _write_shards(
     config: Stage2Config,
     datasets: Datasets,
     autoencoder: api.Autoencoder,
-    store: Store,
+    store: ShardStore,
     identity: dict,
 ) -> list[dict]:
     """Write this process's shards; return the records of all shards in their order."""
-    shards = latent_cache.plan(identity)
+    shards = latent_cache.plan_shards(identity)
     own = shards[processes.index() :: processes.count()]
-    records = {shard: store.finished(shard) for shard in own}
+    records = {shard: store.read_summary(shard) for shard in own}
     missing = [shard for shard in own if records[shard] is None]
     log.info("%d of %d shards are complete", len(own) - len(missing), len(own))
     examples = {
@@ -111,7 +113,7 @@ def _write_shards(
                     batches = _encoded(
                         config, autoencoder, examples[shard.split], shard, bar
                     )
-                    records[shard] = latent_cache.write(
+                    records[shard] = latent_cache.write_shard(
                         store, shard, batches, identity["dtype"]
                     )
 
@@ -125,7 +127,7 @@ def _encoded(
     config: Stage2Config, autoencoder: api.Autoencoder, examples, shard: Shard, bar
 ):
     """Yield the batches of a shard with latents in place of images."""
-    for batch in pipeline.in_order(
+    for batch in pipeline.batches_at(
         examples,
         range(shard.first, shard.first + shard.count),
         batch_size=config.eval.batch_size,

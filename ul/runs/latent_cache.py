@@ -8,8 +8,8 @@ from ul.core import processes
 from ul.core.errors import ConfigError
 from ul.data import latent_cache, pipeline
 from ul.data.datasets import SPLITS, Datasets
-from ul.data.latent_cache import Cache
-from ul.data.sources import registry
+from ul.data.latent_cache import LatentCache
+from ul.data.sources import captioned
 from ul.stages.base import Stage2Config
 from ul.stages.codec import Codec
 
@@ -63,7 +63,7 @@ def cache_identity(
 
 def open_cache(
     config: Stage2Config, datasets: Datasets, identity: dict, provenance: dict
-) -> Cache:
+) -> LatentCache:
     """Open the cache at config.latent_cache, which must have this identity.
 
     provenance: what a run that used the cache before recorded of it. A run that begins
@@ -75,22 +75,22 @@ def open_cache(
       ConfigError: it is of another encoder or of other examples.
     """
     assert config.latent_cache is not None
-    store = latent_cache.store(config.latent_cache)
-    manifest, digest = latent_cache.load(store)
-    latent_cache.check(store, manifest, identity)
+    store = latent_cache.open_store(config.latent_cache)
+    manifest, digest = latent_cache.load_manifest(store)
+    latent_cache.check_identity(store, manifest, identity)
     is_verified = provenance.get("manifest") == digest
     part = None if is_verified else (processes.index(), processes.count())
     store.verify(manifest, part=part)
     latents: dict[str, Any] = {
-        split: latent_cache.Latents(store, manifest, split) for split in SPLITS
+        split: latent_cache.LatentSource(store, manifest, split) for split in SPLITS
     }
     if config.data.text != (0, 0):
         latents = {
-            split: registry.WithText(latents[split], datasets.source(split))
+            split: captioned.CaptionedLatents(latents[split], datasets.source(split))
             for split in SPLITS
         }
-    return Cache(
-        pipeline.endless(latents["train"], config.seed),
-        pipeline.in_turn(latents["eval"]),
+    return LatentCache(
+        pipeline.shuffled_dataset(latents["train"], config.seed),
+        pipeline.sequential_dataset(latents["eval"]),
         {"path": config.latent_cache, "manifest": digest},
     )

@@ -24,7 +24,7 @@ from ul.stages.base import Stage2Config
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.train import curves, loop
 from ul.train.guard import Guard
-from ul.train.writer import NullWriter, MetricsWriter
+from ul.train.writer import MetricsWriter, NullWriter
 
 log = logging.getLogger("ul")
 

@@ -8,13 +8,13 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ul.core.errors import DataError
-from ul.data.sources import basic
+from ul.data.sources import tfds as tfds_source
 
 SHAPE = (16, 16, 3)
 
 
-class Colours(tfds.core.GeneratorBasedBuilder):
-    """Flat images whose colour is their index."""
+class Colors(tfds.core.GeneratorBasedBuilder):
+    """Flat images whose color shows their index."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -42,29 +42,29 @@ class Colours(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    where = tmp_path_factory.mktemp("tfds")
-    Colours(data_dir=where, file_format="array_record").download_and_prepare()
-    return str(where)
+    directory = tmp_path_factory.mktemp("tfds")
+    Colors(data_dir=directory, file_format="array_record").download_and_prepare()
+    return str(directory)
 
 
-def read(data_dir, split, **changes):
+def make_source(data_dir, split, **changes):
     settings = dict(
-        name="colours", data_dir=data_dir, train_split="train[:50%]", eval_split="test"
+        name="colors", data_dir=data_dir, train_split="train[:50%]", eval_split="test"
     )
-    return basic.tfds(split, SHAPE, **settings | changes)
+    return tfds_source.make_source(split, SHAPE, **settings | changes)
 
 
 def test_images_and_labels_come_back(data_dir):
-    train, held_out = read(data_dir, "train"), read(data_dir, "eval")
+    train, held_out = make_source(data_dir, "train"), make_source(data_dir, "eval")
     assert (len(train), len(held_out)) == (10, 4)
-    item = train[3]
-    assert item["image"].shape == SHAPE and item["image"].dtype == np.uint8
-    assert item["image"][0, 0, 0] // 10 % 5 == item["label"]
+    example = train[3]
+    assert example["image"].shape == SHAPE and example["image"].dtype == np.uint8
+    assert example["image"][0, 0, 0] // 10 % 5 == example["label"]
     assert "tensorflow" not in sys.modules
 
 
-def test_what_is_not_there_is_a_data_error(data_dir):
+def test_missing_data_sets_and_splits_are_data_errors(data_dir):
     with pytest.raises(DataError, match="'nothing_of_the_kind'"):
-        read(data_dir, "train", name="nothing_of_the_kind")
+        make_source(data_dir, "train", name="nothing_of_the_kind")
     with pytest.raises(DataError, match="'half'"):
-        read(data_dir, "train", train_split="half")
+        make_source(data_dir, "train", train_split="half")

@@ -1,1 +1,0 @@
-"""Data sources: one file each, and the registry of their kinds."""

@@ -1,8 +1,7 @@
-"""Digits in colours with captions: a set that shows whether a model obeys its text.
+"""Digits in colors with captions: a data set that shows whether a model follows its text.
 
-The words' vectors are random and fixed, a stand-in for a text encoder: a word is its own
-seed, and which words mean a digit or a colour is for the model to learn. Like an encoder's,
-they come padded with zeros, and with their number.
+Each word has a fixed random vector in place of a text encoder's output; which words mean a
+digit or a color is for the model to learn.
 """
 
 import difflib
@@ -12,8 +11,9 @@ import zlib
 import numpy as np
 
 from ul.core.errors import ConfigError, DataError
-from ul.data.sources import basic
-from ul.data.sources.basic import Example, Shape
+from ul.data.sources import digits
+from ul.data.sources.base import Example, Shape
+from ul.data.sources.captioned import CaptionedSource, pad_text
 
 DIGITS = (
     "zero",
@@ -27,8 +27,8 @@ DIGITS = (
     "eight",
     "nine",
 )
-# The brightest channel is 255: the largest of three is the digit in grey.
-COLOURS = {
+# Each has a channel at 255, so the largest channel of an image is the gray digit.
+COLORS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),
     "blue": (0, 0, 255),
@@ -36,101 +36,107 @@ COLOURS = {
     "purple": (255, 0, 255),
     "cyan": (0, 255, 255),
 }
-# Of different lengths, either word first; none has another digit or colour in it.
+# They differ in length and in which of the two words is first. No other word of theirs is
+# the name of a digit or a color.
 TEMPLATES = (
-    "{colour} {digit}",
-    "a {colour} {digit}",
-    "{digit} , {colour}",
-    "{digit} painted {colour}",
-    "the digit {digit} in {colour}",
-    "a handwritten {digit} , and the ink is {colour}",
+    "{color} {digit}",
+    "a {color} {digit}",
+    "{digit} , {color}",
+    "{digit} painted {color}",
+    "the digit {digit} in {color}",
+    "a handwritten {digit} , and the ink is {color}",
 )
 TOKENS, CHANNELS = 12, 32
 VOCABULARY = frozenset(
     word
     for template in TEMPLATES
-    for word in (*template.split(), *DIGITS, *COLOURS)
+    for word in (*template.split(), *DIGITS, *COLORS)
     if "{" not in word
 )
-_KNOWN = ", ".join(sorted(VOCABULARY))
 
 
 @functools.cache
-def vector(word: str) -> np.ndarray:
-    """The word's unit vector, float32 [CHANNELS]; the same everywhere."""
-    drawn = np.random.default_rng(zlib.crc32(word.encode())).standard_normal(CHANNELS)
-    return (drawn / np.linalg.norm(drawn)).astype(np.float32)
+def word_vector(word: str) -> np.ndarray:
+    """Return the unit vector of a word, float32 [CHANNELS]; the word itself is its seed."""
+    rng = np.random.default_rng(zlib.crc32(word.encode()))
+    vector = rng.standard_normal(CHANNELS)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def embedded(caption: str) -> Example:
-    """`text` float16 [TOKENS, CHANNELS], a word a row and zeros after; `text_length`.
+def embed(caption: str) -> Example:
+    """Return `text`, float16 [TOKENS, CHANNELS] with one row per word, and `text_length`.
 
     Raises:
-      ConfigError: a word that no caption has, or too many words.
+      ConfigError: the caption has a word outside the vocabulary, or too many words.
     """
     words = caption.split()
     for word in words:
         if word not in VOCABULARY:
-            near = difflib.get_close_matches(word, VOCABULARY, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {_KNOWN}"
-            raise ConfigError(f"text {caption!r} has the unknown word {word!r}; {hint}")
+            matches = difflib.get_close_matches(word, VOCABULARY, 1)
+            hint = (
+                f"Did you mean {matches[0]!r}?"
+                if matches
+                else f"The vocabulary is: {', '.join(sorted(VOCABULARY))}."
+            )
+            raise ConfigError(
+                "Captions of colored_digits must use the words of its vocabulary; "
+                f"{caption!r} contains {word!r}. {hint}"
+            )
     if len(words) > TOKENS:
         raise ConfigError(
-            f"text {caption!r} has {len(words)} words; at most {TOKENS} can be told"
+            f"Captions of colored_digits may have at most {TOKENS} words; {caption!r} has "
+            f"{len(words)}."
         )
-    text = np.zeros((TOKENS, CHANNELS), np.float16)
-    for row, word in zip(text, words, strict=False):
-        row[:] = vector(word)
-    return {"text": text, "text_length": np.int32(len(words))}
+    vectors = [word_vector(word) for word in words]
+    return pad_text(np.reshape(vectors, (len(words), CHANNELS)), (TOKENS, CHANNELS))
 
 
-class ColoredDigits:
-    """Every digit of a split in every colour, each time with one of the templates.
+class ColoredDigits(CaptionedSource):
+    """Every digit of a split in every color, each time with a caption of a random template.
 
-    Item i is digit i mod N of the N in the split; the first N have all colours in turn.
+    Example i shows digit i modulo N, where N is the number of digits in the split. The
+    colors of the first N examples follow one another.
     """
 
     num_classes, text_shape = len(DIGITS), (TOKENS, CHANNELS)
 
     def __init__(self, split: str):
-        self._digits = basic.digits(split, (8, 8, 1))
-        self._stream = 0 if split == "train" else 1
+        self._digits = digits.make_source(split, (8, 8, 1))
+        self._split_seed = 0 if split == "train" else 1
 
     def __len__(self) -> int:
-        return len(self._digits) * len(COLOURS)
+        return len(self._digits) * len(COLORS)
 
-    def colour(self, i: int) -> int:
-        """Which of COLOURS item i has."""
-        turn, place = divmod(i, len(self._digits))
-        return (turn + place) % len(COLOURS)
+    def color_index(self, i: int) -> int:
+        """Return the position in COLORS of the color of example i."""
+        repetition, digit_index = divmod(i, len(self._digits))
+        return (repetition + digit_index) % len(COLORS)
 
     def caption(self, i: int) -> str:
-        """What item i is called."""
-        drawn = np.random.default_rng([self._stream, i]).integers(len(TEMPLATES))
-        digit = self._digits[i % len(self._digits)]["label"]
-        colour = tuple(COLOURS)[self.colour(i)]
-        return TEMPLATES[drawn].format(digit=DIGITS[digit], colour=colour)
+        """Return the caption of example i."""
+        rng = np.random.default_rng([self._split_seed, i])
+        template = TEMPLATES[rng.integers(len(TEMPLATES))]
+        digit = DIGITS[self._digits[i % len(self._digits)]["label"]]
+        color = tuple(COLORS)[self.color_index(i)]
+        return template.format(digit=digit, color=color)
 
-    def told(self, i: int) -> Example:
-        """Item i's caption, embedded."""
-        return embedded(self.caption(i))
+    def text_condition(self, i: int) -> Example:
+        """Return the embedded caption of example i."""
+        return embed(self.caption(i))
 
-    def picture(self, i: int) -> Example:
-        """Item i's image and label."""
-        grey = self._digits[i % len(self._digits)]
-        colour = np.array(tuple(COLOURS.values())[self.colour(i)], np.uint16)
-        image = (grey["image"] * colour // 255).astype(np.uint8)
-        return {"image": image, "label": grey["label"]}
-
-    def __getitem__(self, i) -> Example:
-        return self.picture(int(i)) | self.told(int(i))
+    def labeled_image(self, i: int) -> Example:
+        """Return the image and the label of example i."""
+        gray = self._digits[i % len(self._digits)]
+        color = np.array(tuple(COLORS.values())[self.color_index(i)], np.uint16)
+        image = (gray["image"] * color // 255).astype(np.uint8)
+        return {"image": image, "label": gray["label"]}
 
 
-def colored_digits(split: str, shape: Shape) -> ColoredDigits:
-    """scikit-learn's digits, 8x8, in six colours on black, with captions."""
+def make_source(split: str, shape: Shape) -> ColoredDigits:
+    """Return scikit-learn's digits, 8x8, in six colors on black, with captions."""
     if shape != (8, 8, 3):
         raise DataError(
-            f"captioned digits are 8x8, RGB, but data.image_shape is {list(shape)}; set it "
-            "to [8, 8, 3]"
+            "data.image_shape must be (8, 8, 3) for data.source.kind 'colored_digits'; got "
+            f"{shape}."
         )
     return ColoredDigits(split)

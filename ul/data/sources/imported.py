@@ -1,78 +1,98 @@
-"""What sets of imported images and of imported clips have in common (shards.py)."""
+"""What imported images and imported clips share: manifests, comparison and reading."""
 
-import hashlib
+import struct
+from collections.abc import Callable
 
 import numpy as np
 
 from ul.core.errors import DataError
 from ul.data import record_shards
-from ul.data.record_shards import Store
+from ul.data.record_shards import RecordReader, ShardStore
+from ul.data.sources.base import UNREADABLE, FunctionSource
 
 
-def finish(to: Store, identity: dict, records: list[dict], bad: list[dict]) -> dict:
-    """Write the manifest of shards that all are there, in their order; the manifest."""
-    splits = {}
-    for split, about in identity["splits"].items():
-        own = [r for r in records if r["file"].startswith(f"{split}-")]
-        labels = np.sum([r["labels"] for r in own], 0)
-        splits[split] = about | {
-            "count": int(labels.sum()),
-            "labels": labels.tolist(),
-            "shards": [
-                {k: r[k] for k in ("file", "count", "bytes", "sha256")} for r in own
-            ],
-        }
-    digests = "".join(r["sha256"] for r in records)
-    manifest = identity | {
-        "splits": splits,
-        "rejected": bad,
-        "digest": hashlib.sha256(digests.encode()).hexdigest(),
+def write_manifest(
+    store: ShardStore, identity: dict, summaries: list[dict], rejected: list[dict]
+) -> dict:
+    """Write the manifest of an import whose shards are all written, and return it.
+
+    `rejected` lists the files that were skipped: their split, name and reason.
+    """
+
+    def split_fields(own: list[dict]) -> dict:
+        labels = np.sum([summary["labels"] for summary in own], 0)
+        return {"count": int(labels.sum()), "labels": labels.tolist()}
+
+    manifest = record_shards.build_manifest(identity, summaries, split_fields)
+    manifest |= {
+        "rejected": rejected,
+        "digest": record_shards.content_digest(summaries),
     }
-    to.finish(manifest)
+    store.write_manifest(manifest)
     return manifest
 
 
-def unlike(there: dict, here: dict) -> list[str]:
-    """What of two sets' identities differs, one phrase each.
+def differences(stored: dict, requested: dict) -> list[str]:
+    """Return one phrase for each difference between the identities of two imports.
 
-    A set of before `made_with` was kept does not say, and may be of any version.
+    The names of the classes are mentioned only if nothing else explains the difference. An
+    import without `made_with` is older than this key; its library versions are unknown.
     """
-    found = [
-        f"{key}: {there.get(key)} there, {value} here"
-        for key, value in here.items()
-        if key not in ("made_with", "classes", "splits") and there.get(key) != value
+    separate = ("made_with", "classes", "splits")
+    phrases = record_shards.differences(
+        stored, {k: v for k, v in requested.items() if k not in separate}
+    )
+    stored_versions = stored.get("made_with", {})
+    phrases += [
+        f"made with {library}: stored {stored_versions.get(library, 'an unknown version')}, "
+        f"installed {version}; install the stored version to continue this import"
+        for library, version in requested["made_with"].items()
+        if stored_versions.get(library) != version
     ]
-    with_what = there.get("made_with", {})
-    found += [
-        f"made with {name} {with_what.get(name, 'of no known version')} there, "
-        f"{version} here: install that one to go on"
-        for name, version in here["made_with"].items()
-        if with_what.get(name) != version
-    ]
-    for split, about in here["splits"].items():
-        other = there.get("splits", {}).get(split, {})
-        found += [
-            f"{split} {key}: {other.get(key)} there, {value} here"
-            for key, value in about.items()
-            if other.get(key) != value
-        ]
-    if not found and there.get("classes") != here["classes"]:
-        found.append("names of classes")
-    return found
+    phrases += record_shards.differences(
+        record_shards.flat_splits(stored), record_shards.flat_splits(requested)
+    )
+    if not phrases and stored.get("classes") != requested["classes"]:
+        phrases.append("the names of the classes")
+    return phrases
 
 
-def opened(
-    data: Store, split: str, keys: set[str]
-) -> tuple[dict, record_shards.Records]:
-    """The manifest, which has these `keys`, and the records of a split.
+def open_split(
+    store: ShardStore, split: str, keys: set[str]
+) -> tuple[dict, RecordReader]:
+    """Return the manifest, which must have `keys`, and the records of a split.
 
     Raises:
-      DataError: none, one half written or with damaged shards, or an empty split.
+      DataError: there is no complete import, a shard is missing or has another size, or the
+        split is empty.
     """
-    manifest, _ = data.load({"size", "classes"} | keys)
-    data.verify(manifest, part=None)
+    manifest, _ = store.load_manifest({"size", "classes"} | keys)
+    store.verify(manifest, part=None)
     if not manifest["splits"][split]["count"]:
         raise DataError(
-            f"data.source.path {data.path} has nothing in its {split} split"
+            f"The {split} split of data.source.path {store.path} must have at least one "
+            "example; it is empty."
         )
-    return manifest, record_shards.Records(data, manifest, split)
+    return manifest, RecordReader(store, manifest, split)
+
+
+def record_source(
+    records: RecordReader,
+    unpack: Callable[[bytes], tuple[int, np.ndarray]],
+    num_classes: int,
+) -> FunctionSource:
+    """Return the source of records from which `unpack` reads the label and the image.
+
+    Raises:
+      DataError: on reading a damaged record.
+    """
+
+    def get_example(i):
+        record = records[i]
+        try:
+            label, image = unpack(record)
+        except (struct.error, *UNREADABLE) as e:
+            raise records.damage_error(i, f"cannot be decoded ({e})") from e
+        return {"image": image, "label": label}
+
+    return FunctionSource(len(records), get_example, num_classes)

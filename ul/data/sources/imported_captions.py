@@ -1,183 +1,181 @@
-"""Embedded captions of imported images: shards (shards.py) beside those of the images.
+"""Embedded captions of imported images, in record shards of their own.
 
-Record i of a split belongs to image i of that split: i (int64), the number of tokens and of
-the caption's bytes (int32, little-endian), the caption in UTF-8, then a float16 vector a
-token. What pads them to one length is not stored.
+Record i of a split belongs to image i of that split: i (int64), the number of tokens and the
+number of bytes of the caption (int32, little-endian), the caption in UTF-8, then one float16
+vector per token. The zeros that pad all texts to one length are not stored.
 """
 
 import dataclasses
-import hashlib
 import struct
 from collections.abc import Iterable
 
 import numpy as np
 from etils import epath
 
-from ul.core.errors import ConfigError, DataError, NonFiniteError
+from ul.core.errors import DataError
 from ul.data import record_shards
-from ul.data.record_shards import Shard, Store
+from ul.data.record_shards import RecordReader, Shard, ShardStore
 from ul.data.sources import imported_images
-from ul.data.sources.basic import Example, Items, Shape
+from ul.data.sources.base import Example, FunctionSource, Shape
+from ul.data.sources.captioned import TEXT_DTYPE, CaptionedSource, pad_text
 
-HEAD = struct.Struct("<qii")
-DTYPE = np.dtype("<f2")
+HEADER = struct.Struct("<qii")
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
-    """A caption and its tokens' vectors, float16 [length, channels]; length 0: no text."""
+class EmbeddedCaption:
+    """A caption and the vectors of its tokens, float16 [length, channels].
+
+    A missing caption is "" with length 0.
+    """
 
     caption: str
     vectors: np.ndarray
 
 
-def store(where: epath.PathLike) -> Store:
-    """The embedded captions at `where`, there or to be written."""
-    return Store(epath.Path(where), "set of captions", "launch.embed_captions")
+def open_store(path: epath.PathLike) -> ShardStore:
+    """Return the captions in the directory `path`, which may still have to be written."""
+    return ShardStore(
+        epath.Path(path), "set of embedded captions", "launch.embed_captions"
+    )
 
 
-def stored(vectors: np.ndarray) -> np.ndarray:
-    """float32 vectors as they are kept.
+def to_storage_dtype(vectors: np.ndarray) -> np.ndarray:
+    """Return the float32 vectors of a text encoder as float16.
 
     Raises:
-      NonFiniteError: they are not finite. ConfigError: float16 cannot hold them.
+      NonFiniteError: a vector has NaN or infinity.
+      ConfigError: float16 cannot hold the vectors.
     """
-    if not np.isfinite(vectors).all():
-        raise NonFiniteError("the text encoder's vectors are not finite")
-    with np.errstate(over="ignore"):  # said below
-        kept = vectors.astype(DTYPE)
-    if not np.isfinite(kept).all():
-        raise ConfigError(
-            f"float16 cannot hold the text encoder's vectors of up to "
-            f"{np.abs(vectors).max():.4g}; choose an encoder whose output is normed"
-        )
-    return kept
+    return record_shards.cast_to_storage(
+        vectors,
+        TEXT_DTYPE,
+        name="The vectors of the text encoder",
+        if_nonfinite="Check its weights, or try another --compute.",
+        if_overflow="Choose a text encoder whose output is normalized.",
+    )
 
 
-def write(to: Store, shard: Shard, texts: Iterable[Text], tokens: int) -> dict:
-    """One shard of texts, in order; its record. Raises as Store.write."""
+def write_shard(
+    store: ShardStore, shard: Shard, captions: Iterable[EmbeddedCaption], tokens: int
+) -> dict:
+    """Write the captions of one shard in order and return its summary.
+
+    Raises:
+      StorageError: as `ShardStore.write_shard`.
+    """
     lengths: list[int] = []
 
     def records():
-        for i, text in enumerate(texts, shard.first):
-            said, length = text.caption.encode(), len(text.vectors)
+        for i, embedded in enumerate(captions, shard.first):
+            caption, length = embedded.caption.encode(), len(embedded.vectors)
             lengths.append(length)
-            yield HEAD.pack(i, length, len(said)) + said + text.vectors.tobytes()
+            header = HEADER.pack(i, length, len(caption))
+            yield header + caption + embedded.vectors.tobytes()
 
-    def about() -> dict:
+    def more_fields() -> dict:
         return {"empty": lengths.count(0), "full": lengths.count(tokens)}
 
-    return to.write(shard, records(), about)
+    return store.write_shard(shard, records(), more_fields)
 
 
-def finish(to: Store, identity: dict, records: list[dict]) -> dict:
-    """Write the manifest of shards that all are there, in their order; the manifest."""
-    splits = {}
-    for split, about in identity["splits"].items():
-        own = [r for r in records if r["file"].startswith(f"{split}-")]
-        splits[split] = about | {
-            "empty": sum(r["empty"] for r in own),
-            "full": sum(r["full"] for r in own),
-            "shards": [
-                {k: r[k] for k in ("file", "count", "bytes", "sha256")} for r in own
-            ],
-        }
-    digests = "".join(r["sha256"] for r in records)
-    digest = hashlib.sha256(digests.encode()).hexdigest()
-    manifest = identity | {"splits": splits, "digest": digest}
-    to.finish(manifest)
+def write_manifest(store: ShardStore, identity: dict, summaries: list[dict]) -> dict:
+    """Write the manifest of captions whose shards are all written, and return it."""
+
+    def split_fields(own: list[dict]) -> dict:
+        return {key: sum(s[key] for s in own) for key in ("empty", "full")}
+
+    manifest = record_shards.build_manifest(identity, summaries, split_fields)
+    manifest |= {"digest": record_shards.content_digest(summaries)}
+    store.write_manifest(manifest)
     return manifest
 
 
-def unlike(there: dict, here: dict) -> list[str]:
-    """What of two sets' identities differs, one phrase each."""
+def differences(stored: dict, requested: dict) -> list[str]:
+    """Return one phrase for each difference between the identities of two caption sets."""
 
     def flat(identity: dict) -> dict:
-        found = {k: v for k, v in identity.items() if k not in ("encoder", "splits")}
-        found |= {f"encoder {k}": v for k, v in identity.get("encoder", {}).items()}
-        for split, about in identity.get("splits", {}).items():
-            found |= {f"{split} {k}": v for k, v in about.items()}
-        return found
+        encoder = {f"encoder {k}": v for k, v in identity.get("encoder", {}).items()}
+        rest = {k: v for k, v in identity.items() if k not in ("encoder", "splits")}
+        return rest | encoder | record_shards.flat_splits(identity)
 
-    a, b = flat(there), flat(here)
-    return [f"{k}: {a.get(k)} there, {v} here" for k, v in b.items() if a.get(k) != v]
+    return record_shards.differences(flat(stored), flat(requested))
 
 
-class Texts:
-    """One split's texts by number, whole and undamaged."""
+class CaptionReader:
+    """The embedded captions of one split by number."""
 
-    def __init__(self, data: Store, manifest: dict, split: str):
-        self._records = record_shards.Records(data, manifest, split)
+    def __init__(self, store: ShardStore, manifest: dict, split: str):
+        self._records = RecordReader(store, manifest, split)
         self._channels = manifest["channels"]
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, i: int) -> Text:
+    def __getitem__(self, i: int) -> EmbeddedCaption:
         record = self._records[i]
-        index, length, size = HEAD.unpack_from(record.ljust(HEAD.size, b"\xff"))
-        begin = HEAD.size + size
-        whole = begin + length * self._channels * DTYPE.itemsize
-        if index != i or len(record) != whole:
-            raise self._records.damaged(i, "is another")
-        vectors = np.frombuffer(record, DTYPE, offset=begin)
-        return Text(
-            record[HEAD.size : begin].decode(), vectors.reshape(length, self._channels)
+        # A record that is too short for a header is padded to one with impossible values.
+        index, length, size = HEADER.unpack_from(record.ljust(HEADER.size, b"\xff"))
+        start = HEADER.size + size
+        num_bytes = start + length * self._channels * TEXT_DTYPE.itemsize
+        if index != i or len(record) != num_bytes:
+            raise self._records.damage_error(i, "belongs to another caption")
+        vectors = np.frombuffer(record, TEXT_DTYPE, offset=start)
+        return EmbeddedCaption(
+            record[HEADER.size : start].decode(),
+            vectors.reshape(length, self._channels),
         )
 
 
-class Captioned:
-    """Images with their texts: item i has `text` float16 [tokens, channels], padded with
-    zeros, and `text_length`."""
+class CaptionedImages(CaptionedSource):
+    """Imported images with their embedded captions."""
 
-    def __init__(self, pictures: Items, texts: Texts, text_shape: tuple[int, int]):
-        self._pictures, self._texts, self.text_shape = pictures, texts, text_shape
-        self.num_classes = pictures.num_classes
+    def __init__(
+        self,
+        images: FunctionSource,
+        captions: CaptionReader,
+        text_shape: tuple[int, int],
+    ):
+        self._images, self._captions, self.text_shape = images, captions, text_shape
+        self.num_classes = images.num_classes
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def caption(self, i: int) -> str:
-        """What image i is called; "" where it has no caption."""
-        return self._texts[i].caption
+        """Return the caption of image i, "" if it has none."""
+        return self._captions[i].caption
 
-    def told(self, i: int) -> Example:
-        """Image i's caption, embedded."""
-        vectors = self._texts[i].vectors
-        text = np.zeros(self.text_shape, DTYPE)
-        text[: len(vectors)] = vectors
-        return {"text": text, "text_length": np.int32(len(vectors))}
+    def text_condition(self, i: int) -> Example:
+        """Return the embedded caption of image i: `text` and `text_length`."""
+        return pad_text(self._captions[i].vectors, self.text_shape)
 
-    def picture(self, i: int) -> Example:
-        """Image i and its label; no text is read."""
-        return self._pictures[i]
-
-    def __getitem__(self, i) -> Example:
-        return self.picture(int(i)) | self.told(int(i))
+    def labeled_image(self, i: int) -> Example:
+        """Return image i and its label without reading its caption."""
+        return self._images[i]
 
 
-def imported_captions(
+def make_source(
     split: str, shape: Shape, *, path: str, captions: str
-) -> Captioned:
-    """A split that launch.import_images wrote, with what launch.embed_captions wrote of it.
+) -> CaptionedImages:
+    """Return a split that launch.import_images wrote, with captions of launch.embed_captions.
 
     Raises:
-      DataError: as `images.items`; captions that are not there, damaged or of other
-        images.
+      DataError: as `imported_images.make_source`; or the captions are missing, damaged, or
+        those of other images.
     """
-    pictures, of = (
-        imported_images.items(split, shape, path=path),
-        imported_images.store(path),
-    )
-    digest = of.load({"digest"})[0]["digest"]
-    data = store(captions)
-    manifest, _ = data.load({"images", "tokens", "channels"})
+    images = imported_images.make_source(split, shape, path=path)
+    image_manifest, _ = imported_images.open_store(path).load_manifest({"digest"})
+    digest = image_manifest["digest"]
+    store = open_store(captions)
+    manifest, _ = store.load_manifest({"images", "tokens", "channels"})
     if manifest["images"] != digest:
         raise DataError(
-            f"data.source.captions {captions} are of the images {manifest['images'][:16]}, "
-            f"but data.source.path {path} holds {digest[:16]}; embed again, into another "
-            "directory"
+            f"data.source.captions {captions} must be embedded captions of the images in "
+            f"data.source.path {path}, whose digest is {digest[:16]}; they are of images "
+            f"with digest {manifest['images'][:16]}. Embed the captions again, into another "
+            "directory."
         )
-    data.verify(manifest, part=None)
-    texts = Texts(data, manifest, split)
-    return Captioned(pictures, texts, (manifest["tokens"], manifest["channels"]))
+    store.verify(manifest, part=None)
+    reader = CaptionReader(store, manifest, split)
+    return CaptionedImages(images, reader, (manifest["tokens"], manifest["channels"]))

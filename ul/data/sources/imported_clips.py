@@ -1,11 +1,12 @@
-"""Clips of one size as they are imported: lossless frames in shards (shards.py).
+"""Imported clips, all of one size: losslessly compressed frames in record shards.
 
-A record is the label and the number of frames (int32, little-endian), then the frames one
-below the other, as WebP files of as many as one can hold, each after its length (uint32).
-On five panned photographs as H.264 of 340x256, 16 frames of 128x128 took 275 KiB, 10 ms to
-write and 4 ms to read, one below the other as PNG 503 KiB, 22 ms and 8 ms.
+A record is the label and the number of frames (int32, little-endian) and then the frames,
+one below the other, in as few WebP files as can hold them, each preceded by its length
+(uint32). On five panned photographs, encoded as H.264 of 340x256, 16 frames of 128x128 took
+275 KiB, 10 ms to write and 4 ms to read; as PNG files they took 503 KiB, 22 ms and 8 ms.
 """
 
+import functools
 import io
 import struct
 
@@ -14,73 +15,68 @@ from etils import epath
 from PIL import Image
 
 from ul.core.errors import DataError
-from ul.data.record_shards import Store
+from ul.data.record_shards import ShardStore
 from ul.data.sources import imported
-from ul.data.sources.basic import Items, Shape
-from ul.data.sources.imported_images import BROKEN
+from ul.data.sources.base import FunctionSource, Shape
 
-HEAD, LENGTH = struct.Struct("<ii"), struct.Struct("<I")
-TALLEST = 16383  # pixels of a WebP file
+HEADER, LENGTH = struct.Struct("<ii"), struct.Struct("<I")
+MAX_HEIGHT = 16383  # pixels of a WebP file
 
 
-def store(where: epath.PathLike) -> Store:
-    """The imported clips at `where`, there or to be written."""
-    return Store(epath.Path(where), "set of imported clips", "launch.import_video")
+def open_store(path: epath.PathLike) -> ShardStore:
+    """Return the import in the directory `path`, which may still have to be written."""
+    return ShardStore(epath.Path(path), "set of imported clips", "launch.import_video")
 
 
 def pack(label: int, frames: np.ndarray) -> bytes:
-    """The record of a clip, uint8 [T, H, W, 3]."""
+    """Return the record of a clip, uint8 [T, H, W, 3]."""
     count, height, width, channels = frames.shape
-    record = HEAD.pack(label, count)
-    most = TALLEST // height
-    for first in range(0, count, most):
-        tall = frames[first : first + most].reshape(-1, width, channels)
+    record = HEADER.pack(label, count)
+    frames_per_file = MAX_HEIGHT // height
+    for first in range(0, count, frames_per_file):
+        part = frames[first : first + frames_per_file]
         file = io.BytesIO()
-        # Above 75 a match is sought in the frames before; methods above 0 are slower, and
-        # on video not smaller.
-        Image.fromarray(tall).save(file, "WEBP", lossless=True, method=0, quality=76)
+        # Above quality 75 WebP looks for matches in the earlier frames. Methods above 0 are
+        # slower and give no smaller files on video.
+        Image.fromarray(part.reshape(-1, width, channels)).save(
+            file, "WEBP", lossless=True, method=0, quality=76
+        )
         record += LENGTH.pack(file.tell()) + file.getvalue()
     return record
 
 
 def unpack(record: bytes, size: int) -> tuple[int, np.ndarray]:
-    """Label and frames [T, size, size, 3].
+    """Return the label and the frames, uint8 [T, size, size, 3], of a record.
 
     Raises:
-      struct.error, or one of BROKEN: it is no record.
+      struct.error, or one of UNREADABLE: the record is damaged.
     """
-    label, count = HEAD.unpack_from(record)
-    at, parts = HEAD.size, []
-    while at < len(record):
-        (length,) = LENGTH.unpack_from(record, at)
-        at += LENGTH.size
-        with Image.open(io.BytesIO(record[at : at + length])) as image:
+    label, count = HEADER.unpack_from(record)
+    offset, parts = HEADER.size, []
+    while offset < len(record):
+        (length,) = LENGTH.unpack_from(record, offset)
+        offset += LENGTH.size
+        with Image.open(io.BytesIO(record[offset : offset + length])) as image:
             parts.append(np.asarray(image))
-        at += length
+        offset += length
     return label, np.concatenate(parts).reshape(count, size, size, 3)
 
 
-def items(split: str, shape: Shape, *, path: str) -> Items:
-    """A split that launch.import_video wrote; clips may be longer than `shape` asks for.
+def make_source(split: str, shape: Shape, *, path: str) -> FunctionSource:
+    """Return a split that launch.import_video wrote; `shape` may ask for fewer frames.
 
     Raises:
-      DataError: none, one half written or with damaged shards, of another size or shorter.
+      DataError: there is no complete import, a shard is damaged, or the clips have another
+        size or fewer frames.
     """
-    manifest, records = imported.opened(store(path), split, {"frames", "fps"})
-    size, frames = manifest["size"], manifest["frames"]
-    if len(shape) != 4 or tuple(shape[1:]) != (size, size, 3) or shape[0] > frames:
+    manifest, records = imported.open_split(open_store(path), split, {"frames", "fps"})
+    size, num_frames = manifest["size"], manifest["frames"]
+    stored_shape = (num_frames, size, size, 3)
+    if len(shape) != 4 or shape[1:] != stored_shape[1:] or shape[0] > num_frames:
         raise DataError(
-            f"data.source.path {path} holds clips of {frames} frames of {size}x{size}, RGB, "
-            f"but data.image_shape is {list(shape)}; set it to {[frames, size, size, 3]} or "
-            "fewer frames, or import again with other --frames and --size"
+            f"data.image_shape must be {stored_shape} or fewer frames, the size of the clips "
+            f"in data.source.path {path}; got {shape}. Change it, or import the clips again "
+            "with another --frames or --size."
         )
-
-    def get(i):
-        record = records[i]
-        try:
-            label, pixels = unpack(record, size)
-        except (struct.error, *BROKEN) as e:
-            raise records.damaged(i, f"is no clip ({e})") from e
-        return {"image": pixels, "label": label}
-
-    return Items(len(records), get, len(manifest["classes"]))
+    unpack_sized = functools.partial(unpack, size=size)
+    return imported.record_source(records, unpack_sized, len(manifest["classes"]))

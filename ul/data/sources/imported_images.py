@@ -1,4 +1,4 @@
-"""Images of one size as they are imported: square PNGs in shards (shards.py).
+"""Imported images, all of one size: square PNG files in record shards.
 
 A record is the label (int32, little-endian) and the file.
 """
@@ -6,7 +6,6 @@ A record is the label (int32, little-endian) and the file.
 import io
 import json
 import struct
-import warnings
 
 import numpy as np
 import PIL
@@ -15,123 +14,133 @@ from PIL import Image
 
 from ul.core.errors import DataError
 from ul.data import record_shards
-from ul.data.record_shards import Store
+from ul.data.record_shards import ShardStore
 from ul.data.sources import imported
-from ul.data.sources.basic import Items, Shape
+from ul.data.sources.base import FunctionSource, Shape, open_image
 
-HEAD = struct.Struct("<i")
-# Sides of an image, the longer by the shorter: beyond, its square shows nothing of it.
-LONGEST = 64
-# What a file that is no whole image raises in Pillow.
-BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+HEADER = struct.Struct("<i")
+# The longest ratio of an image's sides. The center square of a longer image shows nothing.
+MAX_ASPECT_RATIO = 64
 
 
-def store(where: epath.PathLike) -> Store:
-    """The imported images at `where`, there or to be written."""
-    return Store(epath.Path(where), "set of imported images", "launch.import_images")
+def open_store(path: epath.PathLike) -> ShardStore:
+    """Return the import in the directory `path`, which may still have to be written."""
+    return ShardStore(
+        epath.Path(path), "set of imported images", "launch.import_images"
+    )
 
 
-def made_with() -> dict[str, str]:
-    """The libraries that decide pixels: Pillow 13 resizes other than 11 does."""
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide the pixels of an import.
+
+    Pillow 13, for example, resizes differently from Pillow 11.
+    """
     return {"pillow": PIL.__version__}
 
 
-def centre_square(image: Image.Image, size: int) -> Image.Image:
-    """The square in the middle, `size` pixels a side: what ADM and EDM2 train on.
+def center_crop_square(image: Image.Image, size: int) -> Image.Image:
+    """Return the center square of an image with `size` pixels a side, as ADM and EDM2 do.
 
-    Halved by averaging (box) while the shorter side is at least twice as long as wanted,
-    then bicubic to the wanted length, then cut (Dhariwal and Nichol 2021,
-    arXiv 2105.05233, their `center_crop_arr`).
+    The image is halved by averaging (box) while its shorter side is at least twice `size`,
+    then resized bicubically, then cropped (`center_crop_arr` of Dhariwal and Nichol 2021,
+    arXiv 2105.05233).
 
     Raises:
-      ValueError: one side is more than LONGEST times the other.
+      ValueError: one side is more than MAX_ASPECT_RATIO times the other.
     """
     while min(image.size) >= 2 * size:
         half = image.width // 2, image.height // 2
         image = image.resize(half, Image.Resampling.BOX)
     scale = size / min(image.size)
-    if max(image.size) * scale > LONGEST * size:
-        raise ValueError(f"{image.width}x{image.height} is a strip, not an image")
-    fitted = round(image.width * scale), round(image.height * scale)
-    image = image.resize(fitted, Image.Resampling.BICUBIC)
+    if max(image.size) * scale > MAX_ASPECT_RATIO * size:
+        raise ValueError(
+            f"its sides, {image.width}x{image.height}, differ by more than a factor of "
+            f"{MAX_ASPECT_RATIO}"
+        )
+    resized = round(image.width * scale), round(image.height * scale)
+    image = image.resize(resized, Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
 
 def pack(label: int, file: bytes, size: int) -> bytes:
-    """The record of an image file of any kind that Pillow reads: RGB, cut to a square.
+    """Return the record of an image file in any format that Pillow reads, as an RGB square.
 
-    As the reference does: CMYK and grey become RGB, an orientation in EXIF is not followed.
+    As in ADM, CMYK and gray images become RGB, and an EXIF orientation is ignored.
 
     Raises:
-      One of BROKEN: it is no image, or not whole.
+      One of UNREADABLE: the file is not a complete image of 8 bits per channel.
     """
-    with warnings.catch_warnings():
-        # Pillow's remarks on odd metadata are not about pixels.
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(file)) as image:
-            if image.mode.startswith(("I", "F")):  # they would become white
-                raise ValueError(f"its mode is {image.mode}, not 8 bits a channel")
-            square = centre_square(image.convert("RGB"), size)
-    # Level 1: on four photographs 8 % larger than level 6, six times as fast to write.
+    with open_image(io.BytesIO(file)) as image:
+        if image.mode.startswith(
+            ("I", "F")
+        ):  # The conversion would clip these to white.
+            raise ValueError(f"its mode is {image.mode}, not 8 bits per channel")
+        square = center_crop_square(image.convert("RGB"), size)
+    # On four photographs level 1 gave files 8 % larger than level 6, six times as fast.
     content = io.BytesIO()
     square.save(content, "PNG", compress_level=1)
-    return HEAD.pack(label) + content.getvalue()
+    return HEADER.pack(label) + content.getvalue()
 
 
-def items(split: str, shape: Shape, *, path: str) -> Items:
-    """A split that launch.import_images wrote.
+def unpack(record: bytes) -> tuple[int, np.ndarray]:
+    """Return the label and the image, uint8 [size, size, 3], of a record.
 
     Raises:
-      DataError: none, one half written or with damaged shards, or of another size.
+      struct.error, or one of UNREADABLE: the record is damaged.
     """
-    manifest, records = imported.opened(store(path), split, set())
-    size = manifest["size"]
-    if shape != (size, size, 3):
+    (label,) = HEADER.unpack_from(record)
+    with Image.open(io.BytesIO(record[HEADER.size :])) as image:
+        return label, np.asarray(image)
+
+
+def make_source(split: str, shape: Shape, *, path: str) -> FunctionSource:
+    """Return a split that launch.import_images wrote.
+
+    Raises:
+      DataError: there is no complete import, a shard is damaged, or the images have another
+        size.
+    """
+    manifest, records = imported.open_split(open_store(path), split, set())
+    stored_shape = (manifest["size"], manifest["size"], 3)
+    if shape != stored_shape:
         raise DataError(
-            f"data.source.path {path} holds images of {size}x{size}, RGB, but "
-            f"data.image_shape is {list(shape)}; set it to {[size, size, 3]}, or import "
-            f"again with --size={shape[0]}"
+            f"data.image_shape must be {stored_shape}, the size of the images in "
+            f"data.source.path {path}; got {shape}. Change it, or import the images again "
+            f"with --size={shape[0]}."
         )
-
-    def get(i):
-        record = records[i]
-        try:
-            (label,) = HEAD.unpack_from(record)
-            with Image.open(io.BytesIO(record[HEAD.size :])) as image:
-                pixels = np.asarray(image)
-        except (struct.error, *BROKEN) as e:
-            raise records.damaged(i, f"is no image ({e})") from e
-        return {"image": pixels, "label": label}
-
-    return Items(len(records), get, len(manifest["classes"]))
+    return imported.record_source(records, unpack, len(manifest["classes"]))
 
 
-def names(data: Store, manifest: dict) -> dict[str, list[str]]:
-    """What each image of each split was called where it was imported from, in order.
+def load_names(store: ShardStore, manifest: dict) -> dict[str, list[str]]:
+    """Return the original file name of each image of each split, in order.
 
     Raises:
-      DataError: it was imported before names were kept, or a record is damaged.
+      DataError: the images were imported before names were kept, or a summary is damaged.
     """
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for split, about in manifest["splits"].items():
-        found[split] = []
+        names[split] = []
         for shard in about["shards"]:
-            path = (
-                data.path / f"{shard['file'].removesuffix(record_shards.SUFFIX)}.json"
-            )
-            try:
-                found[split] += json.loads(path.read_text())["names"]
-            except KeyError as e:
-                raise DataError(
-                    f"{data.path} was imported before names of images were kept; import "
-                    "it again into another directory"
-                ) from e
-            except (OSError, ValueError) as e:
-                raise DataError(f"{path} cannot be read ({e}); {data.again}") from e
-        if len(found[split]) != about["count"]:
+            stem = shard["file"].removesuffix(record_shards.SUFFIX)
+            names[split] += _shard_names(store, store.path / f"{stem}.json")
+        if len(names[split]) != about["count"]:
             raise DataError(
-                f"{data.path} has {about['count']} {split} images but "
-                f"{len(found[split])} names; {data.again}"
+                f"{store.path} must have one name for each of its {about['count']} {split} "
+                f"images; found {len(names[split])}. {store.rerun_to('repair it')}"
             )
-    return found
+    return names
+
+
+def _shard_names(store: ShardStore, path: epath.Path) -> list[str]:
+    try:
+        return json.loads(path.read_text())["names"]
+    except KeyError as e:
+        raise DataError(
+            f"{store.path} was imported by an older version, which did not keep the names of "
+            "the images. Import them again into another directory."
+        ) from e
+    except (OSError, ValueError) as e:
+        raise DataError(
+            f"{path} cannot be read ({e}). {store.rerun_to('repair it')}"
+        ) from e

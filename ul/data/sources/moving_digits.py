@@ -1,7 +1,7 @@
-"""Clips of one real digit that moves: what comes next can be told from what came.
+"""Clips of a real digit that moves, so that later frames can be predicted from earlier ones.
 
-The digit (scikit-learn's, 8x8 grey) moves at one velocity and bounces off the borders as a
-ball does. Clip i is a pure function of its split and i.
+The digit (scikit-learn's, 8x8, gray) moves at a constant velocity and bounces off the
+borders elastically. Clip i is a pure function of its split and i.
 """
 
 import functools
@@ -9,79 +9,89 @@ import functools
 import numpy as np
 
 from ul.core.errors import ConfigError
-from ul.data.sources import basic
-from ul.data.sources.basic import Items, Shape
+from ul.data.sources import digits
+from ul.data.sources.base import FunctionSource, Shape
 
 SIDE = 8
-# Pixels a frame. In 16 frames a digit goes half to one and a half of a 16x16 canvas's free 8
-# pixels: most bounce, and no two frames are alike.
+# Pixels per frame. On a 16x16 canvas, where 8 pixels are free, a digit travels between half
+# and one and a half of these 8 pixels in 16 frames: most digits bounce, and no two frames
+# are alike.
 SPEEDS = 0.25, 0.75
 
 
-def moving_digits(split: str, shape: Shape, *, examples: int) -> Items:
-    """`examples` clips of shape [T, H, W, 1], clip i of digit i modulo their number.
+def make_source(
+    split: str, shape: Shape, *, num_examples: int = 40_000
+) -> FunctionSource:
+    """Return clips of shape [T, H, W, 1]; clip i shows digit i modulo their number.
 
-    The training split has the digits that `sources.digits` trains on, the held-out its
-    held-out ones.
+    The digits of each split are those of the source `digits`.
     """
-    if len(shape) != 4 or shape[-1] != 1 or min(shape[1:3]) <= SIDE or examples < 1:
+    fits = len(shape) == 4 and shape[-1] == 1 and min(shape[1:3]) > SIDE
+    if not fits or num_examples < 1:
         raise ConfigError(
-            f"data.source moving_digits: data.image_shape {list(shape)} must be "
-            f"[frames, height, width, 1] with sides above {SIDE}, and examples {examples} "
-            "at least 1"
+            "For data.source.kind 'moving_digits' data.image_shape must be (frames, height, "
+            f"width, 1) with a height and width above {SIDE}, and data.source.num_examples "
+            f"at least 1; got {shape} and {num_examples}."
         )
-    digits, labels = _digits(split)
+    images, labels = _digits(split)
 
-    def get(i):
-        which = i % len(digits)
-        clip = np.clip(
-            np.round(_drawn(digits[which], shape, corners(split, shape, i))), 0, 255
-        )
-        return {"image": clip.astype(np.uint8)[..., None], "label": int(labels[which])}
+    def get_example(i):
+        index = i % len(images)
+        clip = _render(images[index], shape, corners(split, shape, i))
+        levels = np.clip(np.round(clip), 0, 255)
+        return {
+            "image": levels.astype(np.uint8)[..., None],
+            "label": int(labels[index]),
+        }
 
-    return Items(examples, get, num_classes=10)
+    return FunctionSource(num_examples, get_example, num_classes=10)
 
 
-def centres(split: str, shape: Shape, index: int) -> np.ndarray:
-    """[T, 2]: where the digit's centre of intensity truly is, row and column in pixels.
+def centers(split: str, shape: Shape, index: int) -> np.ndarray:
+    """Return the digit's exact center of intensity in each frame: row and column, [T, 2].
 
-    A pixel's own centre is at its whole number.
+    The unit is pixels; the center of a pixel has whole coordinates.
     """
-    digits, _ = _digits(split)
-    digit = digits[index % len(digits)]
-    at = np.arange(SIDE) / digit.sum()
-    own = np.array([at @ digit.sum(1), at @ digit.sum(0)])
-    return corners(split, shape, index) + own
+    images, _ = _digits(split)
+    digit = images[index % len(images)]
+    weights = np.arange(SIDE) / digit.sum()
+    within_digit = np.array([weights @ digit.sum(1), weights @ digit.sum(0)])
+    return corners(split, shape, index) + within_digit
 
 
 def corners(split: str, shape: Shape, index: int) -> np.ndarray:
-    """[T, 2]: where the digit's first pixel is."""
+    """Return the position of the digit's top left pixel in each frame, [T, 2]."""
     rng = np.random.default_rng([0 if split == "train" else 1, index])
     free = np.array(shape[1:3]) - SIDE
     start, angle = rng.uniform(0.0, free), rng.uniform(0.0, 2.0 * np.pi)
     velocity = rng.uniform(*SPEEDS) * np.array([np.sin(angle), np.cos(angle)])
-    straight = start + velocity * np.arange(shape[0])[:, None]
-    # Between two walls: there is 0 .. free, back is free .. 2 free.
-    phase = np.mod(straight, 2 * free)
+    unbounded = start + velocity * np.arange(shape[0])[:, None]
+    # Between two walls the motion has the period 2 free: forth over 0 .. free, then back.
+    phase = np.mod(unbounded, 2 * free)
     return np.minimum(phase, 2 * free - phase)
 
 
-def _drawn(digit: np.ndarray, shape: Shape, corner: np.ndarray) -> np.ndarray:
-    """[T, H, W]: the digit, bilinear between pixels, so that its centre moves as it does."""
-    down, right = (_hats(side, corner[:, k]) for k, side in enumerate(shape[1:3]))
-    return down @ digit @ right.swapaxes(1, 2)
+def _render(digit: np.ndarray, shape: Shape, corner: np.ndarray) -> np.ndarray:
+    """Return [T, H, W]: the digit at `corner`, [T, 2], interpolated bilinearly.
+
+    Bilinear interpolation moves the center of intensity exactly as the corner.
+    """
+    rows, columns = (
+        _interpolation(side, corner[:, axis]) for axis, side in enumerate(shape[1:3])
+    )
+    return rows @ digit @ columns.swapaxes(1, 2)
 
 
-def _hats(side: int, corner: np.ndarray) -> np.ndarray:
-    """[T, side, SIDE]: what each pixel of an axis takes of each of the digit's."""
-    away = np.arange(side)[:, None] - (corner[:, None, None] + np.arange(SIDE))
-    return np.maximum(0.0, 1.0 - np.abs(away))
+def _interpolation(side: int, corner: np.ndarray) -> np.ndarray:
+    """Return [T, side, SIDE]: the weight of each digit pixel in each pixel of an axis."""
+    distance = np.arange(side)[:, None] - (corner[:, None, None] + np.arange(SIDE))
+    return np.maximum(0.0, 1.0 - np.abs(distance))
 
 
 @functools.cache
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """[N, 8, 8] and [N]."""
-    found = basic.digits(split, (SIDE, SIDE, 1))
-    items = [found[i] for i in range(len(found))]
-    image = np.stack([item["image"][..., 0] for item in items]).astype(np.float64)
-    return image, np.array([item["label"] for item in items])
+    """Return the digits of a split, [N, 8, 8], and their labels, [N]."""
+    source = digits.make_source(split, (SIDE, SIDE, 1))
+    examples = [source[i] for i in range(len(source))]
+    images = np.stack([example["image"][..., 0] for example in examples])
+    return images.astype(np.float64), np.array([e["label"] for e in examples])

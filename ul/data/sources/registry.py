@@ -1,49 +1,37 @@
-"""What data.source.kind may be."""
+"""The data sources by `data.source.kind`.
+
+To add a source, write a module with a function `make_source(split, shape, *, ...)` and add
+a row. The keyword-only arguments are the keys of `data.source`, with their defaults; only
+what no default can serve, such as a path, has none.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 from ul.data.sources import (
-    basic,
+    arrays,
     colored_digits,
+    digits,
+    folder,
+    gaussian,
     imported_captions,
     imported_clips,
     imported_images,
     moving_digits,
+    photos,
+    tfds,
 )
 
 SOURCES: dict[str, Callable[..., Any]] = {
-    "digits": basic.digits,
-    "gaussian": basic.gaussian,
-    "colored_digits": colored_digits.colored_digits,
-    "photos": basic.photos,
-    "folder": basic.folder,
-    "imported": imported_images.items,
-    "imported_video": imported_clips.items,
-    "moving_digits": moving_digits.moving_digits,
-    "imported_captions": imported_captions.imported_captions,
-    "tfds": basic.tfds,
-    "arrays": basic.arrays,
+    "arrays": arrays.make_source,
+    "colored_digits": colored_digits.make_source,
+    "digits": digits.make_source,
+    "folder": folder.make_source,
+    "gaussian": gaussian.make_source,
+    "imported": imported_images.make_source,
+    "imported_captions": imported_captions.make_source,
+    "imported_video": imported_clips.make_source,
+    "moving_digits": moving_digits.make_source,
+    "photos": photos.make_source,
+    "tfds": tfds.make_source,
 }
-
-
-def without_text(source) -> basic.Items:
-    """Images and labels alone of a source that has captions."""
-    return basic.Items(len(source), source.picture, source.num_classes)
-
-
-class WithText:
-    """Latents, or what else stands for the images of a source, with its captions.
-
-    There may be several for an image: item i is of image i mod the images there are.
-    """
-
-    def __init__(self, items, source):
-        self._items, self._source = items, source
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, i) -> basic.Example:
-        i = int(i)
-        return self._items[i] | self._source.told(i % len(self._source))

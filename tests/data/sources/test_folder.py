@@ -1,0 +1,98 @@
+"""A folder of images as a source, with the damage that real folders have."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ul.core.errors import DataError
+from ul.data.sources import folder
+
+SHAPE = (16, 16, 3)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two classes with ten flat images each, of odd sizes and modes."""
+    for c, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            color = (i * 20, c * 200, 7)
+            image = Image.new("RGB", (20 + i, 40 - i), color)
+            image.save(tmp_path / name / f"{i}.png")
+    Image.new("L", (30, 30), 9).save(tmp_path / "dog" / "grey.png")
+    (tmp_path / "dog" / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def make_source(tree, split="train", holdout=0.0, max_bad_fraction=0.0):
+    return folder.make_source(
+        split,
+        SHAPE,
+        path=str(tree),
+        holdout=holdout,
+        max_bad_fraction=max_bad_fraction,
+    )
+
+
+def test_classes_are_subfolders(tree):
+    source = make_source(tree)
+    examples = [source[i] for i in range(len(source))]
+    assert len(examples) == 21
+    assert sorted({e["label"] for e in examples}) == [0, 1]
+    assert all(e["image"].shape == SHAPE for e in examples)
+    np.testing.assert_array_equal(examples[3]["image"][0, 0], [60, 0, 7])
+    np.testing.assert_array_equal(examples[-1]["image"][0, 0], [9, 9, 9])
+
+
+def test_hidden_folders_are_not_classes_and_stray_images_are_refused(tree):
+    (tree / ".checkpoints").mkdir()
+    Image.new("RGB", (9, 9)).save(tree / ".checkpoints" / "a.png")
+    source = make_source(tree)
+    assert len(source) == 21 and source.num_classes == 2
+    Image.new("RGB", (9, 9)).save(tree / "logo.png")
+    with pytest.raises(DataError, match="logo.png lies beside the class folders"):
+        make_source(tree)
+
+
+def test_holdout_splits_without_overlap_and_new_files_move_no_others(tree):
+    train = make_source(tree, holdout=0.4)
+    held_out = make_source(tree, "eval", holdout=0.4)
+    assert len(train) + len(held_out) == 21 and len(held_out) >= 3
+    before = [held_out[i]["image"].tobytes() for i in range(len(held_out))]
+    Image.new("RGB", (20, 20)).save(tree / "cat" / "zz.png")
+    again = make_source(tree, "eval", holdout=0.4)
+    after = [again[i]["image"].tobytes() for i in range(len(again))]
+    assert set(before) <= set(after)
+
+
+def test_an_unreadable_file_is_logged_once_and_replaced_by_the_next(tree, caplog):
+    (tree / "cat" / "4.png").write_bytes(b"\x89PNG nonsense")
+    source = make_source(tree, max_bad_fraction=0.1)
+    np.testing.assert_array_equal(source[4]["image"], source[5]["image"])
+    source[4]
+    assert len([r for r in caplog.records if "cat/4.png" in r.message]) == 1
+
+
+def test_a_truncated_file_is_unreadable(tree):
+    path = tree / "dog" / "2.png"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    source = make_source(tree, max_bad_fraction=0.1)
+    np.testing.assert_array_equal(source[12]["image"], source[13]["image"])
+
+
+def test_too_many_unreadable_files_are_a_data_error(tree):
+    for i in range(3):
+        (tree / "cat" / f"{i}.png").write_bytes(b"")
+    source = make_source(tree, max_bad_fraction=0.1)
+    with pytest.raises(DataError, match="3 of 21.*max_bad_fraction"):
+        for i in range(4):
+            source[i]
+
+
+def test_missing_and_empty_folders_are_data_errors(tmp_path):
+    with pytest.raises(DataError, match="must be an existing directory"):
+        make_source(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="found 0 images"):
+        make_source(tmp_path)
