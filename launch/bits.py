@@ -1,4 +1,4 @@
-"""Where the bits go in a picture: beside it, a map of its bits per pixel.
+"""Draw a picture beside a map of its bits per pixel under a stage-1 run.
 
 python -m launch.bits --workdir runs/p1 --image photo.jpg --reduce 2 --out bits.png
 """
@@ -6,26 +6,25 @@ python -m launch.bits --workdir runs/p1 --image photo.jpg --reduce 2 --out bits.
 from absl import flags
 from etils import epath
 
-from launch.lib import cli
+from launch.lib import cli, common_flags
 from ul.evaluation import bit_map
 from ul.train.writer import save_bytes
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The stage-1 run.")
-_IMAGE = flags.DEFINE_string("image", None, "The picture; cut into tiles.")
-_OUT = flags.DEFINE_string("out", None, "The PNG to write.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Stage-1 run. Required.")
+_IMAGE = flags.DEFINE_string(
+    "image", None, "Picture, which is cut into tiles. Required."
+)
+_OUT = flags.DEFINE_string("out", None, "PNG file to write. Required.")
 _REDUCE = flags.DEFINE_integer(
-    "reduce", 1, "Average squares of so many pixels first.", lower_bound=1
+    "reduce", 1, "First average squares of this many pixels a side.", lower_bound=1
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
-_STEP = flags.DEFINE_integer(
-    "step", None, "Checkpoint; the newest verified one if unset."
-)
-_WEIGHTS = flags.DEFINE_string(
-    "weights", "ema", "ema, ema:<decay>, power:<width> or raw."
-)
+_SEED = common_flags.define_seed()
+_STEP = common_flags.define_step()
+_WEIGHTS = common_flags.define_weights()
 
 
 def main() -> None:
+    """Draw the map."""
     workdir, image, out = (cli.required(f) for f in (_WORKDIR, _IMAGE, _OUT))
     png = bit_map.bit_map(
         workdir,

@@ -31,7 +31,7 @@ _CHUNK_SIZE = 256  # images in memory at a time
 def main() -> None:
     """Compute the score of all samples and print it with its protocol."""
     npz, path = cli.required(_NPZ), cli.required(_CAPTIONS)
-    samples = samples_npz.Reader(npz)
+    samples = samples_npz.SamplesReader(npz)
     total = samples.shape[0]
     captions = clip_score.read_captions(path, total)
     folder = (
@@ -39,7 +39,7 @@ def main() -> None:
     )
     score = clip_score.ClipScore(clip_score.load_network(folder), mesh.make())
     with tqdm(total=total, unit="pair", desc="CLIP", dynamic_ncols=True) as bar:
-        for image in samples.parts(_CHUNK_SIZE):
+        for image in samples.batches(_CHUNK_SIZE):
             score.add(image, captions[score.count : score.count + len(image)])
             bar.update(len(image))
     print(json.dumps(score.record() | {"protocol": score.protocol()}, indent=2))

@@ -1,12 +1,12 @@
-"""One page about a sweep: what each trial measured, cost and looks like.
+"""Write one page about a sweep: what each trial measured and cost, and its pictures.
 
     python -m launch.report runs/sweep
     python -m launch.report runs/sweep --nopredictions
 
-Writes <folder>/report/index.html, one file that needs no network, the plots beside it and
-trials.csv. The folder is a sweep's, or any that has run directories in it; what is missing
-or damaged is named on the page. Nothing is trained or evaluated; for the planner's
-predictions the training images are read.
+Writes <folder>/report/index.html, one file that needs no network, with the plots and
+trials.csv beside it. The folder is that of a sweep, or any that has run directories in it.
+The page names what is missing or damaged. Nothing is trained or evaluated; the planner's
+predictions read the training images.
 """
 
 import sys
@@ -17,11 +17,14 @@ from launch.lib import cli
 from ul.sweeps import report
 
 _PREDICTIONS = flags.DEFINE_bool(
-    "predictions", True, "Ask the planner, which reads each data set's training images."
+    "predictions",
+    True,
+    "Add the planner's predictions, which read the training images.",
 )
 
 
 def main(folder: str) -> None:
+    """Write the page."""
     page = report.write(
         folder,
         predict=_PREDICTIONS.value,

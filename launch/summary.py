@@ -1,4 +1,4 @@
-"""One table of all evaluations of the given runs.
+"""Print one table of all evaluations of some runs.
 
 python -m launch.summary --workdirs runs/demo/stage1,runs/demo/stage2
 """
@@ -11,13 +11,14 @@ from ul.core.errors import ConfigError
 from ul.core.files import write_atomic
 from ul.evaluation import table
 
-_WORKDIRS = flags.DEFINE_list("workdirs", [], "The runs.")
-_OUT = flags.DEFINE_string("out", None, "Write the table there as well.")
+_WORKDIRS = flags.DEFINE_list("workdirs", [], "Runs, separated by commas. Required.")
+_OUT = flags.DEFINE_string("out", None, "Also write the table to this file.")
 
 
 def main() -> None:
+    """Print the table."""
     if not _WORKDIRS.value:
-        raise ConfigError("--workdirs is missing")
+        raise ConfigError("--workdirs must name at least one run; it is missing.")
     text = table.table(table.read(_WORKDIRS.value))
     print(text)
     if _OUT.value:

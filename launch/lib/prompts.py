@@ -7,7 +7,7 @@ from absl import flags
 
 from ul.core.errors import ConfigError
 from ul.data.sources import colored_digits
-from ul.evaluation.prompts import continuing
+from ul.evaluation.prompts import context_conditions
 from ul.importing.captions import read_prompt_embeddings
 from ul.inference import api
 
@@ -48,7 +48,9 @@ def conditions(generator: api.Generator, count: int) -> Conditions:
         rows = [i % len(captions) for i in range(count)]
         return {k: v[rows] for k, v in batch.items()}, [captions[i] for i in rows]
     if kind == "context":
-        return continuing(generator, count), [f"continues{i}" for i in range(count)]
+        return context_conditions(generator, count), [
+            f"continues{i}" for i in range(count)
+        ]
     try:
         labels = [int(x) for x in _LABELS.value] or range(generator.num_classes)
     except ValueError as e:

@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import ul
-from ul import config, evaluation
+from ul import evaluation
 from ul.checkpoints import store
+from ul.config import TrainConfig
 from ul.core import trees
 from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.evaluation import table
@@ -22,7 +23,6 @@ from ul.metrics import extractors
 from ul.runs import session
 from ul.stages import registry
 from ul.stages.external import ExternalConfig
-from ul.config import TrainConfig
 
 CONFIG = "experiments/external.py"
 
@@ -338,8 +338,16 @@ def test_sizes_scale_and_shift_come_from_config_json(tmp_path):
             ConfigError,
             "in_channels must be 3, .* data.image_shape; got 4",
         ),
-        ({"block_out_channels": "wide"}, ConfigError, "networks.channels must be .* got 'wide'"),
-        ({"scaling_factor": "big"}, ConfigError, "scale must be of type float; got 'big'"),
+        (
+            {"block_out_channels": "wide"},
+            ConfigError,
+            "networks.channels must be .* got 'wide'",
+        ),
+        (
+            {"scaling_factor": "big"},
+            ConfigError,
+            "scale must be of type float; got 'big'",
+        ),
     ],
 )
 def test_configs_of_other_networks_are_refused(tmp_path, changes, error, message):
@@ -369,7 +377,9 @@ def test_latents_are_the_scaled_mean_and_decoding_undoes_it(imported):
     z = ae.encode(image)
     np.testing.assert_allclose(z, 0.18215 * (mean - 0.1), atol=1e-5)
     alpha = np.sqrt(1 / (1 + np.exp(-10.0)))
-    x_hat = jax.jit(networks["decoder"].module.apply)({"params": ae.params["decoder"]}, mean)
+    x_hat = jax.jit(networks["decoder"].module.apply)(
+        {"params": ae.params["decoder"]}, mean
+    )
     expected = np.clip(np.round((x_hat + 1) * 127.5), 0, 255)
     decoded = ae.decode(np.float32(alpha) * z, noisy=True)
     assert np.abs(decoded - expected).max() <= 1  # rounding
@@ -380,8 +390,7 @@ def test_importing_again_changes_nothing(tmp_path, weights, imported):
     assert store.verified_steps(imported) == [0]
     record = json.loads((imported / "config.json").read_text())
     assert (
-        registry.parse(registry.to_dict(record["config"]), ExternalConfig)
-        == parsed()
+        registry.parse(registry.to_dict(record["config"]), ExternalConfig) == parsed()
     )
     assert record["provenance"]["weights"]["file"] == str(weights)
     before = json.loads((imported / "verified" / "0.json").read_text())["digests"]
@@ -412,8 +421,8 @@ def test_an_interrupted_import_is_finished(tmp_path, weights, imported):
 
 def test_it_is_evaluated_without_a_rate(imported):
     request = evaluation.Request(workdir=str(imported), num_examples=4)
-    record = evaluation.autoencoder(
-        request, evaluation.Shared(extractors.Networks(None))
+    record = evaluation.evaluate_autoencoder(
+        request, evaluation.EvaluationContext(extractors.FeatureNetworks(None))
     )
     assert record["psnr_db"] > 0 and record["ssim"] <= 1 and record["step"] == 0
     assert "rate_bpp" not in record and "no rate" in record["skipped"]["rate"]
@@ -451,9 +460,7 @@ def test_stage2_trains_on_its_latents(imported):
 def test_it_cannot_be_trained(imported):
     with pytest.raises(ConfigError, match="needs a config of stage .*; got 'external'"):
         registry.parse(plain(), TrainConfig)
-    with pytest.raises(
-        ConfigError, match="weights must be one of .*; got 'ema:0.9'"
-    ):
+    with pytest.raises(ConfigError, match="weights must be one of .*; got 'ema:0.9'"):
         api.load_autoencoder(imported, weights="ema:0.9")
 
 

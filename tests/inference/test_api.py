@@ -172,7 +172,7 @@ def test_an_export_has_one_step_and_one_set_of_weights(copy):
 
 def test_an_export_is_evaluated_as_a_workdir(copy):
     request = evaluation.Request(workdir=str(copy), num_examples=2, metrics=("psnr",))
-    (record,) = runner.every(request, "latest", ["ema"], ["1"])
+    (record,) = runner.run_all(request, "latest", ["ema"], ["1"])
     assert (record["step"], record["weights"]) == (2, "raw")
 
 
@@ -218,14 +218,14 @@ def test_an_evaluation_names_its_guide(made):
         workdir=str(root / "gen"),
         num_examples=2,
         metrics=("base_rate",),
-        guide=f"{root}/runs/s2:2",
+        autoguidance=f"{root}/runs/s2:2",
     )
-    one, two = runner.every(request, "latest", ["ema"], ["1", "2"])
-    assert one["protocol"]["guide"] == "unused at guidance 1"
-    guide = two["protocol"]["guide"]
+    one, two = runner.run_all(request, "latest", ["ema"], ["1", "2"])
+    assert one["protocol"]["autoguidance"] == "unused at guidance 1"
+    guide = two["protocol"]["autoguidance"]
     assert (guide["step"], guide["weights"]) == (2, "ema") and guide["digest"]
-    assert f"--guide={root}/runs/s2:2" in two["command"]
-    assert two["guide"] == f"{root}/runs/s2:2"
+    assert f"--autoguidance={root}/runs/s2:2" in two["command"]
+    assert two["autoguidance"] == f"{root}/runs/s2:2"
 
 
 def changed(key, value):
@@ -267,8 +267,10 @@ def test_a_guide_is_a_stage_2(made):
         ConfigError, match="ae: This command needs a config of stage .*; got 'joint'"
     ):
         generator(root, f"{root}/ae")
-    with pytest.raises(ConfigError, match="--guide is about samples"):
-        request = evaluation.Request(workdir=str(root / "ae"), guide=f"{root}/gen")
-        list(runner.every(request, "latest", ["ema"], ["1"]))
+    with pytest.raises(ConfigError, match="--autoguidance is about samples"):
+        request = evaluation.Request(
+            workdir=str(root / "ae"), autoguidance=f"{root}/gen"
+        )
+        list(runner.run_all(request, "latest", ["ema"], ["1"]))
     with pytest.raises(CheckpointError, match="no step 7, only"):
         generator(root, f"{root}/gen:7")

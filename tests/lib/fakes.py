@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ul.metrics.extractors import MissingWeights, Network
+from ul.metrics.extractors import FeatureNetwork, MissingWeights
 
 WIDTH = 6
 
@@ -45,4 +45,4 @@ class FakeNetworks:
             raise MissingWeights(f"{name}.safetensors is missing")
         fn = {"inception": inception, "dinov2": dinov2, "lpips": lpips}[name]
         file = f"{name}.safetensors"
-        return Network(fn, self._params, file, self._digest, "none")
+        return FeatureNetwork(fn, self._params, file, self._digest, "none")

@@ -76,7 +76,7 @@ def write_evaluation(
         "device": "cpu",
         "jax": "0.10.2",
         "code_version": "abc123",
-        "written": f"2026-11-2{step % 9}T10:00:00+00:00",
+        "date": f"2026-11-2{step % 9}T10:00:00+00:00",
         **fields,
     }
     guidance = f"-guidance{record['guidance']:g}" if "guidance" in record else ""
@@ -100,7 +100,7 @@ def write_trial(out: Path, factor: float, bias: float, *, fid: bool = False) -> 
     stage1, stage2 = out / name / "stage1", out / name / "stage2"
     write_run(stage1, resolved_config("stage1", **settings))
     write_run(stage2, resolved_config("stage2", **{"stage1.workdir": str(stage1)}))
-    fid_fields = {"rfid": 90 / psnr, "printed": {"rfid": "rFID@360"}} if fid else {}
+    fid_fields = {"rfid": 90 / psnr, "titles": {"rfid": "rFID@360"}} if fid else {}
     write_evaluation(
         stage1, "reconstruction", 2000, 360, rate_bpp=rate, rate_bpp_sem=0.01,
         psnr_db=psnr, ssim=1 - 1 / psnr, reconstruction_frechet=9 / psnr,
@@ -108,7 +108,7 @@ def write_trial(out: Path, factor: float, bias: float, *, fid: bool = False) -> 
     )  # fmt: skip
     for guidance in (1.0, 1.5):
         fid_fields = {"fid": 9 + 8 * abs(rate - 0.4) + guidance} if fid else {}
-        fid_fields |= {"printed": {"fid": "FID@500"}} if fid else {}
+        fid_fields |= {"titles": {"fid": "FID@500"}} if fid else {}
         write_evaluation(
             stage2, "generation", 2500, 500, guidance=guidance,
             base_rate_bpp=0.9 * rate, base_rate_bpp_sem=0.01,

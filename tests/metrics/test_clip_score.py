@@ -160,13 +160,13 @@ def test_every_line_is_a_caption(tmp_path):
 
 def test_samples_are_read_in_chunks(tmp_path):
     stored, compressed = tmp_path / "a.npz", tmp_path / "b.npz"
-    with samples_npz.writing(str(stored), COUNT, IMAGES.shape[1:]) as writer:
+    with samples_npz.open_writer(str(stored), COUNT, IMAGES.shape[1:]) as writer:
         writer.add(IMAGES[:4], np.zeros(4))
         writer.add(IMAGES[4:], np.zeros(COUNT - 4))
     np.savez_compressed(compressed, arr_0=IMAGES)
     for path in (stored, compressed):
-        reader = samples_npz.Reader(str(path))
-        chunks = list(reader.parts(4))
+        reader = samples_npz.SamplesReader(str(path))
+        chunks = list(reader.batches(4))
         assert reader.shape == IMAGES.shape and [len(c) for c in chunks] == [4, 3]
         np.testing.assert_array_equal(np.concatenate(chunks), IMAGES)
 
@@ -180,16 +180,16 @@ def test_files_without_samples_are_refused(tmp_path):
     ):
         np.savez(path, arr_0=array)
         with pytest.raises(DataError, match=message):
-            samples_npz.Reader(str(path))
+            samples_npz.SamplesReader(str(path))
     np.savez(path, other=IMAGES)
     with pytest.raises(DataError, match="arr_0"):
-        samples_npz.Reader(str(path))
+        samples_npz.SamplesReader(str(path))
     for content in (b"", b"PK\x03\x04 no zip"):
         path.write_bytes(content)
         with pytest.raises(DataError, match="a.npz"):
-            samples_npz.Reader(str(path))
+            samples_npz.SamplesReader(str(path))
     with pytest.raises(DataError, match="absent.npz"):
-        samples_npz.Reader(str(tmp_path / "absent.npz"))
+        samples_npz.SamplesReader(str(tmp_path / "absent.npz"))
 
 
 def test_damaged_samples_are_refused(tmp_path):
@@ -199,10 +199,10 @@ def test_damaged_samples_are_refused(tmp_path):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match="a.npz is damaged"):
-        list(samples_npz.Reader(str(path)).parts(4))
+        list(samples_npz.SamplesReader(str(path)).batches(4))
     header = np.lib.format.header_data_from_array_1_0(IMAGES)
     with zipfile.ZipFile(path, "w") as zipped, zipped.open("arr_0.npy", "w") as member:
         np.lib.format.write_array_header_1_0(member, header)
         member.write(IMAGES.tobytes()[:-1])
     with pytest.raises(DataError, match="a.npz"):
-        list(samples_npz.Reader(str(path)).parts(4))
+        list(samples_npz.SamplesReader(str(path)).batches(4))

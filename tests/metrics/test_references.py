@@ -10,7 +10,7 @@ from tests.lib.fakes import FakeNetworks
 from ul.core.errors import ConfigError, DataError
 from ul.evaluation import samples_npz
 from ul.metrics import references
-from ul.metrics.streaming import Statistics
+from ul.metrics.streaming import FeatureStatistics
 
 RNG = np.random.default_rng(0)
 SHAPE = (8, 8, 1)
@@ -28,7 +28,7 @@ def fake_inception(digest="d1"):
 def write_reference(path, digest="d1"):
     """Write a reference of ROWS and return its statistics."""
     needs = ("pool", "pool_rows", "spatial", "dinov2")
-    statistics = Statistics(needs, keep=np.arange(5))
+    statistics = FeatureStatistics(needs, keep=np.arange(5))
     statistics.add({n: ROWS if n != "spatial" else ROWS + 1.0 for n in needs})
     protocol = {
         "schema": 1,
@@ -140,7 +140,7 @@ def test_images_of_an_adm_file_must_be_images(tmp_path):
 def test_the_samples_file_equals_that_of_savez(tmp_path):
     image = RNG.integers(0, 256, (5, 4, 4, 1), np.uint8)
     label = np.arange(5, dtype=np.int32)
-    with samples_npz.writing(str(tmp_path / "d" / "a.npz"), 5, (4, 4, 1)) as writer:
+    with samples_npz.open_writer(str(tmp_path / "d" / "a.npz"), 5, (4, 4, 1)) as writer:
         writer.add(image[:3], label[:3])
         writer.add(image[3:], label[3:])
         assert not (tmp_path / "d" / "a.npz").exists()
@@ -153,6 +153,6 @@ def test_the_samples_file_equals_that_of_savez(tmp_path):
 
 def test_an_interrupted_samples_file_is_removed(tmp_path):
     with pytest.raises(DataError, match="on purpose"):
-        with samples_npz.writing(str(tmp_path / "a.npz"), 5, (4, 4, 1)):
+        with samples_npz.open_writer(str(tmp_path / "a.npz"), 5, (4, 4, 1)):
             raise DataError("on purpose")
     assert not (tmp_path / "a.npz").exists()

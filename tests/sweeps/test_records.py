@@ -142,16 +142,16 @@ def test_directories_that_cannot_be_used_are_refused(expand, tmp_path):
 
 
 def test_the_numbers_of_a_trial_are_those_of_the_default_evaluation(tmp_path):
-    usual = dict(weights="ema", seed=0, written="2026-01-01")
+    usual = dict(weights="ema", seed=0, date="2026-01-01")
     written = [
-        usual | dict(rate_bpp=0.5, written="2026-01-02"),
-        usual | dict(rate_bpp=0.9, weights="raw", written="2026-01-03"),
+        usual | dict(rate_bpp=0.5, date="2026-01-02"),
+        usual | dict(rate_bpp=0.9, weights="raw", date="2026-01-03"),
         usual | dict(guidance=1.0, frechet=1.0),
-        usual | dict(guidance=1.5, frechet=2.0, written="2026-01-04"),
+        usual | dict(guidance=1.5, frechet=2.0, date="2026-01-04"),
     ]
     folder = tmp_path / "ul" / "evals"
     folder.mkdir(parents=True)
     for i, record in enumerate(written):
         (folder / f"{i}.json").write_text(json.dumps(record))
-    numbers = table.merged(tmp_path / "ul", tmp_path / "none")
+    numbers = table.merge_defaults(tmp_path / "ul", tmp_path / "none")
     assert (numbers["rate_bpp"], numbers["frechet"]) == (0.5, 1.0)

@@ -57,14 +57,14 @@ def test_trains_resumes_and_is_evaluated(name, tmp_path):
         below = dict(workdir=str(last), step=None, weights="ema")
         last = tmp_path / f"{name}_base"
         trained(last, file, f"{name}_base", stage1=below)
-    shared = evaluation.Shared(extractors.Networks(None))
+    shared = evaluation.EvaluationContext(extractors.FeatureNetworks(None))
     if "autoencoder" in evaluation.kinds_of(tmp_path / name):
         few = evaluation.Request(workdir=str(tmp_path / name), num_examples=8)
-        evaluation.autoencoder(few, shared)
+        evaluation.evaluate_autoencoder(few, shared)
     assert "generator" in evaluation.kinds_of(last)
     few = evaluation.Request(workdir=str(last), num_examples=16)
-    evaluation.generator(few, shared)
-    found = table.merged(tmp_path / name, tmp_path / f"{name}_base")
+    evaluation.evaluate_generator(few, shared)
+    found = table.merge_defaults(tmp_path / name, tmp_path / f"{name}_base")
     assert found["frechet"] > 0
     if name != "pixels":
         assert found["rate_bpp"] > 0 and found["psnr_db"] > 0

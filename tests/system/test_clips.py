@@ -17,8 +17,8 @@ from ul.core import arrays
 from ul.core.errors import ConfigError, DataError
 from ul.data.datasets import Datasets
 from ul.evaluation import Request
-from ul.evaluation.context import Shared
-from ul.metrics.extractors import Networks
+from ul.evaluation.context import EvaluationContext
+from ul.metrics.extractors import FeatureNetworks
 from ul.models.attention import Attention
 from ul.models.layers import ResBlock, TemporalConv
 from ul.runs import encode, latent_cache
@@ -183,7 +183,9 @@ def test_a_clip_goes_on_from_the_frames_that_are_given(made):
 
 def test_an_evaluation_says_what_moved_where(made):
     request = Request(workdir=str(made / "s2"), num_examples=6)
-    record = evaluation.generator(request, Shared(Networks(None)))
+    record = evaluation.evaluate_generator(
+        request, EvaluationContext(FeatureNetworks(None))
+    )
     assert record["position_error_px_real"] == 0.0 < record["position_error_px"]
     standing = record["position_error_standing_px"]
     clips = Datasets.from_config(parsed("smoke")).eval
@@ -196,7 +198,9 @@ def test_an_evaluation_says_what_moved_where(made):
 
 def test_reconstructions_of_clips_are_measured_and_drawn(made):
     request = Request(workdir=str(made / "s1"), num_examples=4)
-    record = evaluation.autoencoder(request, Shared(Networks(None)))
+    record = evaluation.evaluate_autoencoder(
+        request, EvaluationContext(FeatureNetworks(None))
+    )
     total = sum(record["bits_by_channel"]["bpp"])
     np.testing.assert_allclose(total, record["prior_bpp"], rtol=0.2)
     assert record["psnr_db"] > 0 and -1 < record["ssim"] < 1 and record["bound_bpd"] > 0

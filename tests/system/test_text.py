@@ -16,13 +16,13 @@ from ul.core.errors import ConfigError, DataError
 from ul.data.datasets import Datasets
 from ul.data.sources import captioned, colored_digits
 from ul.evaluation import probes
-from ul.evaluation.context import Shared
+from ul.evaluation.context import EvaluationContext
 from ul.evaluation.request import Request
 from ul.importing import captions
 from ul.inference import api, conditions
 from ul.metrics import clip_score
 from ul.metrics.clip_score import ClipScore
-from ul.metrics.extractors import Networks
+from ul.metrics.extractors import FeatureNetworks
 from ul.runs import assemble, latent_cache
 from ul.stages import registry as stages
 
@@ -129,7 +129,7 @@ def test_a_condition_is_checked_before_it_is_sampled():
 
 @pytest.fixture(scope="module")
 def judge():
-    return probes.Words(generator())
+    return probes.CaptionProbe(generator())
 
 
 def recoloured(image):
@@ -139,7 +139,7 @@ def recoloured(image):
 
 def test_judges_know_digit_and_colour_of_real_images(judge):
     real = {name: np.mean(right) for name, right in judge.real.items()}
-    assert real["text_accuracy_colour"] == 1.0
+    assert real["text_accuracy_color"] == 1.0
     assert real["text_accuracy"] == real["text_accuracy_digit"] > 0.97
 
 
@@ -149,15 +149,15 @@ def test_a_wrong_colour_and_a_wrong_digit_are_both_wrong(judge):
     examples = [held_out[i] for i in range(first, first + 40)]
     asked = {"label": np.asarray([e["label"] for e in examples])}
     image = np.stack([e["image"] for e in examples])
-    right = judge.right(image, asked, first)
+    right = judge.scores(image, asked, first)
     assert np.mean(right["text_accuracy"]) > 0.9
-    wrong = judge.right(recoloured(image), asked, first)
-    assert not wrong["text_accuracy"].any() and not wrong["text_accuracy_colour"].any()
+    wrong = judge.scores(recoloured(image), asked, first)
+    assert not wrong["text_accuracy"].any() and not wrong["text_accuracy_color"].any()
     np.testing.assert_array_equal(
         wrong["text_accuracy_digit"], right["text_accuracy_digit"]
     )
-    other = judge.right(image, {"label": (asked["label"] + 1) % 10}, first)
-    assert other["text_accuracy_colour"].all() and not other["text_accuracy"].any()
+    other = judge.scores(image, {"label": (asked["label"] + 1) % 10}, first)
+    assert other["text_accuracy_color"].all() and not other["text_accuracy"].any()
 
 
 def test_a_bench_counts_samples_in_their_order(judge, monkeypatch):
@@ -171,11 +171,11 @@ def test_a_bench_counts_samples_in_their_order(judge, monkeypatch):
         image = recoloured(image) if rows[0] else image
         bench.see(image, {"label": np.asarray([e["label"] for e in examples])})
     found = bench.shares()
-    assert found["text_accuracy_colour"] == 0.4
+    assert found["text_accuracy_color"] == 0.4
     digit = judge.real["text_accuracy_digit"][:10]
     assert found["text_accuracy_digit"] == np.mean(digit)
     assert found["text_accuracy"] == np.sum(digit[:4]) / 10
-    assert found["text_accuracy_colour_real"] == 1.0
+    assert found["text_accuracy_color_real"] == 1.0
 
 
 def test_which_judges_sit_over_which_run():
@@ -183,10 +183,10 @@ def test_which_judges_sit_over_which_run():
         stage=untrained.stage("digits", "stage2"),
         datasets=untrained.datasets("digits", "stage2"),
     )
-    assert probes.obstacle("class_accuracy", digits) is None
-    assert probes.obstacle("text_accuracy", digits) is not None
-    assert probes.obstacle("text_accuracy", generator()) is None
-    assert probes.obstacle("class_accuracy", generator()) is not None
+    assert probes.ClassProbe.obstacle(digits) is None
+    assert probes.CaptionProbe.obstacle(digits) is not None
+    assert probes.CaptionProbe.obstacle(generator()) is None
+    assert probes.ClassProbe.obstacle(generator()) is not None
 
 
 def test_prompts_come_back_with_their_encoder(tmp_path):
@@ -260,10 +260,12 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     folder = clip_files.write_converted_folder(tmp_path)
     metrics = ("text_accuracy", "clip_score")
     request = Request(workdir=where, num_examples=30, metrics=metrics)
-    record = evaluation.generator(request, Shared(Networks(None), str(folder)))
+    record = evaluation.evaluate_generator(
+        request, EvaluationContext(FeatureNetworks(None), str(folder))
+    )
     source = gen.datasets.source("eval")
     assert record["captions"] == [source.caption(i) for i in range(30)]
-    assert record["text_accuracy"] <= record["text_accuracy_colour"] <= 1
+    assert record["text_accuracy"] <= record["text_accuracy_color"] <= 1
     assert record["text_accuracy_real"] > 0.97
     assert "held-out examples" in record["protocol"]["labels"]
     asked = [source.text_condition(i) for i in range(30)]
@@ -272,6 +274,8 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     score.add(again, record["captions"])
     np.testing.assert_allclose(record["clip_score"], score.value(), rtol=1e-6)
     assert record["protocol"]["clip"]["sha256"] == score.protocol()["sha256"]
-    without = evaluation.generator(request, Shared(Networks(None)))
+    without = evaluation.evaluate_generator(
+        request, EvaluationContext(FeatureNetworks(None))
+    )
     assert "CLIP is not here" in without["skipped"]["clip_score"]
     assert "clip_score" not in without

@@ -84,7 +84,7 @@ class Datasets:
         return read(examples, range(min(limit, len(examples))), progress_title)
 
     def chunks(
-        self, examples, indices: Sequence[int], title: str
+        self, examples, indices: Sequence[int] | np.ndarray, title: str
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yield images and labels of these examples in order, with a progress bar.
 

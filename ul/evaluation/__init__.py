@@ -1,18 +1,18 @@
-"""Evaluations of restored runs: one dict of numbers, with the protocol they come from."""
+"""Evaluations of restored runs: each gives one dict of numbers with their protocol."""
 
-from ul.evaluation.context import Shared
-from ul.evaluation.generation import generator
-from ul.evaluation.reconstruction import autoencoder
+from ul.evaluation.context import EvaluationContext
+from ul.evaluation.generation import evaluate_generator
+from ul.evaluation.reconstruction import evaluate_autoencoder
 from ul.evaluation.reference import make_reference
 from ul.evaluation.request import Request
-from ul.evaluation.runner import every, kinds_of
+from ul.evaluation.runner import kinds_of, run_all
 
 __all__ = [
+    "EvaluationContext",
     "Request",
-    "Shared",
-    "autoencoder",
-    "every",
-    "generator",
+    "evaluate_autoencoder",
+    "evaluate_generator",
     "kinds_of",
     "make_reference",
+    "run_all",
 ]

@@ -1,27 +1,26 @@
-"""Where the bits go in one picture, larger than what the autoencoder takes."""
+"""A map of the bits per pixel of one picture, larger than what the autoencoder takes."""
 
 import numpy as np
 from PIL import Image
 
-from ul.config import AutoencoderConfig
 from ul.core.errors import ConfigError, DataError
 from ul.evaluation import bit_plots
-from ul.evaluation.reconstruction import where_bits_go
+from ul.evaluation.model_metrics import split_rate
 from ul.inference import api
-from ul.stages import registry
 
 
-def read(path: str, reduce: int, channels: int) -> np.ndarray:
-    """An image file as uint8 [H, W, C], squares of `reduce` pixels averaged.
+def read_picture(path: str, reduce: int, channels: int) -> np.ndarray:
+    """Return an image file as uint8 [H, W, C], squares of `reduce` pixels averaged.
 
     Raises:
-      DataError: it cannot be read.
+      DataError: it cannot be read, or has more than 8 bits per channel.
     """
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(
-                    f"{path} has more than 8 bits a pixel; convert it first"
+                    f"{path} must have 8 bits per channel; its mode is {image.mode}. "
+                    "Convert it first."
                 )
             small = image.convert("L" if channels == 1 else "RGB").reduce(reduce)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
@@ -29,8 +28,8 @@ def read(path: str, reduce: int, channels: int) -> np.ndarray:
     return np.asarray(small).reshape(small.height, small.width, channels)
 
 
-def tiles(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """[rows, columns, H, W, C]: as many whole tiles as fit, from the top left.
+def split_into_tiles(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return [rows, columns, H, W, C]: as many whole tiles as fit, from the top left.
 
     Raises:
       DataError: not one fits.
@@ -38,39 +37,44 @@ def tiles(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     rows, columns = image.shape[0] // shape[0], image.shape[1] // shape[1]
     if not rows or not columns:
         raise DataError(
-            f"the picture is {image.shape[0]}x{image.shape[1]}, smaller than the "
-            f"autoencoder's {shape[0]}x{shape[1]}; reduce it less"
+            f"The picture must be at least {shape[0]}x{shape[1]}, as the autoencoder "
+            f"takes; it is {image.shape[0]}x{image.shape[1]}. Reduce it less."
         )
-    cut = image[: rows * shape[0], : columns * shape[1]]
-    cut = cut.reshape(rows, shape[0], columns, shape[1], shape[2])
-    return cut.transpose(0, 2, 1, 3, 4)
+    tiles = image[: rows * shape[0], : columns * shape[1]]
+    tiles = tiles.reshape(rows, shape[0], columns, shape[1], shape[2])
+    return tiles.transpose(0, 2, 1, 3, 4)
 
 
-def together(tiled: np.ndarray) -> np.ndarray:
-    """[rows, columns, h, w, ...] as one [rows h, columns w, ...]."""
-    rows, columns, height, width, *rest = tiled.shape
-    return tiled.swapaxes(1, 2).reshape(rows * height, columns * width, *rest)
+def join_tiles(tiles: np.ndarray) -> np.ndarray:
+    """Return tiles [rows, columns, h, w, ...] as one array [rows h, columns w, ...]."""
+    rows, columns, height, width, *rest = tiles.shape
+    return tiles.swapaxes(1, 2).reshape(rows * height, columns * width, *rest)
 
 
 def bit_map(workdir, path: str, *, reduce: int, step, weights: str, seed: int) -> bytes:
-    """PNG: the picture beside a map of its bits per pixel, tile by tile.
+    """Return a PNG: the picture beside a map of its bits per pixel, tile by tile.
 
     Raises:
-      ConfigError: the run's prior and decoder are not both UL's.
+      ConfigError: the prior and the decoder of the run are not both diffusions, or it is
+        a run of clips.
       CheckpointError, DataError: as the loaders.
     """
     ae = api.restore_stage1(workdir, ("encoder", "prior"), step=step, weights=weights)
-    assert isinstance(ae.config, AutoencoderConfig)
-    both = registry.stage1(ae.config).diffusions
-    if both is None:
+    diffusions = ae.stage.joint_diffusion
+    if diffusions is None:
         raise ConfigError(
-            f"{workdir} is of stage {ae.config.stage!r}, without UL's prior"
+            "A map of bits needs a diffusion prior and a diffusion decoder; "
+            f"{workdir} holds a run of stage {ae.stage.name!r}. Pass a run of stage "
+            "'joint'."
         )
     if len(ae.image_shape) != 3:
-        raise ConfigError(f"{workdir} is of clips; a map is of a picture")
-    tiled = tiles(read(path, reduce, ae.image_shape[2]), ae.image_shape)
-    place = where_bits_go(
-        ae, both, tiled.reshape(-1, *ae.image_shape), seed
-    ).bpp_by_position
-    heat = together(place.reshape(*tiled.shape[:2], *place.shape[1:]))
-    return bit_plots.maps(together(tiled)[None], heat[None], columns=1, inches=4.5)
+        raise ConfigError(
+            f"A map of bits needs a run of images; {workdir} holds a run of clips of "
+            f"shape {list(ae.image_shape)}."
+        )
+    picture = read_picture(path, reduce, ae.image_shape[2])
+    tiles = split_into_tiles(picture, ae.image_shape)
+    shares = split_rate(ae, diffusions, tiles.reshape(-1, *ae.image_shape), seed)
+    heat = shares.bpp_by_position
+    heat = join_tiles(heat.reshape(*tiles.shape[:2], *heat.shape[1:]))
+    return bit_plots.maps(join_tiles(tiles)[None], heat[None], columns=1, inches=4.5)

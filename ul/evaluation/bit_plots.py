@@ -1,4 +1,4 @@
-"""The split of a rate as pictures: a curve, bars, and maps beside their images."""
+"""Figures of a split rate: a curve, bars, and maps beside their images."""
 
 import io
 
@@ -19,7 +19,7 @@ def _png(figure) -> bytes:
 
 
 def curves(shares: rate_split.RateSplit) -> bytes:
-    """PNG: bits by noise level, and by latent channel, with standard errors."""
+    """Return a PNG of the bits by noise level and by channel, with standard errors."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
     left.plot(shares.logsnr, shares.bpp_by_logsnr)
     left.fill_between(
@@ -31,18 +31,18 @@ def curves(shares: rate_split.RateSplit) -> bytes:
     left.set(
         xlabel="log-SNR of the latent",
         ylabel="bits/pixel per unit of log-SNR",
-        title=f"bits by noise level (terminal KL apart: {shares.terminal_bpp:.1e})",
+        title=f"bits by noise level (without terminal KL: {shares.terminal_bpp:.1e})",
     )
     left.grid(alpha=0.3)
-    order = np.arange(len(shares.bpp_by_channel))
-    right.bar(order, shares.bpp_by_channel, yerr=shares.bpp_by_channel_sem)
+    channels = np.arange(len(shares.bpp_by_channel))
+    right.bar(channels, shares.bpp_by_channel, yerr=shares.bpp_by_channel_sem)
     right.set(
         xlabel="latent channel",
         ylabel="bits/pixel",
-        title=f"bits by channel, together {shares.bpp_by_channel.sum():.3f}",
+        title=f"bits by channel, {shares.bpp_by_channel.sum():.3f} in all",
     )
-    if len(order) <= 16:
-        right.set_xticks(order)
+    if len(channels) <= 16:
+        right.set_xticks(channels)
     right.grid(alpha=0.3, axis="y")
     return _png(figure)
 
@@ -50,31 +50,31 @@ def curves(shares: rate_split.RateSplit) -> bytes:
 def maps(
     image: np.ndarray, place: np.ndarray, columns: int = 4, inches: float = 1.3
 ) -> bytes:
-    """PNG: uint8 images [N, H, W, C], each beside its map [N, h, w] in bits/pixel.
+    """Return a PNG of uint8 images [N, H, W, C], each beside its map [N, h, w].
 
-    `inches`: the width of one of them.
+    The maps are in bits/pixel. `inches`: the width of one image.
     """
     rows = -(-len(image) // columns)
-    side = image.shape[1] / image.shape[2]
+    aspect = image.shape[1] / image.shape[2]
     figure, axes = plt.subplots(
         rows,
         2 * columns,
-        figsize=(2 * inches * columns + 0.6, inches * rows * side + 0.2),
+        figsize=(2 * inches * columns + 0.6, inches * rows * aspect + 0.2),
         squeeze=False,
         layout="constrained",
     )
-    high = float(np.quantile(place, 0.995))
+    largest = float(np.quantile(place, 0.995))
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (picture, heat) in enumerate(zip(image, place, strict=True)):
         left, right = axes[i // columns, 2 * (i % columns) :][:2]
         left.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
-        shown = right.imshow(
+        heat_map = right.imshow(
             rate_split.upsample_to_image(heat[None], picture.shape[:2])[0],
             cmap="inferno",
             vmin=0.0,
-            vmax=high,
+            vmax=largest,
         )
-    bar = figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.01)
+    bar = figure.colorbar(heat_map, ax=axes, shrink=0.8, pad=0.01)
     bar.set_label("bits/pixel")
     return _png(figure)

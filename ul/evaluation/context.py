@@ -1,76 +1,78 @@
-"""What the evaluations of one command share: feature networks, statistics of real images."""
+"""The evaluated run, the feature networks and the statistics of real images."""
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from ul.config import RunConfig
 from ul.core.errors import ConfigError, DataError
-from ul.data import datasets, pipeline
+from ul.data import pipeline
+from ul.data.datasets import Datasets, fixed_subset
+from ul.evaluation.request import Request
+from ul.inference import api
 from ul.metrics import clip_score, references
 from ul.metrics.clip_score import ClipNetwork
 from ul.metrics.extractors import MissingWeights
-from ul.metrics.features import pixels
+from ul.metrics.metric import GENERATION, RECONSTRUCTION
 from ul.metrics.streaming import (
-    FULL,
-    METRICS,
-    ROWS,
-    SOURCES,
-    Extractor,
-    Provider,
+    FEATURE_SOURCES,
+    FULL_COUNT,
+    MAX_ROWS,
+    FeatureExtractor,
+    FeatureNetworkProvider,
+    FeatureStatistics,
     Reference,
-    Statistics,
+    network_of,
 )
+from ul.objectives import held_out
+from ul.stages.stage import Stage
 
-PROBES = 64
+NUM_DIGEST_IMAGES = 64
 
 
 def data_digest(examples) -> str:
-    """Sixteen hex digits of a data set: 64 of its images, spread over it."""
-    return pipeline.fingerprint(examples, max(1, len(examples) // PROBES), PROBES)
-
-
-def examples_of(config: RunConfig, split: str):
-    """A split once, in order, without augmentation."""
-    return (
-        datasets.plain_train(config)
-        if split == "train"
-        else datasets.dataset(config, split)
-    )
+    """Return sixteen hex digits of a data set: a digest of 64 images, evenly spaced."""
+    stride = max(1, len(examples) // NUM_DIGEST_IMAGES)
+    return pipeline.fingerprint(examples, stride, NUM_DIGEST_IMAGES)
 
 
 def kept_rows(total: int) -> np.ndarray:
-    """Positions whose features are kept for precision and recall."""
-    return datasets.spread(total, ROWS)
+    """Return the positions of the images whose features precision and recall compare."""
+    return fixed_subset(total, MAX_ROWS)
 
 
-class Shared:
-    """Networks, and statistics of real images: seen once, whatever is compared."""
+class EvaluationContext:
+    """Feature networks and statistics of real images, shared by a command's evaluations."""
 
-    def __init__(self, networks: Provider, weights_dir: str | None = None):
-        self.networks, self._dir = networks, weights_dir
+    def __init__(
+        self, networks: FeatureNetworkProvider, weights_dir: str | None = None
+    ):
+        self.networks, self._weights_dir = networks, weights_dir
         self._clip: ClipNetwork | None = None
-        self._seen: dict[Any, Statistics] = {}
-        self._given: dict[Any, Reference] = {}
+        self._statistics: dict[Any, FeatureStatistics] = {}
+        self._references: dict[str, Reference] = {}
 
     def clip(self) -> ClipNetwork:
-        """CLIP, read when first asked for.
+        """Return CLIP, which the first call reads.
 
         Raises:
-          Missing: its files are not there, or their reader is not. DataError: damaged.
+          Missing: its files or the package that reads them are missing.
+          DataError: a file is damaged.
         """
-        if self._dir is None:
+        if self._weights_dir is None:
             raise MissingWeights(
-                "CLIP is not here; give --weights_dir or set UL_WEIGHTS"
+                "CLIP is needed, and no directory of weights was given; pass "
+                "--weights_dir or set UL_WEIGHTS."
             )
-        self._clip = self._clip or clip_score.load_network(self._dir)
+        self._clip = self._clip or clip_score.load_network(self._weights_dir)
         return self._clip
 
-    def no_clip(self) -> str | None:
-        """Why there is no CLIP; None if there is."""
+    def clip_obstacle(self) -> str | None:
+        """Return why CLIP is not available, or None."""
         try:
             self.clip()
         except (MissingWeights, ConfigError) as e:
@@ -79,58 +81,53 @@ class Shared:
 
     def statistics(
         self,
-        config: RunConfig,
+        datasets: Datasets,
         split: str,
-        needs: Collection[str],
+        features: Collection[str],
         mesh: jax.sharding.Mesh,
-    ) -> Statistics:
-        """Of up to 50,000 images of a split.
+    ) -> FeatureStatistics:
+        """Return the statistics of at most 50,000 images of a split, computed once.
 
         Raises:
-          DataError: it has one.
+          DataError: the split holds fewer than two images.
         """
-        at = (split, frozenset(needs))
-        if at not in self._seen:
-            examples = examples_of(config, split)
+        key = (split, frozenset(features))
+        if key not in self._statistics:
+            examples = datasets.ordered(split)
             if len(examples) < 2:
                 raise DataError(
-                    f"the {split} split holds {len(examples)} image; an evaluation needs "
-                    "two or more"
+                    f"The {split} split must hold at least 2 images to compare with; it "
+                    f"holds {len(examples)}."
                 )
-            chosen = datasets.spread(len(examples), FULL)
-            extract = Extractor(needs, self.networks, mesh)
-            seen = Statistics(needs, kept_rows(len(chosen)))
-            for part in datasets.parts(config, examples, chosen, f"{split} images"):
-                seen.add(extract(part["image"]))
-            self._seen[at] = seen
-        return self._seen[at]
+            chosen = fixed_subset(len(examples), FULL_COUNT)
+            extract = FeatureExtractor(features, self.networks, mesh)
+            statistics = FeatureStatistics(features, kept_rows(len(chosen)))
+            for part in datasets.chunks(examples, chosen, f"{split} images"):
+                statistics.add(extract(part["image"]))
+            self._statistics[key] = statistics
+        return self._statistics[key]
 
-    def training(
-        self, config: RunConfig, needs: Collection[str], mesh: jax.sharding.Mesh
+    def training_reference(
+        self, datasets: Datasets, features: Collection[str], mesh: jax.sharding.Mesh
     ) -> Reference:
-        """The run's own training images as a reference."""
-        seen = self.statistics(config, "train", needs, mesh)
-        examples = datasets.plain_train(config)
+        """Return the run's own training images as a reference."""
+        statistics = self.statistics(datasets, "train", features, mesh)
+        examples = datasets.unaugmented_train
         total = len(examples)
         protocol = {
             "file": None,
-            "data": f"training split, {'all' if total <= FULL else 'a fixed random'} "
-            f"{seen.count} of {total}, no augmentation",
-            "num_images": seen.count,
+            "data": "training split, "
+            f"{'all' if total <= FULL_COUNT else 'a fixed random'} {statistics.count} of "
+            f"{total}, no augmentation",
+            "num_images": statistics.count,
             "data_digest": data_digest(examples),
         }
-        gaussians = {
-            need: seen.gaussian(need)
-            for need in seen.needs
-            if need not in ("pool_rows", "probs")
-        }
-        rows = seen.rows if "pool_rows" in seen.needs else None
-        return Reference(gaussians, rows, protocol)
+        return statistics.as_reference(protocol)
 
-    def given(
+    def file_reference(
         self, path: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh
     ) -> Reference:
-        """The reference in a file, its protocol checked against the networks here.
+        """Return the reference in a file, checked against the networks in use.
 
         Raises:
           ConfigError, DataError: as `references.read` and `references.check_networks`.
@@ -138,24 +135,105 @@ class Shared:
 
         def pool(image: np.ndarray) -> np.ndarray:
             network = self.networks.get("inception")
-            return network.on(mesh)(image=image)["pool"]
+            return network.on_mesh(mesh)(image=image)["pool"]
 
-        if path not in self._given:
-            found = references.read(path, shape, pool)
-            held = [need for need in SOURCES if found.has(need)]
+        if path not in self._references:
+            reference = references.read(path, shape, pool)
+            features = [f for f in FEATURE_SOURCES if reference.has(f)]
             networks = {}
-            for name in {SOURCES[need][0] for need in held} - {pixels.NAME}:
-                with contextlib.suppress(
-                    MissingWeights
-                ):  # its metrics are not measured
+            for name in {n for f in features if (n := network_of(f)) is not None}:
+                with contextlib.suppress(MissingWeights):  # its metrics are skipped
                     networks[name] = self.networks.get(name)
-            references.check_networks(found, tuple(held), networks)
-            self._given[path] = found
-        return self._given[path]
+            references.check_networks(reference, tuple(features), networks)
+            self._references[path] = reference
+        return self._references[path]
 
 
-def needs_of(names: Collection[str], referenced: bool = False) -> tuple[str, ...]:
-    """What these metrics need of samples, or of the reference."""
-    metrics = [METRICS[name] for name in names if name in METRICS]
-    found = {m.need for m in metrics if m.referenced or not referenced}
-    return tuple(sorted(found))
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class EvaluatedRun:
+    """A loaded run and what its evaluation needs. count: of the examples or samples."""
+
+    evaluation: ClassVar[str]
+
+    request: Request
+    context: EvaluationContext
+    autoencoder: api.Autoencoder
+    count: int
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the run."""
+        return self.autoencoder.stage
+
+    @property
+    def datasets(self) -> Datasets:
+        """The examples of the run."""
+        return self.autoencoder.datasets
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example, [H, W, C] or [T, H, W, C]."""
+        return self.autoencoder.image_shape
+
+    @property
+    def num_pixels(self) -> int:
+        """The pixels of one example: what bits are divided by."""
+        return int(np.prod(self.shape[:-1]))
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The devices that the run is evaluated on."""
+        return self.autoencoder.mesh
+
+    @property
+    def networks(self) -> FeatureNetworkProvider:
+        """The feature networks."""
+        return self.context.networks
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class EvaluatedAutoencoder(EvaluatedRun):
+    """An autoencoder whose reconstructions of held-out examples are evaluated."""
+
+    evaluation = RECONSTRUCTION
+
+    @functools.cached_property
+    def rate_terms(self) -> dict[str, float]:
+        """Every term of the objective on held-out examples, in bits per pixel.
+
+        Computed once for all metrics that need it.
+        """
+        objective, settings = self.stage.held_out_objective, self.stage.evaluation
+        assert objective is not None
+        moments = held_out.HeldOut(objective, num_draws=settings.num_draws)(
+            self.autoencoder.params,
+            self.datasets.eval_batches(self.datasets.eval, self.count),
+            api.seed_key(self.request.seed),
+            batch_size=settings.batch_size,
+            prepare=lambda batch: batch,
+            mesh=self.mesh,
+        )
+        terms: dict[str, float] = {}
+        for name, moment in moments.items():
+            if name.endswith("_nats"):
+                key = name.removesuffix("_nats") + "_bpp"
+                bpp, sem = held_out.bits_per_pixel(moment, self.num_pixels)
+                terms |= {key: bpp, f"{key}_sem": sem}
+        return terms
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class EvaluatedGenerator(EvaluatedRun):
+    """A generator whose samples are evaluated."""
+
+    evaluation = GENERATION
+
+    generator: api.Generator
+
+    @property
+    def stage(self) -> Stage:
+        return self.generator.stage
+
+    @property
+    def datasets(self) -> Datasets:
+        return self.generator.datasets

@@ -1,82 +1,85 @@
-"""Our ablations in the shape of the paper's tables 5 and 6, the paper's figures beside.
+"""Ablations in the form of the paper's tables 5 and 6, beside the figures of the paper.
 
-The paper's are on ImageNet-512 (arXiv 2602.17270); its distances are FIDs, ours are
-Frechet distances on 8x8 pixels. They compare down a column, never across.
+The paper's figures are of ImageNet-512 (arXiv 2602.17270), and its distances are FIDs; the
+distances of this project are Frechet distances of 8x8 pixels. They compare down a column,
+never across.
 """
 
 import dataclasses
 
+from ul.metrics import registry
+
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One line: our trial's name, what it is, and the paper's figures as it prints them."""
+class PaperRow:
+    """One line: the name of the trial, a description, and the paper's figures as printed."""
 
     trial: str
-    what: str
+    description: str
     paper: tuple[str, ...]
 
 
-# bits/pixel with the prior, with the base, rFID, gFID.
+# bits/pixel with the prior, with the base model, rFID, gFID.
 TABLE_5 = (
-    Row("ul", "diffusion prior, diffusion decoder", (".079", ".079", ".86", "1.4")),
-    Row("mse_decoder", "diffusion prior, MSE decoder", (".072", ".072", "1.1", "2.4")),
-    Row(
+    PaperRow(
+        "ul", "diffusion prior, diffusion decoder", (".079", ".079", ".86", "1.4")
+    ),
+    PaperRow(
+        "mse_decoder", "diffusion prior, MSE decoder", (".072", ".072", "1.1", "2.4")
+    ),
+    PaperRow(
         "normal_prior", "normal prior, diffusion decoder", (".39", ".26", ".83", "2.5")
     ),
 )
-# bits/pixel, rFID, gFID; those below the paper's own have no figure in these tables.
+# bits/pixel, rFID, gFID; the rows from the KL autoencoder on are not in the paper's tables.
 TABLE_6 = (
-    Row("ul", "baseline", (".059", ".47", "1.54")),
-    Row("detached_prior", "A prior without gradient, KL", (".121", "1.81", "7.80")),
-    Row("logsnr_10", "B logsnr_z(0) = 10", (".008", "28.27", "-")),
-    Row("-", "C trained on other images (not run)", (".034", "1.37", "1.63")),
-    Row("learned_variance", "D learned encoder variance", (".060", ".69", "1.81")),
-    Row("kl_autoencoder", "KL autoencoder (KL x 0.1), base on it", ("", "", "")),
-    Row("shifted_loss", "single stage, decoder shifted", ("", "", "> 2")),
-    Row("random_noise", "single stage, random noise", ("", "", "about 4")),
-    Row("pixels", "pixel diffusion, same UViT", ("", "", "")),
+    PaperRow("ul", "baseline", (".059", ".47", "1.54")),
+    PaperRow(
+        "detached_prior", "A prior without gradient, KL", (".121", "1.81", "7.80")
+    ),
+    PaperRow("logsnr_10", "B logsnr_z(0) = 10", (".008", "28.27", "-")),
+    PaperRow("-", "C trained on other images (not run)", (".034", "1.37", "1.63")),
+    PaperRow("learned_variance", "D learned encoder variance", (".060", ".69", "1.81")),
+    PaperRow("kl_autoencoder", "KL autoencoder (KL x 0.1), base on it", ("", "", "")),
+    PaperRow("shifted_loss", "single stage, decoder shifted", ("", "", "> 2")),
+    PaperRow("random_noise", "single stage, random noise", ("", "", "about 4")),
+    PaperRow("pixels", "pixel diffusion, same UViT", ("", "", "")),
 )
+QUALITIES = ("psnr_db", "reconstruction_frechet", "frechet", "class_accuracy")
 
 
-def _cell(values: dict, key: str, form: str) -> str:
-    return form.format(values[key]) if values.get(key) is not None else ""
+def _cell(numbers: dict, key: str) -> str:
+    """A number of a trial in its metric's format; "" where the trial has none."""
+    if numbers.get(key) is None:
+        return ""
+    cell = registry.find_column(key).format.format(numbers[key])
+    # The mean has half the squared error of a sample, so that the two do not compare.
+    is_mean = key == "psnr_db" and numbers.get("decoder") == "one call"
+    return f"{cell} (mean)" if is_mean else cell
 
 
-def _ours(values: dict, base: bool) -> list[str]:
-    """Our columns of one trial: its records merged into one dict."""
-    cells = [_cell(values, "rate_bpp", "{:.3f}")]
-    cells += [_cell(values, "base_rate_bpp", "{:.3f}")] if base else []
-    # A mean errs half as much as a sample: the two are not to be compared.
-    mean = " (mean)" if values.get("decoder") == "one call" else ""
-    return cells + [
-        _cell(values, "psnr_db", "{:.2f}" + mean),
-        _cell(values, "reconstruction_frechet", "{:.3f}"),
-        _cell(values, "frechet", "{:.3f}"),
-        _cell(values, "class_accuracy", "{:.3f}"),
-    ]
-
-
-def _table(title: str, rows, head: list[str], found: dict, base: bool) -> str:
+def _table(title: str, rows, head: list[str], numbers: dict, keys) -> str:
     lines = [title, "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
-        ours = _ours(found.get(row.trial, {}), base)
-        lines.append("| " + " | ".join([row.what, *ours, *row.paper]) + " |")
+        cells = [_cell(numbers.get(row.trial, {}), key) for key in keys]
+        lines.append("| " + " | ".join([row.description, *cells, *row.paper]) + " |")
     return "\n".join(lines)
 
 
-def tables(found: dict[str, dict]) -> str:
-    """Markdown. `found`: of each trial, the numbers of all its evaluations."""
-    ours = ["PSNR dB", "rec. Frechet", "gen. Frechet", "class accuracy"]
-    five = ["bits/pixel, prior", "bits/pixel, base", *ours]
+def tables(numbers: dict[str, dict]) -> str:
+    """Return both tables as Markdown, from the numbers of each trial by its name."""
+    own = ["PSNR dB", "rec. Frechet", "gen. Frechet", "class accuracy"]
+    five = ["bits/pixel, prior", "bits/pixel, base", *own]
     five += ["paper: prior", "paper: base", "paper: rFID", "paper: gFID"]
-    six = ["bits/pixel", *ours, "paper: bits/pixel", "paper: rFID", "paper: gFID"]
+    six = ["bits/pixel", *own, "paper: bits/pixel", "paper: rFID", "paper: gFID"]
     return "\n\n".join(
         (
-            _table("Prior and decoder (shape of the paper's table 5)", TABLE_5,
-                   ["", *five], found, base=True),
-            _table("Ablations and baselines (shape of the paper's table 6)", TABLE_6,
-                   ["", *six], found, base=False),
-            "Ours: digits 8x8, Frechet distances on 8x8 pixels (not FID). The paper's: "
-            "ImageNet-512, FID. (mean): a decoder of one call, 3 dB above samples at best.",
+            _table("Prior and decoder (form of the paper's table 5)", TABLE_5,
+                   ["", *five], numbers, ("rate_bpp", "base_rate_bpp", *QUALITIES)),
+            _table("Ablations and baselines (form of the paper's table 6)", TABLE_6,
+                   ["", *six], numbers, ("rate_bpp", *QUALITIES)),
+            "This project: digits 8x8, Frechet distances of 8x8 pixels (not FID). The "
+            "paper: ImageNet-512, FID. (mean): a decoder of one call, whose PSNR is at "
+            "most 3 dB above that of samples.",
         )
     )  # fmt: skip

@@ -1,166 +1,212 @@
-"""Do samples show what was asked for? Judges that learned from real images are asked."""
+"""Probes: whether samples show their condition, judged by classifiers of real images."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from ul.config import Stage2Config
-from ul.data import datasets
 from ul.data.sources.colored_digits import ColoredDigits
-from ul.inference import api
+from ul.evaluation import prompts
+from ul.evaluation.context import EvaluatedGenerator
+from ul.evaluation.measurement import Example, Measurement, Obstacle
 from ul.metrics import moving_digits, streaming
 from ul.metrics.classifier import SvmClassifier
-from ul.stages import registry
+from ul.metrics.clip_score import ClipScore
 
-Rows = Mapping[str, np.ndarray]  # [N] by metric: bool, or a distance
-
-
-class Judge(Protocol):
-    """right: which images show what was asked, or how far they are from it. real: of
-    held-out images, the same."""
-
-    real: Rows
-
-    def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows: ...
+# The real clips, and the frames of each, that teach which moving digit is which.
+NUM_CLIPS, NUM_FRAMES = 2048, 4
 
 
-class Classes:
-    """The class that was asked for."""
+class Probe(Measurement):
+    """Means over the samples of what a classifier of real images says of each.
 
-    def __init__(self, gen: api.Generator):
-        train = datasets.collect(gen.config, "train", streaming.FULL)
-        held_out = datasets.collect(gen.config, "eval", streaming.FULL)
-        self._classifier = SvmClassifier(train["image"], train["label"])
-        self.real = self.right(held_out["image"], held_out, 0)
-
-    def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows:
-        """Whether each image is of its class."""
-        found = self._classifier.predict(image)
-        return {"class_accuracy": found == asked["label"]}
-
-
-class Words:
-    """The digit and the colour in the caption of colored_digits; in grey, by the pixels'
-    largest channel, and by all of them."""
-
-    def __init__(self, gen: api.Generator):
-        train, self._source = (
-            datasets.source(gen.config, s) for s in ("train", "eval")
-        )
-        image, label = _whole(train)
-        grey = _grey(image)
-        # Every digit comes in all colours: once is enough.
-        _, once = np.unique(grey.reshape(len(grey), -1), axis=0, return_index=True)
-        self._digit = SvmClassifier(grey[once], label[once])
-        self._colour = SvmClassifier(image, _colours(train, range(len(train))))
-        image, label = _whole(self._source)
-        self.real = self.right(image, {"label": label}, 0)
-
-    def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows:
-        """Whether image i shows what the caption of held-out example first + i says."""
-        rows = (i % len(self._source) for i in range(first, first + len(image)))
-        digit = self._digit.predict(_grey(image)) == asked["label"]
-        colour = self._colour.predict(image) == _colours(self._source, rows)
-        return {
-            "text_accuracy": digit & colour,
-            "text_accuracy_digit": digit,
-            "text_accuracy_colour": colour,
-        }
-
-
-class Motion:
-    """Of a moving digit's first frames: does it stay what it is, and go where it went?
-
-    Beside its distance from there, that of a digit that stands still from the last frame
-    given on.
+    real: the same values of held-out real images; their means are in the result, too,
+    under `<key>_real`. The constructor trains the classifier and sets it.
     """
 
-    def __init__(self, gen: api.Generator):
-        assert isinstance(gen.config, Stage2Config)
-        train = datasets.collect(gen.config, "train", CLIPS)
-        held_out = datasets.collect(gen.config, "eval", CLIPS)
-        self._few = gen.config.context_frames
-        self._judge = moving_digits.MovingDigitClassifier(
-            train["image"], train["label"], frames=FRAMES
+    real: Mapping[str, np.ndarray]
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def scores(
+        self, image: np.ndarray, example: Example, first: int
+    ) -> dict[str, np.ndarray]:
+        """Return a value [N] of each image by key: whether it is right, or an error."""
+        raise NotImplementedError
+
+    def add(self, image: np.ndarray, example: Example, first: int) -> None:
+        for name, values in self.scores(image, example, first).items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(values.sum())
+        self._count += len(image)
+
+    def result(self) -> dict[str, Any]:
+        samples = {name: total / self._count for name, total in self._sums.items()}
+        real = {f"{n}_real": float(np.mean(values)) for n, values in self.real.items()}
+        return samples | real
+
+    def protocol(self) -> dict[str, Any]:
+        return {"classifier": f"{SvmClassifier.name}, trained on the training split"}
+
+
+class ClassProbe(Probe):
+    """Whether samples of digits show the class of their label."""
+
+    def __init__(self, run: EvaluatedGenerator):
+        super().__init__()
+        train = run.datasets.collect("train", streaming.FULL_COUNT)
+        held_out = run.datasets.collect("eval", streaming.FULL_COUNT)
+        self._classifier = SvmClassifier(train["image"], train["label"])
+        self.real = self.scores(held_out["image"], held_out, 0)
+
+    @classmethod
+    def obstacle(cls, run: EvaluatedGenerator) -> Obstacle | None:
+        return _unless_source(run, "digits")
+
+    def scores(
+        self, image: np.ndarray, example: Example, first: int
+    ) -> dict[str, np.ndarray]:
+        return {"class_accuracy": self._classifier.predict(image) == example["label"]}
+
+
+class CaptionProbe(Probe):
+    """Whether samples of colored_digits show the digit and the color of their captions.
+
+    The digit is read from the largest channel of each pixel, the color from all channels.
+    """
+
+    def __init__(self, run: EvaluatedGenerator):
+        super().__init__()
+        train, self._source = (
+            run.datasets.source(split) for split in ("train", "eval")
         )
-        self.real = self.right(held_out["image"], held_out, 0)
+        image, label = _all_examples(train)
+        gray = _to_gray(image)
+        # Every digit comes in all colors; the classifier needs it once.
+        _, unique = np.unique(gray.reshape(len(gray), -1), axis=0, return_index=True)
+        self._digit = SvmClassifier(gray[unique], label[unique])
+        self._color = SvmClassifier(image, _colors(train, range(len(train))))
+        image, label = _all_examples(self._source)
+        self.real = self.scores(image, {"label": label}, 0)
 
-    def right(self, image: np.ndarray, asked: Mapping, first: int) -> Rows:
-        """Over the frames that were not given, against the example they are of."""
-        rest, real = slice(self._few, None), asked["image"]
-        held = real[:, self._few - 1 : self._few].repeat(real.shape[1] - self._few, 1)
-        wanted = moving_digits.locate(real[:, rest])
+    @classmethod
+    def obstacle(cls, run: EvaluatedGenerator) -> Obstacle | None:
+        return _unless_source(run, "colored_digits", "text")
 
-        def away(clips):
-            far = np.linalg.norm(moving_digits.locate(clips) - wanted, axis=-1)
-            return far.mean(-1)
-
+    def scores(
+        self, image: np.ndarray, example: Example, first: int
+    ) -> dict[str, np.ndarray]:
+        """Compare image i with the caption of held-out example first + i."""
+        rows = (i % len(self._source) for i in range(first, first + len(image)))
+        digit = self._digit.predict(_to_gray(image)) == example["label"]
+        color = self._color.predict(image) == _colors(self._source, rows)
         return {
-            "identity_kept": self._judge.predict(image, rest) == asked["label"],
-            "position_error_px": away(image[:, rest]),
-            "position_error_standing_px": away(held),
+            "text_accuracy": digit & color,
+            "text_accuracy_digit": digit,
+            "text_accuracy_color": color,
         }
 
 
-def _whole(source: ColoredDigits) -> tuple[np.ndarray, np.ndarray]:
-    """All images and their labels, in order."""
-    found = [source[i] for i in range(len(source))]
-    return np.stack([f["image"] for f in found]), np.asarray(
-        [f["label"] for f in found]
+class MotionProbe(Probe):
+    """Whether a moving digit stays the same digit and moves as in the held-out clip.
+
+    Frames after the context frames count. Beside the distance of the digit from where it
+    should be stands that of a digit that does not move after the last context frame.
+    """
+
+    def __init__(self, run: EvaluatedGenerator):
+        super().__init__()
+        train = run.datasets.collect("train", NUM_CLIPS)
+        held_out = run.datasets.collect("eval", NUM_CLIPS)
+        self._num_context = run.stage.conditions.context_frames
+        self._classifier = moving_digits.MovingDigitClassifier(
+            train["image"], train["label"], frames=NUM_FRAMES
+        )
+        self.real = self.scores(held_out["image"], held_out, 0)
+
+    @classmethod
+    def obstacle(cls, run: EvaluatedGenerator) -> Obstacle | None:
+        return _unless_source(run, "moving_digits", "context")
+
+    def scores(
+        self, image: np.ndarray, example: Example, first: int
+    ) -> dict[str, np.ndarray]:
+        real, generated = example["image"], slice(self._num_context, None)
+        num_generated = real.shape[1] - self._num_context
+        standing = real[:, self._num_context - 1 : self._num_context]
+        positions = moving_digits.locate(real[:, generated])
+
+        def position_error(clips):
+            offset = moving_digits.locate(clips) - positions
+            return np.linalg.norm(offset, axis=-1).mean(-1)
+
+        digit = self._classifier.predict(image, generated)
+        return {
+            "identity_kept": digit == example["label"],
+            "position_error_px": position_error(image[:, generated]),
+            "position_error_standing_px": position_error(
+                standing.repeat(num_generated, 1)
+            ),
+        }
+
+
+class ClipScoreMeasurement(Measurement):
+    """The CLIP score of samples and their captions, with its standard error."""
+
+    def __init__(self, run: EvaluatedGenerator):
+        self._generator = run.generator
+        self._clip = run.context.clip()
+        self._score = ClipScore(self._clip, run.mesh)
+
+    @classmethod
+    def obstacle(cls, run: EvaluatedGenerator) -> Obstacle | None:
+        if not prompts.has_text(run.generator):
+            return Obstacle("the model is not conditioned on text", inherent=True)
+        reason = run.context.clip_obstacle()
+        return None if reason is None else Obstacle(reason)
+
+    def add(self, image: np.ndarray, example: Example, first: int) -> None:
+        captions = prompts.captions(self._generator, first, first + len(image))
+        self._score.add(image, captions)
+
+    def result(self) -> dict[str, Any]:
+        return self._score.record()
+
+    def protocol(self) -> dict[str, Any]:
+        return {"clip": self._clip.protocol()}
+
+
+def _unless_source(
+    run: EvaluatedGenerator, kind: str, condition: str = "label"
+) -> Obstacle | None:
+    """An obstacle unless the run is of that data source, with that condition."""
+    if run.datasets.source_kind == kind and condition in run.stage.conditions:
+        return None
+    return Obstacle(
+        f"only a model of the source {kind}, conditioned on {condition}, has it",
+        inherent=True,
     )
 
 
-def _colours(source: ColoredDigits, rows) -> np.ndarray:
+def _all_examples(source: ColoredDigits) -> tuple[np.ndarray, np.ndarray]:
+    """All images and their labels, in order."""
+    examples = [source[i] for i in range(len(source))]
+    images = np.stack([e["image"] for e in examples])
+    return images, np.asarray([e["label"] for e in examples])
+
+
+def _colors(source: ColoredDigits, rows) -> np.ndarray:
     return np.asarray([source.color_index(i) for i in rows])
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
+def _to_gray(image: np.ndarray) -> np.ndarray:
     return image.max(-1, keepdims=True)
 
 
-JUDGES: dict[str, Callable[[api.Generator], Judge]] = {
-    "class_accuracy": Classes,
-    "text_accuracy": Words,
-    "identity_kept": Motion,
+COMPUTATIONS: dict[str, type[Measurement]] = {
+    "class_probe": ClassProbe,
+    "caption_probe": CaptionProbe,
+    "motion_probe": MotionProbe,
+    "clip_score": ClipScoreMeasurement,
 }
-# Of moving digits: so many real clips, and frames of each, teach which digit is which.
-CLIPS, FRAMES = 2048, 4
-
-
-def obstacle(name: str, gen: api.Generator) -> str | None:
-    """Why no judge of that name sits over such a run; None if one can."""
-    kind = gen.config.data.source["kind"]
-    conditions = registry.conditions(gen.config)
-    fits = {
-        "class_accuracy": kind == "digits",
-        "text_accuracy": kind == "colored_digits" and "text" in conditions,
-        "identity_kept": kind == "moving_digits" and "context" in conditions,
-    }
-    return None if fits[name] else "not for a run of this kind"
-
-
-class Bench:
-    """All judges of an evaluation; what they said of every sample so far."""
-
-    def __init__(self, gen: api.Generator, metrics: Sequence[str]):
-        self._judges = [JUDGES[name](gen) for name in metrics if name in JUDGES]
-        self._right: dict[str, float] = {}
-        self._count = 0
-
-    def see(self, image: np.ndarray, asked: Mapping) -> None:
-        """The next samples, in order, and what was asked."""
-        for judge in self._judges:
-            for name, right in judge.right(image, asked, self._count).items():
-                self._right[name] = self._right.get(name, 0.0) + float(right.sum())
-        self._count += len(image)
-
-    def shares(self) -> dict[str, float]:
-        """Means over the samples, and over held-out real images as `.._real`."""
-        found = {name: right / self._count for name, right in self._right.items()}
-        return found | dict(self._of_real())
-
-    def _of_real(self) -> Iterator[tuple[str, float]]:
-        for judge in self._judges:
-            for name, right in judge.real.items():
-                yield f"{name}_real", float(np.mean(right))

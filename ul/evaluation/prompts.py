@@ -1,55 +1,56 @@
-"""What an evaluation's samples are asked to be, a part at a time."""
+"""The conditions of an evaluation's samples, in batches."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ul.data import datasets
 from ul.evaluation import request as requests
 from ul.evaluation.request import Request
 from ul.inference import api
-from ul.stages import registry
 
-# part(first, last) -> rows first .. last - 1 of every entry, for `Generator.sample`.
-Asked = Callable[[int, int], dict[str, np.ndarray]]
+# conditions(first, last) -> rows first .. last - 1 of every entry, for `Generator.sample`.
+Conditions = Callable[[int, int], dict[str, np.ndarray]]
 
 
-def asked(request: Request, gen: api.Generator, count: int) -> tuple[Asked, str]:
-    """Of `count` samples, and what a protocol says of it.
+def sample_conditions(
+    request: Request, gen: api.Generator, count: int
+) -> tuple[Conditions, str]:
+    """Return the conditions of `count` samples, and how they were chosen, for the protocol.
 
-    Labels alone go round or are drawn. Anything more is that of the held-out examples, in
-    their order and round again; with it comes all of each example.
+    A model conditioned on labels alone gets them in turn or at random. Any other model gets
+    the conditions of the held-out examples, in their order and repeated, together with
+    every other entry of each example.
     """
-    if registry.conditions(gen.config).keys() == {"label"}:
-        label = requests.label_of(request, count, gen.num_classes)
-        said = requests.label_protocol(request)
-        return lambda first, last: {"label": label[first:last]}, said
-    examples = datasets.dataset(gen.config, "eval")
-    said = f"of the {len(examples)} held-out examples, i mod {len(examples)}"
-    return lambda first, last: _held_out(gen, examples, range(first, last)), said
+    if gen.stage.conditions.names == ("label",):
+        label = requests.sample_labels(request, count, gen.num_classes)
+        protocol = requests.label_protocol(request)
+        return lambda first, last: {"label": label[first:last]}, protocol
+    examples = gen.datasets.eval
+    protocol = f"of the {len(examples)} held-out examples, i mod {len(examples)}"
+    return lambda first, last: _held_out(gen, examples, range(first, last)), protocol
 
 
-def continuing(gen: api.Generator, count: int) -> dict[str, np.ndarray]:
-    """The first held-out clips, round again, with their given frames."""
-    return _held_out(gen, datasets.dataset(gen.config, "eval"), range(count))
+def context_conditions(gen: api.Generator, count: int) -> dict[str, np.ndarray]:
+    """Return the first held-out clips, repeated, with their context frames."""
+    return _held_out(gen, gen.datasets.eval, range(count))
 
 
 def _held_out(gen: api.Generator, examples, rows: range) -> dict[str, Any]:
-    """All of these examples; of clips what is given, too."""
-    found = [examples[i % len(examples)] for i in rows]
-    whole = {name: np.stack([f[name] for f in found]) for name in found[0]}
-    if few := getattr(gen.config, "context_frames", 0):
-        whole["context"] = whole["image"][:, :few]
-    return whole
+    """Every entry of these examples; of clips also their context frames."""
+    chosen = [examples[i % len(examples)] for i in rows]
+    batch = {name: np.stack([e[name] for e in chosen]) for name in chosen[0]}
+    if num_frames := gen.stage.conditions.context_frames:
+        batch["context"] = batch["image"][:, :num_frames]
+    return batch
 
 
-def in_words(gen: api.Generator) -> bool:
-    """The model is told in words what to draw."""
-    return "text" in registry.conditions(gen.config)
+def has_text(gen: api.Generator) -> bool:
+    """Whether the model is conditioned on text."""
+    return "text" in gen.stage.conditions
 
 
 def captions(gen: api.Generator, first: int, last: int) -> list[str]:
-    """What samples first .. last - 1 of a model that is told in words are asked for."""
-    source = datasets.source(gen.config, "eval")
+    """Return the captions of samples first .. last - 1 of a model conditioned on text."""
+    source = gen.datasets.source("eval")
     return [source.caption(i % len(source)) for i in range(first, last)]

@@ -1,4 +1,4 @@
-"""Where an evaluation lands: a JSON record with its protocol, pictures beside it."""
+"""What an evaluation writes: a JSON with its protocol, and pictures beside it."""
 
 import collections
 import dataclasses
@@ -12,100 +12,131 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul.config import RunConfig, TrainConfig
 from ul.core.errors import DataError, StorageError
 from ul.core.files import write_atomic
 from ul.core.provenance import code_version
 from ul.evaluation.request import Request
-from ul.metrics import streaming
+from ul.metrics import registry
+from ul.metrics.metric import GENERATION
+from ul.stages.stage import Stage
+from ul.train import image_grids
 from ul.train.writer import save_bytes, save_png
 
-PICTURES = 10
+NUM_PICTURES = 10
+# Pictures of smaller images are magnified to this height.
+PICTURE_HEIGHT = 48
 
 
 def check_count(count: int) -> None:
-    """Raises DataError for fewer than two held-out images."""
+    """Raise DataError for fewer than two held-out images."""
     if count < 2:
-        raise DataError("the data hold out one image; an evaluation needs two or more")
+        raise DataError(
+            f"An evaluation needs at least 2 held-out images; the data hold out {count}."
+        )
 
 
 def zoom(images: np.ndarray) -> int:
-    return max(1, 48 // images.shape[-3])
+    """Return by how much a picture of images [..., H, W, C] is magnified."""
+    return max(1, PICTURE_HEIGHT // images.shape[-3])
 
 
-def sampler(parsed: RunConfig) -> dict | None:
-    """How a stage samples, for a protocol; None of what is imported: it does not."""
-    return vars(parsed.sampling) if isinstance(parsed, TrainConfig) else None
+def animation(examples: np.ndarray) -> dict[str, bytes]:
+    """Return clips as one GIF, by the end of its file name; nothing for images."""
+    if examples.ndim == 4:
+        return {}
+    gif = image_grids.encode_gif(examples, image_grids.GIF_FPS, zoom(examples))
+    return {"clips.gif": gif}
 
 
-def folder(workdir) -> epath.Path:
-    """workdir/evals, made before anything expensive.
+def sampler_protocol(stage: Stage) -> dict | None:
+    """Return how a stage samples; None for an imported one, which does not sample."""
+    return None if stage.sampling is None else vars(stage.sampling)
+
+
+def evaluation_folder(workdir) -> epath.Path:
+    """Create workdir/evals and return it. Call it before anything expensive.
 
     Raises:
-      StorageError: it cannot be made.
+      StorageError: it cannot be created.
     """
-    where = epath.Path(workdir) / "evals"
+    folder = epath.Path(workdir) / "evals"
     try:
-        where.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise StorageError(f"{where} cannot be made: {e}") from e
-    return where
+        raise StorageError(f"{folder} cannot be created: {e}") from e
+    return folder
 
 
-def say_skipped(skipped: Mapping[str, str]) -> None:
-    """A line for each reason, with the metrics that it keeps from being measured."""
+def print_skipped(skipped: Mapping[str, str]) -> None:
+    """Print each reason once, with the metrics that are skipped for it."""
     names = collections.defaultdict(list)
     for name, reason in skipped.items():
         names[reason].append(name)
-    for reason, these in names.items():
-        print(f"skipped: {', '.join(these)}: {reason}", flush=True)
+    for reason, skipped_names in names.items():
+        print(f"skipped: {', '.join(skipped_names)}: {reason}", flush=True)
+
+
+def counted_titles(keys: Mapping[str, Any], count: int) -> dict[str, str]:
+    """Return the column titles that name the count of examples, as "FID@500", by key."""
+    titles = {
+        column.key: metric.column_title(column, count)
+        for metric, column in registry.columns()
+        if metric.column_title(column, count) != column.title
+    }
+    return {key: titles[key] for key in keys if key in titles}
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """What an evaluation of `loaded` (api's Autoencoder or Generator) found."""
+class EvaluationResult:
+    """The numbers of one evaluation, and all that its JSON says about them.
+
+    loaded: the Autoencoder or Generator of ul.inference.api. stem: how the file names
+    begin. skipped: why a metric is missing, by its name.
+    """
 
     evaluation: str
     stem: str
     loaded: Any
     request: Request
-    result: Mapping[str, Any]
+    numbers: Mapping[str, Any]
     skipped: Mapping[str, str]
     protocol: Mapping[str, Any]
 
     def name(self) -> str:
-        """<stem>-<step>-<weights>-seed<seed>-n<count>, and what was not the usual: other
-        metrics, labels, a reference."""
+        """Return <stem>-<step>-<weights>-seed<seed>-n<count>, the name of the files.
+
+        A digest follows where metrics, labels or the reference are not the default.
+        """
         weights = self.loaded.weights.replace(":", "")
         name = f"{self.stem}-{self.loaded.step}-{weights}"
-        name += f"-seed{self.request.seed}-n{self.result['num_examples']}"
-        unusual = {
+        name += f"-seed{self.request.seed}-n{self.numbers['num_examples']}"
+        changed = {
             "metrics": self.request.metrics,
             "labels": None if self.request.labels == "cyclic" else self.request.labels,
             "reference": self.request.reference,
         }
-        if self.request.guide is not None:  # names from before guides stay
-            unusual["guide"] = self.request.guide
-        if any(unusual.values()):
-            text = json.dumps(unusual)
-            name += f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        if self.request.autoguidance is not None:
+            changed["autoguidance"] = self.request.autoguidance
+        if any(changed.values()):
+            digest = hashlib.sha256(json.dumps(changed).encode()).hexdigest()
+            name += f"-{digest[:8]}"
         return name
 
     def content(self, workdir) -> dict[str, Any]:
-        """The JSON, but for when it was written."""
-        count = self.result["num_examples"]
-        titles = {name: streaming.printed(name, count) for name in self.result}
+        """Return the JSON without its date."""
+        count = self.numbers["num_examples"]
+        sources = self.loaded.ema_sources
         return {
             "evaluation": self.evaluation,
             "step": self.loaded.step,
             "weights": self.loaded.weights,
-            **({"weights_made_of": of} if (of := self.loaded.ema_sources) else {}),
+            **({"ema_sources": sources} if sources else {}),
             "seed": self.request.seed,
-            **self.result,
-            "printed": {name: title for name, title in titles.items() if title},
+            **self.numbers,
+            "titles": counted_titles(self.numbers, count),
             "skipped": dict(self.skipped),
             "command": self.request.command(
-                generation=self.evaluation == "generation",
+                generation=self.evaluation == GENERATION,
                 step=self.loaded.step,
                 num_examples=count,
             ),
@@ -119,17 +150,22 @@ class Record:
 
 
 def write(
-    folder, record: Record, picture, drawings: Mapping[str, bytes] | None = None
+    folder: epath.Path,
+    result: EvaluationResult,
+    picture: np.ndarray,
+    figures: Mapping[str, bytes],
 ) -> dict:
-    """evals/<name>.json, a picture beside it, and `drawings` (by the ends of their names).
+    """Write <name>.json, a picture and the figures (by the ends of their names) to a folder.
+
+    Returns the content of the JSON.
 
     Raises:
-      StorageError: the disk refuses.
+      StorageError: a file cannot be written.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    content = record.content(folder.parent) | {"written": now}
-    save_png(folder / f"{record.name()}.png", picture)
-    for end, content_of in (drawings or {}).items():
-        save_bytes(folder / f"{record.name()}-{end}", content_of)
-    write_atomic(folder / f"{record.name()}.json", json.dumps(content, indent=2))
+    content = result.content(folder.parent) | {"date": now}
+    save_png(folder / f"{result.name()}.png", picture)
+    for end, figure in figures.items():
+        save_bytes(folder / f"{result.name()}-{end}", figure)
+    write_atomic(folder / f"{result.name()}.json", json.dumps(content, indent=2))
     return content

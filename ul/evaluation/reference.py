@@ -1,4 +1,4 @@
-"""Reference statistics of a data set, once: read in parts, resumed after a kill."""
+"""Reference statistics of a data set, computed once; a killed command resumes."""
 
 import json
 import logging
@@ -9,127 +9,139 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ul.config import RunConfig
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError, StorageError
-from ul.data import datasets
-from ul.evaluation.context import data_digest, examples_of, kept_rows, needs_of
-from ul.evaluation.request import known, wanted
-from ul.metrics import references, streaming
-from ul.metrics.streaming import METRICS, Extractor, Provider, Statistics
+from ul.data.datasets import SPLITS, Datasets
+from ul.evaluation.context import data_digest, kept_rows
+from ul.evaluation.request import check_metrics, select_metrics
+from ul.metrics import references, registry
+from ul.metrics.metric import required_features
+from ul.metrics.streaming import (
+    FeatureExtractor,
+    FeatureNetworkProvider,
+    FeatureStatistics,
+)
 
 log = logging.getLogger("ul")
 
-REFERENCED = ("frechet", "fid", "sfid", "precision", "recall", "fd_dinov2", "fvd")
-DEFAULT = ("fid", "sfid", "precision", "recall", "fd_dinov2")
-SPLITS = ("train", "eval")
-
 
 def make_reference(
-    config: RunConfig,
+    datasets: Datasets,
     out: str,
     *,
     split: str,
     metrics: Sequence[str] | None,
-    networks: Provider,
+    networks: FeatureNetworkProvider,
     every_seconds: float = 60.0,
     check: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """Statistics of a whole split as `out` (.npz, see evals/references); its protocol.
+    """Write the statistics of a whole split to `out`, an .npz; return their protocol.
 
-    What was seen so far is kept beside it every `every_seconds` seconds, so the same
-    command goes on after a kill; `out` is there once it is whole. `check` is told the
-    number of images seen after each part.
+    The format is that of ul/metrics/references.py. metrics: those that will be compared
+    with it; None: all that need a pretrained network. Unfinished statistics are kept beside
+    `out` every `every_seconds` seconds, so that the same command resumes after a kill;
+    `out` appears when it is complete. `check` is called with the number of images so far.
 
     Raises:
-      ConfigError: unknown metrics or split, weights that are missing, a file or a
-        beginning of another protocol in its place.
+      ConfigError: unknown metrics or an unknown split, missing weights, or a file of
+        another protocol in its place.
       DataError: damaged weights or data.
       StorageError: it cannot be written.
     """
     if split not in SPLITS:
-        raise ConfigError(
-            f"--split {split!r} is unknown; known are {', '.join(SPLITS)}"
-        )
+        raise ConfigError(f"--split must be one of {', '.join(SPLITS)}; got {split!r}.")
     path = epath.Path(out)
     if path.suffix != ".npz":
-        raise ConfigError(f"--make_reference {out} must end in .npz")
-    needs = _needs(metrics, config.data.image_shape, networks)
-    examples = examples_of(config, split)
-    extract = Extractor(needs, networks, meshes.make())
-    protocol = _protocol(config, split, examples, extract)
+        raise ConfigError(f"--make_reference must end in .npz; got {out!r}.")
+    features = _features(metrics, datasets.data.image_shape, networks)
+    examples = datasets.ordered(split)
+    extract = FeatureExtractor(features, networks, meshes.make())
+    protocol = _protocol(datasets, split, examples, extract)
     if path.exists():
-        _same(path, references.read_protocol(path), protocol)
+        _check_same(path, references.read_protocol(path), protocol)
         print(f"{out} is complete already")
         return protocol
-    begun = path.parent / f".{path.name}.begun.npz"
-    seen = Statistics(needs, kept_rows(len(examples)))
-    _resume(begun, seen, protocol)
-    saved, rest = time.monotonic(), np.arange(seen.count, len(examples))
+    unfinished = path.parent / f".{path.name}.begun.npz"
+    statistics = FeatureStatistics(features, kept_rows(len(examples)))
+    _resume(unfinished, statistics, protocol)
+    saved, rest = time.monotonic(), np.arange(statistics.count, len(examples))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for part in datasets.parts(config, examples, rest, f"{split} images"):
-            seen.add(extract(part["image"]))
+        for part in datasets.chunks(examples, rest, f"{split} images"):
+            statistics.add(extract(part["image"]))
             if time.monotonic() - saved >= every_seconds:
-                _keep(begun, seen, protocol)
+                _save(unfinished, statistics, protocol)
                 saved = time.monotonic()
-            check(seen.count)
-        references.write(path, references.to_arrays(seen, protocol))
-        begun.unlink(missing_ok=True)
+            check(statistics.count)
+        references.write(path, references.to_arrays(statistics, protocol))
+        unfinished.unlink(missing_ok=True)
     except OSError as e:
         raise StorageError(f"{out} cannot be written: {e}") from e
     return protocol
 
 
-def _protocol(config: RunConfig, split: str, examples, extract: Extractor) -> dict:
-    """What the numbers depend on, as JSON has it."""
-    stated = {
+def _protocol(
+    datasets: Datasets, split: str, examples, extract: FeatureExtractor
+) -> dict:
+    """What the numbers depend on, as JSON reads it back."""
+    protocol = {
         "schema": references.SCHEMA_VERSION,
         "split": split,
-        "image_shape": config.data.image_shape,
+        "image_shape": datasets.data.image_shape,
         "num_images": len(examples),
         "augmentation": "none",
-        "source": config.data.source,
+        "source": datasets.data.source,
         "data_digest": data_digest(examples),
-        "needs": extract.needs,
+        "features": extract.features,
         "networks": {name: n.protocol() for name, n in extract.networks.items()},
     }
-    return json.loads(json.dumps(stated))
+    return json.loads(json.dumps(protocol))
 
 
-def _needs(
-    metrics: Sequence[str] | None, shape: tuple[int, ...], networks: Provider
+def _features(
+    requested: Sequence[str] | None,
+    shape: tuple[int, ...],
+    networks: FeatureNetworkProvider,
 ) -> tuple[str, ...]:
-    chosen = DEFAULT if metrics is None else tuple(metrics)
-    known(chosen, REFERENCED)
-    for name in wanted(chosen, REFERENCED, shape):
-        reason = streaming.obstacle(name, shape, METRICS[name].least, networks)
+    candidates = registry.reference_metrics()
+    if requested is None:
+        candidates = tuple(m for m in candidates if m.feature_network is not None)
+    else:
+        check_metrics(requested, [m.name for m in candidates])
+    selected = select_metrics(requested, candidates, shape)
+    for metric in selected:
+        reason = metric.obstacle(shape, metric.min_count, networks)
         if reason is not None:
-            raise ConfigError(f"no reference for {name}: {reason}")
-    return needs_of(chosen)
+            raise ConfigError(f"No reference can be made for {metric.name}: {reason}")
+    return required_features(selected)
 
 
-def _same(path: epath.Path, there: dict, here: dict) -> None:
-    """Raises ConfigError where a file is of another protocol."""
-    differ = [key for key in here if there.get(key) != here[key]]
-    if differ:
-        key = differ[0]
+def _check_same(path: epath.Path, stored: dict, protocol: dict) -> None:
+    """Raise ConfigError where a file is of another protocol."""
+    changed = [key for key in protocol if stored.get(key) != protocol[key]]
+    if changed:
+        key = changed[0]
         raise ConfigError(
-            f"{path} is of another protocol ({key}: {there.get(key)} there, {here[key]} "
-            "here); delete it or choose another name"
+            f"{path} must be of the requested protocol; its {key} is {stored.get(key)}, "
+            f"and {protocol[key]} is requested. Delete it or choose another name."
         )
 
 
-def _keep(begun: epath.Path, seen: Statistics, protocol: dict) -> None:
+def _save(
+    unfinished: epath.Path, statistics: FeatureStatistics, protocol: dict
+) -> None:
     stated = {"protocol": np.asarray(json.dumps(protocol))}
-    references.write(begun, seen.arrays() | stated)
+    references.write(unfinished, statistics.to_arrays() | stated)
 
 
-def _resume(begun: epath.Path, seen: Statistics, protocol: dict) -> None:
-    """Take up what an earlier run of the command had seen."""
-    if not begun.exists():
+def _resume(
+    unfinished: epath.Path, statistics: FeatureStatistics, protocol: dict
+) -> None:
+    """Restore the unfinished statistics of an earlier run of the command."""
+    if not unfinished.exists():
         return
-    _same(begun, references.read_protocol(begun), protocol)
-    with np.load(begun, allow_pickle=False) as data:
-        seen.restore(dict(data))
-    log.info("resumed after %d of %d images", seen.count, protocol["num_images"])
+    _check_same(unfinished, references.read_protocol(unfinished), protocol)
+    with np.load(unfinished, allow_pickle=False) as data:
+        statistics.restore(dict(data))
+    total = protocol["num_images"]
+    log.info("Resumed after %d of %d images", statistics.count, total)

@@ -1,9 +1,9 @@
-"""What is to be evaluated and how, and the command that does it again."""
+"""What an evaluation is asked to measure, and the command that repeats it."""
 
 import dataclasses
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,50 +11,25 @@ import numpy as np
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.inference import api
-from ul.metrics.streaming import METRICS
+from ul.metrics import registry
+from ul.metrics.metric import Metric
 
-RECONSTRUCTION = (
-    "rate",
-    "bits",
-    "bound",
-    "psnr",
-    "ssim",
-    "lpips",
-    "rfid",
-    "reconstruction_frechet",
-    "gaussian_psnr",
-)
-GENERATION = (
-    "frechet",
-    "fid",
-    "sfid",
-    "inception_score",
-    "precision",
-    "recall",
-    "fd_dinov2",
-    "fvd",
-    "base_rate",
-    "class_accuracy",
-    "text_accuracy",
-    "identity_kept",
-    "clip_score",
-)
 LABELS = ("cyclic", "random")
-# Samples, where nothing is said.
-SAMPLES = 500
+DEFAULT_NUM_SAMPLES = 500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """One evaluation of one checkpoint of a run.
 
-    step: None is the newest. num_examples: held-out images (None: the config's) or
-    samples (None: 500). metrics: names; None is all that can be measured. weights_dir:
-    of the feature networks. reference: an .npz of statistics; None takes the training
-    images. npz: where the samples go as well. guide: WORKDIR[:step][@weights].
+    step: None is the newest. num_examples: held-out images (None: the config's number) or
+    samples (None: 500). metrics: their names; None is all that can be measured.
+    weights_dir: of the feature networks. reference: an .npz of statistics; None compares
+    with the training images. npz: a file that the samples are also written to.
+    autoguidance: the guiding model, WORKDIR[:step][@weights].
 
     Raises:
-      ConfigError: at once, for what no run has.
+      ConfigError: a value that no run supports.
     """
 
     workdir: str
@@ -69,23 +44,25 @@ class Request:
     weights_dir: str | None = None
     reference: str | None = None
     npz: str | None = None
-    guide: str | None = None
+    autoguidance: str | None = None
 
     def __post_init__(self):
         if self.num_examples is not None and self.num_examples < 2:
             raise ConfigError(
-                f"--num_examples is {self.num_examples}; it must be at least 2"
+                f"--num_examples must be at least 2; got {self.num_examples}."
             )
         if not math.isfinite(self.guidance):
-            raise ConfigError(f"--guidance {self.guidance} is not a finite number")
+            raise ConfigError(
+                f"--guidance must be a finite number; got {self.guidance}."
+            )
         if self.labels not in LABELS:
             raise ConfigError(
-                f"--labels {self.labels!r} is unknown; known are {', '.join(LABELS)}"
+                f"--labels must be one of {', '.join(LABELS)}; got {self.labels!r}."
             )
-        known(self.metrics or (), (*RECONSTRUCTION, *GENERATION))
+        check_metrics(self.metrics or (), registry.names())
 
     def command(self, *, generation: bool, step: int, num_examples: int) -> str:
-        """The command line that gives the same numbers, whatever is newest then."""
+        """Return the command line that gives the same numbers after newer checkpoints, too."""
         flags: dict[str, object] = {
             "workdir": self.workdir,
             "step": step,
@@ -95,60 +72,62 @@ class Request:
         }
         if generation:
             flags |= {"guidance": f"{self.guidance!r}", "labels": self.labels}
-        more = {
+        optional = {
             "metrics": ",".join(self.metrics) if self.metrics else None,
             "stage1_workdir": self.stage1,
             "weights_dir": self.weights_dir,
             "reference": self.reference if generation else None,
             "npz": self.npz if generation else None,
-            "guide": self.guide if generation else None,
+            "autoguidance": self.autoguidance if generation else None,
         }
-        flags |= {name: value for name, value in more.items() if value is not None}
+        flags |= {name: value for name, value in optional.items() if value is not None}
         words = ["python", "-m", "launch.evaluate"]
         return shlex.join([*words, *(f"--{name}={v}" for name, v in flags.items())])
 
 
-def known(metrics: Sequence[str], names: Sequence[str]) -> None:
-    """Raises ConfigError for a metric that is not among `names`."""
-    for metric in metrics:
-        if metric not in names:
+def check_metrics(requested: Iterable[str], known: Sequence[str]) -> None:
+    """Raise ConfigError for a requested metric that is not among the known names."""
+    for name in requested:
+        if name not in known:
             raise ConfigError(
-                f"--metrics has unknown {metric!r}; known are {', '.join(names)}"
+                f"--metrics must name metrics of {', '.join(known)}; got {name!r}."
             )
 
 
-def wanted(
-    metrics: Sequence[str] | None, of: Sequence[str], shape: tuple[int, ...]
-) -> tuple[str, ...]:
-    """Metrics of one evaluation `of` a kind, for data of that shape; all if None.
+def select_metrics(
+    requested: Sequence[str] | None,
+    candidates: Sequence[Metric],
+    shape: tuple[int, ...],
+) -> tuple[Metric, ...]:
+    """Return the candidates to measure on examples of a shape: the requested, or all.
 
     Raises:
-      ConfigError: one is asked for by name that such data have not.
+      ConfigError: a metric was requested by name that is not defined for such examples.
     """
+    if requested is None:
+        return tuple(m for m in candidates if m.supports(shape))
+    selected = tuple(m for m in candidates if m.name in requested)
+    for metric in selected:
+        if not metric.supports(shape):
+            raise ConfigError(
+                f"--metrics {metric.name} needs {' or '.join(metric.data)}; the examples "
+                f"of this run have the shape {list(shape)}. Leave it out."
+            )
+    return selected
 
-    def fits(name: str) -> bool:
-        return name not in METRICS or METRICS[name].rank == len(shape)
 
-    if metrics is None:
-        return tuple(name for name in of if fits(name))
-    for name in metrics:
-        if name in of and not fits(name):
-            kind = "videos [T, H, W, C]" if METRICS[name].rank == 4 else "images"
-            raise ConfigError(f"{name} needs {kind}; these data are {list(shape)}")
-    return tuple(name for name in of if name in metrics)
-
-
-def label_of(request: Request, count: int, num_classes: int) -> np.ndarray:
-    """Labels [count] to sample: round the classes, or drawn by row and seed."""
+def sample_labels(request: Request, count: int, num_classes: int) -> np.ndarray:
+    """Return the labels [count] of samples: in turn, or drawn by row and seed."""
     row = np.arange(count, dtype=np.int32)
     if request.labels == "cyclic":
         return row % num_classes
     key = rng.stream(api.seed_key(request.seed), "labels")
-    drawn = np.asarray(rng.uniform(key, jnp.asarray(row)))
-    return np.minimum((drawn * num_classes).astype(np.int32), num_classes - 1)
+    uniform = np.asarray(rng.uniform(key, jnp.asarray(row)))
+    return np.minimum((uniform * num_classes).astype(np.int32), num_classes - 1)
 
 
 def label_protocol(request: Request) -> str:
+    """Return how the labels of samples were chosen."""
     if request.labels == "cyclic":
         return "i mod num_classes"
     return "uniformly random, drawn by seed and i"

@@ -1,130 +1,145 @@
-"""All evaluations that a command asks for: steps, weights, guidance scales."""
+"""All evaluations that one command asks for: of several steps, weights and guidance scales."""
 
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from ul import config
 from ul.core.errors import CheckpointError, ConfigError
 from ul.evaluation import request as requests
-from ul.evaluation.context import Shared
-from ul.evaluation.generation import generator
-from ul.evaluation.reconstruction import autoencoder
+from ul.evaluation.context import EvaluationContext
+from ul.evaluation.generation import evaluate_generator
+from ul.evaluation.reconstruction import evaluate_autoencoder
 from ul.evaluation.request import Request
 from ul.inference import weights as stored_weights
-from ul.metrics.extractors import Networks
+from ul.metrics import registry
+from ul.metrics.extractors import FeatureNetworks
+from ul.metrics.metric import GENERATION, RECONSTRUCTION
 
 log = logging.getLogger("ul")
 
-# A trainer that keeps one checkpoint may delete the newest while it is read.
-TRIES = 5
+# A trainer that keeps one checkpoint may delete the newest while it is being read.
+MAX_ATTEMPTS = 5
+EVALUATIONS = {"autoencoder": RECONSTRUCTION, "generator": GENERATION}
 
 
 def kinds_of(workdir) -> tuple[str, ...]:
-    """Which evaluations a run has: "autoencoder", "generator"; a single stage has both."""
-    parsed = stored_weights.load_config_of(workdir, config.RunConfig)
-    found = ("autoencoder",) if isinstance(parsed, config.AutoencoderConfig) else ()
-    samples = ("generator",) if isinstance(parsed, config.GeneratorConfig) else ()
-    return found + samples
+    """Return what a run holds: "autoencoder", "generator", or both for a single stage."""
+    stage = stored_weights.load_run(workdir).stage
+    kinds = {"autoencoder": stage.has_encoder, "generator": stage.is_generator}
+    return tuple(kind for kind, is_held in kinds.items() if is_held)
 
 
-def every(
+def run_all(
     request: Request, step: str, weights: Sequence[str], guidance: Sequence[str]
 ) -> Iterator[dict]:
-    """Records, one after the other.
+    """Yield the results of all evaluations, one after the other.
 
-    step: "latest", "all" or a number. guidance: scales, as they were typed. A step that
-    a running trainer deletes while it is read is passed over with a word; in place of
-    the latest comes the next.
+    step: "latest", "all" or a number. guidance: the scales, as they were typed. A step that
+    a running trainer deletes while it is read is skipped with a warning; in place of a
+    deleted latest step comes the next one.
 
     Raises:
-      ConfigError: flags that the run has no use for.
+      ConfigError: flags that do not fit the run.
       CheckpointError: no step could be read.
     """
-    kinds, scales = kinds_of(request.workdir), _scales(guidance)
+    kinds, scales = kinds_of(request.workdir), _parse_guidance(guidance)
     _check(request, kinds, step=step, weights=weights, scales=scales)
-    shared = Shared(Networks(request.weights_dir), request.weights_dir)
+    networks = FeatureNetworks(request.weights_dir)
+    context = EvaluationContext(networks, request.weights_dir)
 
-    def of_step(number: int) -> Iterator[dict]:
+    def evaluate_step(number: int) -> Iterator[dict]:
         for name in weights:
-            this = dataclasses.replace(request, step=number, weights=name)
+            at_step = dataclasses.replace(request, step=number, weights=name)
             if "autoencoder" in kinds:
-                yield autoencoder(this, shared)
+                yield evaluate_autoencoder(at_step, context)
             if "generator" in kinds:
                 for scale in scales:
-                    yield generator(dataclasses.replace(this, guidance=scale), shared)
+                    guided = dataclasses.replace(at_step, guidance=scale)
+                    yield evaluate_generator(guided, context)
 
     if step == "all":
-        yield from _all(request.workdir, of_step)
+        yield from _evaluate_all(request.workdir, evaluate_step)
     elif step == "latest":
-        yield from _latest(request.workdir, of_step)
+        yield from _evaluate_latest(request.workdir, evaluate_step)
     else:
-        yield from of_step(stored_weights.choose_step(request.workdir, _number(step)))
+        number = stored_weights.choose_step(request.workdir, _parse_step(step))
+        yield from evaluate_step(number)
 
 
-def _scales(guidance: Sequence[str]) -> list[float]:
+def _parse_guidance(guidance: Sequence[str]) -> list[float]:
     try:
         return [float(scale) for scale in guidance]
     except ValueError as e:
-        raise ConfigError(f"--guidance {list(guidance)} are not numbers") from e
+        raise ConfigError(
+            f"--guidance must be numbers, separated by commas; got {','.join(guidance)!r}."
+        ) from e
 
 
-def _number(step: str) -> int:
+def _parse_step(step: str) -> int:
     if not step.isdecimal():
-        raise ConfigError(f"--step {step!r} is not latest, all or a number")
+        raise ConfigError(f"--step must be latest, all or a number; got {step!r}.")
     return int(step)
 
 
 def _check(request: Request, kinds, *, step, weights, scales) -> None:
-    """Raises ConfigError before anything is loaded."""
-    of = {"autoencoder": requests.RECONSTRUCTION, "generator": requests.GENERATION}
-    names = [name for kind in kinds for name in of[kind]]
-    requests.known(request.metrics or (), names)
-    for flag in ("reference", "npz", "guide"):
+    """Raise ConfigError for flags that do not fit the run, before anything is loaded."""
+    known = [name for kind in kinds for name in registry.names(EVALUATIONS[kind])]
+    requests.check_metrics(request.metrics or (), known)
+    for flag in ("reference", "npz", "autoguidance"):
         if getattr(request, flag) is not None and "generator" not in kinds:
             raise ConfigError(
-                f"--{flag} is about samples, and {request.workdir} is an autoencoder's "
-                "run, whose reconstructions are compared with their originals"
+                f"--{flag} applies to samples; {request.workdir} holds an autoencoder, "
+                "whose reconstructions are compared with their originals. Leave it out."
             )
     if request.npz is not None and (step == "all" or len(weights) * len(scales) > 1):
         raise ConfigError(
-            "--npz takes the samples of one evaluation: one step, weights and guidance"
+            "--npz holds the samples of one evaluation; choose one step, one of the "
+            "weights and one guidance scale."
         )
     if step not in ("latest", "all"):
-        _number(step)
+        _parse_step(step)
 
 
-def _vanished(workdir, step: int) -> bool:
+def _is_deleted(workdir, step: int) -> bool:
     return step not in stored_weights.steps(workdir)
 
 
-def _all(workdir, of_step: Callable[[int], Iterator[dict]]) -> Iterator[dict]:
+def _evaluate_all(
+    workdir, evaluate_step: Callable[[int], Iterator[dict]]
+) -> Iterator[dict]:
     stored_weights.choose_step(workdir, None)  # raises where there is none
-    done = 0
+    num_results = 0
     for step in stored_weights.steps(workdir):
         try:
-            for record in of_step(step):
-                yield record
-                done += 1
+            for result in evaluate_step(step):
+                yield result
+                num_results += 1
         except CheckpointError as e:
-            if not _vanished(workdir, step):
+            if not _is_deleted(workdir, step):
                 raise
-            log.warning("step %d is skipped, it was deleted meanwhile: %s", step, e)
-    if not done:
-        raise CheckpointError(f"every step of {workdir} was deleted while it was read")
+            log.warning("Step %d is skipped: it was deleted meanwhile (%s)", step, e)
+    if not num_results:
+        raise CheckpointError(
+            f"Every step of {workdir} was deleted while it was read; keep more steps "
+            "(checkpoint.keep)."
+        )
 
 
-def _latest(workdir, of_step: Callable[[int], Iterator[dict]]) -> Iterator[dict]:
-    for _ in range(TRIES):
+def _evaluate_latest(
+    workdir, evaluate_step: Callable[[int], Iterator[dict]]
+) -> Iterator[dict]:
+    for _ in range(MAX_ATTEMPTS):
         step = stored_weights.choose_step(workdir, None)
         try:
-            yield from of_step(step)
+            yield from evaluate_step(step)
             return
         except CheckpointError as e:
-            if not _vanished(workdir, step):
+            if not _is_deleted(workdir, step):
                 raise
-            log.warning("step %d was deleted meanwhile, taking a newer: %s", step, e)
+            log.warning(
+                "Step %d was deleted meanwhile; a newer one is taken (%s)", step, e
+            )
     raise CheckpointError(
-        f"the newest step of {workdir} was deleted {TRIES} times while it was read; "
-        "keep more steps (checkpoint.keep)"
+        f"The newest step of {workdir} was deleted {MAX_ATTEMPTS} times while it was "
+        "read; keep more steps (checkpoint.keep)."
     )

@@ -1,4 +1,4 @@
-"""Images as an .npz that the ADM evaluator reads: written while they are made, and read."""
+"""Samples as an .npz that the ADM evaluator reads: written and read in batches."""
 
 import contextlib
 import zipfile
@@ -10,102 +10,115 @@ import numpy as np
 from etils import epath
 
 from ul.core.errors import DataError, StorageError
-from ul.metrics.extractors import coloured
+from ul.metrics.extractors import to_rgb
 
 
-class Archive:
-    """`arr_0` uint8 [N, H, W, 3] in parts, then `arr_1` labels [N]: np.savez's layout."""
+class SamplesWriter:
+    """Writes `arr_0` uint8 [N, H, W, 3] in batches, then `arr_1` labels [N], as np.savez."""
 
-    def __init__(self, zipped: zipfile.ZipFile, images: int, shape: tuple[int, ...]):
-        self._zip = zipped
+    def __init__(self, archive: zipfile.ZipFile, count: int, shape: tuple[int, ...]):
+        self._archive = archive
         self._labels = [np.zeros(0, np.int32)]
-        full = (images, *shape[:-1], max(shape[-1], 3))
-        self._arr = self._zip.open(_member("arr_0"), "w", force_zip64=True)
-        _header(self._arr, full, np.dtype(np.uint8))
+        full_shape = (count, *shape[:-1], max(shape[-1], 3))
+        self._images = self._archive.open(_member("arr_0"), "w", force_zip64=True)
+        _write_header(self._images, full_shape, np.dtype(np.uint8))
 
     def add(self, image: np.ndarray, label: np.ndarray) -> None:
-        self._arr.write(np.ascontiguousarray(coloured(image)).tobytes())
+        """Write the next images, uint8 [N, H, W, C], and keep their labels [N]."""
+        self._images.write(np.ascontiguousarray(to_rgb(image)).tobytes())
         self._labels.append(np.asarray(label, np.int32))
 
     def finish(self) -> None:
-        self._arr.close()
+        """Write the labels."""
+        self._images.close()
         label = np.concatenate(self._labels)
-        with self._zip.open(_member("arr_1"), "w", force_zip64=True) as f:
-            _header(f, label.shape, label.dtype)
+        with self._archive.open(_member("arr_1"), "w", force_zip64=True) as f:
+            _write_header(f, label.shape, label.dtype)
             f.write(label.tobytes())
 
 
 def _member(name: str) -> zipfile.ZipInfo:
-    # A fixed date: the same samples give the same file.
+    # With a fixed date the same samples give the same file.
     return zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
 
 
-def _header(f, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    described = np.lib.format.dtype_to_descr(dtype)
-    about = {"descr": described, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_2_0(f, about)
+def _write_header(f: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_2_0(f, header)
 
 
 @contextlib.contextmanager
-def writing(path: str, images: int, shape: tuple[int, ...]) -> Iterator[Archive]:
-    """An archive of so many images [H, W, C]; the file is there once all of them are.
+def open_writer(
+    path: str, count: int, shape: tuple[int, ...]
+) -> Iterator[SamplesWriter]:
+    """Open a writer of `count` images [H, W, C]. The file appears when it is complete.
 
     Raises:
       StorageError: it cannot be written.
     """
-    where = epath.Path(path)
-    part = where.parent / f".{where.name}.part"
+    target = epath.Path(path)
+    partial = target.parent / f".{target.name}.part"
     try:
-        where.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as f, zipfile.ZipFile(f, "w") as zipped:
-            archive = Archive(zipped, images, shape)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as f, zipfile.ZipFile(f, "w") as archive:
+            writer = SamplesWriter(archive, count, shape)
             try:
-                yield archive
+                yield writer
             finally:
-                archive.finish()
-        part.replace(where)
+                writer.finish()
+        partial.replace(target)
     except OSError as e:
         raise StorageError(f"{path} cannot be written: {e}") from e
 
 
-class Reader:
-    """`arr_0` of an .npz, uint8 [N, H, W, C], read in parts."""
+class SamplesReader:
+    """Reads `arr_0` of an .npz, uint8 [N, H, W, C], in batches."""
 
     def __init__(self, path: str):
-        """Raises DataError where there is no such file or it holds other things."""
+        """Read the shape. Raises DataError for a missing file or one with other content."""
         self._path = path
-        with self._member() as member:
-            self.shape = _read_header(path, member)
+        with self._images() as images:
+            self.shape = _read_header(path, images)
 
     @contextlib.contextmanager
-    def _member(self) -> Iterator[IO[bytes]]:
+    def _images(self) -> Iterator[IO[bytes]]:
         try:
-            with zipfile.ZipFile(self._path) as zipped, zipped.open("arr_0.npy") as f:
+            with (
+                zipfile.ZipFile(self._path) as archive,
+                archive.open("arr_0.npy") as f,
+            ):
                 yield f
         except (OSError, EOFError, KeyError, ValueError) as e:
             raise DataError(f"{self._path} cannot be read as samples: {e}") from e
         except (zipfile.BadZipFile, zlib.error) as e:
-            raise DataError(f"{self._path} is damaged or no .npz: {e}") from e
+            raise DataError(f"{self._path} is damaged or not an .npz: {e}") from e
 
-    def parts(self, rows: int) -> Iterator[np.ndarray]:
-        """The images in order, `rows` at a time."""
-        count, *image = self.shape
-        with self._member() as member:
-            _read_header(self._path, member)
-            for first in range(0, count, rows):
-                shape = (min(rows, count - first), *image)
-                content = member.read(int(np.prod(shape)))
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """Yield the images in order."""
+        count, *image_shape = self.shape
+        with self._images() as images:
+            _read_header(self._path, images)
+            for first in range(0, count, batch_size):
+                shape = (min(batch_size, count - first), *image_shape)
+                content = images.read(int(np.prod(shape)))
                 yield np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _read_header(path: str, member: IO[bytes]) -> tuple[int, ...]:
-    """The shape in an .npy member's header; its array is read next."""
-    version = np.lib.format.read_magic(member)
+def _read_header(path: str, images: IO[bytes]) -> tuple[int, ...]:
+    """The shape in the header of an .npy member; its array is read next."""
+    version = np.lib.format.read_magic(images)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
-    shape, by_columns, kind = read[version](member)
-    if kind != np.uint8 or len(shape) != 4 or by_columns:
-        raise DataError(f"arr_0 of {path} is {kind} {shape}, not uint8 [N, H, W, C]")
+    shape, fortran_order, dtype = read[version](images)
+    if dtype != np.uint8 or len(shape) != 4 or fortran_order:
+        raise DataError(
+            f"arr_0 of {path} must be uint8 [N, H, W, C] in C order; got {dtype} "
+            f"{list(shape)}{' in Fortran order' if fortran_order else ''}."
+        )
     return shape

@@ -1,44 +1,18 @@
-"""Evaluation records of several runs as one table."""
+"""The evaluations of several runs as one table."""
 
 import json
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from ul.core.errors import DataError
+from ul.metrics import registry
+from ul.metrics.metric import GENERATION
 
-# Columns of the table: title, key, format.
-COLUMNS = (
-    ("rate bpp", "rate_bpp", "{:.3f}"),
-    ("± sem", "rate_bpp_sem", "{:.3f}"),
-    ("optimum bpp", "optimum_bpp", "{:.3f}"),
-    ("PSNR dB", "psnr_db", "{:.2f}"),
-    ("pooled PSNR dB", "pooled_psnr_db", "{:.2f}"),
-    ("optimum PSNR dB", "optimum_psnr_db", "{:.2f}"),
-    ("Gaussian PSNR dB", "gaussian_psnr_db", "{:.2f}"),
-    ("SSIM", "ssim", "{:.3f}"),
-    ("LPIPS", "lpips", "{:.4f}"),
-    ("bound bits/dim", "bound_bpd", "{:.3f}"),
-    ("rFID", "rfid", "{:.3f}"),
-    ("rec. Frechet (pixels_8x8)", "reconstruction_frechet", "{:.3f}"),
-    ("base rate bpp", "base_rate_bpp", "{:.3f}"),
+# Columns after the metrics: title, key and format.
+SETTINGS = (
     ("guidance", "guidance", "{:g}"),
-    ("guide", "guide", "{}"),
-    ("class accuracy", "class_accuracy", "{:.3f}"),
-    ("real", "class_accuracy_real", "{:.3f}"),
-    ("text accuracy", "text_accuracy", "{:.3f}"),
-    ("of real", "text_accuracy_real", "{:.3f}"),
-    ("digit", "text_accuracy_digit", "{:.3f}"),
-    ("colour", "text_accuracy_colour", "{:.3f}"),
-    ("CLIP score", "clip_score", "{:.2f}"),
-    ("FID", "fid", "{:.3f}"),
-    ("sFID", "sfid", "{:.3f}"),
-    ("IS", "inception_score", "{:.3f}"),
-    ("precision", "precision", "{:.3f}"),
-    ("recall", "recall", "{:.3f}"),
-    ("FD-DINOv2", "fd_dinov2", "{:.3f}"),
-    ("FVD", "fvd", "{:.3f}"),
-    ("Frechet (pixels_8x8)", "frechet", "{:.3f}"),
-    ("real vs real", "frechet_real", "{:.3f}"),
+    ("autoguidance", "autoguidance", "{}"),
     ("n", "num_examples", "{}"),
     ("seed", "seed", "{}"),
     ("step", "step", "{}"),
@@ -47,37 +21,55 @@ COLUMNS = (
 )
 
 
-def _title(record: dict, title: str, key: str) -> str:
-    """A column's title for this record: "FID@500" where the record says so."""
-    return record.get("printed", {}).get(key, title)
+class _TableColumn(NamedTuple):
+    title: str
+    key: str
+    format: str
+    default_title: str
+
+    def cell(self, result: dict) -> str:
+        """The number of a result with its standard error; "" for another column's."""
+        number = result.get(self.key)
+        if number is None or _title(result, self) != self.title:
+            return ""
+        sem = result.get(f"{self.key}_sem")
+        error = "" if sem is None else f" ± {self.format.format(sem)}"
+        return self.format.format(number) + error
 
 
-def _name(record: dict) -> str:
+def _title(result: dict, column: _TableColumn) -> str:
+    """The title of a column for this result, such as "FID@500"."""
+    return result.get("titles", {}).get(column.key, column.default_title)
+
+
+def _name(result: dict) -> str:
     """The evaluation, with its guidance if it has one."""
-    if record["evaluation"] == "generation":
-        return f"generation-guidance{record['guidance']:g}"
-    return record["evaluation"]
+    if result["evaluation"] == GENERATION:
+        return f"{GENERATION}-guidance{result['guidance']:g}"
+    return result["evaluation"]
 
 
-def table(records: list[dict]) -> str:
-    """Evaluations as a Markdown table; a column nobody has is left out.
-
-    Numbers of unlike sample counts have columns of their own: they do not compare.
-    """
+def _columns(results: list[dict]) -> list[_TableColumn]:
+    """The columns that some result has a number for; one for each title of a key."""
+    known = [(c.title, c.key, c.format) for _, c in registry.columns()]
     columns = []
-    for title, key, form in COLUMNS:
-        have = [r for r in records if r.get(key) is not None]
-        titles = dict.fromkeys(_title(r, title, key) for r in have)
-        columns += [(shown, title, key, form) for shown in titles]
-    rows = [["evaluation", *(shown for shown, _, _, _ in columns)]]
-    for record in records:
-        cells = [
-            form.format(record[key])
-            if record.get(key) is not None and _title(record, title, key) == shown
-            else ""
-            for shown, title, key, form in columns
-        ]
-        rows.append([_name(record), *cells])
+    for title, key, form in (*known, *SETTINGS):
+        column = _TableColumn(title, key, form, title)
+        having = [r for r in results if r.get(key) is not None]
+        titles = dict.fromkeys(_title(result, column) for result in having)
+        columns += [column._replace(title=t) for t in titles]
+    return columns
+
+
+def table(results: list[dict]) -> str:
+    """Return evaluations as a Markdown table; a column that is empty is left out.
+
+    Numbers of different sample counts have columns of their own: they do not compare.
+    """
+    columns = _columns(results)
+    rows = [["evaluation", *(column.title for column in columns)]]
+    for result in results:
+        rows.append([_name(result), *(column.cell(result) for column in columns)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
@@ -87,19 +79,19 @@ def table(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def protocols(records: list[dict]) -> str:
-    """What the numbers of a table are of, each protocol once, with what was skipped."""
-    said: dict[str, list[str]] = {}
-    for record in records:
-        lines = [f"  {k}: {_flat(v)}" for k, v in record["protocol"].items()]
-        skipped = record.get("skipped", {})
+def protocols(results: list[dict]) -> str:
+    """Return each protocol of a table's numbers once, with what was skipped and why."""
+    names: dict[str, list[str]] = {}
+    for result in results:
+        lines = [f"  {k}: {_flat(v)}" for k, v in result["protocol"].items()]
+        skipped = result.get("skipped", {})
         lines += [f"  skipped {name}: {reason}" for name, reason in skipped.items()]
-        name = f"{_name(record)} step {record['step']} {record['weights']}"
-        said.setdefault("\n".join(lines), []).append(name)
-    return "\n".join(f"{', '.join(names)}\n{text}" for text, names in said.items())
+        name = f"{_name(result)} step {result['step']} {result['weights']}"
+        names.setdefault("\n".join(lines), []).append(name)
+    return "\n".join(f"{', '.join(n)}\n{text}" for text, n in names.items())
 
 
-def _flat(value) -> str:
+def _flat(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {_flat(v)}" for k, v in value.items())
     if isinstance(value, list):
@@ -107,33 +99,34 @@ def _flat(value) -> str:
     return str(value)
 
 
-def records(folder) -> list[dict]:
-    """All evaluations of a workdir, oldest first; none is an empty list."""
-    files = sorted((epath.Path(folder) / "evals").glob("*.json"))
-    found = [json.loads(file.read_text()) for file in files]
-    return sorted(found, key=lambda record: record["written"])
+def evaluations(workdir) -> list[dict]:
+    """Return all evaluations of a workdir, oldest first; an empty list if it has none."""
+    files = sorted((epath.Path(workdir) / "evals").glob("*.json"))
+    results = [json.loads(file.read_text()) for file in files]
+    return sorted(results, key=lambda result: result["date"])
 
 
-def merged(*folders) -> dict:
-    """The numbers of a trial, its stages' evaluations in one: later ones win.
+def merge_defaults(*workdirs) -> dict:
+    """Return the numbers of a trial: the evaluations of its stages in one, later ones win.
 
-    Only what `launch.evaluate` does unasked: EMA weights, seed 0, no guidance.
+    Only those with the default settings of `launch.evaluate`: EMA weights, seed 0, no
+    guidance.
     """
-    both = [record for folder in folders for record in records(folder)]
-    usual = [r for r in both if r["weights"] == "ema" and r["seed"] == 0]
-    plain = [r for r in usual if r.get("guidance", 1.0) == 1.0]
-    return {key: value for record in plain for key, value in record.items()}
+    results = [r for workdir in workdirs for r in evaluations(workdir)]
+    default = [r for r in results if r["weights"] == "ema" and r["seed"] == 0]
+    unguided = [r for r in default if r.get("guidance", 1.0) == 1.0]
+    return {key: value for result in unguided for key, value in result.items()}
 
 
-def read(folders: list[str]) -> list[dict]:
-    """Records of all evaluations in the workdirs.
+def read(workdirs: list[str]) -> list[dict]:
+    """Return all evaluations in the workdirs.
 
     Raises:
       DataError: there is none.
     """
-    found = [record for folder in folders for record in records(folder)]
-    if not found:
+    results = [r for workdir in workdirs for r in evaluations(workdir)]
+    if not results:
         raise DataError(
-            f"no evaluations under {', '.join(folders)}; run launch.evaluate"
+            f"No evaluations found in {', '.join(workdirs)}; run launch.evaluate first."
         )
-    return found
+    return results

@@ -230,9 +230,7 @@ def _to_flax_layout(tensor: np.ndarray, leaf) -> np.ndarray:
     return tensor.T
 
 
-def import_autoencoder(
-    parsed: ExternalConfig, weights: str, workdir_path: str
-) -> int:
+def import_autoencoder(parsed: ExternalConfig, weights: str, workdir_path: str) -> int:
     """Write the weights as a verified checkpoint of a workdir; return their number.
 
     Importing the same weights again changes nothing.

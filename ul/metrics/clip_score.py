@@ -20,7 +20,7 @@ from etils import epath
 from ul.core import batching
 from ul.core import mesh as meshes
 from ul.core.errors import DataError
-from ul.metrics.extractors import ROWS_A_DEVICE, coloured
+from ul.metrics.extractors import ROWS_PER_DEVICE, to_rgb
 from ul.metrics.features import captions as clip_captions
 from ul.metrics.features import clip, weights
 from ul.metrics.frechet import FeatureMoments
@@ -137,7 +137,7 @@ class ClipScore:
 
     def embed_images(self, image: np.ndarray) -> np.ndarray:
         """Return unit embeddings [N, d] of uint8 images [N, H, W, C]."""
-        return self._map_rows(_embed_images, coloured(image))
+        return self._map_rows(_embed_images, to_rgb(image))
 
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
         """Return unit embeddings [N, d] of captions."""
@@ -147,7 +147,7 @@ class ClipScore:
         return batching.map_rows(
             lambda rows: embed(self._params, rows, sizes=self._network.sizes),
             {"rows": rows},
-            batch_size=ROWS_A_DEVICE * self._mesh.size,
+            batch_size=ROWS_PER_DEVICE * self._mesh.size,
             mesh=self._mesh,
         )
 

@@ -1,8 +1,8 @@
-"""The pretrained feature networks of the field's metrics, loaded when first asked for."""
+"""The pretrained feature networks of the metrics, each loaded when it is first needed."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,59 +13,70 @@ from ul.metrics.features import dinov2, i3d, inception, lpips, weights
 
 MissingWeights = weights.MissingWeights
 
-# Images a device at a time: 299x299 activations of Inception are what counts.
-ROWS_A_DEVICE = 32
+# Images per device in one call. The 299x299 activations of Inception limit it.
+ROWS_PER_DEVICE = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class FeatureNetwork:
     """A feature network with its weights.
 
-    fn(params, image) or (params, image, other): uint8 [N, H, W, 3] to arrays of N rows.
-    file, digest (SHA-256): of the weights. resize: what it does to an image first.
+    function(params, image) or function(params, image, other): uint8 [N, H, W, 3] to
+    arrays of N rows. file and digest (SHA-256) are those of the weights. resize says how
+    the network resizes an image before its first layer.
     """
 
-    fn: Callable[..., Any]
+    function: Callable[..., Any]
     params: Any
     file: str
     digest: str
     resize: str
 
-    def on(self, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
-        """`map(**images)` over host images of any number of rows, split over the mesh."""
+    def on_mesh(self, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+        """Return `apply(**images)` of host images, any number of rows, split over the mesh."""
         params = jax.device_put(self.params, meshes.replicated(mesh))
-        compiled = jax.jit(self.fn)
+        compiled = jax.jit(self.function)
 
-        def run(**images: np.ndarray):
+        def apply(**images: np.ndarray):
             return batching.map_rows(
-                lambda **part: compiled(params, *part.values()),
-                {name: coloured(image) for name, image in images.items()},
-                batch_size=ROWS_A_DEVICE * mesh.size,
+                lambda **batch: compiled(params, *batch.values()),
+                {name: to_rgb(image) for name, image in images.items()},
+                batch_size=ROWS_PER_DEVICE * mesh.size,
                 mesh=mesh,
             )
 
-        return run
+        return apply
 
     def protocol(self) -> dict[str, str]:
-        """What a figure needs said of the network behind it."""
+        """Return what a reader must know about the network behind a number."""
         return {"file": self.file, "sha256": self.digest, "resize": self.resize}
 
 
-def coloured(image: np.ndarray) -> np.ndarray:
-    """Grey uint8 [..., 1] repeated to three channels."""
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """Repeat the channel of gray images [..., 1] three times; return others unchanged."""
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
 
-# Name: function, module with the agreed interface, what it does to an image first.
-KNOWN: Mapping[str, tuple[Callable[..., Any], Any, str]] = {
-    "inception": (
+class FeatureNetworkSource(NamedTuple):
+    """The function of a network, its module (see features/weights.py), and its resizing."""
+
+    function: Callable[..., Any]
+    module: Any
+    resize: str
+
+
+# The texts of `resize` are compared with those in reference files: do not reword them.
+FEATURE_NETWORKS: Mapping[str, FeatureNetworkSource] = {
+    "inception": FeatureNetworkSource(
         inception.features,
         inception,
         "299x299 bilinear of TensorFlow 1, neither antialiased nor half-pixel centred",
     ),
-    "lpips": (lpips.distance, lpips, "none"),
-    "dinov2": (dinov2.features, dinov2, "224x224 bicubic of floats, antialiased"),
-    "i3d": (
+    "lpips": FeatureNetworkSource(lpips.distance, lpips, "none"),
+    "dinov2": FeatureNetworkSource(
+        dinov2.features, dinov2, "224x224 bicubic of floats, antialiased"
+    ),
+    "i3d": FeatureNetworkSource(
         i3d.features,
         i3d,
         "224x224 bilinear of each frame, half-pixel centred, not antialiased",
@@ -73,27 +84,30 @@ KNOWN: Mapping[str, tuple[Callable[..., Any], Any, str]] = {
 }
 
 
-class Networks:
-    """Feature networks by name, from a directory of weights; None has none."""
+class FeatureNetworks:
+    """Feature networks by name from a directory of weights; without one, all are missing."""
 
     def __init__(self, weights_dir: str | None):
-        self._dir = weights_dir
-        self._loaded: dict[str, Network] = {}
+        self._weights_dir = weights_dir
+        self._loaded: dict[str, FeatureNetwork] = {}
 
-    def get(self, name: str) -> Network:
-        """The network.
+    def get(self, name: str) -> FeatureNetwork:
+        """Return the network.
 
         Raises:
-          Missing: its weights are not there.
-          DataError: they are damaged, or are not those of the manifest.
+          Missing: its file of weights does not exist.
+          DataError: the file is damaged or differs from the manifest.
         """
         if name not in self._loaded:
-            fn, module, resize = KNOWN[name]
-            if self._dir is None:
+            function, module, resize = FEATURE_NETWORKS[name]
+            if self._weights_dir is None:
                 raise MissingWeights(
-                    f"{module.FILE} is not here; give --weights_dir or set UL_WEIGHTS"
+                    f"{module.FILE} is needed, and no directory of weights was given; "
+                    "pass --weights_dir or set UL_WEIGHTS."
                 )
-            params = weights.load(self._dir, module)
-            digest = weights.read_manifest(self._dir)[module.FILE]["sha256"]
-            self._loaded[name] = Network(fn, params, module.FILE, digest, resize)
+            params = weights.load(self._weights_dir, module)
+            digest = weights.read_manifest(self._weights_dir)[module.FILE]["sha256"]
+            self._loaded[name] = FeatureNetwork(
+                function, params, module.FILE, digest, resize
+            )
         return self._loaded[name]

@@ -20,8 +20,8 @@ from etils import epath
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import sha256
 from ul.metrics import frechet
-from ul.metrics.extractors import Network
-from ul.metrics.streaming import SOURCES, Reference, Statistics
+from ul.metrics.extractors import FeatureNetwork
+from ul.metrics.streaming import FEATURE_SOURCES, FeatureStatistics, Reference
 
 SCHEMA_VERSION = 1
 SUFFIXES = {"pool": "", "spatial": "_s"}
@@ -36,11 +36,11 @@ def array_names(need: str) -> tuple[str, str]:
 
 
 def to_arrays(
-    statistics: Statistics, protocol: dict[str, Any]
+    statistics: FeatureStatistics, protocol: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a complete reference file."""
     arrays: dict[str, np.ndarray] = {}
-    for need in statistics.needs:
+    for need in statistics.features:
         if need == "pool_rows":
             arrays["pool"] = statistics.rows().astype(np.float32)
         else:
@@ -102,7 +102,7 @@ def read(
         with np.load(file, allow_pickle=False) as data:
             gaussians = {
                 need: _read_gaussian(path, data, *array_names(need))
-                for need in SOURCES
+                for need in FEATURE_SOURCES
                 if set(array_names(need)) <= set(data)
             }
             protocol = json.loads(str(data["protocol"])) if "protocol" in data else None
@@ -170,7 +170,7 @@ def _read_images(path: str) -> np.ndarray:
 
 
 def check_networks(
-    reference: Reference, needs: tuple[str, ...], networks: Mapping[str, Network]
+    reference: Reference, needs: tuple[str, ...], networks: Mapping[str, FeatureNetwork]
 ) -> None:
     """Check that a reference was computed with the feature networks of this evaluation.
 
@@ -180,7 +180,7 @@ def check_networks(
     protocol = reference.protocol["protocol"]
     if isinstance(protocol, str):
         return
-    for name in sorted({SOURCES[need][0] for need in needs} & networks.keys()):
+    for name in sorted({FEATURE_SOURCES[need][0] for need in needs} & networks.keys()):
         recorded, current = protocol["networks"].get(name), networks[name].protocol()
         for key in current if recorded is not None else ():
             if recorded[key] != current[key]:

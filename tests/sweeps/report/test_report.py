@@ -226,7 +226,7 @@ def test_printed_names_are_the_column_titles(tmp_path):
     write_run(tmp_path / "a", resolved_config("stage1"))
     write_evaluation(
         tmp_path / "a", "reconstruction", 2000, 50_000, rfid=1.5, lpips=0.1,
-        printed={"rfid": "rFID"},
+        titles={"rfid": "rFID"},
     )  # fmt: skip
     (trial,) = folder.read_sweep(str(tmp_path)).trials
     titles = [(c.title, c.num_examples) for c in numbers.values(trial)]
@@ -237,7 +237,7 @@ def test_all_text_is_escaped(tmp_path):
     write_run(tmp_path / "a", resolved_config("stage1"))
     write_evaluation(
         tmp_path / "a", "reconstruction", 2000, 360, psnr_db=20.0, rfid=3.0,
-        device=SCRIPT, printed={"rfid": SCRIPT}, skipped={"lpips": SCRIPT}, picture=False,
+        device=SCRIPT, titles={"rfid": SCRIPT}, skipped={"lpips": SCRIPT}, picture=False,
     )  # fmt: skip
     stage = {"config": SCRIPT, "workdir": "a", "overrides": {}}
     other = {"config": "x", "workdir": f"b/{SCRIPT}", "overrides": {}}

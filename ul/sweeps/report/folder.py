@@ -205,7 +205,7 @@ def _read_evaluations(
                 path if directory == "." else f"{directory}/{path}", fields
             )
         )
-    return sorted(records, key=lambda r: str(r.fields.get("written", "")))
+    return sorted(records, key=lambda r: str(r.fields.get("date", "")))
 
 
 def _check_fields(fields: Any) -> None:
@@ -218,7 +218,7 @@ def _check_fields(fields: Any) -> None:
     for key, kinds in {"guidance": int | float, "num_examples": int}.items():
         if not isinstance(fields.get(key), kinds | None):
             raise ValueError(f"its {key} is not a number")
-    for key in ("printed", "skipped"):
+    for key in ("titles", "skipped"):
         if not isinstance(fields.get(key, {}), dict):
             raise ValueError(f"its {key} is not a JSON object")
 

@@ -1,12 +1,11 @@
-"""Which numbers of a trial's evaluations stand in the report, and under which heading."""
+"""Which numbers of a trial's evaluations stand in the report, and in which column."""
 
-import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+from ul.metrics import registry
+from ul.metrics.metric import GENERATION, ColumnSpec, Metric
 from ul.sweeps.report.rows import (
-    GENERATION,
-    RECONSTRUCTION,
     EvaluationRecord,
     MetricColumn,
     MetricValue,
@@ -15,82 +14,37 @@ from ul.sweeps.report.rows import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """A key of the evaluations. `shown`: in the page's table, not in the CSV alone;
-    `drawn`: against bits/pixel; `once`: one value whatever the guidance and the samples."""
-
-    kind: str
-    key: str
-    title: str
-    form: str
-    shown: bool = True
-    drawn: bool = False
-    once: bool = False
-
-
-# In the order of the table's columns. The pixel features are 8x8 block means.
-METRICS = (
-    Metric(RECONSTRUCTION, "rate_bpp", "bits/pixel", "{:.3f}"),
-    Metric(RECONSTRUCTION, "psnr_db", "PSNR, dB", "{:.2f}", drawn=True),
-    Metric(RECONSTRUCTION, "pooled_psnr_db", "pooled PSNR, dB", "{:.2f}", shown=False),
-    Metric(RECONSTRUCTION, "gaussian_psnr_db", "Gaussian PSNR", "{:.2f}", shown=False),
-    Metric(RECONSTRUCTION, "ssim", "SSIM", "{:.3f}", drawn=True),
-    Metric(RECONSTRUCTION, "lpips", "LPIPS", "{:.3f}", drawn=True),
-    Metric(RECONSTRUCTION, "rfid", "rFID", "{:.2f}", drawn=True),
-    Metric(
-        RECONSTRUCTION,
-        "reconstruction_frechet",
-        "rec. pixel Frechet (not FID)",
-        "{:.3f}",
-        drawn=True,
-    ),
-    Metric(RECONSTRUCTION, "bound_bpd", "bound, bits/dim", "{:.3f}", shown=False),
-    Metric(GENERATION, "fid", "gFID", "{:.2f}", drawn=True),
-    Metric(GENERATION, "sfid", "sFID", "{:.2f}"),
-    Metric(GENERATION, "fd_dinov2", "FD-DINOv2", "{:.1f}", drawn=True),
-    Metric(GENERATION, "fvd", "FVD", "{:.1f}", drawn=True),
-    Metric(GENERATION, "frechet", "gen. pixel Frechet (not FID)", "{:.3f}", drawn=True),
-    Metric(GENERATION, "frechet_real", "real pixel Frechet", "{:.3f}", shown=False),
-    Metric(GENERATION, "inception_score", "Inception score", "{:.1f}"),
-    Metric(GENERATION, "precision", "precision", "{:.3f}"),
-    Metric(GENERATION, "recall", "recall", "{:.3f}"),
-    Metric(GENERATION, "class_accuracy", "class accuracy", "{:.3f}"),
-    Metric(GENERATION, "text_accuracy", "text accuracy", "{:.3f}"),
-    Metric(GENERATION, "clip_score", "CLIP score", "{:.2f}"),
-    Metric(GENERATION, "base_rate_bpp", "base rate, bits/pixel", "{:.3f}", once=True),
-)
-PLACES = {m.key: i for i, m in enumerate(METRICS)}
-# Named as missing where no trial has them.
-EXPECTED = ("psnr_db", "ssim", "lpips", "rfid", "fid")
-
-
-def metric(column: MetricColumn) -> Metric:
-    return METRICS[PLACES[column.metric]]
+def metric(column: MetricColumn) -> ColumnSpec:
+    """Return what the registry states about a column."""
+    return registry.find_column(column.metric)
 
 
 def values(trial: TrialResult) -> dict[MetricColumn, MetricValue]:
-    """Each column's number: of EMA weights if there are any, the newest step, the lowest
-    seed; of several such evaluations the one written last."""
-    found: dict[MetricColumn, MetricValue] = {}
-    for record in _chosen(trial.records):
-        for m in METRICS:
-            number = _number(record.fields.get(m.key))
-            if m.kind != record.kind or number is None:
+    """Return the number of each column: of EMA weights if there are any, the newest step
+    and the lowest seed; of several such evaluations the last one."""
+    chosen: dict[MetricColumn, MetricValue] = {}
+    places = list(enumerate(registry.columns()))
+    for record in _choose(trial.records):
+        for place, (owner, registered) in places:
+            number = _number(record.fields.get(registered.key))
+            if owner.evaluation != record.kind or number is None:
                 continue
-            column = _column(m, record)
-            if not (m.once and column in found):
-                sem = _number(record.fields.get(f"{m.key}_sem"))
-                found[column] = MetricValue(number, sem, record)
-    return dict(sorted(found.items(), key=lambda item: item[0]))
+            column = _column(place, owner, registered, record)
+            if not (owner.per_run and column in chosen):
+                sem = _number(record.fields.get(f"{registered.key}_sem"))
+                chosen[column] = MetricValue(number, sem, record)
+    return dict(sorted(chosen.items(), key=lambda item: item[0]))
 
 
-def _chosen(records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
-    """For each kind and guidance the newest step's, of EMA weights before others and the
-    lowest seed of each count; rising guidance, then as written. Samples that another
-    model guided compare with none of these."""
+def _choose(records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
+    """The evaluations of each kind and guidance whose numbers the report shows.
+
+    Those of the newest step, of EMA weights before others and of the lowest seed for each
+    count, by rising guidance and then by date. Samples under autoguidance do not compare
+    with these and are left out.
+    """
     groups: dict[tuple, list[EvaluationRecord]] = {}
-    for r in (r for r in records if r.fields.get("guide") is None):
+    for r in (r for r in records if r.fields.get("autoguidance") is None):
         groups.setdefault((r.kind, r.guidance), []).append(r)
     kept: list[EvaluationRecord] = []
     for _, group in sorted(groups.items()):
@@ -113,37 +67,40 @@ def _by_weights(name: str) -> tuple[bool, bool, str]:
 
 
 def _number(value) -> float | None:
-    """A finite number, else None: nothing that is not one is drawn or averaged."""
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if good and math.isfinite(value) else None
+    """A finite number as a float; None for anything else, which is not shown."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
 
 
-def _column(m: Metric, record: EvaluationRecord) -> MetricColumn:
+def _column(
+    place: int, owner: Metric, registered: ColumnSpec, record: EvaluationRecord
+) -> MetricColumn:
     numbers = record.fields
-    printed = numbers.get("printed", {}).get(m.key, m.title)
-    if m.once:
-        return MetricColumn(PLACES[m.key], m.key, str(printed))
+    title = str(numbers.get("titles", {}).get(registered.key, registered.title))
+    if owner.per_run:
+        return MetricColumn(place, registered.key, title)
     count = numbers.get("num_examples")
-    guidance = record.guidance if m.kind == GENERATION else None
-    return MetricColumn(PLACES[m.key], m.key, str(printed), count, guidance)
+    guidance = record.guidance if owner.evaluation == GENERATION else None
+    return MetricColumn(place, registered.key, title, count, guidance)
 
 
 def columns(rows: Iterable[TrialRow]) -> list[MetricColumn]:
-    """All columns that some trial has a number for, in the table's order."""
+    """Return all columns that some trial has a number for, in the table's order."""
     return sorted({c for row in rows for c in row.values})
 
 
 def absent(rows: Iterable[TrialRow]) -> dict[str, str]:
-    """Expected metrics nobody has, by title, with the evaluations' own reason."""
+    """Return the metrics that no trial has, by title, with the reason of the evaluations.
+
+    Those that a report is expected to have, and those that an evaluation skipped.
+    """
     rows = list(rows)
-    have = {c.metric for c in columns(rows)}
+    present = {c.metric for c in columns(rows)}
     reasons: dict[str, str] = {}
     for record in (r for row in rows for r in row.trial.records):
-        skipped: Mapping = record.fields.get("skipped", {})
-        reasons |= {str(k): str(v) for k, v in skipped.items()}
-    expected = [m for m in METRICS if m.key in EXPECTED or m.key in reasons]
+        reasons |= {str(k): str(v) for k, v in record.fields.get("skipped", {}).items()}
     return {
-        m.title: reasons.get(m.key, "not measured")
-        for m in expected
-        if m.key not in have
+        m.title: reasons.get(m.name, "not measured")
+        for m in registry.metrics()
+        if (m.expected or m.name in reasons) and not present & set(m.keys)
     }

@@ -113,7 +113,7 @@ def _join_known(phrases: Mapping[str, str]) -> str:
 
 def _time_span(evaluations: Sequence[Mapping[str, Any]]) -> str:
     """Return when the first and the last of the evaluations were written."""
-    written = sorted(str(e["written"]) for e in evaluations if e.get("written"))
+    written = sorted(str(e["date"]) for e in evaluations if e.get("date"))
     if not written:
         return "never"
     return f"{_format_time(written[0])} to {_format_time(written[-1])}"
@@ -139,7 +139,7 @@ def _notes(notes: Sequence[str]) -> str:
 
 def _trial_table(report: SweepReport) -> str:
     """Return the table with one row per trial, whose numbers link to the evaluations."""
-    columns = [c for c in report.columns if numbers.metric(c).shown]
+    columns = [c for c in report.columns if numbers.metric(c).in_page]
     settings = swept.swept_settings(report.sweep.trials, report.differences)
     heads = ['<th class="left">trial</th>', '<th class="left">state</th>']
     heads += [f"<th>{escape(key)}</th>" for key in settings]
@@ -212,7 +212,7 @@ def _number_cell(form: str, value: float) -> str:
 
 
 def _metric_cell(column: MetricColumn, value: MetricValue) -> str:
-    form = numbers.metric(column).form
+    form = numbers.metric(column).format
     sem = f"<small>± {form.format(value.sem)}</small>" if value.sem is not None else ""
     fields, link = value.record.fields, link_to(value.record.path)
     weights = str(fields["weights"])

@@ -1,16 +1,19 @@
-"""trials.csv: a row a trial, every number in full."""
+"""trials.csv: one row for each trial, every number with all its digits."""
 
 import csv
 import io
 from typing import Any
 
 from ul.sweeps.report import swept
-from ul.sweeps.report.rows import SweepReport, TrialRow
+from ul.sweeps.report.rows import MetricColumn, SweepReport, TrialRow
 
 
 def trials(report: SweepReport) -> str:
-    """Name, state, overrides, steps, FLOPs, prediction, then each column of the report
-    with its standard error; last the evaluations they come from."""
+    """Return the CSV: name, state, overrides, steps, FLOPs and prediction of each trial.
+
+    Then each column of the report with its standard error, and last the evaluations that
+    the numbers come from.
+    """
     keys = swept.swept_settings(report.sweep.trials, report.differences)
     rows = [_row(report, row, keys) for row in report.rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -40,17 +43,15 @@ def _row(report: SweepReport, row: TrialRow, keys) -> dict[str, Any]:
     )
     for column in report.columns:
         value = row.values.get(column)
-        key = column.key
-        cells[key] = value.value if value else None
-        cells[f"{key} sem"] = value.sem if value else None
+        cells[column.key] = value.value if value else None
+        if _has_sem(report, column):
+            cells[f"{column.key} sem"] = value.sem if value else None
     sources = dict.fromkeys(v.record.path for v in row.values.values())
     cells["evaluations"] = " ".join(sources)
-    empty = {f"{c.key} sem" for c in report.columns if _never(report, c)}
-    return {k: v for k, v in cells.items() if k not in empty}
+    return cells
 
 
-def _never(report: SweepReport, column) -> bool:
-    """No trial has a standard error of this column."""
-    return all(
-        row.values[column].sem is None for row in report.rows if column in row.values
-    )
+def _has_sem(report: SweepReport, column: MetricColumn) -> bool:
+    """Whether some trial has a standard error of this column."""
+    values = [row.values[column] for row in report.rows if column in row.values]
+    return any(value.sem is not None for value in values)

@@ -60,7 +60,7 @@ def quality_against_rate(report: SweepReport) -> list[ReportFigure]:
     """Draw a figure for each metric of quality that a trial has a rate for."""
     figures = []
     for column in report.columns:
-        if not numbers.metric(column).drawn:
+        if not numbers.metric(column).plotted:
             continue
         points = [
             point

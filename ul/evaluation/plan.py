@@ -1,0 +1,146 @@
+"""Which metrics of a run can be measured, against what, and by which measurements."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ul.evaluation import model_metrics, probes
+from ul.evaluation.context import EvaluatedRun
+from ul.evaluation.measurement import (
+    FeatureMeasurement,
+    Measurement,
+    Obstacle,
+    PairMeasurement,
+)
+from ul.evaluation.request import select_metrics
+from ul.metrics import registry
+from ul.metrics.metric import (
+    GENERATION,
+    FeatureMetric,
+    Metric,
+    PairMetric,
+    RunMetric,
+    required_features,
+)
+from ul.metrics.streaming import Reference
+
+# By the `computation` of a registry row.
+COMPUTATIONS: Mapping[str, Any] = model_metrics.COMPUTATIONS | probes.COMPUTATIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """metrics: what is measured. skipped: reasons by name. references: by name."""
+
+    metrics: tuple[Metric, ...]
+    skipped: Mapping[str, str]
+    references: Mapping[str, Reference]
+
+
+def make_plan(run: EvaluatedRun) -> Plan:
+    """Decide before any sampling what can be measured, and against which reference.
+
+    Raises:
+      ConfigError: a requested metric is not defined for the data, or --reference is of
+        another protocol.
+      DataError: damaged weights or a damaged reference.
+    """
+    requested = run.request.metrics
+    candidates = registry.metrics(run.evaluation)
+    selected = select_metrics(requested, candidates, run.shape)
+    obstacles = {m.name: o for m in selected if (o := _obstacle(m, run)) is not None}
+    references: dict[str, Reference] = {}
+    if run.evaluation == GENERATION:
+        referenced = [
+            m
+            for m in selected
+            if isinstance(m, FeatureMetric) and m.referenced and m.name not in obstacles
+        ]
+        references, lacking = _find_references(run, referenced)
+        obstacles |= lacking
+    return Plan(
+        metrics=tuple(m for m in selected if m.name not in obstacles),
+        skipped={
+            name: obstacle.reason
+            for name, obstacle in obstacles.items()
+            if requested is not None or not obstacle.inherent
+        },
+        references=references,
+    )
+
+
+def _obstacle(metric: Metric, run: EvaluatedRun) -> Obstacle | None:
+    reason = metric.obstacle(run.shape, run.count, run.networks)
+    if reason is not None:
+        return Obstacle(reason)
+    if isinstance(metric, RunMetric):
+        return COMPUTATIONS[metric.computation].obstacle(run)
+    return None
+
+
+def _find_references(
+    run: EvaluatedRun, metrics: Sequence[FeatureMetric]
+) -> tuple[dict[str, Reference], dict[str, Obstacle]]:
+    """The references by metric, and the metrics that --reference has no features for.
+
+    Without --reference it is the run's training images, and always for the features that
+    need no network: the files of others do not have them.
+    """
+    references: dict[str, Reference] = {}
+    lacking: dict[str, Obstacle] = {}
+    path = run.request.reference
+    if path is not None:
+        stored = run.context.file_reference(path, run.shape, run.mesh)
+        for m in metrics:
+            if stored.has(m.feature):
+                references[m.name] = stored
+            elif m.feature_network is not None:
+                lacking[m.name] = Obstacle(f"{path} has no {m.feature} features")
+    own = [m for m in metrics if m.name not in references | lacking]
+    if own:
+        features = required_features(own)
+        training = run.context.training_reference(run.datasets, features, run.mesh)
+        references |= dict.fromkeys((m.name for m in own), training)
+    return references, lacking
+
+
+def measurements(run: EvaluatedRun, plan: Plan) -> list[Measurement]:
+    """Return objects that measure all metrics of a plan."""
+    pairs = [m for m in plan.metrics if isinstance(m, PairMetric)]
+    features = [m for m in plan.metrics if isinstance(m, FeatureMetric)]
+    measured: list[Measurement] = []
+    if pairs:
+        measured.append(PairMeasurement(pairs, run))
+    if features:
+        measured.append(FeatureMeasurement(features, run, plan.references))
+    measured += [
+        COMPUTATIONS[metric.computation](run)
+        for metric in plan.metrics
+        if isinstance(metric, RunMetric)
+    ]
+    return measured
+
+
+def protocol(
+    run: EvaluatedRun, plan: Plan, measured: Sequence[Measurement]
+) -> dict[str, Any]:
+    """Return what a reader must know about the numbers of a plan's metrics."""
+    networks = {name for m in plan.metrics if (name := m.feature_network) is not None}
+    stated: dict[str, Any] = {
+        "networks": {n: run.networks.get(n).protocol() for n in sorted(networks)},
+        "references": _reference_protocols(plan.references),
+    }
+    texts = {m.name: m.describe_protocol(run.shape) for m in plan.metrics}
+    stated |= {name: text for name, text in texts.items() if text}
+    for measurement in measured:
+        stated |= measurement.protocol()
+    return stated
+
+
+def _reference_protocols(references: Mapping[str, Reference]) -> list[dict[str, Any]]:
+    """The protocol of each reference once, with the metrics that are compared with it."""
+    entries: dict[int, dict[str, Any]] = {}
+    for name, reference in references.items():
+        new = {"metrics": [], **reference.protocol}
+        entries.setdefault(id(reference), new)["metrics"].append(name)
+    return list(entries.values())
