@@ -19,13 +19,9 @@ from ul.evaluation import table
 from ul.metrics import extractors, registry
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run to evaluate. Required.")
-_STEP = flags.DEFINE_string(
-    "step", "latest", "Checkpoint: latest, a step, or all verified ones."
-)
+_STEP = flags.DEFINE_string("step", "latest", "Checkpoint: latest, a step, or all.")
 _WEIGHTS = flags.DEFINE_string(
-    "weights",
-    "ema",
-    "Weights: ema, ema:<decay>, power:<width>, raw, or both (ema, raw).",
+    "weights", "ema", "Weights: ema, ema:DECAY, power:WIDTH, raw, or both (ema, raw)."
 )
 _SEED = common_flags.define_seed()
 _NUM = flags.DEFINE_integer(
@@ -43,9 +39,7 @@ _DIR = flags.DEFINE_string(
 _MAKE = flags.DEFINE_string(
     "make_reference", None, "Compute reference statistics of --config's data instead."
 )
-_SPLIT = flags.DEFINE_string(
-    "split", "train", "Split for --make_reference: train or eval."
-)
+_SPLIT = flags.DEFINE_string("split", "train", "Split for --make_reference.")
 _GENERATION = generation_flags.define()
 _CONFIG = cli.define_config()
 
@@ -60,12 +54,10 @@ def _evaluate(metrics, weights_dir) -> None:
         **_GENERATION.request(),
     )
     weights = ["ema", "raw"] if _WEIGHTS.value == "both" else [_WEIGHTS.value]
-    results: list[dict] = []
+    scales, results = _GENERATION.guidance.value, list[dict]()
     try:
-        for one in evaluation.run_all(
-            request, _STEP.value, weights, _GENERATION.guidance.value
-        ):
-            results.append(one)
+        for result in evaluation.run_all(request, _STEP.value, weights, scales):
+            results.append(result)
     finally:
         if results:  # evaluations that were finished before an error are printed, too
             print(table.table(results), table.protocols(results), sep="\n")

@@ -1,4 +1,4 @@
-"""The rules of the house: who imports whom, who owns what, how large things grow."""
+"""The rules of this code base: layers, owners of packages, sizes and names."""
 
 import ast
 import sys
@@ -10,8 +10,9 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(
     f for d in ("ul", "launch", "experiments") for f in (ROOT / d).rglob("*.py")
 )
+LIBRARY = [f for f in FILES if f.relative_to(ROOT).parts[0] == "ul"]
 
-# A room may import rooms of lower floors, and itself; rooms of one floor never meet.
+# A package may import packages of lower floors; packages of one floor are independent.
 FLOORS = {
     "core": 0,
     "diffusion": 1,
@@ -30,7 +31,7 @@ FLOORS = {
     "planning": 6,
     "sweeps": 7,
 }
-# Beyond "lower floors": objectives compute, and know neither networks nor data.
+# Stricter than "lower floors": objectives know neither networks nor data, for example.
 MAY_IMPORT = {
     "objectives": {"core", "diffusion"},
     "train": {"core", "objectives", "checkpoints"},
@@ -39,11 +40,19 @@ MAY_IMPORT = {
     "checkpoints": {"core"},
     "data": {"core", "config"},
 }
-# Package: where alone it may be imported.
+# The modules that turn a config into typed objects; nothing else sees a config.
+CONFIG_READERS = (
+    "ul/config/",
+    "ul/data/datasets.py",
+    "ul/runs/",
+    "ul/stages/",
+    "launch/lib/",
+)
+# The only places that may import a package.
 OWNERS = {
     "absl": ("launch/",),
     "av": ("ul/importing/decoding.py",),
-    "ml_collections": ("launch/lib/cli.py", "experiments/"),
+    "ml_collections": ("launch/lib/config_flag.py", "experiments/"),
     "clu": ("ul/core/metrics.py", "ul/train/writer.py"),
     "orbax": ("ul/checkpoints/store.py",),
     "grain": ("ul/data/",),
@@ -84,7 +93,7 @@ def imports(file):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room(module):
+def package_of(module):
     parts = module.split(".")
     return parts[1] if parts[0] == "ul" and len(parts) > 1 else None
 
@@ -93,21 +102,33 @@ def inside(module, package):
     return module == package or module.startswith(f"{package}.")
 
 
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if name(f).startswith("ul/")], ids=name
-)
+@pytest.mark.parametrize("file", LIBRARY, ids=name)
 def test_imports_go_down(file):
-    here = room(".".join(file.relative_to(ROOT).with_suffix("").parts))
-    if here == "__init__":
+    package = package_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    if package == "__init__":
         return
     for module in imports(file):
-        there = room(module)
-        if there is None or there == here or there not in FLOORS:
+        imported = package_of(module)
+        if imported is None or imported == package or imported not in FLOORS:
             assert not inside(module, "launch") and not inside(module, "experiments")
             continue
-        assert FLOORS[there] < FLOORS[here], f"{name(file)} imports {module}"
-        allowed = MAY_IMPORT.get(here)
-        assert allowed is None or there in allowed, f"{name(file)} imports {module}"
+        assert FLOORS[imported] < FLOORS[package], f"{name(file)} imports {module}"
+        allowed = MAY_IMPORT.get(package)
+        assert allowed is None or imported in allowed, f"{name(file)} imports {module}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_only_readers_of_configs_import_the_config_package(file):
+    if any(inside(module, "ul.config") for module in imports(file)):
+        assert name(file).startswith(CONFIG_READERS), f"{name(file)} reads a config"
+
+
+def test_every_package_is_on_a_floor_and_there_are_no_loose_modules():
+    top_level = {
+        f.relative_to(ROOT / "ul").parts[0].removesuffix(".py") for f in LIBRARY
+    }
+    assert top_level - {"__init__"} == FLOORS.keys()
+    assert len(FLOORS) <= 17
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
@@ -138,22 +159,11 @@ def test_budgets(file):
             assert length <= 60, f"{place}: {node.name} has {length} lines, not 60"
 
 
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if name(f).startswith("ul/")], ids=name
-)
+@pytest.mark.parametrize("file", LIBRARY, ids=name)
 def test_no_flags_and_no_defaults_for_options(file):
     text = file.read_text()
     assert "FLAGS" not in text
     assert "config.get(" not in text.replace('config.get("stage")', "")
-
-
-def test_every_file_is_in_a_room():
-    rooms = {
-        p.relative_to(ROOT / "ul").parts[0].removesuffix(".py")
-        for p in FILES
-        if name(p).startswith("ul/")
-    }
-    assert rooms - {"__init__"} == FLOORS.keys()
 
 
 def test_the_top_level_is_fixed():
@@ -163,3 +173,46 @@ def test_the_top_level_is_fixed():
     }  # fmt: skip
     visible = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
     assert {v for v in visible if not v.endswith(".egg-info")} <= allowed
+
+
+# Words that say nothing about what a variable is.
+VAGUE_NAMES = frozenset(
+    "found made said told asked seen wanted look looks splits judges manifold".split()
+)
+# First words of docstrings that are no sentence and no noun phrase.
+FRAGMENTS = ("Of ", "What ", "Where ", "Who ", "How ", "Whose ", "Another's ")
+
+
+def definitions(file):
+    """Functions, classes and the module itself, with their docstrings."""
+    tree = ast.parse(file.read_text())
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Module)
+    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if not name(f).startswith("experiments/")], ids=name
+)
+def test_variables_are_named_for_what_they_are(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            assert node.id not in VAGUE_NAMES, f"{name(file)}:{node.lineno} {node.id}"
+        elif isinstance(node, ast.arg):
+            assert node.arg not in VAGUE_NAMES, f"{name(file)}:{node.lineno} {node.arg}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_docstrings_are_sentences_or_noun_phrases(file):
+    for node in definitions(file):
+        docstring = ast.get_docstring(node) or ""
+        assert not docstring.startswith(FRAGMENTS), f"{name(file)}: {docstring[:60]}"
+
+
+def test_a_class_name_denotes_one_class():
+    names = [
+        node.name
+        for file in FILES
+        for node in definitions(file)
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert {n for n in names if names.count(n) > 1} == set()

@@ -3,7 +3,6 @@
 Evaluations of whole runs are tested in tests/system/test_evaluate.py.
 """
 
-import importlib
 import shlex
 
 import jax
@@ -12,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.lib import untrained
 from ul.core.errors import ConfigError, DataError
-from ul.data import datasets
+from ul.data.datasets import Datasets, chunk_rows, fixed_subset
 from ul.evaluation import Request, bit_map, paper_tables, table
 from ul.evaluation.request import sample_labels, select_metrics
 from ul.metrics import reconstruction
@@ -24,15 +24,9 @@ from ul.runs import assemble
 from ul.stages import registry
 
 
-def parse(file, variant):
-    experiment = importlib.import_module(f"experiments.{file}").get_config(variant)
-    return registry.parse(registry.to_dict(experiment))
-
-
 def test_a_single_stage_is_evaluated_at_its_least_noise_with_all_labels():
-    c = parse("single_stage", "random_noise")
-    trained = registry.stage1(c, training=True).objective.keywords
-    evaluated = registry.stage1(c).objective.keywords
+    stage = untrained.stage("single_stage", "random_noise")
+    trained, evaluated = stage.objective.keywords, stage.held_out_objective.keywords
     assert (
         trained["max_logsnr"] == TruncatedLogisticMaxLogsnr(1.0)
         and trained["label_dropout"] == 0.1
@@ -44,7 +38,7 @@ def test_a_single_stage_is_evaluated_at_its_least_noise_with_all_labels():
 
 
 @pytest.mark.parametrize(
-    ("name", "exact", "sampled"),
+    ("name", "is_deterministic", "is_diffusion"),
     [
         ("ul", True, True),
         ("normal_prior", True, True),
@@ -53,9 +47,12 @@ def test_a_single_stage_is_evaluated_at_its_least_noise_with_all_labels():
         ("kl_autoencoder", False, False),
     ],
 )
-def test_codecs_state_their_encoder_variance_and_their_decoder(name, exact, sampled):
-    codec = registry.stage1(parse("ablations", name)).codec
-    assert (codec.exact, codec.sampled) == (exact, sampled)
+def test_codecs_state_their_encoder_variance_and_their_decoder(
+    name, is_deterministic, is_diffusion
+):
+    codec = untrained.stage("ablations", name).codec
+    assert codec.is_deterministic == is_deterministic
+    assert codec.is_diffusion == is_diffusion
 
 
 @pytest.mark.parametrize(
@@ -63,9 +60,11 @@ def test_codecs_state_their_encoder_variance_and_their_decoder(name, exact, samp
 )
 def test_stage_2_learns_draws_of_an_encoder_with_a_variance(name, is_random):
     """The draws differ between steps and rows, and are equal for the same step."""
-    stage1 = registry.stage1(parse("ablations", name))
-    params = stage1.modules.init(jax.random.key(0), (8, 8, 1))
-    run = assemble.base_run(parse("ablations", f"{name}_base"), stage1.codec, params)
+    stage1 = untrained.stage("ablations", name)
+    params = stage1.init(jax.random.key(0))
+    config = untrained.parsed("ablations", f"{name}_base")
+    stage2, datasets = registry.build(config), Datasets.from_config(config)
+    run = assemble.build_stage2_run(config, stage2, datasets, stage1.codec, params)
 
     def latents(step):
         batch = {"image": jnp.full((4, 8, 8, 1), 99, jnp.uint8), "row": jnp.arange(4)}
@@ -156,8 +155,8 @@ def test_metrics_of_clips_are_refused_for_images_by_name():
 
 
 def test_a_fixed_subset_is_drawn_from_all_classes_of_a_folder():
-    np.testing.assert_array_equal(datasets.spread(5, 9), np.arange(5))
-    chosen = datasets.spread(10_000, 1000)
+    np.testing.assert_array_equal(fixed_subset(5, 9), np.arange(5))
+    chosen = fixed_subset(10_000, 1000)
     assert len(set(chosen)) == 1000 and np.all(np.diff(chosen) > 0)
     # A hypergeometric count in each tenth, within four standard errors.
     counts = np.bincount(chosen // 1000)
@@ -165,9 +164,9 @@ def test_a_fixed_subset_is_drawn_from_all_classes_of_a_folder():
 
 
 def test_batches_of_an_evaluation_are_multiples_of_the_batch_size():
-    assert datasets.rows_at_once((8, 8, 1), 256) == 1024
-    assert datasets.rows_at_once((8, 8, 1), 360) == 1080
-    assert datasets.rows_at_once((512, 512, 3), 64) == 384
+    assert chunk_rows((8, 8, 1), 256) == 1024
+    assert chunk_rows((8, 8, 1), 360) == 1080
+    assert chunk_rows((512, 512, 3), 64) == 384
 
 
 def cells(line):

@@ -14,7 +14,7 @@ from ul.core.errors import ConfigError
 from ul.evaluation import EvaluationContext, Request, evaluate_autoencoder, table
 from ul.metrics import registry
 from ul.metrics.extractors import FeatureNetworks
-from ul.metrics.metric import LOWER, RECONSTRUCTION, MetricColumn, PairMetric
+from ul.metrics.metric import LOWER, RECONSTRUCTION, ColumnSpec, PairMetric
 from ul.sweeps.report import gather, page, spreadsheet
 
 
@@ -29,7 +29,7 @@ LARGEST_ERROR = PairMetric(
     name="largest_error",
     evaluation=RECONSTRUCTION,
     description="the largest error of a pixel",
-    columns=(MetricColumn("largest_error", "largest error, levels", LOWER, "{:.1f}"),),
+    columns=(ColumnSpec("largest_error", "largest error, levels", LOWER, "{:.1f}"),),
     values=largest_error,
 )
 

@@ -445,7 +445,7 @@ def test_stage2_trains_on_its_latents(imported):
         (
             "latent_shape",
             (8, 8, 8),
-            r"latent_shape is \(8, 8, 8\) but .* gives \(8, 8, 4\)",
+            r"latent_shape must be \(8, 8, 4\), .* got \(8, 8, 8\)",
         ),
         (
             "schedule",

@@ -267,7 +267,7 @@ def test_a_guide_is_a_stage_2(made):
         ConfigError, match="ae: This command needs a config of stage .*; got 'joint'"
     ):
         generator(root, f"{root}/ae")
-    with pytest.raises(ConfigError, match="--autoguidance is about samples"):
+    with pytest.raises(ConfigError, match="--autoguidance applies to samples"):
         request = evaluation.Request(
             workdir=str(root / "ae"), autoguidance=f"{root}/gen"
         )

@@ -64,7 +64,7 @@ def read(folder, name):
 
 def test_samples_are_compared_with_the_training_images(runs, tmp_path, monkeypatch):
     """In batches of sixteen; each number equals that of all samples at once."""
-    monkeypatch.setattr(datasets, "rows_at_once", lambda shape, batch: 16)
+    monkeypatch.setattr(datasets, "chunk_rows", lambda shape, batch: 16)
     request = Request(
         workdir=str(runs / "s2"),
         num_examples=40,
@@ -79,7 +79,7 @@ def test_samples_are_compared_with_the_training_images(runs, tmp_path, monkeypat
     with np.load(tmp_path / "out.npz") as data:
         np.testing.assert_array_equal(data["arr_0"], image.repeat(3, -1))
         np.testing.assert_array_equal(data["arr_1"], label)
-    train = datasets.collect(gen.config, "train", 50_000)["image"]
+    train = gen.datasets.collect("train", 50_000)["image"]
     samples, reference = apply_fake(inception, image), apply_fake(inception, train)
 
     def distance(name):
@@ -112,13 +112,13 @@ def allow_small_lpips(monkeypatch):
 
 
 def test_reconstructions_are_compared_with_their_originals(runs, monkeypatch):
-    monkeypatch.setattr(datasets, "rows_at_once", lambda shape, batch: 16)
+    monkeypatch.setattr(datasets, "chunk_rows", lambda shape, batch: 16)
     allow_small_lpips(monkeypatch)
     metrics = ("psnr", "ssim", "lpips", "rfid", "reconstruction_frechet")
     request = Request(workdir=str(runs / "s1"), num_examples=40, metrics=metrics)
     result = evaluation.evaluate_autoencoder(request, make_context())
     ae = ul.load_autoencoder(runs / "s1")
-    image = datasets.collect(ae.config, "eval", 40)["image"]
+    image = ae.datasets.collect("eval", 40)["image"]
     output = ae.reconstruct(image)
     pair = (apply_fake(inception, x)["pool"] for x in (output, image))
     gaussians = (frechet.fit_gaussian(np.asarray(features)) for features in pair)
@@ -144,9 +144,9 @@ def test_a_missing_network_skips_its_metrics_by_name(runs, capsys):
 
 
 def make(out, split="train", metrics=("fid", "precision", "fd_dinov2"), **options):
-    config, networks = untrained.parsed("digits", "smoke"), FakeNetworks(SHAPE)
+    datasets, networks = untrained.datasets("digits", "smoke"), FakeNetworks(SHAPE)
     return evaluation.make_reference(
-        config, str(out), split=split, metrics=metrics, networks=networks, **options
+        datasets, str(out), split=split, metrics=metrics, networks=networks, **options
     )
 
 
@@ -349,5 +349,5 @@ def test_references_have_a_command_of_their_own(command, tmp_path):
     with np.load(out, allow_pickle=False) as data:
         assert data["mu_pixels_8x8"].shape == (64,) and int(data["num_images"]) == 360
     output = command("evaluate", f"--make_reference={tmp_path / 'x.npz'}", code=64)
-    assert "--config is missing" in output
+    assert "--config is required" in output
     assert references.SPLITS == ("train", "eval")

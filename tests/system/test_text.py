@@ -1,4 +1,4 @@
-"""Asked for in words: from the config to samples, and judges of what they show."""
+"""Asked for in words: from the config to samples, and probes of what they show."""
 
 import json
 import types
@@ -128,57 +128,56 @@ def test_a_condition_is_checked_before_it_is_sampled():
 
 
 @pytest.fixture(scope="module")
-def judge():
+def probe():
     return probes.CaptionProbe(generator())
 
 
-def recoloured(image):
+def permute_colors(image):
     """Red is green, green is blue, blue is red."""
     return np.roll(image, 1, axis=-1)
 
 
-def test_judges_know_digit_and_colour_of_real_images(judge):
-    real = {name: np.mean(right) for name, right in judge.real.items()}
+def test_probes_know_digit_and_color_of_real_images(probe):
+    real = {name: np.mean(right) for name, right in probe.real.items()}
     assert real["text_accuracy_color"] == 1.0
     assert real["text_accuracy"] == real["text_accuracy_digit"] > 0.97
 
 
-def test_a_wrong_colour_and_a_wrong_digit_are_both_wrong(judge):
+def test_a_wrong_color_and_a_wrong_digit_are_both_wrong(probe):
     held_out = dataset_of().eval
     first = 7
     examples = [held_out[i] for i in range(first, first + 40)]
     asked = {"label": np.asarray([e["label"] for e in examples])}
     image = np.stack([e["image"] for e in examples])
-    right = judge.scores(image, asked, first)
+    right = probe.scores(image, asked, first)
     assert np.mean(right["text_accuracy"]) > 0.9
-    wrong = judge.scores(recoloured(image), asked, first)
+    wrong = probe.scores(permute_colors(image), asked, first)
     assert not wrong["text_accuracy"].any() and not wrong["text_accuracy_color"].any()
     np.testing.assert_array_equal(
         wrong["text_accuracy_digit"], right["text_accuracy_digit"]
     )
-    other = judge.scores(image, {"label": (asked["label"] + 1) % 10}, first)
+    other = probe.scores(image, {"label": (asked["label"] + 1) % 10}, first)
     assert other["text_accuracy_color"].all() and not other["text_accuracy"].any()
 
 
-def test_a_bench_counts_samples_in_their_order(judge, monkeypatch):
-    monkeypatch.setitem(probes.JUDGES, "text_accuracy", lambda gen: judge)
-    bench = probes.Bench(generator(), ("frechet", "text_accuracy"))
+def test_a_probe_counts_samples_in_their_order(probe):
     held_out = dataset_of().eval
     total = len(held_out)
     for rows in (range(4), range(4, 10)):
         examples = [held_out[i % total] for i in rows]
         image = np.stack([e["image"] for e in examples])
-        image = recoloured(image) if rows[0] else image
-        bench.see(image, {"label": np.asarray([e["label"] for e in examples])})
-    found = bench.shares()
+        image = permute_colors(image) if rows[0] else image
+        labels = np.asarray([e["label"] for e in examples])
+        probe.add(image, {"label": labels}, rows[0])
+    found = probe.result()
     assert found["text_accuracy_color"] == 0.4
-    digit = judge.real["text_accuracy_digit"][:10]
+    digit = probe.real["text_accuracy_digit"][:10]
     assert found["text_accuracy_digit"] == np.mean(digit)
     assert found["text_accuracy"] == np.sum(digit[:4]) / 10
     assert found["text_accuracy_color_real"] == 1.0
 
 
-def test_which_judges_sit_over_which_run():
+def test_which_probes_sit_over_which_run():
     digits = types.SimpleNamespace(
         stage=untrained.stage("digits", "stage2"),
         datasets=untrained.datasets("digits", "stage2"),
@@ -277,5 +276,5 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     without = evaluation.evaluate_generator(
         request, EvaluationContext(FeatureNetworks(None))
     )
-    assert "CLIP is not here" in without["skipped"]["clip_score"]
+    assert "CLIP is needed" in without["skipped"]["clip_score"]
     assert "clip_score" not in without

@@ -238,7 +238,7 @@ def test_profile_on_request(command, tmp_path):
 
 def test_evaluate_and_sample(trained, command, tmp_path):
     out = command("evaluate", f"--workdir={trained / 'smoke'}")
-    assert "rate bpp" in out
+    assert "rate, bits/pixel" in out
     (file,) = (trained / "smoke" / "evals").glob("reconstruction-8-ema-*.json")
     record = json.loads(file.read_text())
     keys = {
@@ -276,7 +276,7 @@ def test_evaluate_and_sample(trained, command, tmp_path):
     assert read_png(grid).shape == (2 * 9 + 1, 3 * 9 + 1)
     both = f"--workdirs={trained / 'smoke'},{trained / 'smoke2'}"
     assert command("summary", both).count("generation-guidance") == 2
-    assert "no evaluations" in command("summary", f"--workdirs={tmp_path}", code=65)
+    assert "No evaluations" in command("summary", f"--workdirs={tmp_path}", code=65)
 
 
 def test_the_python_face(trained):

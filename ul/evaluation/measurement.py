@@ -1,8 +1,8 @@
-"""How metrics are measured: objects that see every output image, and return numbers.
+"""Measurements: objects that are given every output image of a run, and return numbers.
 
-A `Measurement` sees images in batches and in order. What it sees is the same for both
-evaluations: output images (reconstructions or samples), and the examples that they belong
-to (the originals, or what the samples are conditioned on).
+A `Measurement` gets images in batches and in order. Both evaluations give it the same two
+things: output images (reconstructions or samples), and the examples that they belong to
+(the originals, or what the samples are conditioned on).
 """
 
 import dataclasses
@@ -32,8 +32,11 @@ Example = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Obstacle:
-    """Why a metric cannot be measured. inherent: no run of this kind has the metric, so
-    that it is only worth a line where it was requested by name."""
+    """The reason why a metric cannot be measured.
+
+    inherent: no run of this kind has the metric. It is then named as skipped only if it was
+    requested by name.
+    """
 
     reason: str
     inherent: bool = False

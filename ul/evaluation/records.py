@@ -1,4 +1,4 @@
-"""What an evaluation writes: a JSON with its protocol, and pictures beside it."""
+"""The files of an evaluation: a JSON with its protocol, and pictures beside it."""
 
 import collections
 import dataclasses

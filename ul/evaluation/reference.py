@@ -83,7 +83,7 @@ def make_reference(
 def _protocol(
     datasets: Datasets, split: str, examples, extract: FeatureExtractor
 ) -> dict:
-    """What the numbers depend on, as JSON reads it back."""
+    """Return everything that the statistics depend on, as JSON reads it back."""
     protocol = {
         "schema": references.SCHEMA_VERSION,
         "split": split,

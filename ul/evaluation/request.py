@@ -1,4 +1,4 @@
-"""What an evaluation is asked to measure, and the command that repeats it."""
+"""Requests: which run is evaluated and how, and the command that repeats it."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The kinds of metrics: what a row of the registry states, and how its numbers come about."""
+"""The kinds of metrics: what a row of the registry states, and how its numbers are computed."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
