@@ -4,8 +4,8 @@
     python -m launch.evaluate --workdir runs/s2 --num_examples 500 --guidance 1,1.5
     python -m launch.evaluate --workdir runs/s2 --step all --weights both --metrics fid,frechet
     python -m launch.evaluate --list_metrics
-    python -m launch.evaluate --make_reference refs/mine.npz --split train \\
-        --config experiments/photos.py:stage1_16 --metrics fid,fd_dinov2 --weights_dir weights
+    python -m launch.evaluate --make_reference refs/mine.npz --weights_dir weights \\
+        --config experiments/photos.py:stage1_16 --metrics fid,fd_dinov2
 """
 
 import os
@@ -29,9 +29,7 @@ _NUM = flags.DEFINE_integer(
     None,
     "Held-out images of stage 1 (all of the config if unset), or samples of stage 2 (500).",
 )
-_METRICS = flags.DEFINE_list(
-    "metrics", ["default"], "Metrics by name (see --list_metrics); default is all."
-)
+_METRICS = flags.DEFINE_list("metrics", ["default"], "Metrics by name; default is all.")
 _LIST = flags.DEFINE_bool("list_metrics", False, "Print all metrics and exit.")
 _DIR = flags.DEFINE_string(
     "weights_dir", None, "Directory of the feature networks; UL_WEIGHTS if unset."
@@ -56,8 +54,7 @@ def _evaluate(metrics, weights_dir) -> None:
     weights = ["ema", "raw"] if _WEIGHTS.value == "both" else [_WEIGHTS.value]
     scales, results = _GENERATION.guidance.value, list[dict]()
     try:
-        for result in evaluation.run_all(request, _STEP.value, weights, scales):
-            results.append(result)
+        results.extend(evaluation.run_all(request, _STEP.value, weights, scales))
     finally:
         if results:  # evaluations that were finished before an error are printed, too
             print(table.table(results), table.protocols(results), sep="\n")

@@ -52,7 +52,7 @@ CONFIG_READERS = (
 OWNERS = {
     "absl": ("launch/",),
     "av": ("ul/importing/decoding.py",),
-    "ml_collections": ("launch/lib/config_flag.py", "experiments/"),
+    "ml_collections": ("launch/lib/config_", "experiments/"),
     "clu": ("ul/core/metrics.py", "ul/train/writer.py"),
     "orbax": ("ul/checkpoints/store.py",),
     "grain": ("ul/data/",),

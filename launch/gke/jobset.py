@@ -1,4 +1,4 @@
-"""What the template jobset.yaml is filled with."""
+"""The values that fill the template jobset.yaml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every command starts and ends: flags in, one line and an exit code out."""
+"""Start and end of every command: flags, one line for an error, and an exit code."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""How a flag is shown on the help page: its type, limits and default, then a sentence."""
+"""Format a flag for the help page: its type, limits and default, then a sentence."""
 
 import dataclasses
 import textwrap

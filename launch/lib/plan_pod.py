@@ -61,21 +61,20 @@ def main(config: TrainConfig) -> None:
     """
     spec = TrainSpec(config)
     meshes = [_parse_mesh(mesh) for mesh in _MESH.value] or [spec.mesh_axes]
-    if not all(b.isdigit() and int(b) for b in _BATCHES.value):
-        raise ConfigError(
-            f"--batch_per_chip must be positive integers; got {_BATCHES.value}."
-        )
-    if not _SEARCH.value and (len(meshes) > 1 or _BATCHES.value):
+    batches = _BATCHES.value
+    if not all(b.isdigit() and int(b) for b in batches):
+        raise ConfigError(f"--batch_per_chip must be positive integers; got {batches}.")
+    if not _SEARCH.value and (len(meshes) > 1 or batches):
         raise ConfigError("Several --mesh flags and --batch_per_chip need --search.")
     pod = topology.parse_topology(cli.required(_TOPOLOGY), _EFFORT.value)
     if _SEARCH.value:
-        batches = [int(b) for b in _BATCHES.value]
-        print(search.run_search(spec, pod, meshes, _REMATS.value, batches))
+        sizes = [int(b) for b in batches]
+        print(search.run_search(spec, pod, meshes, _REMATS.value, sizes))
         return
     plan = search.plan_on_axes(spec, pod, meshes[0])
     print(report.format_plan(plan))
     if plan.missing_bytes:
         raise OutOfMemory(
-            f"On {pod.name} the step {report.memory_verdict(plan)} per chip. Shard more "
-            "(fsdp), lower batch_size or raise remat."
+            f"On {pod.name} the step {report.memory_verdict(plan)} per chip. Raise fsdp or "
+            "remat, or lower batch_size."
         )

@@ -1,4 +1,4 @@
-"""What the template job.sh is filled with."""
+"""The values that fill the template job.sh."""
 
 from __future__ import annotations
 

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from ul.importing import autoencoder_weights
-from ul.models.kl_autoencoder import KlDecoder, KlEncoder, Resampler, Sizes
+from ul.models.kl_autoencoder import KlAutoencoderSizes, KlDecoder, KlEncoder, Resampler
 
 F32 = jnp.dtype("float32")
 # Stable Diffusion 1 and 2; and small, as Stable Diffusion 3 has it, wide images.
-FULL = Sizes((128, 256, 512, 512), 2, 4, 32, True, True, True), (1, 64, 64, 3)
-SMALL = Sizes((32, 64, 96), 1, 16, 16, True, False, False), (2, 24, 40, 3)
-PLAIN = Sizes((16, 32), 1, 4, 8, False, False, True), (1, 16, 16, 3)
+FULL = (
+    KlAutoencoderSizes((128, 256, 512, 512), 2, 4, 32, True, True, True),
+    (1, 64, 64, 3),
+)
+SMALL = KlAutoencoderSizes((32, 64, 96), 1, 16, 16, True, False, False), (2, 24, 40, 3)
+PLAIN = KlAutoencoderSizes((16, 32), 1, 4, 8, False, False, True), (1, 16, 16, 3)
 
 
 @pytest.fixture

@@ -294,13 +294,13 @@ def build_manifest(
 
     `split_fields` computes further fields of a split from the summaries of its shards.
     """
-    splits = {}
+    shards_by_split = {}
     for split, about in identity["splits"].items():
         own = [s for s in summaries if s["file"].startswith(f"{split}-")]
         fields = ("file", "count", "bytes", "sha256")
         shards = [{key: summary[key] for key in fields} for summary in own]
-        splits[split] = about | split_fields(own) | {"shards": shards}
-    return identity | {"splits": splits}
+        shards_by_split[split] = about | split_fields(own) | {"shards": shards}
+    return identity | {"splits": shards_by_split}
 
 
 def content_digest(summaries: list[dict]) -> str:
@@ -342,9 +342,9 @@ def cast_to_storage(
 def _is_manifest(content: Any, keys: set[str]) -> bool:
     if not isinstance(content, dict) or not keys | {"splits"} <= content.keys():
         return False
-    splits = content["splits"]
-    return {"train", "eval"} <= splits.keys() and all(
-        {"count", "shards"} <= about.keys() for about in splits.values()
+    split_records = content["splits"]
+    return {"train", "eval"} <= split_records.keys() and all(
+        {"count", "shards"} <= record.keys() for record in split_records.values()
     )
 
 

@@ -28,7 +28,7 @@ _NUM_EXAMPLES_LOGGED = 3
 
 @dataclasses.dataclass(frozen=True)
 class RecordFormat:
-    """How files become records.
+    """Conversion of files to records.
 
     noun: "image" or "clip".
     settings: what a record depends on besides its file.

@@ -93,12 +93,16 @@ def _description(name: str, config: dict, codec: Codec) -> dict[str, Any]:
     """Return what is needed to build a network and to use it, from a saved config."""
     # A pixel-diffusion run has its network in the section `decoder`.
     section = "decoder" if name == "base" and "base" not in config else name
-    description = {
+    settings = section if section in config else "networks"
+    sources = {
+        "settings": settings,
+        "schedule": SCHEDULES.get(name, ""),
+        "guidance": "guidance",
+        "sampling": "" if name == "encoder" else "sampling",
+    }
+    description = {key: config[s] for key, s in sources.items() if s in config}
+    description |= {
         "stage": config["stage"],
-        "settings": config.get(section, config.get("networks")),
-        "schedule": config.get(SCHEDULES.get(name, "")),
-        "sampling": None if name == "encoder" else config.get("sampling"),
-        "guidance": config.get("guidance"),
         "dtype": config["dtype"],
         "image_shape": config["data"]["image_shape"],
         "latent_shape": codec.latent_shape,

@@ -40,7 +40,7 @@ class SavedRun:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where its data, stage 1 and devices came from."""
+        """The provenance that the run recorded: its data, stage 1 and devices."""
         return self.record["provenance"]
 
 
@@ -174,7 +174,7 @@ def _combined(workdir: str, step: int, name: str, widths: dict[str, float]) -> W
     sources = {
         "averages": list(widths),
         "steps": steps,
-        "off": combination.relative_error,
+        "relative_error": combination.relative_error,
     }
     parts = tuple(
         (factor, s, ("ema", n))

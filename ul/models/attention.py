@@ -1,4 +1,4 @@
-"""Transformer blocks over a grid of tokens, steered by a condition vector."""
+"""Transformer blocks over a grid of tokens, modulated by a condition vector."""
 
 import flax.linen as nn
 import jax
@@ -11,13 +11,12 @@ from ul.models.sharded_layers import Dense
 
 
 class Attention(nn.Module):
-    """Full self-attention with RMS-normed queries and keys; text, where there is some,
-    has keys and values besides (models/text_conditioning.py).
+    """Self-attention with RMS-normed queries and keys.
 
-    frames: 0 is all tokens to all. Of a clip, first half of the heads attend within each
-    of its `frames`, the others along time at each place: factorized space and time.
-    `implementation` goes to jax.nn.dot_product_attention: "xla", or "cudnn", which
-    raises on shapes it does not support.
+    Text tokens, if there are any, add keys and values (models/text_conditioning.py).
+    frames: 0 is full attention. For a clip of that many frames, attention is factorized:
+    half of the heads attend within each frame, the other half along time at each position.
+    implementation: of jax.nn.dot_product_attention, "xla" or "cudnn".
     """
 
     head_dim: int
@@ -34,12 +33,12 @@ class Attention(nn.Module):
         k = nn.RMSNorm(dtype=self.dtype, name="k_norm")(k)
         if text is not None:
             kv = Dense(2 * width, dtype=self.dtype, name="text_kv")(text.tokens)
-            told_k, told_v = (self._heads(part) for part in jnp.split(kv, 2, axis=-1))
-            told_k = nn.RMSNorm(dtype=self.dtype, name="text_k_norm")(told_k)
-            # Text comes last: what pads it is then cut off by a length, as cuDNN can.
+            text_k, text_v = (self._heads(part) for part in jnp.split(kv, 2, axis=-1))
+            text_k = nn.RMSNorm(dtype=self.dtype, name="text_k_norm")(text_k)
+            # Text comes last, so that a length masks its padding, which cuDNN supports.
             length = k.shape[1] + text.length
-            k = jnp.concatenate([k, told_k], axis=1)
-            v = jnp.concatenate([v, told_v], axis=1)
+            k = jnp.concatenate([k, text_k], axis=1)
+            v = jnp.concatenate([v, text_v], axis=1)
         if self.frames:
             h = self._factorized(q, k, v)
         else:
@@ -56,29 +55,29 @@ class Attention(nn.Module):
         )
 
     def _factorized(self, *qkv):
-        """[B, T S, heads, d]: half of the heads over S, half over T."""
+        """Attend [B, T S, heads, d]: half of the heads over S, the other half over T."""
         batch, tokens, heads, dim = qkv[0].shape
-        frames, places, half = self.frames, tokens // self.frames, heads // 2
-        inside = (batch * frames, places, half, dim)
-        space = self._attend(*(a[:, :, :half].reshape(inside) for a in qkv))
-        apart = (batch, frames, places, heads - half, dim)
+        frames, positions, half = self.frames, tokens // self.frames, heads // 2
+        within_frame = (batch * frames, positions, half, dim)
+        space = self._attend(*(a[:, :, :half].reshape(within_frame) for a in qkv))
+        by_frame = (batch, frames, positions, heads - half, dim)
 
         def along_time(a):
-            a = a[:, :, half:].reshape(apart).swapaxes(1, 2)
-            return a.reshape(batch * places, frames, heads - half, dim)
+            a = a[:, :, half:].reshape(by_frame).swapaxes(1, 2)
+            return a.reshape(batch * positions, frames, heads - half, dim)
 
         time = self._attend(*map(along_time, qkv))
-        time = time.reshape(batch, places, frames, heads - half, dim).swapaxes(1, 2)
+        time = time.reshape(batch, positions, frames, heads - half, dim).swapaxes(1, 2)
         shape = (batch, tokens, -1, dim)
         return jnp.concatenate([space.reshape(shape), time.reshape(shape)], axis=2)
 
     def _heads(self, h):
-        """[B, N, width] to [B, N, heads, head_dim]."""
+        """Reshape [B, N, width] to [B, N, heads, head_dim]."""
         return h.reshape(*h.shape[:-1], h.shape[-1] // self.head_dim, self.head_dim)
 
 
 class Block(nn.Module):
-    """Attention and MLP, pre-norm, each with shift, scale and gate (DiT's AdaLN-Zero)."""
+    """Pre-norm attention and MLP, each with shift, scale and gate (DiT's AdaLN-Zero)."""
 
     head_dim: int
     implementation: str
@@ -88,7 +87,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, cond, text=None):
-        """x [B, N, width] -> (the same, None): the form `nn.scan` takes."""
+        """Return x [B, N, width] and None, which is the form that `nn.scan` takes."""
         x = mesh.constrain_activations(x)
         width = x.shape[-1]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = Modulation(
@@ -111,8 +110,10 @@ class Block(nn.Module):
 
 
 class Blocks(nn.Module):
-    """`depth` blocks over a grid [B, h, w, width] or [B, t, h, w, width], with a learned
-    position added. `factorized`: see Attention."""
+    """Transformer blocks over a grid [B, h, w, width] or [B, t, h, w, width].
+
+    A learned position is added first. factorized: see Attention.
+    """
 
     depth: int
     head_dim: int
@@ -129,7 +130,7 @@ class Blocks(nn.Module):
         position = self.param("position", nn.initializers.normal(0.02), shape[1:])
         x = (x + position[None].astype(x.dtype)).reshape(shape[0], -1, shape[-1])
         block = remat(Block, self.remat, prevent_cse=not self.scan)
-        given = (cond,) if text is None else (cond, text)
+        inputs = (cond,) if text is None else (cond, text)
         frames = shape[1] if self.factorized else 0
         settings = (
             self.head_dim,
@@ -146,10 +147,10 @@ class Blocks(nn.Module):
                 in_axes=nn.broadcast,
                 length=self.depth,
             )
-            x, _ = stack(*settings, name="blocks")(x, *given)
+            x, _ = stack(*settings, name="blocks")(x, *inputs)
         else:
             for i in range(self.depth):
-                x, _ = block(*settings, name=f"block_{i}")(x, *given)
+                x, _ = block(*settings, name=f"block_{i}")(x, *inputs)
         return x.reshape(shape)
 
 
@@ -163,7 +164,7 @@ class OutputLayer(nn.Module):
     def __call__(self, x, cond):
         shift, scale = Modulation(x.shape[-1], 2, self.dtype)(cond, x.ndim)
         h = nn.LayerNorm(use_scale=False, use_bias=False, dtype=self.dtype)(x)
-        # float32 from here: the output is subtracted from a float32 target.
+        # The output is float32, because it is subtracted from a float32 target.
         return Dense(
             self.channels, kernel_init=nn.initializers.zeros, dtype=jnp.float32
         )(h * (1 + scale) + shift)

@@ -1,4 +1,4 @@
-"""What steers a block: logsnr and a class, as one vector; and how it steers."""
+"""Embed log-SNR, class and pooled text as one vector, and modulate blocks with it."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ _SLOWEST, _FASTEST = 2 * np.pi / 64.0, 2 * np.pi * 16.0
 
 
 class Conditioning(nn.Module):
-    """logsnr [B] and, with `num_classes`, label [B] to a vector [B, width], float32.
+    """Embedding of logsnr [B], label [B] and pooled text as a vector [B, width], float32.
 
-    The class `num_classes` is the null label of guidance. `pooled`: of a text.
+    num_classes: 0 is no labels; the label `num_classes` is the null label of guidance.
     """
 
     width: int
@@ -45,9 +45,9 @@ class Conditioning(nn.Module):
 
 
 class Modulation(nn.Module):
-    """`parts` vectors of `width` from the condition, all zero at first (AdaLN-Zero).
+    """Projection of the condition to `parts` vectors of `width`, zero at first (AdaLN-Zero).
 
-    Returned with singleton axes so that they broadcast over [B, ..., width].
+    They are returned with singleton axes, so that they broadcast over [B, ..., width].
     """
 
     width: int
@@ -59,7 +59,7 @@ class Modulation(nn.Module):
         out = Dense(
             self.parts * self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype
         )(cond)
-        # Else the compiler gathers the condition and splits the columns of `out`.
+        # Otherwise the compiler gathers the condition and shards the columns of `out`.
         out = mesh.constrain_activations(out)
         shape = (out.shape[0],) + (1,) * (rank - 2) + (out.shape[1],)
         return jnp.split(out.reshape(shape), self.parts, axis=-1)

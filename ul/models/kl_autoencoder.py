@@ -18,10 +18,13 @@ from ul.models.sharded_layers import Conv, Dense
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
-    """channels: of each resolution from the image down, halved between them.
-    blocks: residual ones at each resolution of the encoder; the decoder has one more.
-    attention: in the middle of both. The two convolutions: 1x1, around the latents.
+class KlAutoencoderSizes:
+    """KlAutoencoderSizes of a KL autoencoder.
+
+    channels: of each resolution, from the image down; the resolution halves between them.
+    blocks: residual blocks at each resolution of the encoder; the decoder has one more.
+    attention: whether the middle of both has attention. quant_conv, post_quant_conv:
+    whether there is a 1x1 convolution after the encoder and before the decoder.
     """
 
     channels: tuple[int, ...]
@@ -34,16 +37,16 @@ class Sizes:
 
     @property
     def down(self) -> int:
-        """Pixels a side of one latent cell."""
+        """Pixels on each side of one latent cell."""
         return 2 ** (len(self.channels) - 1)
 
 
-# Flax's fast variance, the mean of squares less the squared mean, loses digits.
+# Flax's fast variance, the mean of squares minus the squared mean, loses precision.
 GroupNorm = functools.partial(nn.GroupNorm, epsilon=1e-6, use_fast_variance=False)
 
 
 class ResnetBlock(nn.Module):
-    """norm, SiLU, convolution, twice; a 1x1 shortcut where the channels change."""
+    """Norm, SiLU and convolution, twice, with a 1x1 shortcut if the channels change."""
 
     channels: int
     groups: int
@@ -60,8 +63,8 @@ class ResnetBlock(nn.Module):
         return x + h
 
 
-class Attention(nn.Module):
-    """One head over all places of [B, h, w, C], as wide as the channels."""
+class SpatialAttention(nn.Module):
+    """Attention over all positions of [B, h, w, C], with one head as wide as the channels."""
 
     groups: int
     dtype: jnp.dtype
@@ -78,9 +81,9 @@ class Attention(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Half or twice the resolution, and a convolution.
+    """Half or double the resolution with a convolution.
 
-    Down, one row and one column of zeros are added at the end alone.
+    Downsampling pads one row and one column of zeros, at the end only.
     """
 
     up: bool
@@ -94,8 +97,8 @@ class Resampler(nn.Module):
         return conv(strides=2, padding=((0, 1), (0, 1)), name="conv")(x)
 
 
-class Stage(nn.Module):
-    """Residual blocks at one resolution, then the way to the next, where there is one."""
+class ResolutionLevel(nn.Module):
+    """Residual blocks at one resolution, then the resampler to the next one, if any."""
 
     channels: int
     blocks: int
@@ -116,7 +119,7 @@ class Stage(nn.Module):
 
 
 class Middle(nn.Module):
-    """Two residual blocks, attention between them."""
+    """Two residual blocks with attention between them."""
 
     attention: bool
     groups: int
@@ -127,14 +130,14 @@ class Middle(nn.Module):
         block = functools.partial(ResnetBlock, h.shape[-1], self.groups, self.dtype)
         h = block(name="resnets_0")(h)
         if self.attention:
-            h = Attention(self.groups, self.dtype, name="attentions_0")(h)
+            h = SpatialAttention(self.groups, self.dtype, name="attentions_0")(h)
         return block(name="resnets_1")(h)
 
 
 class KlEncoder(nn.Module):
-    """x to the mean of the posterior; its log variance is computed and left out."""
+    """Encoder of x to the mean of the posterior; the log variance is dropped."""
 
-    sizes: Sizes
+    sizes: KlAutoencoderSizes
     dtype: jnp.dtype
 
     @nn.compact
@@ -143,12 +146,12 @@ class KlEncoder(nn.Module):
         s, numbers = self.sizes, 2 * self.sizes.latent_channels
         h = Conv(s.channels[0], (3, 3), dtype=self.dtype, name="conv_in")(x)
         for i, channels in enumerate(s.channels):
-            way = "downsamplers" if i + 1 < len(s.channels) else None
-            how = (channels, s.blocks, way, s.groups, self.dtype)
-            h = Stage(*how, name=f"down_blocks_{i}")(h)
+            resampler = "downsamplers" if i + 1 < len(s.channels) else None
+            settings = (channels, s.blocks, resampler, s.groups, self.dtype)
+            h = ResolutionLevel(*settings, name=f"down_blocks_{i}")(h)
         h = Middle(s.attention, s.groups, self.dtype, name="mid_block")(h)
         h = nn.silu(GroupNorm(s.groups, dtype=self.dtype, name="conv_norm_out")(h))
-        # float32 from here: the latents are.
+        # The latents are float32.
         h = Conv(numbers, (3, 3), dtype=jnp.float32, name="conv_out")(h)
         if s.quant_conv:
             h = Conv(numbers, (1, 1), dtype=jnp.float32, name="quant_conv")(h)
@@ -156,9 +159,9 @@ class KlEncoder(nn.Module):
 
 
 class KlDecoder(nn.Module):
-    """Latents, on the encoder's own scale, to x."""
+    """Decoder of latents, on the encoder's own scale, to x."""
 
-    sizes: Sizes
+    sizes: KlAutoencoderSizes
     image_channels: int
     dtype: jnp.dtype
 
@@ -173,8 +176,8 @@ class KlDecoder(nn.Module):
         h = Conv(s.channels[-1], (3, 3), dtype=self.dtype, name="conv_in")(h)
         h = Middle(s.attention, s.groups, self.dtype, name="mid_block")(h)
         for i, channels in enumerate(reversed(s.channels)):
-            way = "upsamplers" if i + 1 < len(s.channels) else None
-            how = (channels, s.blocks + 1, way, s.groups, self.dtype)
-            h = Stage(*how, name=f"up_blocks_{i}")(h)
+            resampler = "upsamplers" if i + 1 < len(s.channels) else None
+            settings = (channels, s.blocks + 1, resampler, s.groups, self.dtype)
+            h = ResolutionLevel(*settings, name=f"up_blocks_{i}")(h)
         h = nn.silu(GroupNorm(s.groups, dtype=self.dtype, name="conv_norm_out")(h))
         return Conv(self.image_channels, (3, 3), dtype=jnp.float32, name="conv_out")(h)

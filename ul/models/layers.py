@@ -1,4 +1,4 @@
-"""Convolutional layers: residual blocks, and changes of resolution; of clips too."""
+"""Convolutional layers for images and clips: residual blocks, down- and upsampling."""
 
 import math
 
@@ -11,10 +11,10 @@ from ul.models.sharded_layers import Conv, Dense
 
 
 class TemporalConv(nn.Module):
-    """Of clips [B, T, H, W, C]: each frame with the one before and the one after.
+    """Convolution over three frames of clips [B, T, H, W, C], 1x1 in space.
 
-    A convolution of 3 frames and 1x1 pixels, as one product: compilers for CPUs take
-    five times as long for convolutions in three dimensions.
+    It is computed as one matrix product, because XLA's three-dimensional convolutions take
+    five times as long on CPUs.
     """
 
     channels: int
@@ -22,20 +22,19 @@ class TemporalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        beyond = jnp.zeros_like(x[:, :1])
-        before = jnp.concatenate([beyond, x[:, :-1]], axis=1)
-        after = jnp.concatenate([x[:, 1:], beyond], axis=1)
+        padding = jnp.zeros_like(x[:, :1])
+        before = jnp.concatenate([padding, x[:, :-1]], axis=1)
+        after = jnp.concatenate([x[:, 1:], padding], axis=1)
         three = jnp.concatenate([before, x, after], axis=-1)
         return Dense(self.channels, dtype=self.dtype)(three)
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block; the condition, if any, scales and shifts.
+    """Pre-activation residual block, scaled and shifted by the condition if there is one.
 
-    Of clips [B, T, H, W, C] the convolutions are of each frame, with one in time between.
-
-    Pixel-wise RMS norm, not GroupNorm: half the memory traffic on an accelerator,
-    and EDM2's encoder blocks norm by pixel too. The last convolution starts at zero.
+    On clips [B, T, H, W, C] the convolutions act on each frame, with a temporal one between
+    them. The norm is a pixel-wise RMS norm, as in EDM2's encoder blocks, because GroupNorm
+    needs twice the memory traffic. The last convolution starts at zero.
     """
 
     channels: int
@@ -67,7 +66,7 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the resolution: 2x2 pixels become channels, then 1x1. `block`: other than 2."""
+    """Halve the resolution: `block` pixels become channels, which a 1x1 layer projects."""
 
     channels: int
     dtype: jnp.dtype
@@ -81,7 +80,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution: 1x1, then depth to space. No transposed convolution."""
+    """Double the resolution: a 1x1 layer, then depth to space."""
 
     channels: int
     dtype: jnp.dtype
@@ -89,6 +88,6 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        many = math.prod(arrays.block_shape(self.block, x.ndim - 2))
-        h = Dense(many * self.channels, dtype=self.dtype)(x)
+        pixels = math.prod(arrays.block_shape(self.block, x.ndim - 2))
+        h = Dense(pixels * self.channels, dtype=self.dtype)(x)
         return arrays.depth_to_space(h, self.block)

@@ -1,7 +1,8 @@
-"""What a block keeps for its backward pass, and what is computed again.
+"""Rematerialization: which values of a block are kept for its backward pass.
 
-"none" keeps everything, "full" the block's input alone, "dots" also the products with
-weights (linear and convolution), so that the cheap rest and attention are computed again.
+"none" keeps all of them, "full" only the block's input, "dots" also the products with
+weights (linear layers and convolutions), so that attention and the cheap rest are
+recomputed.
 """
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax
 
 
 def _products(primitive, *args, **params) -> bool:
-    """A convolution, or a product without batch dimensions: one with weights."""
+    """Return whether this is a product with weights: one without batch dimensions."""
     if primitive is jax.lax.conv_general_dilated_p:
         return True
     dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -24,7 +25,7 @@ POLICIES = {
 
 
 def remat(block, policy: str, *, prevent_cse: bool = True):
-    """The module class `block` under a policy; a scan needs no `prevent_cse`."""
+    """Return the module class `block` under a policy; a scan needs no `prevent_cse`."""
     if policy == "none":
         return block
     return nn.remat(block, policy=POLICIES[policy], prevent_cse=prevent_cse)

@@ -1,4 +1,4 @@
-"""Flax's linear layers and convolutions, their kernels gathered where they are used."""
+"""Flax's linear layers and convolutions, whose sharded kernels are gathered at their use."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What a network is told in words: token embeddings, of which some count."""
+"""Text conditioning: projected token embeddings with their lengths."""
 
 from typing import NamedTuple
 
@@ -11,16 +11,16 @@ from ul.models.sharded_layers import Dense
 
 
 class Text(NamedTuple):
-    """tokens [B, L, width]; length int32 [B]: how many of them count, 0 for no text."""
+    """tokens [B, L, width], and length int32 [B]: tokens in use, 0 for no text."""
 
     tokens: Array
     length: Array
 
 
 class TextProjector(nn.Module):
-    """An encoder's embeddings [B, L, channels] to tokens for the blocks and one vector.
+    """Projection of a text encoder's embeddings [B, L, channels] to tokens and one vector.
 
-    The vector, float32 [B, width], is of the mean of the tokens that count.
+    The vector, float32 [B, width], is projected from the mean of the tokens in use.
     """
 
     width: int
@@ -28,12 +28,12 @@ class TextProjector(nn.Module):
 
     @nn.compact
     def __call__(self, text, length) -> tuple[Text, Array]:
-        # Encoders differ in scale by orders of magnitude; the padding stays zero.
+        # Text encoders differ in scale by orders of magnitude. Padding stays zero.
         h = nn.RMSNorm(use_scale=False, dtype=jnp.float32)(
             mesh.constrain_activations(text)
         )
-        counts = jnp.arange(text.shape[1])[None] < length[:, None]
-        total = jnp.sum(jnp.where(counts[..., None], h, 0.0), axis=1)
+        in_use = jnp.arange(text.shape[1])[None] < length[:, None]
+        total = jnp.sum(jnp.where(in_use[..., None], h, 0.0), axis=1)
         mean = total / jnp.maximum(length, 1)[:, None]
         pooled = Dense(self.width, name="pooled")(mean)
         return Text(

@@ -1,4 +1,4 @@
-"""The diffusion decoder: a UViT on pixels that sees z_0."""
+"""The network of the diffusion decoder: a UViT on pixels that sees z_0."""
 
 import math
 
@@ -16,12 +16,12 @@ from ul.models.sharded_layers import Conv, Dense
 
 
 class UViT(nn.Module):
-    """Patching, convolutional stages down, a transformer, the stages up; returns v.
+    """Patching, convolutional stages down, a transformer, and the stages up; returns v.
 
-    The transformer's grid is the latents' grid: [H, W] / (patch * 2^stages), of clips
-    [T, H, W] (`patch` and `factorized` as the encoder's and ViT's). z_0 is
-    projected and added there; with `latent_at_input` also, enlarged, at the input.
-    At the paper's size: patch 2, [128, 256, 512], 2 blocks a stage and side, 8
+    The transformer's grid is that of the latents, [H, W] / (patch * 2^stages), or [T, H, W]
+    for clips. z_0 is projected and added there, and with latent_at_input also, repeated to
+    full size, at the input. patch, factorized: as in Encoder and Attention.
+    The paper's size: patch 2, channels [128, 256, 512], 2 blocks per stage and side, 8
     transformer blocks of 1024 channels, dropout 0.1.
     """
 
@@ -71,7 +71,7 @@ class UViT(nn.Module):
                 )
             return h
 
-        inside = math.prod(arrays.block_shape(self.patch, x_t.ndim - 2))
+        patch_pixels = math.prod(arrays.block_shape(self.patch, x_t.ndim - 2))
         h = arrays.space_to_depth(x_t, self.patch).astype(self.dtype)
         h = Conv(stages[0], (3, 3), dtype=self.dtype, name="stem")(h)
         if self.latent_at_input:
@@ -99,5 +99,5 @@ class UViT(nn.Module):
         for i in reversed(range(len(self.channels))):
             h = skips[i] + Upsample(stages[i], self.dtype, name=f"split_{i}")(h)
             h = residual(h, "up", i)
-        h = OutputLayer(inside * x_t.shape[-1], self.dtype, name="head")(h, cond)
+        h = OutputLayer(patch_pixels * x_t.shape[-1], self.dtype, name="head")(h, cond)
         return arrays.depth_to_space(h, self.patch)

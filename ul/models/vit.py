@@ -1,4 +1,4 @@
-"""Denoisers of latents: the single-level prior and the two-level base."""
+"""The network of the prior and of the base model: a ViT of one level or more."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,17 +15,18 @@ from ul.models.text_conditioning import TextProjector
 
 
 class ViT(nn.Module):
-    """Transformer on a latent grid, patch 1; returns v [B, h, w, c], [B, t, h, w, c].
+    """Transformer on a latent grid with patch 1; returns v, [B, h, w, c] or [B, t, h, w, c].
 
-    One level: `widths` (1024,), `depths` (8,), the paper's prior. Two levels: the
-    outer one runs half of its blocks, then 2x2 tokens merge for the inner level, then
-    it runs the other half on the sum of the way down and up: (512, 1024), (6, 16) is
-    the paper's base as we read it (3 + 16 + 3). An outer level of no blocks merges and
-    splits alone: patch 2, and a skip. Frames are not merged.
+    One level with widths (1024,) and depths (8,) is the paper's prior. With two levels the
+    outer one runs half of its blocks, merges 2x2 tokens for the inner level, and runs the
+    other half on the sum of the skip and the inner level's output: widths (512, 1024) and
+    depths (6, 16) are the paper's base as we read it (3 + 16 + 3 blocks). An outer level
+    without blocks only merges and splits, which is patch 2 with a skip. Frames are never
+    merged.
 
-    With `text_channels` it sees text: its tokens in the attention of every block, and
-    their mean in the condition. `context`: a latent that is seen beside z_t, cell by cell.
-    `factorized`: of clips, see Attention.
+    text_channels: of the text embeddings, whose tokens every attention sees and whose mean
+    is part of the condition; 0 is no text. context: a latent that is concatenated to z_t.
+    factorized: see Attention.
     """
 
     widths: tuple[int, ...]
@@ -76,10 +77,10 @@ class ViT(nn.Module):
         text_length: Int[Array, " B"] | None = None,
         context: Float[Array, "B *g c"] | None = None,
     ) -> Float[Array, "B *g c"]:
-        told, pooled = None, None
+        text_tokens, pooled = None, None
         if self.text_channels:
-            read = TextProjector(self.widths[-1], self.dtype, name="text")
-            told, pooled = read(text, text_length)
+            project = TextProjector(self.widths[-1], self.dtype, name="text")
+            text_tokens, pooled = project(text, text_length)
         cond = Conditioning(self.widths[-1], self.num_classes, name="conditioning")(
             logsnr, label, pooled
         ).astype(self.dtype)
@@ -98,19 +99,21 @@ class ViT(nn.Module):
             )
 
         *outer, (_, depth) = zip(self.widths, self.depths, strict=True)
-        seen = z_t if context is None else jnp.concatenate([z_t, context], axis=-1)
-        h = Dense(self.widths[0], dtype=self.dtype, name="stem")(seen)
+        inputs = z_t if context is None else jnp.concatenate([z_t, context], axis=-1)
+        h = Dense(self.widths[0], dtype=self.dtype, name="stem")(inputs)
         block = arrays.spatial_block(2, z_t.ndim - 2)
         skips = []
         for i, (_, outer_depth) in enumerate(outer):
             if outer_depth:
-                h = blocks(outer_depth // 2, f"down_{i}")(h, cond, told)
+                h = blocks(outer_depth // 2, f"down_{i}")(h, cond, text_tokens)
             skips.append(h)
             merge = Downsample(self.widths[i + 1], self.dtype, block, name=f"merge_{i}")
             h = merge(h)
-        h = blocks(depth, "inner")(h, cond, told)
+        h = blocks(depth, "inner")(h, cond, text_tokens)
         for i, (width, outer_depth) in reversed(list(enumerate(outer))):
             h = skips[i] + Upsample(width, self.dtype, block, name=f"split_{i}")(h)
             if outer_depth:
-                h = blocks(outer_depth - outer_depth // 2, f"up_{i}")(h, cond, told)
+                h = blocks(outer_depth - outer_depth // 2, f"up_{i}")(
+                    h, cond, text_tokens
+                )
         return OutputLayer(z_t.shape[-1], self.dtype, name="head")(h, cond)

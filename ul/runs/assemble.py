@@ -204,14 +204,14 @@ def build_stage2_run(
     codec, frozen: the encoder and decoder of stage 1, and their parameters. cache: latents
     of both splits that the encoder computed before.
     """
-    mesh, sampler = make_mesh(config), stage.sampler
+    mesh, sampler, key = make_mesh(config), stage.sampler, jax.random.key(0)
     assert sampler is not None
-    key, root = jax.random.key(0), jax.random.key(config.seed)
     latent_dtype = getattr(config, "latent_dtype", "float32")
 
     def prepare(batch, step):
         if cache is None:
-            image, latent_key = batch.pop("image"), rng.stream(root, "latents", step)
+            image = batch.pop("image")
+            latent_key = rng.stream(jax.random.key(config.seed), "latents", step)
             batch["z_clean"] = codec.latents(frozen, image, batch["row"], latent_key)
             batch |= context_condition(stage, codec, frozen, image)
         # Outside of jit, where a compiler may remove a conversion that only rounds.
@@ -237,10 +237,8 @@ def build_stage2_run(
             mesh=mesh,
             check=check,
         )
-        columns = stage.num_classes if "label" in conditions else 10
-        picture = image_grids.draw_grid(
-            samples, min(columns, len(samples)), _zoom(stage)
-        )
+        columns = min(len(samples), stage.num_classes if "label" in conditions else 10)
+        picture = image_grids.draw_grid(samples, columns, _zoom(stage))
         return terms(params, check), {"samples": picture}
 
     return _make_run(

@@ -53,8 +53,8 @@ def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, 
             "build", lambda: _encoder(config, datasets), seconds
         )
         identity["shard_examples"] = shard_examples
-        splits = json.dumps(identity["splits"])
-        check_alike(dataclasses.asdict(config), splits, seconds)
+        data_digest = json.dumps(identity["splits"])
+        check_alike(dataclasses.asdict(config), data_digest, seconds)
         processes.run_on_first(
             "begin", lambda: store.begin(identity, latent_cache.differences), seconds
         )

@@ -16,7 +16,7 @@ from ul.train.loop import UpdateSpec
 
 @dataclasses.dataclass(frozen=True)
 class TrainSpec:
-    """What a pod plan compiles: everything of a run that needs no data and no devices."""
+    """The part of a run that needs neither data nor devices: what a pod plan compiles."""
 
     _config: TrainConfig
 

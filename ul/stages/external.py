@@ -9,7 +9,7 @@ from ul.config import AutoencoderConfig, construct
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import gaussian
-from ul.models.kl_autoencoder import KlDecoder, KlEncoder, Sizes
+from ul.models.kl_autoencoder import KlAutoencoderSizes, KlDecoder, KlEncoder
 from ul.stages.codec import Codec
 from ul.stages.conditions import Conditions
 from ul.stages.stage import NetworkUse, Stage, StageKind
@@ -29,13 +29,13 @@ class ExternalConfig(AutoencoderConfig):
     latent_logsnr: float
 
 
-def _sizes(config: ExternalConfig) -> Sizes:
+def _sizes(config: ExternalConfig) -> KlAutoencoderSizes:
     """Return the sizes of the networks, which fit each other and the images.
 
     Raises:
       ConfigError: they do not, with the numbers.
     """
-    sizes = construct("networks", Sizes, config.networks)
+    sizes = construct("networks", KlAutoencoderSizes, config.networks)
     counts = (*sizes.channels, sizes.blocks, sizes.latent_channels, sizes.groups)
     if not sizes.channels or min(counts) < 1:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What all stages that sample from conditions share: base model, pixels, single stage."""
+"""Build the stages that sample from conditions: base model, pixels and single stage."""
 
 import functools
 from collections.abc import Callable
@@ -66,6 +66,20 @@ def _denoiser(module: Any, arguments: ConditionArguments, training: bool) -> Cal
     return denoise
 
 
+def _init(
+    module: Any,
+    latent_shape: tuple[int, ...],
+    arguments: ConditionArguments,
+    conditions: Conditions,
+    root: jax.Array,
+):
+    """Return the parameters of a network."""
+    z = jnp.zeros((1, *latent_shape), jnp.float32)
+    logsnr = jnp.zeros((1,), jnp.float32)
+    keys = {name: rng.stream(root, f"init_{name}") for name in ("params", "dropout")}
+    return module.init(keys, z, logsnr, **arguments(conditions.zeros()))["params"]
+
+
 def build(
     config: Any,
     name: str,
@@ -99,21 +113,13 @@ def build(
             null=conditions.null,
         )
 
-    def init(root: jax.Array):
-        z = jnp.zeros((1, *latent_shape), jnp.float32)
-        logsnr = jnp.zeros((1,), jnp.float32)
-        keys = {n: rng.stream(root, f"init_{n}") for n in ("params", "dropout")}
-        return use.module.init(keys, z, logsnr, **arguments(conditions.zeros()))[
-            "params"
-        ]
-
     return Stage(
         name=config.stage,
         image_shape=config.data.image_shape,
         latent_shape=latent_shape,
         num_classes=config.data.num_classes,
         evaluation=config.eval,
-        init=init,
+        init=functools.partial(_init, use.module, latent_shape, arguments, conditions),
         objective=objective(
             _denoiser(use.module, arguments, training=True), loss.label_dropout
         ),

@@ -1,7 +1,7 @@
 """The sections of configs whose `kind` chooses a constructor, and what they build."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -36,14 +36,16 @@ SECTIONS: Mapping[str, Kinds] = {
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 
 
-def _section(config: dict[str, Any], path: str) -> tuple[dict[str, Any], str] | None:
-    """Return the parent of the section at `path` and its name there; None without one."""
-    *parents, name = path.split(".")
-    parent: Any = config
-    for part in parents:
-        parent = parent.get(part, {}) if isinstance(parent, dict) else {}
-    is_section = isinstance(parent, dict) and isinstance(parent.get(name), dict)
-    return (parent, name) if is_section else None
+def _get(config: Any, path: str) -> dict[str, Any] | None:
+    """Return the section at `path`, or None if the config does not have it."""
+    for name in path.split("."):
+        config = config[name] if isinstance(config, dict) and name in config else None
+    return config if isinstance(config, dict) else None
+
+
+def _replace(config: dict[str, Any], path: str, section: dict) -> dict[str, Any]:
+    name, _, rest = path.partition(".")
+    return config | {name: _replace(config[name], rest, section) if rest else section}
 
 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
@@ -73,16 +75,13 @@ def switch(config: dict[str, Any], path: str, kind: Any) -> dict[str, Any]:
     return _map_sections(config, switched)
 
 
-def _map_sections(config: dict[str, Any], fn) -> dict[str, Any]:
-    config = dict(config)
+def _map_sections(
+    config: dict[str, Any], fn: Callable[[Kinds, str, dict], dict]
+) -> dict[str, Any]:
+    """Replace every section that has a `kind` by fn(kinds, path, section)."""
     for path, kinds in SECTIONS.items():
-        if "." in path:
-            outer = path.partition(".")[0]
-            if isinstance(config.get(outer), dict):
-                config[outer] = dict(config[outer])
-        if found := _section(config, path):
-            parent, name = found
-            parent[name] = fn(kinds, path, parent[name])
+        if (section := _get(config, path)) is not None:
+            config = _replace(config, path, fn(kinds, path, section))
     return config
 
 
@@ -93,9 +92,8 @@ def check(config: dict[str, Any]) -> None:
       ConfigError: unknown kind, unknown or missing setting, wrong type.
     """
     for path, kinds in SECTIONS.items():
-        if found := _section(config, path):
-            parent, name = found
-            kinds.check(path, parent[name])
+        if (section := _get(config, path)) is not None:
+            kinds.check(path, section)
 
 
 def schedule(path: str, section: dict) -> Schedule:

@@ -23,7 +23,7 @@ from ul.stages.stage import JointDiffusion, NetworkUse, Stage, StageKind
 
 @dataclasses.dataclass(frozen=True)
 class Stage1Kind:
-    """What distinguishes one kind of stage 1 from the others.
+    """A kind of stage 1, described by its differences from the others.
 
     objective: `(params, batch, key, step, *, ...) -> Terms`. Its keyword arguments are
     supplied by name, from `objective_arguments`.

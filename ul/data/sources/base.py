@@ -1,4 +1,4 @@
-"""What the data sources share: the types of examples, source classes and image reading.
+"""Shared parts of data sources: types of examples, source classes and image reading.
 
 A source has `len`, `num_classes` and random access by index. Example i is a dict with
 `image`, uint8 [H, W, C] or, for a clip, [T, H, W, C], and `label`, an int. Images may be

@@ -1,4 +1,4 @@
-"""What the sources of images with captions share.
+"""Shared parts of sources of images with captions.
 
 A caption is given to a model as `text`, float16 [tokens, channels]: one vector per token,
 then zeros, and `text_length`, the number of tokens.

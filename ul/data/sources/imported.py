@@ -1,4 +1,4 @@
-"""What imported images and imported clips share: manifests, comparison and reading."""
+"""Shared parts of imported images and clips: manifests, comparison and reading."""
 
 import struct
 from collections.abc import Callable

@@ -30,7 +30,7 @@ class MissingWeights(DataError):
 
 
 class FeatureModule(Protocol):
-    """What the module of a feature network provides."""
+    """The interface of a feature network's module."""
 
     __name__: str
     FILE: str

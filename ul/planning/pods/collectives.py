@@ -1,4 +1,4 @@
-"""What a compiled step sends between devices, and the least that it has to send."""
+"""The data that a compiled step sends between devices, and the minimum it must send."""
 
 import dataclasses
 import math

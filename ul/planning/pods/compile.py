@@ -25,7 +25,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """What a compiled step holds, moves and sends, in bytes per chip and step.
+    """Memory, traffic and communication of a compiled step, in bytes per chip and step.
 
     `sent_bytes` and `num_collectives` are by kind of collective; `gathered_activations`
     describes each gather of something that is not a sharded parameter.

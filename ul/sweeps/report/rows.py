@@ -94,7 +94,7 @@ class SweepRecord:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class MetricColumn:
-    """What the numbers under one heading have in common.
+    """The common properties of the numbers under one heading.
 
     They are of one metric, printed under one title, over the same number of examples and
     at the same guidance (None for reconstructions). `position` orders the columns.

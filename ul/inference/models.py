@@ -1,0 +1,238 @@
+"""Trained models as Python objects: an autoencoder, and a generator on its latents."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from ul.checkpoints import store
+from ul.core import batching
+from ul.core.errors import ConfigError
+from ul.data.datasets import Datasets
+from ul.inference import conditions
+from ul.inference.autoguidance import GuidingModel
+from ul.inference.conditions import ConditionValues
+from ul.stages.codec import Codec, LatentSampler
+from ul.stages.stage import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """The encoder and decoder of a stage-1 run of any kind.
+
+    step: of the checkpoint. weights: "raw", "ema", "ema:<decay>" or "power:<width>".
+    ema_sources: the stored averages that weights were combined from, if they were.
+    Images are uint8 [N, *image_shape], for any N.
+    """
+
+    stage: Stage
+    datasets: Datasets
+    params: Any
+    mesh: jax.sharding.Mesh
+    step: int
+    weights: str
+    ema_sources: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def codec(self) -> Codec:
+        """Encoder and decoder as functions of the parameters."""
+        assert self.stage.codec is not None
+        return self.stage.codec
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of images, (T, H, W, C) of clips."""
+        return self.codec.image_shape
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(h, w, c) of images, (t, h, w, c) of clips."""
+        return self.codec.latent_shape
+
+    def identity(self, workdir) -> dict[str, Any]:
+        """Return what a stage 2 records: the workdir, and a digest of the encoder."""
+        return {
+            "workdir": str(epath.Path(workdir).resolve()),
+            "step": self.step,
+            "weights": self.weights,
+            "encoder": store.fingerprint(self.params["encoder"]),
+        }
+
+    def encode(self, images) -> np.ndarray:
+        """Encode uint8 [N, H, W, C] to z_clean, float32 [N, h, w, c], without noise.
+
+        Raises:
+          DataError: images of another shape or dtype.
+        """
+        images = conditions.check_array(images, self.image_shape, np.uint8, "images")
+        return self._map(
+            "", lambda image: self.codec.encode(self.params, image), image=images
+        )
+
+    def encode_context(self, frames: np.ndarray) -> np.ndarray:
+        """Encode the first frames of clips, uint8 [N, t, H, W, C], as a condition."""
+        num_frames = frames.shape[1]
+        return self._map(
+            "",
+            lambda image: self.codec.encode_context(self.params, image, num_frames),
+            image=frames,
+        )
+
+    def decode(
+        self,
+        z,
+        *,
+        noisy: bool = False,
+        seed: int = 0,
+        first: int = 0,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Decode latents [N, h, w, c] to uint8 [N, H, W, C] by the whole sampler.
+
+        noisy: False for z_clean, to which the encoder's noise is added first; True for
+        z_0, as a generator returns it.
+        first: the number of the first row. Image i depends on z[i], `seed` and first + i
+        alone, so latents can be decoded in chunks.
+
+        Raises:
+          DataError: latents of another shape or dtype.
+        """
+        z = conditions.check_array(z, self.latent_shape, np.float32, "latents")
+        key = seed_key(seed)
+
+        def decode(z, row):
+            z_0 = z if noisy else self.codec.add_noise(z, row, key)
+            return self.codec.decode(self.params, z_0, row, key)
+
+        return self._map(
+            "decode" if progress else "", decode, z=z, row=_rows(len(z), first)
+        )
+
+    def reconstruct(
+        self, images, *, seed: int = 0, first: int = 0, progress: bool = False
+    ) -> np.ndarray:
+        """Encode images, add the encoder's noise and decode, uint8 to uint8.
+
+        first: the number of the first row, as in `decode`.
+
+        Raises:
+          DataError: images of another shape or dtype.
+        """
+        images = conditions.check_array(images, self.image_shape, np.uint8, "images")
+        key = seed_key(seed)
+        return self._map(
+            "reconstruct" if progress else "",
+            lambda image, row: self.codec.reconstruct(self.params, image, row, key),
+            image=images,
+            row=_rows(len(images), first),
+        )
+
+    def _map(self, title: str, fn, **batch) -> np.ndarray:
+        return batching.map_rows(
+            fn,
+            batch,
+            batch_size=self.stage.evaluation.batch_size,
+            mesh=self.mesh,
+            title=title,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """The base model of a stage-2 run with the autoencoder it was trained on.
+
+    guiding_model: of autoguidance; None is classifier-free guidance.
+    """
+
+    stage: Stage
+    datasets: Datasets
+    sampler: LatentSampler
+    params: Any
+    autoencoder: Autoencoder
+    step: int
+    weights: str
+    ema_sources: dict[str, Any] = dataclasses.field(default_factory=dict)
+    guiding_model: GuidingModel | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 .. num_classes - 1; num_classes itself means any class."""
+        return self.stage.num_classes
+
+    def sample_latents(
+        self,
+        condition: ConditionValues,
+        *,
+        guidance: float = 1.0,
+        seed: int = 0,
+        first: int = 0,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Sample noisy z_0 [N, h, w, c], ready for `decode(noisy=True)`.
+
+        Arguments and errors are those of `sample`.
+        """
+        validated = conditions.validate_conditions(
+            self.stage.conditions, condition, self.autoencoder.encode_context
+        )
+        count = len(next(iter(validated.values())))
+        if not math.isfinite(guidance):
+            raise ConfigError(f"guidance must be a finite number; got {guidance}.")
+        key, scale = seed_key(seed), float(guidance)
+        use_guiding = self.guiding_model is not None and scale != 1.0
+        guiding = self.guiding_model.params if use_guiding else None  # type: ignore[union-attr]
+        return self.autoencoder._map(
+            "latents" if progress else "",
+            lambda row, **condition: self.sampler.sample(
+                self.params, condition, row, key, scale, guiding
+            ),
+            row=_rows(count, first),
+            **validated,
+        )
+
+    def sample(
+        self,
+        condition: ConditionValues,
+        *,
+        guidance: float = 1.0,
+        seed: int = 0,
+        first: int = 0,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Sample uint8 images [N, H, W, C] from class labels [N] or other conditions.
+
+        A text model takes {"text": [N, L, channels], "text_length": [N]}. A model that
+        continues clips takes {"context": first frames, uint8 [N, t, H, W, C]} and returns
+        clips [N, T, H, W, C] that begin with them.
+        guidance: 1 is none. first: the number of the first row. Image i depends on row i,
+        `seed` and first + i alone, so 50,000 samples can be drawn in chunks.
+
+        Raises:
+          DataError: a condition is missing or has another shape or dtype.
+          ConfigError: guidance or seed is out of range.
+        """
+        options: dict[str, Any] = dict(seed=seed, first=first, progress=progress)
+        z_0 = self.sample_latents(condition, guidance=guidance, **options)
+        image = self.autoencoder.decode(z_0, noisy=True, **options)
+        if "context" in self.stage.conditions:
+            frames = conditions.condition_value(condition, "context")
+            image[:, : frames.shape[1]] = frames
+        return image
+
+
+def seed_key(seed: int):
+    """Return the root key of an evaluation.
+
+    Raises:
+      ConfigError: the seed is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be in [0, 2^32); got {seed}.")
+    return jax.random.key(seed)
+
+
+def _rows(count: int, first: int) -> np.ndarray:
+    return np.arange(first, first + count, dtype=np.int32)
