@@ -4,6 +4,7 @@ Evaluations of whole runs are tested in tests/system/test_evaluate.py.
 """
 
 import shlex
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from tests.lib import untrained
 from ul.core.errors import ConfigError, DataError
 from ul.data.datasets import Datasets, chunk_rows, fixed_subset
 from ul.evaluation import Request, bit_map, paper_tables, table
+from ul.evaluation.context import EvaluatedRun
 from ul.evaluation.request import sample_labels, select_metrics
 from ul.metrics import reconstruction
 from ul.metrics import registry as metric_registry
@@ -106,7 +108,7 @@ def make_request(**changes):
     ("changes", "message"),
     [
         ({"num_examples": 1}, "--num_examples must be at least 2; got 1"),
-        ({"metrics": ("fid", "fidd")}, "of rate, psnr, .*; got 'fidd'"),
+        ({"metrics": ("fid", "fidd")}, "from rate, psnr, .*; got 'fidd'"),
         ({"labels": "odd"}, "--labels must be one of cyclic, random; got 'odd'"),
         ({"guidance": float("nan")}, "--guidance must be a finite number"),
     ],
@@ -154,6 +156,17 @@ def test_metrics_of_clips_are_refused_for_images_by_name():
         names((64, 64, 3), ("fvd",))
 
 
+@pytest.mark.parametrize(
+    ("shape", "num_pixels"), [((8, 6, 3), 8 * 6), ((16, 8, 6, 1), 16 * 8 * 6)]
+)
+def test_bits_are_divided_by_the_pixels_of_all_frames(shape, num_pixels):
+    autoencoder = types.SimpleNamespace(image_shape=shape)
+    run = EvaluatedRun(
+        request=make_request(), context=None, autoencoder=autoencoder, count=2
+    )
+    assert run.num_pixels == num_pixels
+
+
 def test_a_fixed_subset_is_drawn_from_all_classes_of_a_folder():
     np.testing.assert_array_equal(fixed_subset(5, 9), np.arange(5))
     chosen = fixed_subset(10_000, 1000)
@@ -199,6 +212,13 @@ def test_every_protocol_is_printed_once():
         "  labels: i mod 3",
         "  skipped fid: no file",
     ]
+
+
+def test_evaluations_of_older_versions_are_refused(tmp_path):
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / "old.json").write_text('{"written": "2026-01-01"}')
+    with pytest.raises(DataError, match="old.json has none, because an older version"):
+        table.read([str(tmp_path)])
 
 
 def test_joined_tiles_are_the_picture():

@@ -297,7 +297,7 @@ def test_mistakes_are_one_line(runs, copy):
     with pytest.raises(ConfigError, match="--npz holds the samples of one"):
         request = Request(workdir=str(runs / "s2"), npz="x.npz")
         list(runner.run_all(request, "latest", ["ema", "raw"], ["1"]))
-    with pytest.raises(ConfigError, match="of rate, .*; got 'fid'"):
+    with pytest.raises(ConfigError, match="from rate, .*; got 'fid'"):
         request = Request(workdir=str(copy), metrics=("fid",))
         list(runner.run_all(request, "latest", ["ema"], ["1"]))
     with pytest.raises(ConfigError, match="--guidance must be numbers, .*; got 'one'"):

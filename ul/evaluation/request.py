@@ -90,7 +90,7 @@ def check_metrics(requested: Iterable[str], known: Sequence[str]) -> None:
     for name in requested:
         if name not in known:
             raise ConfigError(
-                f"--metrics must name metrics of {', '.join(known)}; got {name!r}."
+                f"--metrics must be chosen from {', '.join(known)}; got {name!r}."
             )
 
 

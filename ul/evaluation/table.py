@@ -100,9 +100,19 @@ def _flat(value: Any) -> str:
 
 
 def evaluations(workdir) -> list[dict]:
-    """Return all evaluations of a workdir, oldest first; an empty list if it has none."""
-    files = sorted((epath.Path(workdir) / "evals").glob("*.json"))
-    results = [json.loads(file.read_text()) for file in files]
+    """Return all evaluations of a workdir, oldest first; an empty list if it has none.
+
+    Raises:
+      DataError: one has no date, as those of older versions.
+    """
+    results = []
+    for file in sorted((epath.Path(workdir) / "evals").glob("*.json")):
+        results.append(json.loads(file.read_text()))
+        if "date" not in results[-1]:
+            raise DataError(
+                f"An evaluation must have a date; {file} has none, because an older "
+                "version wrote it. Delete it and evaluate again."
+            )
     return sorted(results, key=lambda result: result["date"])
 
 
@@ -122,7 +132,7 @@ def read(workdirs: list[str]) -> list[dict]:
     """Return all evaluations in the workdirs.
 
     Raises:
-      DataError: there is none.
+      DataError: there is none, or one is of an older version.
     """
     results = [r for workdir in workdirs for r in evaluations(workdir)]
     if not results:
