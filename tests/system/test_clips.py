@@ -224,7 +224,7 @@ def test_a_cache_holds_what_is_given_too(made, tmp_path):
     ):
         np.testing.assert_array_equal(found[name], want[0].astype(np.float16))
     other = dataclasses.replace(c, context_frames=4)
-    with pytest.raises(ConfigError, match="context_frames: 5 there, 4 here"):
+    with pytest.raises(ConfigError, match="context_frames: stored 5, requested 4"):
         needed = latent_cache.cache_identity(
             other, datasets, ae.codec, identity["encoder"]
         )

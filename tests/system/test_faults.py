@@ -92,9 +92,9 @@ def test_a_signal_while_restoring_ends_the_run_at_once(trained, command, tmp_pat
 def test_a_signal_during_a_look_breaks_it_off_and_saves(trained, command, tmp_path):
     long = ("--config.eval.num_draws=4000", "--config.validation.num_examples=360")
     args = stage1(tmp_path / "w", *long, "--config.checkpoint.every=100")
-    code, text = signalled(command, tmp_path, "looking at step 4", *args)
+    code, text = signalled(command, tmp_path, "validating at step 4", *args)
     assert code == 75, text
-    assert "SIGTERM at step 4, saved" in text
+    assert "SIGTERM: the run was saved at step 4 and stopped" in text
     assert store.verified_steps(tmp_path / "w") == [4]
     # The look at step 4 was not said; what comes after is what it always was.
     assert [line["step"] for line in lines(tmp_path / "w")] == [2, 4]
@@ -105,7 +105,7 @@ def test_a_signal_during_a_look_breaks_it_off_and_saves(trained, command, tmp_pa
 def test_a_second_signal_ends_the_run_at_once(trained, command, tmp_path):
     """Where the first is heard and cannot be answered yet: a look in one long part."""
     args = stage1(tmp_path / "w", "--config.eval.num_draws=4000000")
-    code, text = signalled(command, tmp_path, "looking at step 4", *args, times=2)
+    code, text = signalled(command, tmp_path, "validating at step 4", *args, times=2)
     assert code == 128 + signal.SIGTERM, text
     command(*stage1(tmp_path / "w"))
     assert digests(tmp_path / "w") == digests(trained / "smoke")
@@ -130,10 +130,10 @@ def test_standing_still_is_reported_with_stacks_and_ends_with_124(command, tmp_p
         *("train", *source, f"--workdir={tmp_path / 'w'}", "--config.watchdog.start=3"),
         code=124,
     )
-    assert "nothing moved for" in out and "watchdog.start is 3 s" in out
+    assert "no progress for" in out and "watchdog.start allows 3 s" in out
     (report,) = (tmp_path / "w" / "logs").glob("stall-process-0-*.txt")
     assert "most recent call first" in report.read_text()
-    assert "sources.py" in report.read_text()
+    assert "sources/folder.py" in report.read_text()
 
 
 def test_starts_without_a_new_checkpoint_are_counted(command, tmp_path):

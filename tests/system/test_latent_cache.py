@@ -158,7 +158,7 @@ def shifted(tmp_path, trained, count):
 
 @pytest.mark.parametrize(
     ("count", "message"),
-    [(None, "train fingerprint: .* there"), (1000, "train count: 1437 there, 1000")],
+    [(None, "train fingerprint: stored"), (1000, "train count: stored 1437, requested 1000")],
 )
 def test_a_cache_of_other_images_is_refused(trained, copy, tmp_path, count, message):
     source = shifted(tmp_path, trained, count)
@@ -171,7 +171,7 @@ def test_a_cache_of_other_images_is_refused(trained, copy, tmp_path, count, mess
 def test_a_cache_of_another_encoder_is_refused(trained, copy):
     """Raw weights are another encoder than their average."""
     made = digits(trained / "smoke", latent_cache=str(copy), stage1__weights="raw")
-    with pytest.raises(ConfigError, match="encoder: .*ema.* there, .*raw.* here") as e:
+    with pytest.raises(ConfigError, match="encoder: stored .*ema.*, requested .*raw") as e:
         build_run(made)
     assert e.value.code == 64 and "\n" not in str(e.value)
 
@@ -215,7 +215,7 @@ def test_random_crops_cannot_be_cached(tmp_path):
 
 def test_a_cache_of_another_rounding_is_refused(trained, copy):
     made = digits(trained / "smoke", latent_cache=str(copy), latent_dtype="bfloat16")
-    with pytest.raises(ConfigError, match="dtype: float16 there, bfloat16 here"):
+    with pytest.raises(ConfigError, match="dtype: stored float16, requested bfloat16"):
         build_run(made)
 
 
@@ -264,7 +264,7 @@ def test_killed_and_run_again_and_by_two_processes_the_bytes_are_the_same(
     process.communicate()
     assert not (killed / "manifest.json").exists()
     refused = (*train(trained, tmp_path / "w"), f"--config.latent_cache={killed}")
-    assert "half written" in command(*refused, code=65)
+    assert "is incomplete: manifest.json is missing" in command(*refused, code=65)
     assert " 0 of 19 shards are complete" not in command(*arguments(trained, killed))
     assert files(killed) == files(whole)
     logs = Together(command, 2, tmp_path / "log", *arguments(trained, two)).wait(0, 0)
@@ -289,7 +289,7 @@ def test_a_run_on_a_cache_resumes_samples_and_is_evaluated(trained, command, tmp
     other = command(*train(trained, workdir), code=64)
     assert "the training examples" in other
     moved = shutil.move(out, tmp_path / "moved")
-    assert "no cache of latents" in command(*on_cache, code=65)
+    assert "No latent cache found in" in command(*on_cache, code=65)
     command(*train(trained, workdir), f"--config.latent_cache={moved}")
     shutil.rmtree(moved)
     picture = tmp_path / "samples.png"

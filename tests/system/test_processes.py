@@ -28,7 +28,7 @@ from tests.lib.commands import (
 from ul.checkpoints import store
 
 pytestmark = pytest.mark.processes
-# Twenty steps, saved at ten and at the end; no look of its own on the way.
+# Twenty steps, saved at ten and at the end; no validation on the way.
 TWENTY = (
     "--config.steps=20",
     "--config.checkpoint.every=10",
@@ -122,8 +122,8 @@ def test_a_signal_to_one_process_stops_all_at_one_step(together, tmp_path):
     made.processes[1].send_signal(signal.SIGTERM)
     logs = made.wait(75, 75)
     (step,) = store.verified_steps(stopped)
-    assert f"a stop of another process at step {step}, saved" in logs[0]
-    assert f"SIGTERM at step {step}, saved" in logs[1]
+    assert f"stop request of another process: the run was saved at step {step} and stopped" in logs[0]
+    assert f"SIGTERM: the run was saved at step {step} and stopped" in logs[1]
     together(2, stopped, *TWENTY).wait(0, 0)
     together(2, tmp_path / "whole", *TWENTY).wait(0, 0)
     assert digests(stopped, 20) == digests(tmp_path / "whole", 20)
