@@ -136,7 +136,9 @@ def test_missing_flags_and_unknown_variants(command, tmp_path):
         "train", f"--config={DIGITS}:smoke", code=64
     )
     assert "--config is missing" in command("train", f"--workdir={tmp_path}", code=64)
-    assert "known are stage1" in command(*stage1(tmp_path, variant="stage9"), code=64)
+    assert "must be one of stage1" in command(
+        *stage1(tmp_path, variant="stage9"), code=64
+    )
     assert "nothing.py" in command("train", "--config=nothing.py", code=64)
 
 
