@@ -1,1 +1,1 @@
-"""Experiments: configs as documents. They import ml_collections and `common` alone."""
+"""Configs of experiments. They import `ml_collections` and each other, and nothing else."""

@@ -1,4 +1,4 @@
-"""What most experiments share; each sets what it changes, and says so."""
+"""Settings that most experiments share; each experiment sets what differs."""
 
 import ml_collections
 from ml_collections import config_dict
@@ -6,8 +6,15 @@ from ml_collections import config_dict
 ConfigDict = ml_collections.ConfigDict
 
 
-def run(stage: str) -> ConfigDict:
-    """Settings of the loop that no experiment here has a reason to differ in."""
+def check_variant(arg: str, variants: tuple[str, ...]) -> None:
+    """Raise ValueError if `experiments/NAME.py:arg` names no variant of that file."""
+    if arg not in variants:
+        known = ", ".join(variants)
+        raise ValueError(f"The variant must be one of {known}; got {arg!r}.")
+
+
+def training_defaults(stage: str) -> ConfigDict:
+    """Return a config of a `stage` with the settings of the training loop."""
     c = ConfigDict()
     c.stage = stage
     c.seed = 0
@@ -29,34 +36,32 @@ def run(stage: str) -> ConfigDict:
     return c
 
 
-def stage1() -> ConfigDict:
-    """Which stage-1 run a stage 2 stands on; the workdir comes from the command line."""
-    return ConfigDict(
-        dict(
-            workdir=config_dict.placeholder(str),
-            step=config_dict.placeholder(int),
-            weights="ema",
-        )
+def train_on_latents(c: ConfigDict, shape: tuple[int, ...]) -> None:
+    """Add the settings of a stage 2 that trains on latents of this shape.
+
+    The command line sets the stage-1 run, `stage1.workdir`, and optionally a cache that
+    `launch.encode` wrote, `latent_cache`.
+    """
+    c.stage1 = dict(
+        workdir=config_dict.placeholder(str),
+        step=config_dict.placeholder(int),
+        weights="ema",
     )
-
-
-def on_latents(c: ConfigDict, shape: tuple[int, int, int]) -> None:
-    """What a stage 2 stands on. A cache written by launch.encode may come from the command
-    line. Of latents up to 4, float16 rounds off less than a hundredth of z_0's noise."""
-    c.stage1 = stage1()
     c.latent_cache = config_dict.placeholder(str)
+    # Up to an absolute value of 4, the rounding error of float16 is below a hundredth of
+    # the standard deviation of the noise in z_0.
     c.latent_shape, c.latent_dtype = shape, "float16"
 
 
-def transformer(head_dim: int) -> dict:
-    """How transformer blocks are computed, apart from their size."""
+def transformer_settings(head_dim: int) -> dict:
+    """Return the settings of transformer blocks other than their number and width."""
     return dict(
         head_dim=head_dim, dropout=0.0, attention="xla", remat="none", scan=False
     )
 
 
-def optimizer(lr: float, warmup: int) -> dict:
-    """AdamW for runs of a few thousand steps: the rate falls to a twentieth."""
+def adamw(lr: float, warmup: int) -> dict:
+    """Return AdamW for a few thousand steps: the rate decays to a twentieth of `lr`."""
     return dict(
         lr=lr,
         warmup=warmup,
@@ -68,15 +73,24 @@ def optimizer(lr: float, warmup: int) -> dict:
     )
 
 
-def smoke(c: ConfigDict, steps: int, sampling: int) -> None:
-    """The loop of a run of seconds that touches every part; its networks are to shrink."""
+def shorten(c: ConfigDict, steps: int, sampling_steps: int) -> None:
+    """Make a run a smoke test that trains, validates and saves within a few steps.
+
+    The networks keep their sizes; the caller reduces them.
+    """
     c.steps, c.batch_size = steps, 16
     c.log.every, c.checkpoint.every = 2, 2
     c.validation = dict(every=4, num_images=4, num_examples=16)
     c.eval = dict(batch_size=16, num_examples=16, num_draws=2)
-    c.sampling.num_steps = sampling
+    c.sampling.num_steps = sampling_steps
 
 
-def unknown(arg: str, known: tuple[str, ...]) -> ValueError:
-    """The error for `experiments/x.py:arg` with an arg that does not exist."""
-    return ValueError(f"unknown variant {arg!r}; known are {', '.join(known)}")
+def shrink_networks(c: ConfigDict, width: int) -> None:
+    """Reduce the networks of either stage to one block of `width` channels."""
+    for name in ("prior", "base"):
+        if name in c:
+            c[name].widths, c[name].depths = (width,), (1,)
+    if "decoder" in c:
+        c.decoder.width, c.decoder.depth = width, 1
+        c.encoder.channels, c.encoder.blocks = (16, 16), (1, 1)
+        c.decoder.channels = (16,)

@@ -1,16 +1,22 @@
-"""A base model on the latents of another's autoencoder: what the paper compares with.
+"""A stage 2 on the latents of a Stable-Diffusion-style KL autoencoder, a baseline of the paper.
 
     python -m launch.import_autoencoder --config experiments/external.py:autoencoder \\
-        --weights vae.safetensors --vae_config config.json --workdir runs/sd_vae
+        --weights vae.safetensors --vae_config config.json --workdir runs/sd_vae \\
+        --config.data.source.path=/data/imagenet256
     python -m launch.evaluate --workdir runs/sd_vae
     python -m launch.train --config experiments/external.py:stage2 --workdir runs/sd_base \\
-        --config.stage1.workdir=runs/sd_vae
+        --config.data.source.path=/data/imagenet256 --config.stage1.workdir=runs/sd_vae
 
-`autoencoder`: the sizes of Stable Diffusion 1 and 2 on ImageNet at 256x256, latents 32x32x4
-of scale 0.18215; `stage2`: the base of imagenet512.py on them, from log-SNR 10 down. SDXL has
-scale 0.13025; Stable Diffusion 3 and FLUX 16 channels without the 1x1 convolutions, scale
-1.5305 and 0.3611, shift 0.0609 and 0.1159: --vae_config says so, and --config.latent_shape.
-Never run: no public weights were at hand. `tiny` and `smoke2` touch every part in seconds.
+The images are ImageNet at 256x256, written by `launch.import_images --size 256`.
+`autoencoder` has the sizes of Stable Diffusion 1 and 2: latents of 32x32x4 with scale
+0.18215. `stage2` is the base of imagenet512.py on these latents; its schedule ends at log-SNR
+10. For other autoencoders `--vae_config` sets sizes, scale and shift, and stage 2 needs
+their `--config.latent_shape`: SDXL has scale 0.13025; Stable Diffusion 3 and FLUX have 16
+channels, no 1x1 convolutions, scales 1.5305 and 0.3611, and shifts 0.0609 and 0.1159. `tiny`
+and `smoke2` are both stages with tiny networks on photographs; they run every part in
+seconds.
+
+Status: never run with public weights, because none were available.
 """
 
 import ml_collections
@@ -18,27 +24,26 @@ import ml_collections
 from experiments import common, imagenet512, photos
 
 VARIANTS = ("autoencoder", "stage2", "tiny", "smoke2")
-LOGSNR = 10.0
+LATENT_LOGSNR = 10.0
 
 
 def get_config(arg: str = "autoencoder") -> ml_collections.ConfigDict:
-    if arg not in VARIANTS:
-        raise common.unknown(arg, VARIANTS)
-    make = {
+    common.check_variant(arg, VARIANTS)
+    functions = {
         "autoencoder": _autoencoder,
         "stage2": _stage2,
         "tiny": _tiny,
         "smoke2": _smoke2,
     }
-    return make[arg]().lock()
+    return functions[arg]().lock()
 
 
-def _external(like: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The data and the evaluation of another config."""
+def _external(stage2: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Return the config of an imported autoencoder, with the data of its stage 2."""
     c = ml_collections.ConfigDict()
     c.stage, c.seed, c.dtype = "external", 0, "float32"
-    c.data, c.eval = like.data, like.eval
-    c.scale, c.shift, c.latent_logsnr = 0.18215, 0.0, LOGSNR
+    c.data, c.eval = stage2.data, stage2.eval
+    c.scale, c.shift, c.latent_logsnr = 0.18215, 0.0, LATENT_LOGSNR
     return c
 
 
@@ -57,7 +62,7 @@ def _autoencoder() -> ml_collections.ConfigDict:
 
 
 def _tiny() -> ml_collections.ConfigDict:
-    """Two halvings, few channels; as Stable Diffusion 3 has it, with a shift."""
+    """Return a small autoencoder like that of Stable Diffusion 3: with a shift."""
     c = _external(photos.get_config("smoke2"))
     c.networks = dict(
         channels=(16, 16, 32),
@@ -76,17 +81,20 @@ def _stage2() -> ml_collections.ConfigDict:
     c = imagenet512.get_config("stage2").unlock()
     c.data.image_shape = (256, 256, 3)
     c.latent_shape = (32, 32, 4)
-    return _to_logsnr(c)
+    return _extend_schedule(c)
 
 
 def _smoke2() -> ml_collections.ConfigDict:
     c = photos.get_config("smoke2").unlock()
     c.latent_shape = (8, 8, 4)
-    return _to_logsnr(c)
+    return _extend_schedule(c)
 
 
-def _to_logsnr(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Weights that saw no noise: the base goes further down than to UL's 5, and there
-    float16 is not far below its noise."""
-    c.schedule.logsnr_max, c.latent_dtype = LOGSNR, "float32"
+def _extend_schedule(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Let the schedule end at less noise than UL's log-SNR of 5.
+
+    The decoder was trained without noise. At this noise level the rounding error of float16
+    is not negligible, so latents stay in float32.
+    """
+    c.schedule.logsnr_max, c.latent_dtype = LATENT_LOGSNR, "float32"
     return c

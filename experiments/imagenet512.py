@@ -1,4 +1,4 @@
-"""ImageNet at 512x512, the paper's sizes (arXiv 2602.17270): latents of 32x32x32.
+"""ImageNet at 512x512 with the model sizes of the paper (arXiv 2602.17270).
 
     python -m launch.import_images --out /data/imagenet512 --size 512 \\
         --train ILSVRC2012_img_train.tar --eval ILSVRC2012_img_val.tar --eval_labels val.txt
@@ -9,22 +9,18 @@
     python -m launch.plan pod --config experiments/imagenet512.py:stage2_medium \\
         --topology v5p:4x4x4 --mesh data=4,fsdp=16
 
-"stage1,tfds" reads a prepared TFDS imagenet2012 instead (--config.data.source.data_dir=..),
-its crops bicubic in one go, not the reference's. "stage1,smoke" and "stage2,smoke" are the
-same code at reduced width: three steps in a minute or two on a CPU.
+`stage1` has latents of 32x32x32. `stage2` has a base model of 350M parameters,
+`stage2_medium` one of 546M. After a comma: `stage1,smoke` is the same code at a reduced
+width, three steps on a CPU; `stage1,tfds` reads a prepared TFDS imagenet2012 from
+`data.source.data_dir` instead, with bicubic crops that differ slightly from the reference's.
 
-`stage2`: the base of widths 512 and 1024, 350M parameters; `stage2_medium`: of 640 and 1280,
-546M. Never trained yet. The dry run (`launch.plan pod`, commits 0448b3d, d34e376, 56bd825; 64
-chips with data=4, fsdp=16, eight H200s with fsdp=8): FLOP an image of training, GiB a chip and
-ms a step at best
-                batch           v5p:4x4x4 (95.74 GiB)  v6e:8x8 (31.25)   h200:8 (140.4)
-  stage1          512  3.736 T  3.33 GiB   79.8 ms     3.34   97.4 ms    24.20  299 ms
-  stage2         2048  484.1 G  6.50 GiB   56 ms       6.25   93.3 ms    49.89  285 ms
-  stage2_medium  2048  740.2 G  8.22 GiB   66 ms       7.91  116 ms      64.68  357 ms
+Status: never trained. The train steps were compiled for TPU v5p, TPU v6e and H200, where
+they fit (RESULTS.md).
 
-The paper does not say, and is decided here: two blocks a convolutional stage and side, 1x1
-convolutions to change resolution, pixel-wise RMS norm, three of the base's six outer blocks on
-each way, head_dim 128, factor 1.5 with bias 0, batch and steps.
+The paper leaves open, and this file chooses: two blocks per convolutional level on each
+side, 1x1 convolutions where the resolution changes, pixel-wise RMS norm, three of the six
+outer blocks of the base before the inner level and three after it, heads of 128 channels,
+loss factor 1.5 with bias 0, batch sizes and numbers of steps.
 """
 
 import ml_collections
@@ -33,33 +29,32 @@ from ml_collections import config_dict
 from experiments import common, large
 
 STAGES = ("stage1", "stage2", "stage2_medium")
-WAYS = ("", ",smoke", ",tfds")
-TFDS = dict(
+OPTIONS = ("", ",smoke", ",tfds")
+TFDS_SOURCE = dict(
     kind="tfds",
     name="imagenet2012",
     data_dir="~/tensorflow_datasets",
     train_split="train",
     eval_split="validation",
 )
-VARIANTS = tuple(stage + way for stage in STAGES for way in WAYS)
+VARIANTS = tuple(stage + option for stage in STAGES for option in OPTIONS)
 
 
 def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
-    if arg not in VARIANTS:
-        raise common.unknown(arg, VARIANTS)
-    stage, _, way = arg.partition(",")
+    common.check_variant(arg, VARIANTS)
+    stage, _, option = arg.partition(",")
     c = _stage1() if stage == "stage1" else _stage2()
     if stage == "stage2_medium":
         c.base.widths = (640, 1280)
-    if way == "tfds":
-        c.data.source = TFDS
-    if way == "smoke":
+    if option == "tfds":
+        c.data.source = TFDS_SOURCE
+    if option == "smoke":
         large.shrink(c)
     return c.lock()
 
 
-def _common(stage: str) -> ml_collections.ConfigDict:
-    c = large.run(stage)
+def _training_defaults(stage: str) -> ml_collections.ConfigDict:
+    c = large.training_defaults(stage)
     c.data = dict(
         source=dict(kind="imported", path=config_dict.placeholder(str)),
         image_shape=(512, 512, 3),
@@ -72,7 +67,7 @@ def _common(stage: str) -> ml_collections.ConfigDict:
 
 
 def _stage1() -> ml_collections.ConfigDict:
-    c = _common("joint")
+    c = _training_defaults("joint")
     c.steps, c.batch_size = 500_000, 512
     c.encoder = dict(
         kind="resnet",
@@ -82,9 +77,9 @@ def _stage1() -> ml_collections.ConfigDict:
         latent_channels=32,
         remat="full",
     )
-    c.prior = dict(kind="vit", widths=(1024,), depths=(8,)) | large.transformer(
-        0.0, "full"
-    )
+    c.prior = dict(
+        kind="vit", widths=(1024,), depths=(8,)
+    ) | large.transformer_settings(0.0, "full")
     c.decoder = dict(
         kind="uvit",
         patch=2,
@@ -93,7 +88,7 @@ def _stage1() -> ml_collections.ConfigDict:
         width=1024,
         depth=8,
         latent_at_input=False,
-    ) | large.transformer(0.1, "full")
+    ) | large.transformer_settings(0.1, "full")
     c.prior_schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
@@ -109,12 +104,12 @@ def _stage1() -> ml_collections.ConfigDict:
 
 
 def _stage2() -> ml_collections.ConfigDict:
-    c = _common("base")
+    c = _training_defaults("base")
     c.steps, c.batch_size = 500_000, 2048
-    common.on_latents(c, (32, 32, 32))
-    c.base = dict(kind="vit", widths=(512, 1024), depths=(6, 16)) | large.transformer(
-        0.1, "dots"
-    )
+    common.train_on_latents(c, (32, 32, 32))
+    c.base = dict(
+        kind="vit", widths=(512, 1024), depths=(6, 16)
+    ) | large.transformer_settings(0.1, "dots")
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(weighting=dict(kind="sigmoid", bias=0.0), label_dropout=0.1)
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)

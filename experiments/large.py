@@ -1,33 +1,33 @@
-"""What models at the paper's sizes share, whatever they are trained on."""
+"""Settings that the models of the paper's sizes share."""
 
 import ml_collections
 
 from experiments import common
 
 
-def run(stage: str) -> ml_collections.ConfigDict:
-    """bfloat16, parameters over eight devices or more, AdamW at a constant rate."""
-    c = common.run(stage)
+def training_defaults(stage: str) -> ml_collections.ConfigDict:
+    """Return a config of a `stage`: bfloat16, fsdp over 8 devices, a constant rate."""
+    c = common.training_defaults(stage)
     c.dtype = "bfloat16"
     c.mesh = dict(data=-1, fsdp=8)
     c.log.every = 100
     c.checkpoint.update(every=5000, keep_every=50_000)
-    c.optimizer = common.optimizer(lr=1e-4, warmup=10_000)
+    c.optimizer = common.adamw(lr=1e-4, warmup=10_000)
     c.optimizer.update(final_fraction=1.0, weight_decay=0.0)
     c.ema = (0.9999,)
     c.eval = dict(batch_size=256, num_examples=50_000, num_draws=1)
     return c
 
 
-def transformer(dropout: float, remat: str) -> dict:
-    """Heads of 128, one block compiled for all of a kind."""
-    how = dict(dropout=dropout, remat=remat, scan=True)
-    return common.transformer(128) | how
+def transformer_settings(dropout: float, remat: str) -> dict:
+    """Return transformer settings with heads of 128 channels, compiled as one scan."""
+    changes = dict(dropout=dropout, remat=remat, scan=True)
+    return common.transformer_settings(128) | changes
 
 
 def shrink(c: ml_collections.ConfigDict) -> None:
-    """A thirty-second of the width, and a block where there were many."""
-    common.smoke(c, steps=3, sampling=2)
+    """Turn a config into a smoke test: a fraction of the width and few blocks."""
+    common.shorten(c, steps=3, sampling_steps=2)
     c.mesh.fsdp, c.data.threads = 1, 2
     for name, widths, depths in (("prior", (32,), (1,)), ("base", (32, 64), (2, 1))):
         if name in c:

@@ -1,10 +1,19 @@
-"""Images without a stage 2, on digits: both single stages of the paper, and pixels.
+"""Digits without a stage 2: the paper's two single-stage variants, and pixel diffusion.
 
     python -m launch.train --config experiments/single_stage.py:random_noise --workdir runs/r
+    python -m launch.evaluate --workdir runs/r
 
-`shifted_loss`: a plain ELBO on the prior, the decoder's loss shifted to noisier data.
-`random_noise`: the prior's weighted loss as an unweighted one on extra noise, which the
-decoder is told. `pixels`: no latents, the same UViT. What they gave stands in the README.
+  shifted_loss  The prior has the unweighted ELBO, and samples are drawn from it. The
+                decoder's loss is shifted to noisier data.
+  random_noise  The latents get random additional noise, so that the unweighted loss of the
+                prior acts as a weighted one. The decoder is conditioned on the noise level.
+  pixels        The UViT of the decoder as a diffusion model of pixels, without latents.
+
+Each variant is trained for 2,000 steps of 32 digits. `launch.ablations` trains them beside
+experiments/ablations.py and prints the paper's tables 5 and 6 for them.
+
+Expected: 0.225 bits/pixel and a class accuracy of 0.81 for `shifted_loss`, 2.15 and 0.78 for
+`random_noise`, and a class accuracy of 0.96 for `pixels` (RESULTS.md).
 """
 
 import ml_collections
@@ -15,22 +24,23 @@ VARIANTS = ("shifted_loss", "random_noise", "pixels")
 
 
 def get_config(arg: str = "random_noise") -> ml_collections.ConfigDict:
-    if arg not in VARIANTS:
-        raise common.unknown(arg, VARIANTS)
+    common.check_variant(arg, VARIANTS)
     c = digits.get_config("stage1").unlock()
     c.steps, c.batch_size, c.validation.every = 2000, 32, 2000
     if arg == "pixels":
-        _pixels(c)
+        _make_pixel_diffusion(c)
     elif arg == "shifted_loss":
-        _single(c, dict(kind="fixed"), bias=2.0)
+        _make_single_stage(c, dict(kind="fixed"), bias=2.0)
     else:
-        # The weight of digits' stage 2, bias 1.
-        _single(c, dict(kind="truncated_logistic", bias=1.0), bias=4.0)
+        # Bias 1 gives the weighting of stage 2 in digits.py.
+        _make_single_stage(c, dict(kind="truncated_logistic", bias=1.0), bias=4.0)
     return c.lock()
 
 
-def _single(c: ml_collections.ConfigDict, max_logsnr: dict, bias: float) -> None:
-    """The prior has the base model's size and labels."""
+def _make_single_stage(
+    c: ml_collections.ConfigDict, max_logsnr: dict, bias: float
+) -> None:
+    """Merge stage 2 into stage 1: the prior gets the size and the labels of the base."""
     c.stage = "single_stage"
     c.max_logsnr = max_logsnr
     c.loss.weighting.bias, c.loss.label_dropout = bias, 0.1
@@ -38,7 +48,7 @@ def _single(c: ml_collections.ConfigDict, max_logsnr: dict, bias: float) -> None
     c.prior.widths, c.prior.depths = (128,), (4,)
 
 
-def _pixels(c: ml_collections.ConfigDict) -> None:
+def _make_pixel_diffusion(c: ml_collections.ConfigDict) -> None:
     for name in ("encoder", "prior", "prior_schedule", "decoder_schedule", "loss"):
         del c[name]
     c.stage = "pixel_diffusion"

@@ -1,11 +1,12 @@
-"""Sweeps as documents: which trials there are, and what each changes.
+"""Sweeps: files that list the trials to run and what each of them changes.
 
     python -m launch.sweep experiments/sweeps/bitrate.py --out runs/bitrate
 
-A point is a dict of overrides; `grid`, `product`, `zipped` and `chain` make lists of
-points, `trials` makes trials of them. A key is stage 1's unless it says whose it is:
-`loss.weighting.factor`, `stage2:base.depths`, `both:seed`. A file's `get_sweep(arg)`
-returns trials.
+A file has a function `get_sweep(arg)` that returns trials; `FILE:ARG` on the command line
+passes the argument. A point is a dict of overrides, such as {"loss.weighting.factor": 2.0}.
+`grid`, `product`, `zipped` and `chain` return lists of points, and `trials` turns points
+into trials. A key changes stage 1, unless a prefix says otherwise: `stage2:base.depths`
+changes stage 2, `both:seed` changes both stages.
 """
 
 import re
@@ -16,48 +17,55 @@ Point = dict[str, Any]
 
 
 def grid(key: str, values: Iterable) -> list[Point]:
-    """One key over its values."""
+    """Return one point per value of a key."""
     return [{key: value} for value in values]
 
 
-def product(*parts: list[Point]) -> list[Point]:
-    """Every point of the one with every point of the others; the last varies fastest."""
+def product(*lists: list[Point]) -> list[Point]:
+    """Return all combinations of one point from each list; the last list varies fastest."""
     points: list[Point] = [{}]
-    for part in parts:
-        points = [a | b for a in points for b in part]
+    for other in lists:
+        points = [a | b for a in points for b in other]
     return points
 
 
-def zipped(*parts: list[Point]) -> list[Point]:
-    """The first points together, the second ones together: lists of one length."""
+def zipped(*lists: list[Point]) -> list[Point]:
+    """Merge the i-th points of all lists, for every i.
+
+    Raises:
+      ValueError: the lists have different lengths.
+    """
     return [
-        {k: v for p in points for k, v in p.items()}
-        for points in zip(*parts, strict=True)
+        {key: value for point in points for key, value in point.items()}
+        for points in zip(*lists, strict=True)
     ]
 
 
-def chain(*parts: list) -> list:
-    """One list after the other: of points, or of trials."""
-    return [element for part in parts for element in part]
+def chain(*lists: list) -> list:
+    """Return the concatenation of lists of points or of trials."""
+    return [element for elements in lists for element in elements]
 
 
-def _text(value: Any) -> str:
-    """A value in a name: 1.5, 64x128, m3 for -3."""
+def _value_text(value: Any) -> str:
+    """Return a value as it stands in a trial's name: 1.5, 64x128, or m3 for -3."""
     if isinstance(value, tuple | list):
-        return "x".join(map(_text, value))
+        return "x".join(map(_value_text, value))
     text = f"{value:g}" if isinstance(value, float) else str(value).lower()
     return re.sub("[^a-z0-9.]+", "-", re.sub("^-(?=[0-9])", "m", text)).strip("-.")
 
 
-def _name(point: Point, keys: list[str]) -> str:
-    """As factor1.5-bias3. `keys`: all of the sweep; what two share does not tell."""
-    parts = []
+def _point_name(point: Point, keys: list[str]) -> str:
+    """Return the name of a point, such as factor1.5-bias3.
+
+    keys: all keys of the sweep. A key is written in full if another one ends alike.
+    """
+    words = []
     for key, value in point.items():
         last = re.split("[.:]", key)[-1]
-        alike = [k for k in keys if re.split("[.:]", k)[-1] == last]
-        what = key if len(alike) > 1 else last
-        parts.append(re.sub("[^a-z0-9]+", "-", what.lower()) + _text(value))
-    return "-".join(parts)
+        is_ambiguous = sum(re.split("[.:]", k)[-1] == last for k in keys) > 1
+        label = key if is_ambiguous else last
+        words.append(re.sub("[^a-z0-9]+", "-", label.lower()) + _value_text(value))
+    return "-".join(words)
 
 
 def trials(
@@ -70,26 +78,31 @@ def trials(
     name: Callable[[Point], str] | None = None,
     share_stage1: bool = False,
 ) -> list[dict]:
-    """A trial for each point.
+    """Return one trial per point: its name, overrides, configs and workdirs.
 
-    `fixed`: overrides of all; `follow(point)`: overrides that follow from a point (what
-    stage 2's latent_shape is follows by itself). `name(point)`: instead of one made of
-    keys and values. `share_stage1`: trials whose points differ in stage 2 alone train
-    and evaluate one stage 1.
+    stage1, stage2: configs, such as "experiments/photos.py:stage1_16"; without `stage2` a
+    trial ends after stage 1.
+    fixed: overrides of all trials. follow: returns further overrides that depend on a point.
+    `latent_shape` of stage 2 needs neither, because it is derived from stage 1.
+    name: returns the name of a trial; by default it is made of the point's keys and values.
+    share_stage1: trials whose points differ only in stage 2 train one stage 1 together.
     """
     keys = list(dict.fromkeys(key for point in points for key in point))
-    made = []
+    descriptions = []
     for point in points:
-        called = name(point) if name else _name(point, keys)
-        below = f"{called}/stage1"
+        trial_name = name(point) if name else _point_name(point, keys)
+        stage1_workdir = f"{trial_name}/stage1"
         if share_stage1:
-            own = {k: v for k, v in point.items() if not k.startswith("stage2:")}
-            below = "/".join(filter(None, ("shared", _name(own, keys), "stage1")))
-        stages = [{"config": stage1, "workdir": below}]
+            stage1_point = {
+                k: v for k, v in point.items() if not k.startswith("stage2:")
+            }
+            stage1_name = _point_name(stage1_point, keys)
+            stage1_workdir = "/".join(filter(None, ("shared", stage1_name, "stage1")))
+        stages = [{"config": stage1, "workdir": stage1_workdir}]
         if stage2:
-            stages.append({"config": stage2, "workdir": f"{called}/stage2"})
+            stages.append({"config": stage2, "workdir": f"{trial_name}/stage2"})
         more = (fixed or {}) | (follow(point) if follow else {})
-        made.append(
-            {"name": called, "overrides": point, "stages": stages, "more": more}
+        descriptions.append(
+            {"name": trial_name, "overrides": point, "stages": stages, "more": more}
         )
-    return made
+    return descriptions

@@ -1,8 +1,10 @@
-"""Sizes of stage 2 at two bitrates (the last columns of the paper's table 2).
+"""The sweep of the last columns of the paper's table 2: sizes of stage 2 at two bitrates.
 
     python -m launch.sweep experiments/sweeps/base_size.py --out runs/base_size --jobs 2
 
-The sizes of one loss factor stand on one stage 1, trained once.
+All sizes at one loss factor share one stage 1, which is trained once. The data are
+photographs of 16x16. `:imagenet512` after the file runs it on ImageNet at 512x512 instead
+(never run).
 """
 
 from experiments import sweeps

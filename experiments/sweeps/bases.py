@@ -1,9 +1,13 @@
-"""What the ready sweeps run on, by name: `experiments/sweeps/bitrate.py:imagenet512`."""
+"""Configs that the sweeps of this folder start from, by name.
+
+The name follows the file on the command line: `experiments/sweeps/bitrate.py:imagenet512`.
+"""
 
 from experiments import common
 
-# Photographs of 16x16 in short runs of one core; the ramp keeps its part of the steps.
-_BASES = {
+# The runs on photographs are short; the ramp takes the same fraction of the steps as in
+# photos.py.
+_CONFIGS = {
     "photos": dict(
         stage1="experiments/photos.py:stage1_16",
         stage2="experiments/photos.py:stage2_16",
@@ -19,11 +23,14 @@ _BASES = {
         stage2="experiments/imagenet512.py:stage2",
     ),
 }
-NAMES = tuple(_BASES)
+NAMES = tuple(_CONFIGS)
 
 
 def configs(arg: str) -> dict:
-    """Arguments of `sweeps.trials`: both stages' configs, and what all trials change."""
-    if arg not in _BASES:
-        raise common.unknown(arg, NAMES)
-    return _BASES[arg]
+    """Return arguments of `sweeps.trials`: the configs of both stages, and fixed overrides.
+
+    Raises:
+      ValueError: there are no configs of this name.
+    """
+    common.check_variant(arg, NAMES)
+    return _CONFIGS[arg]

@@ -1,9 +1,10 @@
-"""Loss factor and bias against bits/pixel, on photographs of 16x16: both stages.
+"""Loss factor and bias against bits/pixel, PSNR and sample quality: eight trials.
 
     python -m launch.sweep experiments/sweeps/bitrate.py --out runs/bitrate --jobs 2
-    python -m launch.sweep experiments/sweeps/bitrate.py:imagenet512 --out gs://b/bitrate ...
 
-Eight trials of 1,000 and 500 steps, on one core each; `launch.plan bitrate` predicts them.
+The data are photographs of 16x16; each trial trains stage 1 for 1,000 steps and stage 2 for
+500. `launch.plan bitrate --config experiments/photos.py:stage1_16` predicts the rates.
+`:imagenet512` after the file runs it on ImageNet at 512x512 instead (never run).
 """
 
 from experiments import sweeps

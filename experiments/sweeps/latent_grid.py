@@ -1,16 +1,18 @@
-"""The paper's table 4: the latents' grid, by the stages of encoder and decoder.
+"""The sweep of the paper's table 4: the height and width of the latents.
 
     python -m launch.sweep experiments/sweeps/latent_grid.py --out runs/latent_grid --jobs 2
 
-A stage more or less on both sides; latent channels stay. The paper's grids are 64x64, 32x32
-and 16x16; of photographs of 16x16 they are 8x8, 4x4 and 2x2.
+Encoder and decoder get one level more or less; the number of latent channels stays. The
+paper has grids of 64x64, 32x32 and 16x16. Here they are 8x8, 4x4 and 2x2, because the data
+are photographs of 16x16. `:imagenet512` after the file runs it on ImageNet at 512x512 with
+the paper's grids (never run).
 """
 
 from experiments import sweeps
 from experiments.sweeps import bases, grid, zipped
 
-# Grid: channels and blocks of the encoder, channels of the decoder.
-_STAGES = {
+# By side of the grid: channels and blocks of the encoder, channels of the decoder.
+_LEVELS = {
     "photos": {
         8: ((64,), (3,), ()),
         4: ((32, 64), (2, 3), (64,)),
@@ -26,13 +28,15 @@ _STAGES = {
 
 def get_sweep(arg: str = "photos") -> list[dict]:
     configs = bases.configs(arg)
-    encoder, blocks, decoder = zip(*_STAGES[arg].values(), strict=True)
-    points = zipped(
-        grid("encoder.channels", encoder),
-        grid("encoder.blocks", blocks),
-        grid("decoder.channels", decoder),
+    encoder_channels, blocks, decoder_channels = zip(
+        *_LEVELS[arg].values(), strict=True
     )
-    names = {stages: f"grid{side}" for side, (stages, _, _) in _STAGES[arg].items()}
+    points = zipped(
+        grid("encoder.channels", encoder_channels),
+        grid("encoder.blocks", blocks),
+        grid("decoder.channels", decoder_channels),
+    )
+    names = {channels: f"grid{side}" for side, (channels, _, _) in _LEVELS[arg].items()}
     return sweeps.trials(
         points, name=lambda point: names[point["encoder.channels"]], **configs
     )
