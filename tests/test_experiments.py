@@ -12,6 +12,8 @@ import skimage
 from ul.config import RunConfig, TrainConfig
 from ul.core.errors import ConfigError
 from ul.data.datasets import Datasets
+from ul.models import registry as models
+from ul.models.vit import ViT
 from ul.runs import assemble, session
 from ul.stages import kinds, registry
 from ul.train import state, step
@@ -300,3 +302,18 @@ def test_a_command_says_which_stages_it_takes():
     with pytest.raises(ConfigError, match="needs a config of stage .*; got 'external'"):
         registry.parse(settings("external", "tiny"), TrainConfig)
     assert issubclass(registry.STAGES["external"].config, RunConfig)
+
+
+class ViTWithoutText(ViT):
+    """A base network that takes labels alone."""
+
+    def __call__(self, z_t, logsnr, label=None):
+        return z_t
+
+
+def test_a_base_network_must_take_the_conditions_of_the_data(monkeypatch):
+    monkeypatch.setitem(models.LATENT_DENOISERS, "labels_only", ViTWithoutText)
+    config = settings("captions", "smoke2")
+    config["base"]["kind"] = "labels_only"
+    with pytest.raises(ConfigError, match="does not take text, text_length"):
+        registry.build(registry.parse(config))

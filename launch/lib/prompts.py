@@ -1,4 +1,4 @@
-"""The conditions of launch.sample: classes, texts, or the first frames of held-out clips."""
+"""The conditions of launch.sample: classes, texts, or those of held-out examples."""
 
 import re
 
@@ -7,7 +7,7 @@ from absl import flags
 
 from ul.core.errors import ConfigError
 from ul.data.sources import colored_digits
-from ul.evaluation.prompts import context_conditions
+from ul.evaluation.prompts import held_out_conditions
 from ul.importing.captions import read_prompt_embeddings
 from ul.inference import api
 
@@ -25,8 +25,8 @@ _EMBEDDINGS = flags.DEFINE_string(
 # What a model is conditioned on -> the flags that fit, and what such a model takes.
 _FLAGS_OF = {
     "text": (["text", "text_embeddings"], "takes --text or --text_embeddings"),
-    "context": ([], "continues held-out clips"),
     "label": (["labels"], "takes --labels"),
+    "held_out": ([], "takes the conditions of held-out examples"),
 }
 Conditions = tuple[dict[str, np.ndarray], list[str]]
 
@@ -38,7 +38,8 @@ def conditions(generator: api.Generator, count: int) -> Conditions:
       ConfigError: the flags do not fit the model.
     """
     conditions = generator.stage.conditions
-    kind = next((n for n in ("text", "context") if n in conditions), "label")
+    is_text, is_label = "text" in conditions, conditions.names == ("label",)
+    kind = "text" if is_text else "label" if is_label else "held_out"
     allowed, takes = _FLAGS_OF[kind]
     for flag in (_LABELS, _TEXT, _EMBEDDINGS):
         if flag.value and flag.name not in allowed:
@@ -47,10 +48,9 @@ def conditions(generator: api.Generator, count: int) -> Conditions:
         batch, captions = _embed(generator.datasets.data.source)
         rows = [i % len(captions) for i in range(count)]
         return {k: v[rows] for k, v in batch.items()}, [captions[i] for i in rows]
-    if kind == "context":
-        return context_conditions(generator, count), [
-            f"continues{i}" for i in range(count)
-        ]
+    if kind == "held_out":
+        names = [f"held_out{i}" for i in range(count)]
+        return held_out_conditions(generator, count), names
     try:
         labels = [int(x) for x in _LABELS.value] or range(generator.num_classes)
     except ValueError as e:

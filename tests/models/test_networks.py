@@ -2,13 +2,15 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ul.core import trees
-from ul.models import remat
+from ul.core.errors import ConfigError
+from ul.models import checks, remat
 from ul.models.attention import Attention, Block
 from ul.models.encoder import Encoder
 from ul.models.text_conditioning import Text
@@ -271,3 +273,18 @@ def test_a_policy_says_what_is_computed_again():
 
     none, dots, full = (products(p) for p in ("none", "dots", "full"))
     assert (dots - none, full - dots) == (2, 5)
+
+
+class DenseDenoiser(nn.Module):
+    """A network without attention, dropout and remat."""
+
+    width: int
+
+    def check(self, section, latent_shape, has_text=False):
+        checks.check_settings(section, self)
+
+
+def test_a_network_needs_no_settings_that_it_does_not_use():
+    DenseDenoiser(8).check("prior", (4, 4, 5))
+    with pytest.raises(ConfigError, match="prior.width must be at least 1; got 0"):
+        DenseDenoiser(0).check("prior", (4, 4, 5))

@@ -31,8 +31,8 @@ def sample_conditions(
     return lambda first, last: _held_out(gen, examples, range(first, last)), protocol
 
 
-def context_conditions(gen: api.Generator, count: int) -> dict[str, np.ndarray]:
-    """Return the first held-out clips, repeated, with their context frames."""
+def held_out_conditions(gen: api.Generator, count: int) -> dict[str, np.ndarray]:
+    """Return every entry of the first held-out examples, repeated: all conditions."""
     return _held_out(gen, gen.datasets.eval, range(count))
 
 

@@ -22,7 +22,7 @@ def shape_text(sizes: Sequence[int]) -> str:
 
 
 def check_settings(section: str, module: Any) -> None:
-    """Check counts, dropout and the remat policy of a network.
+    """Check counts, dropout and the remat policy of a network, where it has them.
 
     Raises:
       ConfigError: one is out of range.
@@ -36,9 +36,10 @@ def check_settings(section: str, module: Any) -> None:
             raise ConfigError(
                 f"{section}.{field.name} must be at least {minimum}; got {value!r}."
             )
-    if module.remat not in POLICIES:
+    remat = getattr(module, "remat", "none")
+    if remat not in POLICIES:
         raise ConfigError(
-            f"{section}.remat must be one of {', '.join(POLICIES)}; got {module.remat!r}."
+            f"{section}.remat must be one of {', '.join(POLICIES)}; got {remat!r}."
         )
     dropout = getattr(module, "dropout", 0.0)
     if dropout >= 1.0:

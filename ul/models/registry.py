@@ -9,7 +9,9 @@ A network is a Flax Linen module whose fields are its settings, with `dtype` amo
     `text_channels`.
 
 Each has `check(section, shape, ...)`, which raises ConfigError for settings that do not
-fit each other or the data.
+fit each other or the data; a latent denoiser's also takes `has_text`. Settings named
+`dropout`, `remat` and `attention` mean what they mean in the ViT. `launch.plan` counts the
+FLOPs of a new network after a row in `CLOSED_FORMS` of ul/planning/pods/closed_form.py.
 """
 
 from ul.models.encoder import Encoder

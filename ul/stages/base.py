@@ -1,6 +1,7 @@
 """Stage 2 of Unified Latents: a base model on the latents of a frozen stage 1."""
 
 import dataclasses
+import inspect
 
 from ul.config import GeneratorConfig, TrainConfig
 from ul.config.schema import FrozenStage1, GuidanceConfig, Shape, Stage2Loss
@@ -54,6 +55,12 @@ def build(config: Stage2Config) -> Stage:
         num_classes=data.num_classes if "label" in conditions else 0,
         text_channels=data.text[1],
     )
+    parameters = inspect.signature(type(module).__call__).parameters
+    if missing := [name for name in conditions.names if name not in parameters]:
+        raise ConfigError(
+            f"base.kind {config.base['kind']!r} must take the conditions of the data; it "
+            f"does not take {', '.join(missing)}. Choose another kind."
+        )
     module.check("base", shape, data.text != (0, 0))
     use = NetworkUse(
         module,
