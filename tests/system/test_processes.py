@@ -122,7 +122,10 @@ def test_a_signal_to_one_process_stops_all_at_one_step(together, tmp_path):
     made.processes[1].send_signal(signal.SIGTERM)
     logs = made.wait(75, 75)
     (step,) = store.verified_steps(stopped)
-    assert f"stop request of another process: the run was saved at step {step} and stopped" in logs[0]
+    assert (
+        f"stop request of another process: the run was saved at step {step} and stopped"
+        in logs[0]
+    )
     assert f"SIGTERM: the run was saved at step {step} and stopped" in logs[1]
     together(2, stopped, *TWENTY).wait(0, 0)
     together(2, tmp_path / "whole", *TWENTY).wait(0, 0)

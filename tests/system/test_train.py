@@ -114,9 +114,17 @@ def weights(workdir):
     [
         (("--config.enocder.patch=2",), 64, "enocder"),
         (("--config.encoder.pach=2",), 64, 'mean "patch"'),
-        (("--config.loss.weighting.factor=0.5",), 64, "loss.weighting.factor must be above 1"),
+        (
+            ("--config.loss.weighting.factor=0.5",),
+            64,
+            "loss.weighting.factor must be above 1",
+        ),
         (("--config.steps=many",), 64, "steps"),
-        (("--config.batch_size=10", "--config.accumulate=4"), 64, "batch_size must be divisible"),
+        (
+            ("--config.batch_size=10", "--config.accumulate=4"),
+            64,
+            "batch_size must be divisible",
+        ),
         (("--config.mesh.data=3",), 64, "mesh.data x mesh.fsdp must equal"),
         (("--profile_steps=5",), 64, "profile_steps"),
         (("--no_such_flag=1",), 64, "no_such_flag"),
@@ -136,7 +144,9 @@ def test_missing_flags_and_unknown_variants(command, tmp_path):
         "train", f"--config={DIGITS}:smoke", code=64
     )
     assert "--config is required" in command("train", f"--workdir={tmp_path}", code=64)
-    assert "must be one of stage1" in command(*stage1(tmp_path, variant="stage9"), code=64)
+    assert "must be one of stage1" in command(
+        *stage1(tmp_path, variant="stage9"), code=64
+    )
     assert "nothing.py" in command("train", "--config=nothing.py", code=64)
 
 
