@@ -1,1 +1,1 @@
-"""Layer 6: plan before training: bitrate, FLOPs, and compilation for machines not attached."""
+"""Layer 6: planning before training: bitrate, FLOPs, ahead-of-time compilation for pods."""

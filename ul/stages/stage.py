@@ -53,7 +53,7 @@ class Stage:
     networks: networks by their name in the parameters; a stage 2 has one, whose
     parameters are the whole tree.
     codec: encoder and decoder; None for a stage 2, which takes those of its stage 1.
-    sampler, conditions: set for a generator; for others None and without fields.
+    sampler, conditions: those of a generator; otherwise None, and no conditions.
     weighting: the decoder's or the base model's; None if the decoder uses a squared error.
     """
 
