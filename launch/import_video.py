@@ -1,4 +1,4 @@
-"""Import a video data set as shards of short clips of one size.
+"""Import a video dataset as shards of short clips of one size.
 
     python -m launch.import_video --out /data/kinetics600 --size 128 --frames 32 --fps 25 \\
         --train k600/train --eval k600/val --eval_labels val.csv

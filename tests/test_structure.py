@@ -12,8 +12,8 @@ FILES = sorted(
 )
 LIBRARY = [f for f in FILES if f.relative_to(ROOT).parts[0] == "ul"]
 
-# A package may import packages of lower floors; packages of one floor are independent.
-FLOORS = {
+# A package may import packages of lower layers; packages of one layer are independent.
+LAYERS = {
     "core": 0,
     "diffusion": 1,
     "models": 1,
@@ -31,7 +31,7 @@ FLOORS = {
     "planning": 6,
     "sweeps": 7,
 }
-# Stricter than "lower floors": objectives know neither networks nor data, for example.
+# Stricter than "lower layers": objectives know neither networks nor data, for example.
 MAY_IMPORT = {
     "objectives": {"core", "diffusion"},
     "train": {"core", "objectives", "checkpoints"},
@@ -109,10 +109,10 @@ def test_imports_go_down(file):
         return
     for module in imports(file):
         imported = package_of(module)
-        if imported is None or imported == package or imported not in FLOORS:
+        if imported is None or imported == package or imported not in LAYERS:
             assert not inside(module, "launch") and not inside(module, "experiments")
             continue
-        assert FLOORS[imported] < FLOORS[package], f"{name(file)} imports {module}"
+        assert LAYERS[imported] < LAYERS[package], f"{name(file)} imports {module}"
         allowed = MAY_IMPORT.get(package)
         assert allowed is None or imported in allowed, f"{name(file)} imports {module}"
 
@@ -123,12 +123,12 @@ def test_only_readers_of_configs_import_the_config_package(file):
         assert name(file).startswith(CONFIG_READERS), f"{name(file)} reads a config"
 
 
-def test_every_package_is_on_a_floor_and_there_are_no_loose_modules():
+def test_every_package_is_in_a_layer_and_there_are_no_loose_modules():
     top_level = {
         f.relative_to(ROOT / "ul").parts[0].removesuffix(".py") for f in LIBRARY
     }
-    assert top_level - {"__init__"} == FLOORS.keys()
-    assert len(FLOORS) <= 17
+    assert top_level - {"__init__"} == LAYERS.keys()
+    assert len(LAYERS) <= 17
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)

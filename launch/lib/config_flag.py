@@ -43,7 +43,8 @@ def define_config(
                 "--config is required, but it is not set. Pass experiments/NAME.py:VARIANT."
             )
         try:
-            # A file that failed to load says so only when its config is used.
+            # ml_collections raises the error of a broken file only when the config is
+            # accessed.
             config = to_dict(holder.value)
         except OSError as e:
             raise ConfigError(

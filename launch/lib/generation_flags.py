@@ -36,7 +36,7 @@ def define() -> GenerationFlags:
         guidance=flags.DEFINE_list(
             "guidance",
             ["1"],
-            "Guidance scales of stage 2, one evaluation each; 1 is none.",
+            "Guidance scales of stage 2, one evaluation each; 1 means no guidance.",
         ),
         autoguidance=flags.DEFINE_string(
             "autoguidance",

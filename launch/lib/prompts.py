@@ -28,10 +28,10 @@ _FLAGS_OF = {
     "label": (["labels"], "takes --labels"),
     "held_out": ([], "takes the conditions of held-out examples"),
 }
-Conditions = tuple[dict[str, np.ndarray], list[str]]
+NamedConditions = tuple[dict[str, np.ndarray], list[str]]
 
 
-def conditions(generator: api.Generator, count: int) -> Conditions:
+def conditions(generator: api.Generator, count: int) -> NamedConditions:
     """Return the conditions of `count` samples, and a name for each sample.
 
     Raises:
@@ -59,7 +59,7 @@ def conditions(generator: api.Generator, count: int) -> Conditions:
     return {"label": label}, [f"class{i}" for i in label]
 
 
-def _embed(source: dict) -> Conditions:
+def _embed(source: dict) -> NamedConditions:
     """Return the embeddings of the captions on the command line, and the captions."""
     if bool(_EMBEDDINGS.value) == bool(_TEXT.value):
         got = "both" if _TEXT.value else "neither"

@@ -1,0 +1,1 @@
+"""Layer 2: saving, verifying and restoring train states; the workdir; safetensors."""

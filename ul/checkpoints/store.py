@@ -157,7 +157,7 @@ class Checkpoints:
         Raises:
           NonFiniteError: some leaf is not finite; nothing is saved.
           StorageError: this save or the previous one failed.
-          PeerLost: another process ended meanwhile.
+          PeerLost: another process ended during the save.
         """
         self.wait()
         digests, nonfinite = digest_leaves(state)
@@ -198,7 +198,7 @@ class Checkpoints:
 
         Raises:
           StorageError: the save failed; earlier steps are unchanged.
-          PeerLost: another process ended meanwhile.
+          PeerLost: another process ended during the save.
         """
         if not self._pending:
             return

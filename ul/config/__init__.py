@@ -1,4 +1,4 @@
-"""Configs as plain data: their keys, types and ranges.
+"""Layer 1: configs as plain data: their keys, types and ranges.
 
 Everything that a config can get wrong is reported here or by the constructors that its
 `kind`s choose, in one line, before JAX starts. `ul/stages` has the keys of each stage;

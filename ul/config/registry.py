@@ -91,8 +91,8 @@ class Kinds:
     def check(self, path: str, section: Mapping[str, Any]) -> None:
         """Check a section without constructing what it describes.
 
-        A setting that is None is still to be given, as the path of a data set: it is
-        required by `build` only, for a plan reads no data.
+        None marks a setting that the user must still provide, such as a path. Only
+        `build` requires it, because a plan reads no data.
 
         Raises:
           ConfigError: unknown kind, unknown or missing setting, wrong type.

@@ -14,7 +14,8 @@ class DataConfig:
     per process.
     augment: "stream" crops and flips anew in every epoch. With "example" each image has
     one crop, and `flip` adds its mirror image: N images are 2 N fixed examples.
-    text: (tokens, channels) of the text embeddings that condition stage 2; (0, 0) is none.
+    text: (tokens, channels) of the text embeddings that condition stage 2; (0, 0)
+    means no text.
     """
 
     source: dict
@@ -35,7 +36,7 @@ class Stage1Loss:
 
 @dataclasses.dataclass(frozen=True)
 class RampedLoss(Stage1Loss):
-    """The prior's gradient reaches the encoder in full after ramp_steps; 0 is no ramp."""
+    """The prior's gradient reaches the encoder in full after ramp_steps; 0 means no ramp."""
 
     ramp_steps: int
 
@@ -57,7 +58,10 @@ class Stage2Loss:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW: warm-up in steps, then a cosine from lr to final_fraction * lr."""
+    """AdamW: warm-up in steps, then a cosine from lr to final_fraction * lr.
+
+    clip: the largest global norm of the gradient; larger gradients are scaled down to it.
+    """
 
     lr: float
     warmup: int
@@ -87,7 +91,11 @@ class LogConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ValidationConfig:
-    """Every `every` steps: held-out loss of num_examples, and num_images images drawn."""
+    """Validate every `every` steps.
+
+    Validation measures the held-out loss on num_examples examples and draws num_images
+    samples or reconstructions.
+    """
 
     every: int
     num_images: int
@@ -111,7 +119,11 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """kind: a sampler of diffusion/samplers.py. num_steps: network evaluations."""
+    """A sampler of diffusion/samplers.py, by its `kind`, and its number of steps.
+
+    num_steps: sampler steps. Each is one network evaluation, or two with guidance; the
+    diffusion decoder needs one more to predict x from the last sample.
+    """
 
     kind: str
     num_steps: int
@@ -121,8 +133,8 @@ class Sampling:
 class EvalConfig:
     """Evaluations of held-out examples.
 
-    batch_size: examples at a time. num_examples: at most so many. num_draws: the rate of
-    an example is the mean over so many draws of time and noise.
+    batch_size: examples at a time. num_examples: maximum number of examples. num_draws:
+    the rate of an example is the mean over num_draws draws of time and noise.
     """
 
     batch_size: int
@@ -134,7 +146,7 @@ class EvalConfig:
 class FrozenStage1:
     """The stage-1 run that a stage 2 builds on.
 
-    step: None is the newest. weights: "raw", "ema", "ema:<decay>" or "power:<width>".
+    step: None means the newest. weights: "raw", "ema", "ema:<decay>" or "power:<width>".
     """
 
     workdir: str | None
@@ -144,7 +156,7 @@ class FrozenStage1:
 
 @dataclasses.dataclass(frozen=True)
 class GuidanceConfig:
-    """Guidance acts where logsnr_low <= logsnr <= logsnr_high (arXiv 2404.07724)."""
+    """Guidance acts where logsnr_low <= logsnr <= logsnr_high, in nats (arXiv 2404.07724)."""
 
     logsnr_low: float
     logsnr_high: float

@@ -75,14 +75,14 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 
 
-def validate(factory: type, config: dict[str, Any]) -> Any:
-    """Return a resolved config (nested dicts) as the frozen `factory` of its stage.
+def validate(config_class: type, config: dict[str, Any]) -> Any:
+    """Parse a config (nested dicts) into its frozen dataclass, `config_class`.
 
     Raises:
       ConfigError: unknown or missing key, wrong type, value out of range, settings
         that do not fit each other; with the key and what to change.
     """
-    parsed = construct("", factory, config)
+    parsed = construct("", config_class, config)
     for key, is_allowed, requirement in RULES:
         try:
             value = _at(parsed, key)
@@ -100,7 +100,7 @@ def validate(factory: type, config: dict[str, Any]) -> Any:
 
 
 def constructor_parameters(factory: Callable) -> dict[str, inspect.Parameter]:
-    """Return a constructor's parameters; a Linen module's own fields are no settings."""
+    """Return a constructor's parameters; a Linen module's own fields are not settings."""
     parameters = dict(inspect.signature(factory).parameters)
     if "parent" in parameters:
         del parameters["parent"], parameters["name"]
@@ -112,8 +112,8 @@ def check_section(
 ) -> dict[str, Any]:
     """Return the settings of a section, typed as the arguments of `factory`.
 
-    path: of the section, dotted, for error messages. supplied: arguments of `factory` that
-    a config does not have.
+    path: dotted path of the section, for error messages. supplied: arguments of `factory`
+    that a config does not have.
 
     Raises:
       ConfigError: unknown or missing key, or a value of the wrong type.

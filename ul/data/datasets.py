@@ -21,8 +21,8 @@ SPLITS = ("train", "eval")
 class Datasets:
     """Examples of both splits, opened when they are first used.
 
-    data: the section of the config. seed: of the order and augmentation of training.
-    batch_size: of evaluation batches.
+    data: the section of the config. seed: seed of the training order and augmentation.
+    batch_size: size of evaluation batches.
     """
 
     data: DataConfig
@@ -41,7 +41,11 @@ class Datasets:
 
     @functools.cached_property
     def train(self):
-        """Training examples by global index: shuffled, augmented and endless."""
+        """Training examples by global index: shuffled, augmented and endless.
+
+        An example has `image`, uint8 [*image_shape], `label`, and with captions `text` and
+        `text_length`.
+        """
         if self.data.augment == "example":
             return pipeline.shuffled_dataset(self.fixed("train"), self.seed)
         return self._examples(
@@ -50,7 +54,10 @@ class Datasets:
 
     @functools.cached_property
     def eval(self):
-        """Held-out examples in order, each once, without augmentation."""
+        """Held-out examples in order, each once, without augmentation.
+
+        They have the keys of training examples.
+        """
         return self._examples("eval", flip=False, seed=0, shuffle=False)
 
     @functools.cached_property

@@ -233,7 +233,7 @@ class LatentSource:
 
 @dataclasses.dataclass(frozen=True)
 class LatentCache:
-    """The cached latents of both splits as data sets.
+    """The cached latents of both splits as datasets.
 
     `provenance` identifies the cache; the workdir of a run keeps it.
     """

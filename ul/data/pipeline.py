@@ -22,9 +22,9 @@ def make_dataset(
 ) -> grain.MapDataset:
     """Return the randomly cropped, and with `flip` randomly mirrored, images of a source.
 
-    With `shuffle` the data set is endless, and each epoch has another order and other
-    crops; otherwise it has each example once, in order. The index of an example in the data
-    set seeds its crop and flip.
+    With `shuffle` the dataset is endless, and each epoch has another order and other
+    crops; otherwise it has each example once, in order. The index of an example in the
+    dataset seeds its crop and flip.
     """
     if not len(source):
         raise DataError("The data source must have at least one example; it is empty.")
@@ -37,7 +37,7 @@ def make_dataset(
 
 
 def append_mirrored(dataset: grain.MapDataset) -> grain.MapDataset:
-    """Return the N examples of a data set followed by the N mirrored ones."""
+    """Return the N examples of a dataset followed by the N mirrored ones."""
     mirrored = dataset.map(transforms.flip_left_right)
     return grain.MapDataset.concatenate([dataset, mirrored])
 
@@ -51,7 +51,7 @@ def shuffled_dataset(examples, seed: int) -> grain.MapDataset:
     """Return fixed examples endlessly, each epoch in another order, that of `make_dataset`.
 
     They become a source of their own, because Grain would let the epoch reseed the crops of
-    a data set.
+    a dataset.
     """
     return grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
 
@@ -134,7 +134,7 @@ def fingerprint(dataset: grain.MapDataset, batch_size: int, num_probes: int = 8)
 
 
 def fixed_fingerprint(dataset: grain.MapDataset, num_probes: int = 32) -> str:
-    """Return a digest, 16 hex digits, of a fixed data set: its length and some examples.
+    """Return a digest, 16 hex digits, of a fixed dataset: its length and some examples.
 
     The examples are a fixed random choice, because regular distances might miss a pattern.
     """

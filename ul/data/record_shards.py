@@ -1,6 +1,6 @@
 """Directories of ArrayRecord shards for records that are expensive to compute.
 
-    begun.json                          what the directory is to hold: its identity
+    begun.json                          the identity of the intended content
     train-00003-of-00016.array_record   the records of one shard
     train-00003-of-00016.json           its summary: digest, count and more, written after it
     manifest.json                       the identity and all summaries, written last
@@ -114,7 +114,8 @@ class ShardStore:
         summary.
 
         Raises:
-          StorageError: the disk refuses. Errors of `records` and `more_fields` pass.
+          StorageError: the disk cannot be written. Errors of `records` and `more_fields`
+            propagate.
         """
         count, path = 0, self.path / f"{shard.name}{SUFFIX}"
         with tempfile.TemporaryDirectory() as scratch:

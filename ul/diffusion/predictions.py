@@ -1,6 +1,7 @@
 """Conversions between the predictions x, eps and v at one noisy z_t, all through x.
 
-v = alpha eps - sigma x (Salimans & Ho, Progressive Distillation, appendix D).
+v = alpha eps - sigma x (Salimans & Ho, Progressive Distillation, appendix D). All signals
+are [B, ...] of one shape; logsnr is [B] or a scalar.
 """
 
 from ul.diffusion.gaussian import alpha, expand, sigma

@@ -1,4 +1,4 @@
-"""Evaluations of restored runs: each gives one dict of numbers with their protocol."""
+"""Layer 6: evaluations of restored runs: each gives one dict of numbers with their protocol."""
 
 from ul.evaluation.context import EvaluationContext
 from ul.evaluation.generation import evaluate_generator

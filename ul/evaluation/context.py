@@ -35,7 +35,7 @@ NUM_DIGEST_IMAGES = 64
 
 
 def data_digest(examples) -> str:
-    """Return sixteen hex digits of a data set: a digest of 64 images, evenly spaced."""
+    """Return sixteen hex digits of a dataset: a digest of 64 images, evenly spaced."""
     stride = max(1, len(examples) // NUM_DIGEST_IMAGES)
     return pipeline.fingerprint(examples, stride, NUM_DIGEST_IMAGES)
 
@@ -151,7 +151,7 @@ class EvaluationContext:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class EvaluatedRun:
-    """A loaded run and what its evaluation needs. count: of the examples or samples."""
+    """A loaded run and what its evaluation needs. count: number of examples or samples."""
 
     evaluation: ClassVar[str]
 

@@ -12,7 +12,7 @@ from ul.evaluation import plan as plans
 from ul.evaluation import prompts, samples_npz
 from ul.evaluation.context import EvaluatedGenerator, EvaluationContext
 from ul.evaluation.measurement import Measurement
-from ul.evaluation.prompts import Conditions
+from ul.evaluation.prompts import ConditionBatches
 from ul.evaluation.records import (
     NUM_PICTURES,
     EvaluationResult,
@@ -86,7 +86,7 @@ def _num_columns(gen: api.Generator) -> int:
 
 def sample_batches(
     gen: api.Generator,
-    conditions: Conditions,
+    conditions: ConditionBatches,
     count: int,
     *,
     guidance: float,
@@ -116,7 +116,9 @@ def sample_batches(
 
 
 def _sample(
-    run: EvaluatedGenerator, conditions: Conditions, measured: Sequence[Measurement]
+    run: EvaluatedGenerator,
+    conditions: ConditionBatches,
+    measured: Sequence[Measurement],
 ) -> np.ndarray:
     """Draw all samples once, measure and write them; the first ones for a picture."""
     request, gen = run.request, run.generator

@@ -1,4 +1,4 @@
-"""Measurements: objects that are given every output image of a run, and return numbers.
+"""Measurements: accumulate every output of a run and return metrics.
 
 A `Measurement` gets images in batches and in order. Both evaluations give it the same two
 things: output images (reconstructions or samples), and the examples that they belong to
@@ -27,7 +27,7 @@ from ul.metrics.streaming import (
     Reference,
 )
 
-Example = Mapping[str, np.ndarray]
+EvaluatedExample = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Obstacle:
 class Measurement:
     """One metric, or all metrics of a kind, measured over the outputs of a run."""
 
-    def add(self, image: np.ndarray, example: Example, first: int) -> None:
+    def add(self, image: np.ndarray, example: EvaluatedExample, first: int) -> None:
         """Add the next outputs, uint8 [N, *shape], which begin with number `first`."""
 
     def result(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Measurement:
         raise NotImplementedError
 
     def protocol(self) -> dict[str, Any]:
-        """Return what a reader must know about the numbers beyond the registry's words."""
+        """Return the protocol details that the registry does not state."""
         return {}
 
     def figures(self) -> dict[str, bytes]:
@@ -74,7 +74,7 @@ class PairMeasurement(Measurement):
         self._functions = {m.name: _pair_function(m, run) for m in metrics}
         self._values: dict[str, list[np.ndarray]] = {m.name: [] for m in metrics}
 
-    def add(self, image: np.ndarray, example: Example, first: int) -> None:
+    def add(self, image: np.ndarray, example: EvaluatedExample, first: int) -> None:
         for name, function in self._functions.items():
             self._values[name].append(np.asarray(function(example["image"], image)))
 
@@ -116,7 +116,7 @@ class FeatureMeasurement(Measurement):
         if run.evaluation == RECONSTRUCTION:
             self._originals = FeatureStatistics(features)
 
-    def add(self, image: np.ndarray, example: Example, first: int) -> None:
+    def add(self, image: np.ndarray, example: EvaluatedExample, first: int) -> None:
         self._outputs.add(self._extract(image))
         if self._originals is not None:
             self._originals.add(self._extract(example["image"]))

@@ -13,7 +13,7 @@ from ul.diffusion import waterfilling
 from ul.diffusion.weightings import Sigmoid
 from ul.evaluation import bit_plots
 from ul.evaluation.context import EvaluatedAutoencoder, EvaluatedGenerator
-from ul.evaluation.measurement import Example, Measurement, Obstacle
+from ul.evaluation.measurement import EvaluatedExample, Measurement, Obstacle
 from ul.inference import api
 from ul.metrics import likelihood, rate_split, reconstruction
 from ul.objectives import held_out
@@ -26,7 +26,7 @@ MAX_DIMENSIONS = 4096
 NUM_MAPS = 16
 # A map shows one example, so it needs more noise levels than a mean over many examples.
 NUM_MAP_DRAWS = 64
-# An imported autoencoder: nothing bounds what its latents hold.
+# Nothing bounds the information in the latents of an imported autoencoder.
 NO_RATE = Obstacle(
     "latents without noise have no rate; a stage 2 on them gives base_rate_bpp"
 )
@@ -82,7 +82,7 @@ class BoundMeasurement(Measurement):
     def obstacle(cls, run: EvaluatedAutoencoder) -> Obstacle | None:
         return NO_DIFFUSIONS if run.stage.joint_diffusion is None else None
 
-    def add(self, image: np.ndarray, example: Example, first: int) -> None:
+    def add(self, image: np.ndarray, example: EvaluatedExample, first: int) -> None:
         rows = _rows(example["image"], first, self._run.count)
         self._nats.append(_bound_nats(self._run, rows))
 
@@ -106,7 +106,7 @@ class RateSplitMeasurement(Measurement):
     def obstacle(cls, run: EvaluatedAutoencoder) -> Obstacle | None:
         return NO_DIFFUSIONS if run.stage.joint_diffusion is None else None
 
-    def add(self, image: np.ndarray, example: Example, first: int) -> None:
+    def add(self, image: np.ndarray, example: EvaluatedExample, first: int) -> None:
         run, images = self._run, example["image"]
         if self._images is None:
             self._images = images[:NUM_MAPS]

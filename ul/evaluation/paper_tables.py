@@ -1,8 +1,8 @@
 """Ablations in the form of the paper's tables 5 and 6, beside the figures of the paper.
 
 The paper's figures are of ImageNet-512 (arXiv 2602.17270), and its distances are FIDs; the
-distances of this project are Frechet distances of 8x8 pixels. They compare down a column,
-never across.
+distances of this project are Frechet distances of 8x8 pixels. Values are comparable within
+a column only.
 """
 
 import dataclasses

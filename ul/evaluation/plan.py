@@ -30,7 +30,7 @@ COMPUTATIONS: Mapping[str, Any] = model_metrics.COMPUTATIONS | probes.COMPUTATIO
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """metrics: what is measured. skipped: reasons by name. references: by name."""
+    """The metrics to measure, the skipped ones with reasons, and the references by name."""
 
     metrics: tuple[Metric, ...]
     skipped: Mapping[str, str]
@@ -81,10 +81,10 @@ def _obstacle(metric: Metric, run: EvaluatedRun) -> Obstacle | None:
 def _find_references(
     run: EvaluatedRun, metrics: Sequence[FeatureMetric]
 ) -> tuple[dict[str, Reference], dict[str, Obstacle]]:
-    """The references by metric, and the metrics that --reference has no features for.
+    """Return the references by metric, and the metrics that --reference does not support.
 
-    Without --reference it is the run's training images, and always for the features that
-    need no network: the files of others do not have them.
+    Without --reference the reference is the run's training images. For features that need
+    no network it always is, because reference files of other projects do not have them.
     """
     references: dict[str, Reference] = {}
     lacking: dict[str, Obstacle] = {}

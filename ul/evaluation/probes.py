@@ -8,7 +8,7 @@ import numpy as np
 from ul.data.sources.colored_digits import ColoredDigits
 from ul.evaluation import prompts
 from ul.evaluation.context import EvaluatedGenerator
-from ul.evaluation.measurement import Example, Measurement, Obstacle
+from ul.evaluation.measurement import EvaluatedExample, Measurement, Obstacle
 from ul.metrics import moving_digits, streaming
 from ul.metrics.classifier import SvmClassifier
 from ul.metrics.clip_score import ClipScore
@@ -18,7 +18,7 @@ NUM_CLIPS, NUM_FRAMES = 2048, 4
 
 
 class Probe(Measurement):
-    """Means over the samples of what a classifier of real images says of each.
+    """Means over the samples of the predictions of a classifier trained on real images.
 
     real: the same values of held-out real images; their means are in the result, too,
     under `<key>_real`. The constructor trains the classifier and sets it.
@@ -31,12 +31,12 @@ class Probe(Measurement):
         self._count = 0
 
     def scores(
-        self, image: np.ndarray, example: Example, first: int
+        self, image: np.ndarray, example: EvaluatedExample, first: int
     ) -> dict[str, np.ndarray]:
         """Return a value [N] of each image by key: whether it is right, or an error."""
         raise NotImplementedError
 
-    def add(self, image: np.ndarray, example: Example, first: int) -> None:
+    def add(self, image: np.ndarray, example: EvaluatedExample, first: int) -> None:
         for name, values in self.scores(image, example, first).items():
             self._sums[name] = self._sums.get(name, 0.0) + float(values.sum())
         self._count += len(image)
@@ -65,7 +65,7 @@ class ClassProbe(Probe):
         return _unless_source(run, "digits")
 
     def scores(
-        self, image: np.ndarray, example: Example, first: int
+        self, image: np.ndarray, example: EvaluatedExample, first: int
     ) -> dict[str, np.ndarray]:
         return {"class_accuracy": self._classifier.predict(image) == example["label"]}
 
@@ -95,7 +95,7 @@ class CaptionProbe(Probe):
         return _unless_source(run, "colored_digits", "text")
 
     def scores(
-        self, image: np.ndarray, example: Example, first: int
+        self, image: np.ndarray, example: EvaluatedExample, first: int
     ) -> dict[str, np.ndarray]:
         """Compare image i with the caption of held-out example first + i."""
         rows = (i % len(self._source) for i in range(first, first + len(image)))
@@ -111,8 +111,8 @@ class CaptionProbe(Probe):
 class MotionProbe(Probe):
     """Whether a moving digit stays the same digit and moves as in the held-out clip.
 
-    Frames after the context frames count. Beside the distance of the digit from where it
-    should be stands that of a digit that does not move after the last context frame.
+    Only frames after the context are measured. The position error is reported with that of
+    a digit that stands still after the last context frame.
     """
 
     def __init__(self, run: EvaluatedGenerator):
@@ -130,7 +130,7 @@ class MotionProbe(Probe):
         return _unless_source(run, "moving_digits", "context")
 
     def scores(
-        self, image: np.ndarray, example: Example, first: int
+        self, image: np.ndarray, example: EvaluatedExample, first: int
     ) -> dict[str, np.ndarray]:
         real, generated = example["image"], slice(self._num_context, None)
         num_generated = real.shape[1] - self._num_context
@@ -166,7 +166,7 @@ class ClipScoreMeasurement(Measurement):
         reason = run.context.clip_obstacle()
         return None if reason is None else Obstacle(reason)
 
-    def add(self, image: np.ndarray, example: Example, first: int) -> None:
+    def add(self, image: np.ndarray, example: EvaluatedExample, first: int) -> None:
         captions = prompts.captions(self._generator, first, first + len(image))
         self._score.add(image, captions)
 

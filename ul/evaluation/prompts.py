@@ -10,12 +10,12 @@ from ul.evaluation.request import Request
 from ul.inference import api
 
 # conditions(first, last) -> rows first .. last - 1 of every entry, for `Generator.sample`.
-Conditions = Callable[[int, int], dict[str, np.ndarray]]
+ConditionBatches = Callable[[int, int], dict[str, np.ndarray]]
 
 
 def sample_conditions(
     request: Request, gen: api.Generator, count: int
-) -> tuple[Conditions, str]:
+) -> tuple[ConditionBatches, str]:
     """Return the conditions of `count` samples, and how they were chosen, for the protocol.
 
     A model conditioned on labels alone gets them in turn or at random. Any other model gets

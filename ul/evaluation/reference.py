@@ -1,4 +1,4 @@
-"""Reference statistics of a data set, computed once; a killed command resumes."""
+"""Reference statistics of a dataset, computed once; a killed command resumes."""
 
 import json
 import logging

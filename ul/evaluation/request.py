@@ -22,10 +22,11 @@ DEFAULT_NUM_SAMPLES = 500
 class Request:
     """One evaluation of one checkpoint of a run.
 
-    step: None is the newest. num_examples: held-out images (None: the config's number) or
-    samples (None: 500). metrics: their names; None is all that can be measured.
-    weights_dir: of the feature networks. reference: an .npz of statistics; None compares
-    with the training images. npz: a file that the samples are also written to.
+    step: None means the newest. num_examples: number of held-out images (None: the
+    config's number) or samples (None: 500). metrics: names of the metrics; None means all
+    that can be measured. weights_dir: directory with the weights of the feature networks.
+    reference: an .npz of statistics; None compares with the training images. npz: a file
+    that the samples are also written to.
     autoguidance: the guiding model, WORKDIR[:step][@weights].
 
     Raises:
@@ -62,7 +63,7 @@ class Request:
         check_metrics(self.metrics or (), registry.names())
 
     def command(self, *, generation: bool, step: int, num_examples: int) -> str:
-        """Return the command line that gives the same numbers after newer checkpoints, too."""
+        """Return the command that reproduces these numbers even if newer checkpoints exist."""
         flags: dict[str, object] = {
             "workdir": self.workdir,
             "step": step,

@@ -1,4 +1,4 @@
-"""All evaluations that one command asks for: of several steps, weights and guidance scales."""
+"""Run all evaluations that a command requests: several steps, weights, guidance scales."""
 
 import dataclasses
 import logging

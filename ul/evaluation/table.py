@@ -28,7 +28,7 @@ class _TableColumn(NamedTuple):
     default_title: str
 
     def cell(self, result: dict) -> str:
-        """The number of a result with its standard error; "" for another column's."""
+        """The number of a result with its standard error; "" if it has no such number."""
         number = result.get(self.key)
         if number is None or _title(result, self) != self.title:
             return ""
@@ -117,10 +117,10 @@ def evaluations(workdir) -> list[dict]:
 
 
 def merge_defaults(*workdirs) -> dict:
-    """Return the numbers of a trial: the evaluations of its stages in one, later ones win.
+    """Merge the default evaluations of all stages of a trial; later ones override earlier.
 
-    Only those with the default settings of `launch.evaluate`: EMA weights, seed 0, no
-    guidance.
+    These are the evaluations with the default settings of `launch.evaluate`: EMA weights,
+    seed 0, no guidance.
     """
     results = [r for workdir in workdirs for r in evaluations(workdir)]
     default = [r for r in results if r["weights"] == "ema" and r["seed"] == 0]

@@ -1,4 +1,4 @@
-"""Importers: convert original archives once to images or clips of one size."""
+"""Layer 4: importers: convert original archives once to images or clips of one size."""
 
 from ul.importing.images import import_images
 from ul.importing.videos import import_videos

@@ -1,6 +1,6 @@
 """Files in folders, tars and tars of tars, as ranges of bytes; nothing is unpacked.
 
-The original archives of image and video data sets are of these forms: a folder of class
+The original archives of image and video datasets are of these forms: a folder of class
 folders, a tar of them, a tar with one tar per class (ILSVRC2012_img_train.tar), a tar of
 files alone (ILSVRC2012_img_val.tar), a folder of tars (Kinetics).
 """

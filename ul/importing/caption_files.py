@@ -1,4 +1,4 @@
-"""Read the caption files of common data sets: one text per image name."""
+"""Read the caption files of common datasets: one text per image name."""
 
 import json
 import os

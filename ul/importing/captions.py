@@ -59,7 +59,7 @@ def embed_captions(
     shards stay.
 
     Raises:
-      UserError: of the class that decides the exit code; complete shards stay.
+      UserError: its subclass determines the exit code. Complete shards are kept.
     """
     with workdir.lock_directory(out):
         store = imported_captions.open_store(out)

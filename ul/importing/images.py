@@ -26,10 +26,10 @@ def import_images(
 
     The class of an image is its folder or inner tar, in alphabetical order; the text file
     `labels` can name the classes of the held-out images instead. With `one_class` folders
-    mean nothing, as in data sets with captions. An interrupted import continues.
+    mean nothing, as in datasets with captions. An interrupted import continues.
 
     Raises:
-      UserError: of the class that decides the exit code; complete shards stay.
+      UserError: its subclass determines the exit code. Complete shards are kept.
     """
 
     def pack(entry: Entry, label: int, content: bytes) -> bytes:

@@ -48,7 +48,7 @@ def import_videos(
     continues.
 
     Raises:
-      UserError: of the class that decides the exit code; complete shards stay.
+      UserError: its subclass determines the exit code. Complete shards are kept.
     """
     rate = Fraction(fps).limit_denominator(1001)
 

@@ -57,11 +57,11 @@ def import_entries(
 ) -> dict:
     """Write the files of each split as record shards and return the manifest.
 
-    An interrupted import continues: complete shards stay. `paths` has the folder or tar of
+    An interrupted import continues: complete shards are kept. `paths` has the folder or tar of
     each split; `split_fields` has further fields of a split in the manifest.
 
     Raises:
-      UserError: of the class that decides the exit code; complete shards stay.
+      UserError: its subclass determines the exit code. Complete shards are kept.
     """
     with workdir.lock_directory(str(store.path)):
         identity = {

@@ -1,1 +1,1 @@
-"""Loading trained models: autoencoders, generators, guiding models, exports."""
+"""Layer 4: loading trained models: autoencoders, generators, guiding models, exports."""

@@ -31,7 +31,7 @@ log = logging.getLogger("ul")
 def load_autoencoder(
     workdir, *, step: int | None = None, weights: str = "ema"
 ) -> Autoencoder:
-    """Load encoder and decoder of the stage-1 run in `workdir`, on all local devices.
+    """Load encoder and decoder of the stage-1 run in `workdir`, on all devices.
 
     The architecture comes from the run's config.json, the weights from a verified
     checkpoint: `step`, or the newest. A directory of launch.export works too.

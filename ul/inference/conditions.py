@@ -96,7 +96,7 @@ def check_array(values, shape: tuple[int, ...], dtype, name: str) -> np.ndarray:
     """Return [N, *shape] of that dtype; any float is accepted for float32.
 
     Raises:
-      DataError: another shape or dtype. `name`: of the values, for the message.
+      DataError: another shape or dtype. The message calls the values `name`.
     """
     values = np.asarray(values)
     if values.ndim == len(shape) + 1 and values.shape[1:] == shape and len(values):

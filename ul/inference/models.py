@@ -23,7 +23,7 @@ from ul.stages.stage import Stage
 class Autoencoder:
     """The encoder and decoder of a stage-1 run of any kind.
 
-    step: of the checkpoint. weights: "raw", "ema", "ema:<decay>" or "power:<width>".
+    step: step of the checkpoint. weights: "raw", "ema", "ema:<decay>" or "power:<width>".
     ema_sources: the stored averages that weights were combined from, if they were.
     Images are uint8 [N, *image_shape], for any N.
     """
@@ -53,7 +53,10 @@ class Autoencoder:
         return self.codec.latent_shape
 
     def identity(self, workdir) -> dict[str, Any]:
-        """Return what a stage 2 records: the workdir, and a digest of the encoder."""
+        """Return the identity of this autoencoder, which a stage 2 records.
+
+        It is {"workdir", "step", "weights", "encoder": digest of the encoder's parameters}.
+        """
         return {
             "workdir": str(epath.Path(workdir).resolve()),
             "step": self.step,
@@ -68,14 +71,14 @@ class Autoencoder:
           DataError: images of another shape or dtype.
         """
         images = conditions.check_array(images, self.image_shape, np.uint8, "images")
-        return self._map(
+        return self.map_rows(
             "", lambda image: self.codec.encode(self.params, image), image=images
         )
 
     def encode_context(self, frames: np.ndarray) -> np.ndarray:
         """Encode the first frames of clips, uint8 [N, t, H, W, C], as a condition."""
         num_frames = frames.shape[1]
-        return self._map(
+        return self.map_rows(
             "",
             lambda image: self.codec.encode_context(self.params, image, num_frames),
             image=frames,
@@ -107,7 +110,7 @@ class Autoencoder:
             z_0 = z if noisy else self.codec.add_noise(z, row, key)
             return self.codec.decode(self.params, z_0, row, key)
 
-        return self._map(
+        return self.map_rows(
             "decode" if progress else "", decode, z=z, row=_rows(len(z), first)
         )
 
@@ -123,14 +126,18 @@ class Autoencoder:
         """
         images = conditions.check_array(images, self.image_shape, np.uint8, "images")
         key = seed_key(seed)
-        return self._map(
+        return self.map_rows(
             "reconstruct" if progress else "",
             lambda image, row: self.codec.reconstruct(self.params, image, row, key),
             image=images,
             row=_rows(len(images), first),
         )
 
-    def _map(self, title: str, fn, **batch) -> np.ndarray:
+    def map_rows(self, title: str, fn, **batch) -> np.ndarray:
+        """Apply `fn` to the rows of `batch` in evaluation batches, on the run's mesh.
+
+        title: name of the progress bar; "" shows none.
+        """
         return batching.map_rows(
             fn,
             batch,
@@ -144,7 +151,7 @@ class Autoencoder:
 class Generator:
     """The base model of a stage-2 run with the autoencoder it was trained on.
 
-    guiding_model: of autoguidance; None is classifier-free guidance.
+    guiding_model: model for autoguidance; None means classifier-free guidance.
     """
 
     stage: Stage
@@ -184,7 +191,7 @@ class Generator:
         key, scale = seed_key(seed), float(guidance)
         use_guiding = self.guiding_model is not None and scale != 1.0
         guiding = self.guiding_model.params if use_guiding else None  # type: ignore[union-attr]
-        return self.autoencoder._map(
+        return self.autoencoder.map_rows(
             "latents" if progress else "",
             lambda row, **condition: self.sampler.sample(
                 self.params, condition, row, key, scale, guiding
@@ -207,8 +214,8 @@ class Generator:
         A text model takes {"text": [N, L, channels], "text_length": [N]}. A model that
         continues clips takes {"context": first frames, uint8 [N, t, H, W, C]} and returns
         clips [N, T, H, W, C] that begin with them.
-        guidance: 1 is none. first: the number of the first row. Image i depends on row i,
-        `seed` and first + i alone, so 50,000 samples can be drawn in chunks.
+        guidance: 1 means no guidance. first: the number of the first row. Image i depends on
+        row i, `seed` and first + i alone, so 50,000 samples can be drawn in chunks.
 
         Raises:
           DataError: a condition is missing or has another shape or dtype.

@@ -28,7 +28,7 @@ MAX_COMBINATION_ERROR = 0.05
 class SavedRun:
     """The contents of a workdir or an export, without its weights.
 
-    ema_names: of the averages that its checkpoints hold, the default first; none of an
+    ema_names: names of the averages in its checkpoints, the default first; empty for an
     imported autoencoder. record: config.json, with `config` and `provenance`.
     """
 
@@ -57,7 +57,7 @@ def load_run(workdir, accepts: type = registry.RunConfig) -> SavedRun:
         config = registry.parse(registry.to_dict(record["config"]), accepts)
     except ConfigError as e:
         raise ConfigError(f"{workdir}: {e}") from e
-    # The implementation of attention is no part of the weights.
+    # The implementation of attention is not a part of the weights.
     if jax.default_backend() != "gpu" and kinds.uses_cudnn(config):
         config = kinds.portable(config)
     return SavedRun(
@@ -146,7 +146,7 @@ def choose(run: SavedRun, step: int | None, name: str) -> Weights:
 def _combined(workdir: str, step: int, name: str, widths: dict[str, float]) -> Weights:
     """Combine a power-function average that is not stored from the stored ones.
 
-    widths: of the stored averages by name (arXiv 2312.02696, post-hoc EMA).
+    widths: widths of the stored averages by name (arXiv 2312.02696, post-hoc EMA).
 
     Raises:
       CheckpointError: they do not give it accurately enough.

@@ -1,1 +1,1 @@
-"""Floor 3: metrics of reconstructions and samples. Arrays and callables in, numbers out."""
+"""Layer 3: metrics of reconstructions and samples. Arrays and callables in, numbers out."""

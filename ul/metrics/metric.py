@@ -13,7 +13,7 @@ from ul.metrics.streaming import (
     network_of,
 )
 
-# What an evaluation looks at: reconstructions of held-out examples, or samples.
+# An evaluation measures reconstructions of held-out examples, or samples.
 RECONSTRUCTION, GENERATION = "reconstruction", "generation"
 # The rank of one example of each kind of data.
 IMAGES, CLIPS = "images", "clips"

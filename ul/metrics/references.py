@@ -1,4 +1,4 @@
-"""Reference statistics of a data set in an .npz file: this project's and the ADM evaluator's.
+"""Reference statistics of a dataset in an .npz file: this project's and the ADM evaluator's.
 
     mu, sigma, mu_s, sigma_s        Inception's pool and spatial features, as ADM names them
     mu_<set>, sigma_<set>           dinov2, i3d, pixels_8x8

@@ -180,7 +180,7 @@ class Reference:
 
 
 class Comparison:
-    """Statistics of samples beside those of a reference (None where no metric needs one)."""
+    """Statistics of samples and of a reference, which is None if no metric needs it."""
 
     def __init__(self, samples: FeatureStatistics, reference: Reference | None):
         self.samples, self._reference = samples, reference

@@ -14,9 +14,9 @@ class Attention(nn.Module):
     """Self-attention with RMS-normed queries and keys.
 
     Text tokens, if there are any, add keys and values (models/text_conditioning.py).
-    frames: 0 is full attention. For a clip of that many frames, attention is factorized:
+    frames: 0 means full attention. For a clip of that many frames, attention is factorized:
     half of the heads attend within each frame, the other half along time at each position.
-    implementation: of jax.nn.dot_product_attention, "xla" or "cudnn".
+    implementation: that of jax.nn.dot_product_attention, "xla" or "cudnn".
     """
 
     head_dim: int

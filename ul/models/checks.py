@@ -31,7 +31,7 @@ def check_settings(section: str, module: Any) -> None:
         value = getattr(module, field.name)
         numbers = value if isinstance(value, tuple) else (value,)
         minimum = 0 if field.name in _MAY_BE_ZERO else 1
-        # type() and not isinstance(): a bool is no count.
+        # type() and not isinstance(): a bool is not a count.
         if any(n < minimum for n in numbers if type(n) in (int, float)):
             raise ConfigError(
                 f"{section}.{field.name} must be at least {minimum}; got {value!r}."

@@ -15,7 +15,7 @@ _SLOWEST, _FASTEST = 2 * np.pi / 64.0, 2 * np.pi * 16.0
 class Conditioning(nn.Module):
     """Embedding of logsnr [B], label [B] and pooled text as a vector [B, width], float32.
 
-    num_classes: 0 is no labels; the label `num_classes` is the null label of guidance.
+    num_classes: 0 means no labels; the label `num_classes` is the null label of guidance.
     """
 
     width: int

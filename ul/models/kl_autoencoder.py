@@ -19,9 +19,10 @@ from ul.models.sharded_layers import Conv, Dense
 
 @dataclasses.dataclass(frozen=True)
 class KlAutoencoderSizes:
-    """KlAutoencoderSizes of a KL autoencoder.
+    """Sizes of the encoder and the decoder of a KL autoencoder.
 
-    channels: of each resolution, from the image down; the resolution halves between them.
+    channels: channels at each resolution, from the image down; each resolution is half
+    the previous one.
     blocks: residual blocks at each resolution of the encoder; the decoder has one more.
     attention: whether the middle of both has attention. quant_conv, post_quant_conv:
     whether there is a 1x1 convolution after the encoder and before the decoder.

@@ -8,12 +8,14 @@ import jax
 from ul.core import mesh
 
 
-def _dot(x, kernel, *args, **how):
-    return jax.lax.dot_general(x, mesh.gather_parameter(kernel), *args, **how)
+def _dot(x, kernel, *args, **kwargs):
+    return jax.lax.dot_general(x, mesh.gather_parameter(kernel), *args, **kwargs)
 
 
-def _convolve(x, kernel, *args, **how):
-    return jax.lax.conv_general_dilated(x, mesh.gather_parameter(kernel), *args, **how)
+def _convolve(x, kernel, *args, **kwargs):
+    return jax.lax.conv_general_dilated(
+        x, mesh.gather_parameter(kernel), *args, **kwargs
+    )
 
 
 Dense = functools.partial(nn.Dense, dot_general=_dot)

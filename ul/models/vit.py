@@ -24,8 +24,9 @@ class ViT(nn.Module):
     without blocks only merges and splits, which is patch 2 with a skip. Frames are never
     merged.
 
-    text_channels: of the text embeddings, whose tokens every attention sees and whose mean
-    is part of the condition; 0 is no text. context: a latent that is concatenated to z_t.
+    text_channels: channels of the text embeddings, whose tokens every attention sees and
+    whose mean is part of the condition; 0 means no text. context: a latent that is
+    concatenated to z_t.
     factorized: see Attention.
     """
 

@@ -43,8 +43,8 @@ def normal_prior_loss(
     z_prior = trees.scale_gradient(z_clean, gradient_ramp(step, ramp_steps))
     rate = gaussian.kl_standard_normal(z_prior, latent_logsnr)
     z_0 = add_encoder_noise(z_clean, noise, latent_logsnr)
-    x_hat = _decoder(denoise_image, params, z_0, noise)
-    decoder = decoder_nats(x_hat, x, noise, decoder_schedule, decoder_weight)
+    denoise_x = _decoder(denoise_image, params, z_0, noise)
+    decoder = decoder_nats(denoise_x, x, noise, decoder_schedule, decoder_weight)
     return _terms(dict(rate=rate, decoder=decoder), z_clean)
 
 
@@ -70,8 +70,8 @@ def mse_decoder_loss(
     x, noise = arrays.scale_pixels(batch["image"]), BatchNoise.for_batch(batch, key)
     z_clean = encode(params, x).astype(jnp.float32)
     z_prior = trees.scale_gradient(z_clean, gradient_ramp(step, ramp_steps))
-    z_hat = _prior(denoise_latent, params, noise)
-    nats = prior_nats(z_hat, z_prior, noise, prior_schedule)
+    denoise_z = _prior(denoise_latent, params, noise)
+    nats = prior_nats(denoise_z, z_prior, noise, prior_schedule)
     z_0 = add_encoder_noise(z_clean, noise, prior_schedule.logsnr_max)
     x_hat = decode(params, z_0, noise.dropout_key())
     nats["decoder"] = squared_error_nats(x, x_hat, precision)
@@ -101,14 +101,16 @@ def learned_variance_loss(
     mean, log_variance = encode(params, x)
     z = _draw_latent(mean, log_variance, noise)
     ramp = gradient_ramp(step, ramp_steps)
-    z_hat = _prior(networks.denoise_latent, params, noise)
-    nats = prior_nats(z_hat, trees.scale_gradient(z, ramp), noise, prior_schedule)
+    denoise_z = _prior(networks.denoise_latent, params, noise)
+    nats = prior_nats(denoise_z, trees.scale_gradient(z, ramp), noise, prior_schedule)
     added = jax.nn.softplus(log_variance + prior_schedule.logsnr_max) / 2.0
     entropy = -gaussian.sum_elements(trees.scale_gradient(added, ramp))
     nats |= dict(rate=nats["rate"] + entropy, entropy=entropy)
     z_0 = add_encoder_noise(z, noise, prior_schedule.logsnr_max)
-    x_hat = _decoder(networks.denoise_image, params, z_0, noise)
-    nats["decoder"] = decoder_nats(x_hat, x, noise, decoder_schedule, decoder_weight)
+    denoise_x = _decoder(networks.denoise_image, params, z_0, noise)
+    nats["decoder"] = decoder_nats(
+        denoise_x, x, noise, decoder_schedule, decoder_weight
+    )
     return _terms(nats, z)
 
 
@@ -131,12 +133,14 @@ def detached_prior_loss(
     """
     x, noise = arrays.scale_pixels(batch["image"]), BatchNoise.for_batch(batch, key)
     z_clean = networks.encode(params, x).astype(jnp.float32)
-    z_hat = _prior(networks.denoise_latent, params, noise)
-    nats = prior_nats(z_hat, jax.lax.stop_gradient(z_clean), noise, prior_schedule)
+    denoise_z = _prior(networks.denoise_latent, params, noise)
+    nats = prior_nats(denoise_z, jax.lax.stop_gradient(z_clean), noise, prior_schedule)
     nats["kl"] = gaussian.kl_standard_normal(z_clean, prior_schedule.logsnr_max)
     z_0 = add_encoder_noise(z_clean, noise, prior_schedule.logsnr_max)
-    x_hat = _decoder(networks.denoise_image, params, z_0, noise)
-    nats["decoder"] = decoder_nats(x_hat, x, noise, decoder_schedule, decoder_weight)
+    denoise_x = _decoder(networks.denoise_image, params, z_0, noise)
+    nats["decoder"] = decoder_nats(
+        denoise_x, x, noise, decoder_schedule, decoder_weight
+    )
     return _terms(nats, z_clean, kl_weight * nats["kl"])
 
 
@@ -179,21 +183,21 @@ def squared_error_nats(x, x_hat, precision: float):
 
 
 def _prior(denoise_latent: Callable, params: Params, noise: BatchNoise) -> Callable:
-    """Return the prior as a denoiser z_hat(z_t, logsnr)."""
+    """Return the prior as a denoiser (z_t, logsnr) -> z_hat."""
 
-    def z_hat(z_t, logsnr):
+    def denoise_z(z_t, logsnr):
         return denoise_latent(params, z_t, logsnr, noise.dropout_key())
 
-    return z_hat
+    return denoise_z
 
 
 def _decoder(denoise_image: Callable, params: Params, z_0, noise: BatchNoise):
-    """Return the decoder of z_0 as a denoiser x_hat(x_t, logsnr)."""
+    """Return the decoder of z_0 as a denoiser (x_t, logsnr) -> x_hat."""
 
-    def x_hat(x_t, logsnr):
+    def denoise_x(x_t, logsnr):
         return denoise_image(params, x_t, logsnr, z_0, noise.dropout_key())
 
-    return x_hat
+    return denoise_x
 
 
 def _draw_latent(mean, log_variance, noise: BatchNoise):

@@ -36,11 +36,11 @@ def base_model_loss(
     condition = conditions.from_batch(batch, null)
     condition = conditions.drop(condition, noise, rate=label_dropout, null=null)
 
-    def z_hat(z_t, logsnr):
+    def denoise_z(z_t, logsnr):
         return denoise_latent(params, z_t, logsnr, condition, noise.dropout_key())
 
     t, eps = noise.time("time"), noise.normal("noise", z_clean)
-    loss = denoising_loss(z_hat, z_clean, t, eps, schedule=schedule, weight=weight)
+    loss = denoising_loss(denoise_z, z_clean, t, eps, schedule=schedule, weight=weight)
     return Terms(loss=loss, nats={"base": loss}, stats=latent_stats(z_clean))
 
 
@@ -62,8 +62,8 @@ def base_model_rate(
     z_clean, noise = batch["z_clean"], BatchNoise.for_batch(batch, key)
     condition = conditions.from_batch(batch, null)
 
-    def z_hat(z_t, logsnr):
+    def denoise_z(z_t, logsnr):
         return denoise_latent(params, z_t, logsnr, condition, noise.dropout_key())
 
-    nats = prior_nats(z_hat, z_clean, noise, schedule)
+    nats = prior_nats(denoise_z, z_clean, noise, schedule)
     return Terms(loss=nats["rate"], nats=nats, stats={})

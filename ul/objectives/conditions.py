@@ -13,18 +13,18 @@ from ul.diffusion.gaussian import expand
 from ul.objectives.noise import BatchNoise
 from ul.objectives.terms import Batch
 
-Condition = dict[str, jax.Array]
+ConditionArrays = dict[str, jax.Array]
 NullValues = Mapping[str, int | float]
 
 
-def from_batch(batch: Batch, null: NullValues) -> Condition:
+def from_batch(batch: Batch, null: NullValues) -> ConditionArrays:
     """Return the entries of a batch that are conditions, each [B, ...]."""
     return {name: batch[name] for name in null}
 
 
 def drop(
-    condition: Condition, noise: BatchNoise, *, rate: float, null: NullValues
-) -> Condition:
+    condition: ConditionArrays, noise: BatchNoise, *, rate: float, null: NullValues
+) -> ConditionArrays:
     """Replace all entries of an example by their null values, with probability `rate`."""
     is_dropped = noise.uniform("label_dropout") < rate
     return {
@@ -35,6 +35,6 @@ def drop(
     }
 
 
-def null_like(condition: Condition, null: NullValues) -> Condition:
+def null_like(condition: ConditionArrays, null: NullValues) -> ConditionArrays:
     """Return null values of the shape and dtype of `condition`."""
     return {name: jnp.full_like(value, null[name]) for name, value in condition.items()}

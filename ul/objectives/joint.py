@@ -57,21 +57,23 @@ def joint_loss(
     z_clean = networks.encode(params, x).astype(jnp.float32)
 
     # (2) The prior: a denoising loss of weight 1, and the KL at its noisiest level.
-    def z_hat(z_t, logsnr):
+    def denoise_z(z_t, logsnr):
         return networks.denoise_latent(params, z_t, logsnr, noise.dropout_key())
 
     ramp = gradient_ramp(step, ramp_steps)
     z_prior = trees.scale_gradient(z_clean, ramp)
-    nats = prior_nats(z_hat, z_prior, noise, prior_schedule)
+    nats = prior_nats(denoise_z, z_prior, noise, prior_schedule)
 
     # (3) The decoder's latent: z_clean with noise at the prior's maximum log-SNR.
     z_0 = add_encoder_noise(z_clean, noise, prior_schedule.logsnr_max)
 
     # (4) The decoder: a denoising loss of sigmoid weight, with its own time and noise.
-    def x_hat(x_t, logsnr):
+    def denoise_x(x_t, logsnr):
         return networks.denoise_image(params, x_t, logsnr, z_0, noise.dropout_key())
 
-    nats["decoder"] = decoder_nats(x_hat, x, noise, decoder_schedule, decoder_weight)
+    nats["decoder"] = decoder_nats(
+        denoise_x, x, noise, decoder_schedule, decoder_weight
+    )
 
     # (5) The loss is the sum.
     return Terms(
@@ -81,23 +83,34 @@ def joint_loss(
     )
 
 
-def prior_nats(z_hat, z, noise: BatchNoise, schedule: Schedule) -> dict:
-    """Return the rate L_z = prior + terminal [B], a bound on the information in z_0."""
+def prior_nats(denoise, z, noise: BatchNoise, schedule: Schedule) -> dict:
+    """Return L_z of equation 2 as "rate", and its terms "prior" and "terminal".
+
+    All are [B] in nats. denoise(z_t, logsnr) -> z_hat. z [B, ...] is the clean latent.
+    """
     t, eps = noise.time("prior_time"), noise.normal("prior_noise", z)
-    prior = denoising_loss(z_hat, z, t, eps, schedule=schedule, weight=weightings.elbo)
+    prior = denoising_loss(
+        denoise, z, t, eps, schedule=schedule, weight=weightings.elbo
+    )
     terminal = gaussian.kl_standard_normal(z, schedule.logsnr_min)
     return dict(rate=prior + terminal, prior=prior, terminal=terminal)
 
 
 def add_encoder_noise(z, noise: BatchNoise, logsnr):
-    """Return z_0: z with noise at the prior's maximum log-SNR, `logsnr`."""
+    """Return z_0 of equation 3, like the clean latent z [B, ...].
+
+    logsnr: the prior's maximum log-SNR, a scalar or [B].
+    """
     return gaussian.corrupt(z, noise.normal("encoder_noise", z), logsnr)
 
 
-def decoder_nats(x_hat, x, noise: BatchNoise, schedule: Schedule, weight: Callable):
-    """Return the decoder's loss L_x [B]."""
+def decoder_nats(denoise, x, noise: BatchNoise, schedule: Schedule, weight: Callable):
+    """Return the decoder's loss L_x of equation 4, [B] in nats.
+
+    denoise(x_t, logsnr) -> x_hat. x [B, ...] is the image in -1..1.
+    """
     t, eps = noise.time("decoder_time"), noise.normal("decoder_noise", x)
-    return denoising_loss(x_hat, x, t, eps, schedule=schedule, weight=weight)
+    return denoising_loss(denoise, x, t, eps, schedule=schedule, weight=weight)
 
 
 def gradient_ramp(step, ramp_steps: int):

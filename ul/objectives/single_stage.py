@@ -91,24 +91,26 @@ def single_stage_loss(
     condition = conditions.from_batch(batch, null)
     condition = conditions.drop(condition, noise, rate=label_dropout, null=null)
     z_clean = encode(params, x).astype(jnp.float32)
-    # The stream keeps its first name: another one would change every draw.
+    # A historical stream name: renaming it would change all results.
     logsnr_0 = max_logsnr(noise.uniform("least_noise"), prior_schedule.logsnr_max)
     # At the noisy end of the schedule nothing would be left to learn.
     logsnr_0 = jnp.maximum(logsnr_0, prior_schedule.logsnr_min + 1e-3)
 
-    def z_hat(z_t, logsnr):
+    def denoise_z(z_t, logsnr):
         return denoise_latent(params, z_t, logsnr, condition, noise.dropout_key())
 
     z_prior = trees.scale_gradient(z_clean, gradient_ramp(step, ramp_steps))
     # logsnr_0 is an array [B]: the schedule of each example starts at its own level.
     own_schedule = Linear(logsnr_0, prior_schedule.logsnr_min)  # type: ignore[arg-type]
-    nats = prior_nats(z_hat, z_prior, noise, own_schedule)
+    nats = prior_nats(denoise_z, z_prior, noise, own_schedule)
     z_0 = add_encoder_noise(z_clean, noise, logsnr_0)
 
-    def x_hat(x_t, logsnr):
+    def denoise_x(x_t, logsnr):
         return denoise_image(params, x_t, logsnr, z_0, logsnr_0, noise.dropout_key())
 
-    nats["decoder"] = decoder_nats(x_hat, x, noise, decoder_schedule, decoder_weight)
+    nats["decoder"] = decoder_nats(
+        denoise_x, x, noise, decoder_schedule, decoder_weight
+    )
     return Terms(
         loss=nats["rate"] + nats["decoder"],
         nats=nats,

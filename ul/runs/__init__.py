@@ -1,1 +1,1 @@
-"""From a config to a run: training, resuming, and encoding latent caches."""
+"""Layer 5: from a config to a run: training, resuming, and encoding latent caches."""

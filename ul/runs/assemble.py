@@ -1,5 +1,6 @@
 """Assemble a run: from a config to the mesh, the update and all that the loop needs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -91,13 +92,16 @@ def abstract_batch(stage: Stage, batch_size: int, mesh: jax.sharding.Mesh) -> di
 
 
 def _make_run(
-    config: TrainConfig, stage: Stage, mesh: jax.sharding.Mesh, train, **parts
+    config: TrainConfig, stage: Stage, mesh: jax.sharding.Mesh, train_dataset, **fields
 ) -> Run:
-    """Return a run with what all stages share: batches, periods and the update."""
+    """Return a run with what all stages share: batches, periods and the update.
+
+    train_dataset: the endless training examples. fields: the remaining fields of `Run`.
+    """
 
     def batches(start, stop):
         return pipeline.train_batches(
-            train,
+            train_dataset,
             batch_size=config.batch_size,
             start=start,
             stop=stop,
@@ -107,7 +111,7 @@ def _make_run(
 
     return Run(
         batches=batches,
-        data_digest=pipeline.fingerprint(train, config.batch_size),
+        data_digest=pipeline.fingerprint(train_dataset, config.batch_size),
         steps=config.steps,
         batch_size=config.batch_size,
         num_pixels=_num_pixels(stage),
@@ -116,7 +120,7 @@ def _make_run(
         save_every=config.checkpoint.every,
         save_minutes=config.checkpoint.minutes,
         **vars(make_update(config, stage, mesh)),
-        **parts,
+        **fields,
     )
 
 
@@ -124,8 +128,18 @@ def _num_pixels(stage: Stage) -> int:
     return int(np.prod(stage.image_shape[:-1]))
 
 
-def _held_out_terms(config: TrainConfig, stage: Stage, examples, mesh, prepare):
-    """Return `measure(params, check)`: every term on held-out examples, `eval_*_bpp`."""
+def _held_out_terms(
+    config: TrainConfig,
+    stage: Stage,
+    examples: Any,
+    mesh: jax.sharding.Mesh,
+    prepare: Callable[[dict], dict],
+) -> Callable[..., dict[str, float]]:
+    """Return `terms(params, check) -> {"eval_<name>_bpp": bits per pixel}`.
+
+    They are the terms of the held-out objective, as means over `examples`. `prepare` maps
+    a global batch to the batch that the objective takes.
+    """
     assert stage.held_out_objective is not None
     measure = held_out.HeldOut(
         stage.held_out_objective, num_draws=config.eval.num_draws

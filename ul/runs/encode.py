@@ -20,7 +20,7 @@ from ul.data.datasets import Datasets
 from ul.data.record_shards import Shard, ShardStore
 from ul.inference import api
 from ul.runs.latent_cache import cache_identity
-from ul.runs.session import check_alike
+from ul.runs.session import check_processes_agree
 from ul.stages import registry
 from ul.stages.base import Stage2Config
 
@@ -31,10 +31,10 @@ def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, 
     """Write the latent cache at `path`, or continue it; return its manifest.
 
     Every process of the run calls this; process p of P writes every P-th shard from the
-    p-th, on its own devices. Shards that are whole stay.
+    p-th, on its own devices. Complete shards are kept.
 
     Raises:
-      UserError: of the kind that its exit code says; finished shards stay.
+      UserError: its subclass determines the exit code. Complete shards are kept.
     """
     if not isinstance(config, Stage2Config):
         raise ConfigError(
@@ -54,7 +54,7 @@ def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, 
         )
         identity["shard_examples"] = shard_examples
         data_digest = json.dumps(identity["splits"])
-        check_alike(dataclasses.asdict(config), data_digest, seconds)
+        check_processes_agree(dataclasses.asdict(config), data_digest, seconds)
         processes.run_on_first(
             "begin", lambda: store.begin(identity, latent_cache.differences), seconds
         )

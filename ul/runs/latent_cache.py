@@ -1,4 +1,4 @@
-"""The latent cache of a stage 2: which one its config needs, and opening it."""
+"""Identify and open the latent cache of a stage 2."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from ul.stages.codec import Codec
 def cache_identity(
     config: Stage2Config, datasets: Datasets, codec: Codec, encoder: dict
 ) -> dict[str, Any]:
-    """Return what makes a cache the one that a config needs.
+    """Return the identity that a latent cache needs for this config.
 
     encoder: `Autoencoder.identity` of its stage 1.
 

@@ -1,4 +1,4 @@
-"""One training session in a workdir: from a config to a trained, committed state."""
+"""A training session: build the run of a config and train it in a workdir."""
 
 import contextlib
 import dataclasses
@@ -58,8 +58,8 @@ def build_run(config: TrainConfig, provenance: dict) -> tuple[loop.Run, dict]:
     record: dict[str, Any] = {"stage1": stage1}
     if config.latent_cache is not None:
         identity = cache_identity(config, datasets, codec, stage1)
-        known = provenance.get("latent_cache", {})
-        cache = open_cache(config, datasets, identity, known)
+        saved_provenance = provenance.get("latent_cache", {})
+        cache = open_cache(config, datasets, identity, saved_provenance)
         log.info("latent cache: %s, %s", config.latent_cache, config.latent_dtype)
         frozen = {"decoder": frozen["decoder"]}  # the encoder is no longer needed
         record["latent_cache"] = cache.provenance
@@ -80,7 +80,7 @@ def train(
     Every process of the run calls this; process 0 alone holds and writes the directory.
 
     Raises:
-      UserError: of the kind that its exit code says; what was saved stays.
+      UserError: its subclass determines the exit code. Saved work is kept.
     """
     with contextlib.ExitStack() as stack:
         guard = stack.enter_context(Guard(path, dataclasses.asdict(config.watchdog)))
@@ -99,16 +99,16 @@ def train(
             lambda: stack.enter_context(workdir.lock_directory(path)) and None,
         )
         directory = epath.Path(path)
-        trace = loop.Profiler(directory, *profile)
-        known = on_first_process(
+        profiler = loop.Profiler(directory, *profile)
+        saved_provenance = on_first_process(
             "remembered", lambda: workdir.load_provenance(directory)
         )
         run, provenance = processes.run_on_all(
-            "build", lambda: build_run(config, known), seconds
+            "build", lambda: build_run(config, saved_provenance), seconds
         )
         provenance |= run_provenance(run)
         settings = dataclasses.asdict(config)
-        check_alike(settings, run.data_digest, seconds)
+        check_processes_agree(settings, run.data_digest, seconds)
 
         def begin():
             workdir.write_or_check_config(
@@ -119,18 +119,22 @@ def train(
 
         on_first_process("claim", begin)
         checkpoints = open_checkpoints(directory, config.checkpoint)
-        stack.callback(trace.close)
+        stack.callback(profiler.close)
         stack.push(functools.partial(_close, checkpoints))
         with processes.translate_jax_errors():
             open_writer = writer_opener(directory, config, settings)
-            loop.train(run, checkpoints, open_writer, guard, trace)
+            loop.train(run, checkpoints, open_writer, guard, profiler)
         if processes.is_first():
             workdir.clear_start_attempts(directory)
             curves.plot_metrics(directory)
 
 
 def _close(checkpoints: Checkpoints, kind, error, traceback) -> None:
-    """Finish a save under way; after an error only alone, for other processes may be gone."""
+    """Finish a pending save.
+
+    After an error in a run of several processes do not wait, because other processes may
+    have ended.
+    """
     if error is None or processes.count() == 1:
         checkpoints.close()
 
@@ -145,7 +149,7 @@ def run_provenance(run: loop.Run) -> dict[str, Any]:
     }
 
 
-def check_alike(settings: dict, data: str, seconds: float) -> None:
+def check_processes_agree(settings: dict, data: str, seconds: float) -> None:
     """Check that all processes run the same code on the same config, packages and data.
 
     Raises:

@@ -24,7 +24,7 @@ class TrainSpec:
     def stage(self) -> Stage:
         """The stage, with attention that runs on every device.
 
-        cuDNN's attention asks for the version of an attached GPU, and a plan has none.
+        cuDNN's attention reads the version of an attached GPU, and a plan has no GPU.
         """
         return registry.build(kinds.portable(self._config))
 

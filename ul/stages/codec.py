@@ -51,7 +51,8 @@ class Codec:
     def encode_context(self, params, image, frames: int):
         """Encode the first frames of clips, uint8 [B, t >= frames, H, W, C], as a latent.
 
-        The last context frame is repeated up to the clip's length: no later frame is seen.
+        The last context frame is repeated up to the clip's length, so the encoder sees no
+        later frame.
         """
         num_repeats = self.image_shape[0] - frames
         still = jnp.repeat(image[:, frames - 1 : frames], num_repeats, axis=1)
@@ -59,13 +60,19 @@ class Codec:
 
     @jit_method
     def latents(self, params, image, row, key):
-        """Encode uint8 [B, *grid, C] to what a base model learns: with any own variance."""
+        """Encode uint8 [B, *grid, C] to the latents that the base model is trained on.
+
+        They include a sample of the encoder's variance if it has one.
+        """
         z = self.latent(params, arrays.scale_pixels(image), row, key)
         return z.astype(jnp.float32)
 
     @jit_method
     def add_noise(self, z_clean, row, key):
-        """Return z_0: z_clean with the encoder's noise, at the prior's maximum log-SNR."""
+        """Return z_0: z_clean with the encoder's noise, at `latent_logsnr`.
+
+        z_clean and z_0 are [B, *g, c]; row is int32 [B].
+        """
         eps = rng.normal(rng.stream(key, "encoder_noise"), row, self.latent_shape)
         return gaussian.corrupt(z_clean, eps, self.latent_logsnr)
 
@@ -130,7 +137,7 @@ class LatentSampler:
     denoise_latent(params, z_t, logsnr, condition, key) -> z_hat. null: the null value of
     each condition. interval: log-SNR range in which guidance acts.
     denoise_guiding: the denoiser of the guiding model of autoguidance (Karras et al.,
-    arXiv 2406.02507). None is classifier-free guidance.
+    arXiv 2406.02507). None means classifier-free guidance.
     """
 
     denoise_latent: Callable

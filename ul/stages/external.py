@@ -1,4 +1,4 @@
-"""A KL autoencoder trained elsewhere and imported: what Stable Diffusion's latents need."""
+"""An imported KL autoencoder, such as Stable Diffusion's."""
 
 import dataclasses
 
@@ -30,10 +30,10 @@ class ExternalConfig(AutoencoderConfig):
 
 
 def _sizes(config: ExternalConfig) -> KlAutoencoderSizes:
-    """Return the sizes of the networks, which fit each other and the images.
+    """Return the sizes of the networks after checking them.
 
     Raises:
-      ConfigError: they do not, with the numbers.
+      ConfigError: they do not fit each other or the images.
     """
     sizes = construct("networks", KlAutoencoderSizes, config.networks)
     counts = (*sizes.channels, sizes.blocks, sizes.latent_channels, sizes.groups)

@@ -18,7 +18,7 @@ from ul.stages.codec import Codec, LatentSampler
 from ul.stages.conditions import Conditions
 from ul.stages.stage import NetworkUse, Stage
 
-# arguments(condition) -> the network's arguments, where they are not the conditions.
+# arguments(condition) -> the keyword arguments of the network.
 ConditionArguments = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -92,7 +92,7 @@ def build(
 ) -> Stage:
     """Build a stage that trains one denoiser on latents, or on pixels as latents.
 
-    name: of the network. use.module(z_t, logsnr, **arguments(condition)) -> v.
+    name: name of the network. use.module(z_t, logsnr, **arguments(condition)) -> v.
 
     Raises:
       ConfigError: settings that do not fit each other.

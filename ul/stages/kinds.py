@@ -54,7 +54,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
       ConfigError: an unknown kind.
     """
-    return _map_sections(config, lambda kinds, path, s: kinds.complete(path, s))
+    return _map_sections(config, lambda rows, path, s: rows.complete(path, s))
 
 
 def switch(config: dict[str, Any], path: str, kind: Any) -> dict[str, Any]:
@@ -66,10 +66,10 @@ def switch(config: dict[str, Any], path: str, kind: Any) -> dict[str, Any]:
       ConfigError: an unknown kind.
     """
 
-    def switched(kinds: Kinds, here: str, section: dict) -> dict:
+    def switched(rows: Kinds, here: str, section: dict) -> dict:
         if here != path or section.get("kind") == kind:
             return section
-        settings = kinds.switch(path, section, kind)
+        settings = rows.switch(path, section, kind)
         return {k: None if v is REQUIRED else v for k, v in settings.items()}
 
     return _map_sections(config, switched)
@@ -78,10 +78,10 @@ def switch(config: dict[str, Any], path: str, kind: Any) -> dict[str, Any]:
 def _map_sections(
     config: dict[str, Any], fn: Callable[[Kinds, str, dict], dict]
 ) -> dict[str, Any]:
-    """Replace every section that has a `kind` by fn(kinds, path, section)."""
-    for path, kinds in SECTIONS.items():
+    """Replace every section that has a `kind` by fn(rows, path, section)."""
+    for path, rows in SECTIONS.items():
         if (section := _get(config, path)) is not None:
-            config = _replace(config, path, fn(kinds, path, section))
+            config = _replace(config, path, fn(rows, path, section))
     return config
 
 
@@ -91,9 +91,9 @@ def check(config: dict[str, Any]) -> None:
     Raises:
       ConfigError: unknown kind, unknown or missing setting, wrong type.
     """
-    for path, kinds in SECTIONS.items():
+    for path, rows in SECTIONS.items():
         if (section := _get(config, path)) is not None:
-            kinds.check(path, section)
+            rows.check(path, section)
 
 
 def schedule(path: str, section: dict) -> Schedule:
@@ -112,7 +112,7 @@ def schedule(path: str, section: dict) -> Schedule:
 
 
 def check_sampling(sampling: Sampling) -> Sampling:
-    """Return the section, whose sampler exists.
+    """Return the section after checking its sampler.
 
     Raises:
       ConfigError: an unknown sampler.
@@ -125,7 +125,7 @@ def check_sampling(sampling: Sampling) -> Sampling:
 
 
 def network(path: str, section: dict, dtype: str, **supplied: Any) -> Any:
-    """Construct the network that a section describes; its `check` is still to be called."""
+    """Construct a network; the caller must call its `check`."""
     return SECTIONS[path].build(path, section, dtype=jnp.dtype(dtype), **supplied)
 
 
@@ -135,7 +135,7 @@ def _transformers(config: RunConfig) -> list[str]:
 
 
 def uses_cudnn(config: RunConfig) -> bool:
-    """Return whether some network asks for attention that only a GPU has."""
+    """Return whether some network uses cuDNN attention, which needs a GPU."""
     sections = (getattr(config, name) for name in _transformers(config))
     return any(section["attention"] == "cudnn" for section in sections)
 

@@ -20,7 +20,8 @@ INITIAL_LOG_VARIANCE = -5.0
 class Stage1Modules:
     """The Linen modules of a stage 1, and the shape of its latents.
 
-    z_0_channels: of what the decoder sees, the latent's and perhaps its noise level's.
+    z_0_channels: channels of the decoder's latent input, including the noise-level channel
+    if there is one.
     """
 
     encoder: Any
@@ -112,7 +113,8 @@ class NetworkFunctions:
     """The modules as functions of the parameters, as the objectives call them.
 
     Denoisers return x or z, converted from the networks' v. Without `training` there is
-    no dropout and keys are ignored.
+    no dropout and keys are ignored. x [B, *grid, C] is in -1..1; latents are
+    [B, *g, c]; logsnr is [B]; a prediction has the shape of its noisy input.
     """
 
     def __init__(self, modules: Stage1Modules, training: bool):
@@ -122,27 +124,27 @@ class NetworkFunctions:
         return key if self._training else None
 
     def encode(self, params, x):
-        """Return the encoder's output for x."""
+        """Return the encoder's output for x [B, *grid, C] in -1..1."""
         return self._modules.encoder.apply({"params": params["encoder"]}, x)
 
     def encode_normal(self, params, x):
-        """Return mean and log variance of an encoder with variance."""
+        """Return mean and log variance [B, *g, c] of an encoder with variance."""
         output = self.encode(params, x).astype(jnp.float32)
         mean, log_variance = jnp.split(output, 2, axis=-1)
         return mean, log_variance + INITIAL_LOG_VARIANCE
 
     def denoise_latent(self, params, z_t, logsnr, key):
-        """Return z_hat of the prior."""
+        """Return z_hat of the prior, like z_t [B, *g, c]."""
         return self.denoise_latent_with_condition(params, z_t, logsnr, None, key)
 
     def denoise_latent_with_condition(self, params, z_t, logsnr, condition, key):
-        """Return z_hat of a prior that sees class labels."""
+        """Return z_hat of a prior that sees class labels, like z_t [B, *g, c]."""
         module, key = self._modules.prior, self._key(key)
         v = apply(module, params["prior"], z_t, logsnr, key=key, condition=condition)
         return predictions.x_from_v(v, z_t, logsnr)
 
     def denoise_image(self, params, x_t, logsnr, z_0, key):
-        """Return x_hat of the decoder."""
+        """Return x_hat of the decoder, like x_t [B, *grid, C]."""
         module, key = self._modules.decoder, self._key(key)
         v = apply(module, params["decoder"], x_t, logsnr, z_0, key=key)
         return predictions.x_from_v(v, x_t, logsnr)
@@ -155,7 +157,7 @@ class NetworkFunctions:
         return self.denoise_image(params, x_t, logsnr, z_0_and_level, key)
 
     def decode(self, params, z_0, key, *, image_shape):
-        """Return x_hat of the decoder in one call, from nothing but z_0."""
+        """Return x_hat [B, *image_shape] of the decoder in one call, from z_0 alone."""
         x_t = jnp.zeros((len(z_0), *image_shape), jnp.float32)
         logsnr = jnp.zeros((len(z_0),), jnp.float32)
         module, key = self._modules.decoder, self._key(key)

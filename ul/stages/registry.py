@@ -34,7 +34,7 @@ STAGES: Mapping[str, StageKind] = _discover()
 
 
 def parse(config: Mapping[str, Any], accepts: type = RunConfig) -> Any:
-    """Return a resolved config (nested dicts) as the frozen class of its stage.
+    """Parse a config (nested dicts) into the frozen dataclass of its stage.
 
     accepts: a base class of the configs that the caller can use.
 

@@ -25,7 +25,10 @@ class SingleStageLoss(JointLoss):
 
 @dataclasses.dataclass(frozen=True)
 class SingleStageConfig(JointConfig, GeneratorConfig):
-    """max_logsnr: a `kind` of `objectives/single_stage.py`, each example's least noise."""
+    """Settings of `objectives/single_stage.py`.
+
+    max_logsnr: a `kind` of that file, which chooses each example's maximum log-SNR.
+    """
 
     max_logsnr: dict
     loss: SingleStageLoss

@@ -15,7 +15,7 @@ from ul.stages.conditions import Conditions
 class JointDiffusion(NamedTuple):
     """A diffusion prior and a diffusion decoder on one deterministic encoder.
 
-    What a likelihood bound and the split of the rate need.
+    Needed for the likelihood bound and the rate split.
     """
 
     networks: JointNetworks
@@ -27,7 +27,7 @@ class JointDiffusion(NamedTuple):
 class NetworkUse:
     """One network of a stage, with what decides its FLOPs.
 
-    shape: of its input, (*grid, channels). extra_channels: of what it sees beside its
+    shape: shape of its input, (*grid, channels). extra_channels: channels of its other
     input, z_0 or a context latent. text: (tokens, channels) of its text.
     needs_input_gradient: whether training differentiates its input.
     """
@@ -41,19 +41,20 @@ class NetworkUse:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stage of training, built from its config by `ul.stages.build`.
+    """One stage of training, built from its config by `ul.stages.registry.build`.
 
-    name: of its kind ("joint", "base", ...). latent_shape: of what its prior or base
-    diffuses. init(root key) -> parameters.
+    name: the name of its kind ("joint", "base", ...). latent_shape: shape of the latents
+    that its prior or base model diffuses. init(root key) -> parameters.
     objective, held_out_objective: `(params, batch, key, step) -> Terms`, with and without
     dropout; None for a stage that is imported, not trained.
-    rate_objective: a generator's unweighted bound on the rate of its latents.
+    rate_objective: the unweighted bound on the rate of the latents under a base model;
+    None for a stage 1 (also for a single stage), whose objectives return the rate.
     batch: shape and dtype of an example's arrays that the objective takes.
-    networks: by the name that they have in the parameters; a stage 2 has one, whose
+    networks: networks by their name in the parameters; a stage 2 has one, whose
     parameters are the whole tree.
     codec: encoder and decoder; None for a stage 2, which takes those of its stage 1.
-    sampler, conditions: of a generator; conditions are empty for others.
-    weighting: the decoder's, or the base's; None where squared error stands in its place.
+    sampler, conditions: those of a generator; otherwise None, and no conditions.
+    weighting: the decoder's or the base model's; None if the decoder uses a squared error.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Stage:
 class StageKind:
     """A row of the registry of stages.
 
-    config: its class, whose fields are the keys of its configs.
+    config: its config class, whose fields are the keys of its configs.
     build(config) -> Stage.
     """
 

@@ -26,7 +26,8 @@ class Stage1Kind:
     """A kind of stage 1, described by its differences from the others.
 
     objective: `(params, batch, key, step, *, ...) -> Terms`. Its keyword arguments are
-    supplied by name, from `objective_arguments`.
+    supplied by name, from `objective_arguments`. Keys of config.loss must be named as the
+    keyword arguments of the objective.
     has_variance: the encoder returns a mean and a log variance.
     is_diffusion: the decoder samples by diffusion; otherwise it is one network call.
     prior_reaches_encoder: the prior's loss is differentiated with respect to the latents.
@@ -68,7 +69,11 @@ def _weighting(config: Any) -> Callable | None:
 def objective_arguments(
     kind: Stage1Kind, config: Any, modules: Stage1Modules, *, training: bool
 ) -> dict[str, Any]:
-    """Return everything that objectives of a stage 1 take as keyword arguments."""
+    """Return everything that objectives of a stage 1 take as keyword arguments.
+
+    The keys of config.loss are among them; `_objective` selects those that the
+    objective's signature names.
+    """
     functions = NetworkFunctions(modules, training)
     arguments: dict[str, Any] = {
         "networks": joint.JointNetworks(

@@ -1,4 +1,4 @@
-"""Sweeps: trials of one or two stages, all validated before the first one starts.
+"""Layer 7: sweeps: trials of one or two stages, all validated before the first one starts.
 
 expand.py   turns the description in a sweep file into trials with validated configs
 records.py  sweep.json and DONE.json: what a sweep consists of, and what is finished

@@ -55,8 +55,8 @@ def build_record(sweep: str, trials: list[Trial]) -> dict[str, Any]:
 def sweep_differences(saved: dict, record: dict, *, is_subset: bool) -> list[str]:
     """Return a phrase for each way in which `record` changes a saved sweep.json.
 
-    Additional trials are no difference. With `is_subset`, `record` has only some of the
-    sweep's trials, so those that it lacks are no difference either.
+    An additional trial is not a difference. With `is_subset`, `record` has only some of
+    the sweep's trials, so a trial that it lacks is not a difference either.
     """
     trials = {trial["name"]: trial for trial in record["trials"]}
     differences = []

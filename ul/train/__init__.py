@@ -1,1 +1,1 @@
-"""Training, the same for every stage: state, optimizer step, loop, and what a run logs."""
+"""Layer 3: the training loop of every stage: state, optimizer step, EMA, logs, watchdog."""

@@ -57,9 +57,11 @@ class Run(UpdateSpec):
     """Everything the loop needs, built once from a config.
 
     batches: `batches(start, stop)` yields this process's rows of the host batches.
-    prepare: `prepare(global batch, step) -> batch` of the objective.
+    prepare: `prepare(batch, step) -> batch` adds what the objective takes, such as
+      z_clean, to the arrays of the data pipeline; both are global batches.
     validate: `validate(params, check) -> (scalars, images)` to log every `validate_every`
-      steps; it calls `check()` between its parts, which may raise Interrupted.
+      steps. Scalars are in the unit of their name, such as `_bpp`; images are uint8
+      [H, W, C]. It calls `check()` between its parts, which may raise Interrupted.
     data_digest: digest of the training examples and their order.
     steps: number of updates of the whole run.
     num_pixels: pixels per example, for bits per pixel.

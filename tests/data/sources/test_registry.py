@@ -6,7 +6,7 @@ import pytest
 
 from ul.data.sources import registry
 
-# Only paths and the name of a data set have no default.
+# Only paths and the name of a dataset have no default.
 REQUIRED = {
     "arrays": {"path", "eval_path"},
     "folder": {"path"},

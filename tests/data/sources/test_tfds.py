@@ -1,4 +1,4 @@
-"""A small TFDS data set, built here as array_record and read without TensorFlow."""
+"""A small TFDS dataset, built here as array_record and read without TensorFlow."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """Shared parts of sources of images with captions.
 
-A caption is given to a model as `text`, float16 [tokens, channels]: one vector per token,
+A model receives a caption as `text`, float16 [tokens, channels]: one vector per token,
 then zeros, and `text_length`, the number of tokens.
 """
 

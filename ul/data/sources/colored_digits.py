@@ -1,4 +1,4 @@
-"""Digits in colors with captions: a data set that shows whether a model follows its text.
+"""Digits in colors with captions: a dataset that shows whether a model follows its text.
 
 Each word has a fixed random vector in place of a text encoder's output; which words mean a
 digit or a color is for the model to learn.

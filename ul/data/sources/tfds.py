@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, read without TensorFlow."""
+"""Datasets of TensorFlow Datasets, read without TensorFlow."""
 
 import numpy as np
 from PIL import Image
@@ -16,13 +16,13 @@ def make_source(
     train_split: str = "train",
     eval_split: str = "validation",
 ) -> FunctionSource:
-    """Return a prepared TFDS data set with the feature `image` and perhaps `label`.
+    """Return a prepared TFDS dataset with the feature `image` and perhaps `label`.
 
     `tfds.data_source` reads its ArrayRecord files; TensorFlow is not needed. Without the
     feature `label` all labels are 0.
 
     Raises:
-      DataError: TFDS cannot read the data set.
+      DataError: TFDS cannot read the dataset.
     """
     import tensorflow_datasets
 

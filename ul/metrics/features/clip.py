@@ -60,7 +60,7 @@ class TowerSizes:
 class ClipSizes:
     """Sizes of both towers. The field names are the keys of clip_sizes.json.
 
-    side, patch: of the image and of one patch, in pixels.
+    side, patch: side of the image and of one patch, in pixels.
     vocabulary: number of tokens; context: tokens per caption.
     end: the end-of-text token, whose state gives the caption's embedding.
     embedding: dimensions of the embeddings.

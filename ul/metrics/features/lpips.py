@@ -96,7 +96,7 @@ def _normalize(x: Array) -> Array:
 @typechecked
 def distance(
     params: Params, image: UInt8[Array, "N H W 3"], other: UInt8[Array, "N H W 3"]
-) -> Float[Array, "N"]:
+) -> Float[Array, " N"]:
     """Return the LPIPS distance [N] of each pair of images.
 
     It is the squared difference of normalized channels, weighted by the heads, averaged

@@ -1,4 +1,4 @@
-"""Which numbers of a trial's evaluations stand in the report, and in which column."""
+"""Choose the evaluation values that a report shows, and their columns."""
 
 import math
 from collections.abc import Iterable

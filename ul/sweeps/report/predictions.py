@@ -20,8 +20,8 @@ def predict_trials(
 ) -> tuple[dict[str, BitratePrediction], list[RateDistortionCurve], list[str]]:
     """Predict each trial that has a stage 1 of kind 'joint'.
 
-    Returns the predictions by the trials' names, the curve of each data set on which they
-    lie, and a line for each data set that could not be predicted. Each data set is read
+    Returns the predictions by the trials' names, the curve of each dataset on which they
+    lie, and a line for each dataset that could not be predicted. Each dataset is read
     once.
     """
     groups: dict[str, list[tuple[str, StageRun, Sigmoid]]] = {}
