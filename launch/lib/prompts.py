@@ -42,15 +42,15 @@ def conditions(generator: api.Generator, count: int) -> Conditions:
     allowed, takes = _FLAGS_OF[kind]
     for flag in (_LABELS, _TEXT, _EMBEDDINGS):
         if flag.value and flag.name not in allowed:
-            raise ConfigError(f"--{flag.name} does not fit this model, which {takes}.")
+            use = f"--{flag.name} cannot be used with this model, which {takes}"
+            raise ConfigError(f"{use}. Remove it.")
     if kind == "text":
         batch, captions = _embed(generator.datasets.data.source)
         rows = [i % len(captions) for i in range(count)]
         return {k: v[rows] for k, v in batch.items()}, [captions[i] for i in rows]
     if kind == "context":
-        return context_conditions(generator, count), [
-            f"continues{i}" for i in range(count)
-        ]
+        names = [f"continues{i}" for i in range(count)]
+        return context_conditions(generator, count), names
     try:
         labels = [int(x) for x in _LABELS.value] or range(generator.num_classes)
     except ValueError as e:

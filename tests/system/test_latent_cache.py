@@ -158,7 +158,10 @@ def shifted(tmp_path, trained, count):
 
 @pytest.mark.parametrize(
     ("count", "message"),
-    [(None, "train fingerprint: stored"), (1000, "train count: stored 1437, requested 1000")],
+    [
+        (None, "train fingerprint: stored"),
+        (1000, "train count: stored 1437, requested 1000"),
+    ],
 )
 def test_a_cache_of_other_images_is_refused(trained, copy, tmp_path, count, message):
     source = shifted(tmp_path, trained, count)
@@ -171,7 +174,9 @@ def test_a_cache_of_other_images_is_refused(trained, copy, tmp_path, count, mess
 def test_a_cache_of_another_encoder_is_refused(trained, copy):
     """Raw weights are another encoder than their average."""
     made = digits(trained / "smoke", latent_cache=str(copy), stage1__weights="raw")
-    with pytest.raises(ConfigError, match="encoder: stored .*ema.*, requested .*raw") as e:
+    with pytest.raises(
+        ConfigError, match="encoder: stored .*ema.*, requested .*raw"
+    ) as e:
         build_run(made)
     assert e.value.code == 64 and "\n" not in str(e.value)
 
