@@ -185,7 +185,7 @@ def test_sweep_files_that_cannot_be_read_are_refused(tmp_path, file, text, messa
         (tmp_path / file).write_text(text)
     with pytest.raises(ConfigError, match=message) as e:
         trials.files.call_user_function(
-            "a sweep's file", str(tmp_path / file), "get_sweep"
+            "A sweep's file", str(tmp_path / file), "get_sweep"
         )
     assert "\n" not in str(e.value)
 
