@@ -15,8 +15,8 @@ def main(arguments: list[str]) -> int:
     name = arguments[0].replace("-", "_")
     if name not in command_list.names():
         print(
-            f"ConfigError: There is no command {arguments[0]!r}. The nearest is "
-            f"{command_list.nearest(name)!r}; `python -m launch` lists all commands.",
+            "ConfigError: COMMAND must be one that python -m launch lists; got "
+            f"{arguments[0]!r}. Did you mean {command_list.nearest(name)!r}?",
             file=sys.stderr,
         )
         return ConfigError.code

@@ -35,7 +35,7 @@ def main() -> None:
         seed=_SEED.value,
     )
     save_bytes(epath.Path(out), png)
-    print(f"Drawn: {out}")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def main() -> None:
     encoder = text_encoder.load(model, tokens=_TOKENS.value, dtype=_DTYPE.value)
     if _PROMPTS.value:
         count = captions.write_prompt_embeddings(_PROMPTS.value, encoder, out)
-        return print(f"{count} captions: {out}")
+        return print(f"wrote {count} captions to {out}")
     manifest = captions.embed_captions(
         image_set,
         files,

@@ -66,7 +66,7 @@ def main() -> None:
             write_atomic(out.with_suffix(".json"), json.dumps(names, indent=2))
     else:
         sample_files.save_each(out, images, names, _SCALE.value)
-    print(f"{len(images)} images, step {generator.step}: {out}")
+    print(f"wrote {len(images)} samples of step {generator.step} to {out}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def _job(out: str, file: str, unfinished: list[sweeps.Trial]) -> sweep_jobs.Swee
 def main(file: str) -> None:
     """Run the trials here, or submit them."""
     out, place = cli.required(_OUT), _PLACE.value
-    described = files.call_user_function("a sweep's file", file, "get_sweep")
+    described = files.call_user_function("A sweep's file", file, "get_sweep")
     every = trials.expand(described, _SET.value)
     chosen = trials.choose("--trial", every, _TRIAL.value, lambda t: t.name)
     if place == "local" and _DRY_RUN.value:

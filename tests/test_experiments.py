@@ -206,7 +206,11 @@ def test_an_unknown_variant_names_those_there_are():
         ("encoder.kind", "vgg", "encoder.kind must be one of .*; got 'vgg'"),
         ("loss.weighting.kind", "none", "loss.weighting.kind must be one of .*; got"),
         ("sampling.kind", "euler", "sampling.kind must be one of .*; got 'euler'"),
-        ("prior.head_dim", 7, "even multiple of head_dim; got width 96 and head_dim 7"),
+        (
+            "prior.head_dim",
+            7,
+            "must be even and a multiple of head_dim; got width 96 and head_dim 7",
+        ),
         ("prior.attention", "flash", "prior.attention must be one of xla, cudnn; got"),
         ("encoder.remat", "some", "encoder.remat must be one of .*; got 'some'"),
         ("prior.remat", True, "prior.remat must be of type str; got True"),
@@ -216,7 +220,11 @@ def test_an_unknown_variant_names_those_there_are():
         ("encoder.latent_channels", 0, "at least 1"),
         ("decoder.depth", -1, "at least 1"),
         ("prior.dropout", 1.5, "prior.dropout must be below 1; got 1.5"),
-        ("prior.widths", (97,), "even multiple"),
+        (
+            "prior.widths",
+            (97,),
+            "must be even and a multiple of head_dim; got width 97",
+        ),
         ("data.image_shape", (8, 8, 2), "1 or 3 channels"),
         ("encoder.patch", 3, "divisible by the encoder's downsampling 6; got 8x8"),
         ("encoder.patch", 2, "must have the same grid; got 2x2 and 4x4"),
@@ -299,7 +307,9 @@ def test_stage_2_settings_must_fit_each_other(section, values, message):
 
 
 def test_a_command_says_which_stages_it_takes():
-    with pytest.raises(ConfigError, match="needs a config of stage .*; got 'external'"):
+    with pytest.raises(
+        ConfigError, match="stage must be one of .* here; got 'external'"
+    ):
         registry.parse(settings("external", "tiny"), TrainConfig)
     assert issubclass(registry.STAGES["external"].config, RunConfig)
 

@@ -13,7 +13,9 @@ def hosts_and_chips(topology: str, chips_per_host: int) -> tuple[int, int]:
       ConfigError: `topology` is invalid, or its chips do not fill whole hosts.
     """
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?", topology):
-        raise ConfigError(f"--topology must look like 4x4 or 4x4x4; got {topology}.")
+        raise ConfigError(
+            f"--topology must be chips per axis, such as 4x4 or 4x4x4; got {topology}."
+        )
     chips = math.prod(map(int, topology.split("x")))
     chips_of_host = min(chips, chips_per_host)
     if chips % chips_of_host:

@@ -32,7 +32,9 @@ def parse(
     if isinstance(main, Mapping):
         main = main[_choose(operands.pop(0) if operands else "", main)]
     if operand and not operands:
-        raise ConfigError(f"The argument is missing: {operand}.")
+        raise ConfigError(
+            f"This command requires {operand} as its argument; it is missing."
+        )
     if len(operands) > bool(operand):
         raise ConfigError(
             f"Unexpected argument {operands[-1]!r}; the names of flags begin with --."

@@ -22,7 +22,7 @@ flags.DEFINE_bool("help", False, "Print this page and exit.")
 def required(holder: flags.FlagHolder) -> Any:
     """Return the value of a flag; raise ConfigError if it is not on the command line."""
     if not holder.value:
-        raise ConfigError(f"--{holder.name} is missing; this command requires it.")
+        raise ConfigError(f"--{holder.name} is required, but it is not set.")
     return holder.value
 
 

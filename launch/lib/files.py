@@ -18,7 +18,7 @@ def call_user_function(flag: str, name: str, function: str) -> Any:
     """
     path, _, arg = name.partition(":")
     if not Path(path).is_file():
-        raise ConfigError(f"{flag} {name}: there is no file {path}.")
+        raise ConfigError(f"{flag} must be a Python file; there is no file {path}.")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -40,7 +40,7 @@ def require_settings(**settings: Any) -> None:
     """Raise ConfigError for the first setting that is empty."""
     for name, value in settings.items():
         if not value:
-            raise ConfigError(f"--{name} is missing; this place requires it.")
+            raise ConfigError(f"--{name} is required, but it is not set.")
 
 
 def submit_jobs(place: Place, jobs: Sequence[Job], *, dry_run: bool) -> int:

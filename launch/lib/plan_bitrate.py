@@ -76,4 +76,4 @@ def main(config: TrainConfig) -> None:
     if _TARGET.value is not None:
         print(f"\n{bitrate.propose_overrides(plan, _TARGET.value)}")
     bitrate.draw(plan, out, title=name)
-    print(f"\nDrawn: {out}")
+    print(f"\nwrote {out}")

@@ -47,7 +47,7 @@ def _parse_mesh(text: str) -> tuple[int, int]:
     """Return (data, fsdp) of text such as data=4,fsdp=16."""
     if not re.fullmatch(r"(data|fsdp)=-?\d+(,(data|fsdp)=-?\d+)?", text):
         raise ConfigError(
-            f"--mesh must be fsdp=64 or data=4,fsdp=16, say; got {text!r}."
+            f"--mesh must have the form data=N,fsdp=M, as in data=4,fsdp=16; got {text!r}."
         )
     axes = {name: int(size) for name, size in re.findall(r"(\w+)=(-?\d+)", text)}
     return axes.get("data", 1 if "fsdp" in axes else -1), axes.get("fsdp", 1)
@@ -65,16 +65,16 @@ def main(config: TrainConfig) -> None:
     if not all(b.isdigit() and int(b) for b in batches):
         raise ConfigError(f"--batch_per_chip must be positive integers; got {batches}.")
     if not _SEARCH.value and (len(meshes) > 1 or batches):
-        raise ConfigError("Several --mesh flags and --batch_per_chip need --search.")
+        several = "Several --mesh flags or --batch_per_chip"
+        raise ConfigError(f"{several} require --search; it is not set.")
     pod = topology.parse_topology(cli.required(_TOPOLOGY), _EFFORT.value)
     if _SEARCH.value:
         sizes = [int(b) for b in batches]
-        print(search.run_search(spec, pod, meshes, _REMATS.value, sizes))
-        return
+        return print(search.run_search(spec, pod, meshes, _REMATS.value, sizes))
     plan = search.plan_on_axes(spec, pod, meshes[0])
     print(report.format_plan(plan))
     if plan.missing_bytes:
         raise OutOfMemory(
-            f"On {pod.name} the step {report.memory_verdict(plan)} per chip. Raise fsdp or "
-            "remat, or lower batch_size."
+            f"The step must fit into the memory of a {pod.name} chip; it "
+            f"{report.memory_verdict(plan)}. Raise fsdp or remat, or lower batch_size."
         )

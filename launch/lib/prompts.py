@@ -43,7 +43,8 @@ def conditions(generator: api.Generator, count: int) -> NamedConditions:
     allowed, takes = _FLAGS_OF[kind]
     for flag in (_LABELS, _TEXT, _EMBEDDINGS):
         if flag.value and flag.name not in allowed:
-            raise ConfigError(f"--{flag.name} does not fit this model, which {takes}.")
+            use = f"--{flag.name} cannot be used with this model, which {takes}"
+            raise ConfigError(f"{use}. Remove it.")
     if kind == "text":
         batch, captions = _embed(generator.datasets.data.source)
         rows = [i % len(captions) for i in range(count)]

@@ -52,8 +52,8 @@ def split_into_jobs(sweep: SweepJob, place: Place) -> list[SweepJob]:
         name = kubernetes_name(f"{sweep.name}-{trial}")
         if name in jobs:
             raise ConfigError(
-                "The names of trials must differ in letters and digits for Kubernetes; "
-                f"{trial} is not the only one that becomes {name}."
+                f"Trial names must remain unique as Kubernetes names; {trial} and another "
+                f"trial become {name}. Rename one."
             )
         options = (*sweep.options, f"--trial={trial}")
         jobs[name] = dataclasses.replace(sweep, name=name, options=options, trials=())

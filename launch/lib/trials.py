@@ -18,7 +18,7 @@ def expand(described: list[dict], sets: Sequence[str]) -> list[sweeps.Trial]:
 
     def load(name: str) -> dict:
         if name not in configs:
-            config = files.call_user_function("config", name, "get_config")
+            config = files.call_user_function("A trial's config", name, "get_config")
             configs[name] = registry.to_dict(config)
         return configs[name]
 

@@ -53,7 +53,7 @@ def test_other_settings_data_and_encoders_are_refused(tmp_path, caplog):
         start({"seed": 0}, encoder="other", allow_changes=True)
     assert not caplog.records
     start({"seed": 1}, data="b", allow_changes=True)
-    assert len([r for r in caplog.records if "allowed change" in r.message]) == 2
+    assert len([r for r in caplog.records if "changed setting" in r.message]) == 2
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def first_shard(out):
         (lambda out: (out / "manifest.json").write_text("{"), "cannot be read"),
         (
             lambda out: (out / "manifest.json").write_text("{}"),
-            "is not the manifest of a latent cache",
+            "must be the manifest of a latent cache; it lacks .*splits",
         ),
         (lambda out: first_shard(out).unlink(), "00000-of-00005.* is missing"),
         (

@@ -458,7 +458,9 @@ def test_stage2_trains_on_its_latents(imported):
 
 
 def test_it_cannot_be_trained(imported):
-    with pytest.raises(ConfigError, match="needs a config of stage .*; got 'external'"):
+    with pytest.raises(
+        ConfigError, match="stage must be one of .* here; got 'external'"
+    ):
         registry.parse(plain(), TrainConfig)
     with pytest.raises(ConfigError, match="weights must be one of .*; got 'ema:0.9'"):
         api.load_autoencoder(imported, weights="ema:0.9")

@@ -84,12 +84,12 @@ BAD = {
     "a cat/empty_000000_000010.mp4": "it is empty",
     "a cat/text_000000_000010.mp4": "it cannot be opened: Invalid",
     "a cat/list_000000_000010.mp4": "it cannot be opened: Invalid",
-    "dog/cut_000000_000010.mp4": "of 4 frames decode",
+    "dog/cut_000000_000010.mp4": "of 4 frames can be decoded",
     "dog/head_000000_000010.mp4": "it has no video stream",
-    "dog/long_000000_000010.mp4": "it lasts 19.0 s, but 10 s by its name",
-    "dog/short_000000_000010.mp4": "3 of 4 frames decode",
+    "dog/long_000000_000010.mp4": "it lasts 19.0 s, but its file name says 10 s",
+    "dog/short_000000_000010.mp4": "only 3 of 4 frames can be decoded",
     "dog/sound_000000_000010.mp4": "it has no video stream",
-    "dog/still_000000_000010.mp4": "it lasts 0.11 s, 2 of 4 frames at 10 fps",
+    "dog/still_000000_000010.mp4": "it is too short: 0.11 s give 2 of 4 frames at 10 fps",
 }
 
 
@@ -263,7 +263,7 @@ def test_the_middle_of_a_clip_with_irregular_times(fps, num_frames, expected):
     times = [Fraction(n, 10) for n in (5, 10, 21, 26, 36, 44, 47)]
     settings = dict(num_frames=num_frames, fps=Fraction(fps), nominal_seconds=None)
     if expected is None:
-        message = "it lasts 4.20 s, 5 of 6 frames at 1 fps"
+        message = "it is too short: 4.20 s give 5 of 6 frames at 1 fps"
         with pytest.raises(ValueError, match=message):
             select_middle_frames(times, **settings)
     else:
@@ -275,9 +275,9 @@ def test_missing_and_decreasing_times_are_refused_only_where_they_matter():
     settings = dict(num_frames=2, nominal_seconds=9)
     middle = select_middle_frames(missing, fps=Fraction(0), **settings)
     assert list(middle) == [2, 3]
-    with pytest.raises(ValueError, match="no times"):
+    with pytest.raises(ValueError, match="its frames have no timestamps"):
         select_middle_frames(missing, fps=Fraction(5), **settings)
-    with pytest.raises(ValueError, match="times of its frames decrease"):
+    with pytest.raises(ValueError, match="its timestamps decrease"):
         select_middle_frames(decreasing, fps=Fraction(1), **settings)
 
 

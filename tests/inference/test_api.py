@@ -264,7 +264,8 @@ def test_a_guide_of_other_latents_is_refused_in_one_line(
 def test_a_guide_is_a_stage_2(made):
     root, _ = made
     with pytest.raises(
-        ConfigError, match="ae: This command needs a config of stage .*; got 'joint'"
+        ConfigError,
+        match="ae cannot be used here: stage must be one of .*; got 'joint'",
     ):
         generator(root, f"{root}/ae")
     with pytest.raises(ConfigError, match="--autoguidance applies to samples"):

@@ -45,14 +45,14 @@ def submit(stand_in):
             "--config.loss.x=1: the config has no key 'x'",
         ),
         (["slurm", STAGE1, "--config.batch_size=0", "--workdir=w"], "batch_size is 0"),
-        (["slurm", STAGE1], "--workdir is missing"),
+        (["slurm", STAGE1], "--workdir is required"),
         (["slurm", STAGE1, "--ndes=2"], "Unknown flag --ndes. Did you mean --nodes?"),
         (["slurm", STAGE1, "--nodes=two"], "--nodes=two: invalid literal for int()"),
         (["slurm", f"{STAGE1}9"], "digits.py:stage19: ValueError: The variant must be"),
         (["slurm", STAGE1, "--workdir=w", "--image=i"], "a flag of gke, not of slurm"),
         ([STAGE1, "--workdir=w"], "must be one of local, slurm, gke, tpu_vm; got none"),
         (["slurm", STAGE1, "--workdir=w", "--name=A_b"], "got 'A_b'"),
-        (["gke", STAGE1, "--workdir=gs://b/w"], "--image is missing"),
+        (["gke", STAGE1, "--workdir=gs://b/w"], "--image is required"),
     ],
 )
 def test_refused_with_one_line_and_nothing_submitted(submit, args, message):

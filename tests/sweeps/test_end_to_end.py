@@ -93,4 +93,4 @@ def test_a_single_trial_and_then_the_whole_sweep(command, sweep_file, tmp_path):
     assert_finished(out, "factor1.5", stages=["stage1"])
     assert "1 of 1 done, 0 failed" in command("sweep", one, "--out", out)
     output = command("sweep", sweep_file, "--out", out, code=64)
-    assert "holds another sweep (trial factor1.5: 1 -> 2 stages)" in output
+    assert "these differ: trial factor1.5: 1 -> 2 stages. Undo" in output

@@ -99,7 +99,7 @@ def test_overrides_may_follow_from_a_point(expand):
         ({"prior_schedule.logsnr_max": 6.0}, "smoke2: schedule.logsnr_max is 5.0"),
         ({"stage2:latent_shape": (4, 4, 7)}, "gives .4, 4, 4"),
         ({"stage3:seed": 1}, "one of stage1, stage2, both; got 'stage3:seed'"),
-        ({"loss": {"factor": 2}}, "A sweep changes single settings"),
+        ({"loss": {"factor": 2}}, "A sweep overrides single settings"),
     ],
 )
 def test_what_training_would_refuse_is_refused_at_once(expand, point, message):
@@ -185,7 +185,7 @@ def test_sweep_files_that_cannot_be_read_are_refused(tmp_path, file, text, messa
         (tmp_path / file).write_text(text)
     with pytest.raises(ConfigError, match=message) as e:
         trials.files.call_user_function(
-            "a sweep's file", str(tmp_path / file), "get_sweep"
+            "A sweep's file", str(tmp_path / file), "get_sweep"
         )
     assert "\n" not in str(e.value)
 

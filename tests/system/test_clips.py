@@ -177,7 +177,9 @@ def test_a_clip_goes_on_from_the_frames_that_are_given(made):
         DataError, match=r"context frames must be .* got uint8\[3, 4, 16, 16, 1\]"
     ):
         gen.sample({"context": given[:, :4]})
-    with pytest.raises(DataError, match="must be given context; 'context' is missing"):
+    with pytest.raises(
+        DataError, match="conditions must include context; 'context' is missing"
+    ):
         gen.sample([1, 2])
 
 
@@ -249,6 +251,6 @@ def test_both_stages_of_clips_train_resume_and_are_evaluated(tmp_path):
     command("sample", f"--workdir={two}", "--num=2", "--grid", f"--out={strips}")
     assert strips.exists()
     out = command("sample", f"--workdir={two}", "--labels=3", "--out=x", code=64)
-    assert "--labels does not fit this model" in out
+    assert "--labels cannot be used with this model" in out
     (record,) = (two / "evals").glob("generation*.json")
     assert json.loads(record.read_text())["position_error_px"] > 0

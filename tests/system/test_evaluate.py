@@ -172,7 +172,7 @@ def test_a_reference_file_gives_what_the_training_images_give(runs, tmp_path, ca
     with pytest.raises(ConfigError, match="another protocol: dinov2 sha256 d1 there"):
         evaluation.evaluate_generator(request, other)
     make(tmp_path / "ref.npz")
-    assert "complete already" in capsys.readouterr().out
+    assert "already complete; nothing to do" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="its split is train, and eval is"):
         make(tmp_path / "ref.npz", split="eval")
 
@@ -270,7 +270,7 @@ def test_all_steps_with_both_weights(copy):
 def test_a_step_that_is_deleted_while_it_is_read_is_skipped(copy, monkeypatch, caplog):
     delete_while_reading(monkeypatch, copy, 2)
     assert evaluate_steps(copy, "all") == [(4, "ema")]
-    assert "Step 2 is skipped: it was deleted meanwhile" in caplog.text
+    assert "step 2 was deleted before it was read and is skipped" in caplog.text
 
 
 def test_in_place_of_a_deleted_latest_step_the_next_is_taken(copy, monkeypatch):

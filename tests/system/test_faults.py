@@ -69,9 +69,9 @@ def test_a_signal_while_the_step_compiles_ends_the_run_at_once(command, tmp_path
     """The main thread is inside XLA and hears nothing; there is nothing to save."""
     changes = ("--config.decoder.depth=12", "--config.prior.depths=(12,)")
     args = stage1(tmp_path / "w", *changes)
-    code, text = signalled(command, tmp_path, "compiling the step", *args)
+    code, text = signalled(command, tmp_path, "compiling the train step", *args)
     assert code == 75, text
-    assert "SIGTERM during compile: nothing new to save" in text
+    assert "received SIGTERM during compile: nothing new to save" in text
     assert "compiled in" not in text
     assert store.verified_steps(tmp_path / "w") == []
 
@@ -85,7 +85,7 @@ def test_a_signal_while_restoring_ends_the_run_at_once(trained, command, tmp_pat
     os.mkfifo(tmp_path / "w" / "metrics.jsonl")
     code, text = signalled(command, tmp_path, "resumed at step 2", *args)
     assert code == 75, text
-    assert "SIGTERM during restore: nothing new to save" in text
+    assert "received SIGTERM during restore: nothing new to save" in text
     assert digests(tmp_path / "w", 2) == before
 
 
@@ -167,8 +167,8 @@ def test_other_data_and_other_settings_are_refused_unless_allowed(
     assert "the training examples: 0123456789abcdef -> " in out
     changes = ("--allow_changes", "--config.loss.weighting.bias=3.0")
     out = command(*stage1(tmp_path, *changes, "--config.steps=4"))
-    assert "allowed change, loss.weighting.bias: 4.0 -> 3.0" in out
-    assert "allowed change, the training examples" in out
+    assert "continuing with a changed setting: loss.weighting.bias: 4.0 -> 3.0" in out
+    assert "continuing with a changed setting: the training examples" in out
     assert lines(tmp_path)[-1]["step"] == 4
 
 
@@ -183,7 +183,7 @@ def test_other_devices_than_asked_for_are_refused(command, tmp_path):
 
 def test_a_device_without_the_memory_is_one_line():
     """64 TiB; in a run, where a CPU's allocation fails later, and a compile: pods/."""
-    with pytest.raises(OutOfMemory, match="not enough memory .*Lower batch_size"):
+    with pytest.raises(OutOfMemory, match="out of memory .*Lower batch_size"):
         with processes.translate_jax_errors():
             jnp.zeros(1 << 44).block_until_ready()
 

@@ -110,7 +110,7 @@ def test_a_condition_is_checked_before_it_is_sampled():
     assert found.keys() == {"text", "text_length"} and found["text"].dtype == np.float16
     np.testing.assert_array_equal(found["text"], told["text"])
     with pytest.raises(
-        DataError, match="must be given text, text_length; 'text' is missing"
+        DataError, match="conditions must include text, text_length; 'text' is missing"
     ):
         checked([1, 2])
     with pytest.raises(
@@ -276,5 +276,5 @@ def test_samples_follow_the_words_from_config_to_evaluation(tmp_path):
     without = evaluation.evaluate_generator(
         request, EvaluationContext(FeatureNetworks(None))
     )
-    assert "CLIP is needed" in without["skipped"]["clip_score"]
+    assert "CLIP needs a directory of weights" in without["skipped"]["clip_score"]
     assert "clip_score" not in without

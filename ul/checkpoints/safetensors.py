@@ -22,8 +22,8 @@ from etils import epath
 from ul.checkpoints.store import leaf_differences, shape_and_dtype
 from ul.checkpoints.workdir import load_run_record
 from ul.core import trees
-from ul.core.errors import ConfigError, DataError, StorageError
-from ul.core.files import write_atomic
+from ul.core.errors import ConfigError, DataError
+from ul.core.files import write_atomic, write_error
 
 FORMAT_VERSION = 1
 LAYOUT = "Flax: dense kernels [in, out], convolutions [H, W, in, out]"
@@ -99,11 +99,11 @@ def write_export(
             path = directory / name
             if path.exists() and path.read_bytes() != content:
                 raise ConfigError(
-                    f"{path} exists with other content; choose another --out or move it "
-                    "away."
+                    f"{path} must be new or have the same content; it has other content. "
+                    "Choose another --out or move the file."
                 )
     except OSError as e:
-        raise StorageError(f"{directory} cannot be written: {e}") from e
+        raise write_error(directory, e) from e
     for name, content in files.items():
         write_atomic(directory / name, content)
 

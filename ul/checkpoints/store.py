@@ -26,7 +26,7 @@ from ul.core.errors import (
     UnreadableStep,
     UserError,
 )
-from ul.core.files import write_atomic
+from ul.core.files import write_atomic, write_error
 
 with epy.lazy_imports():  # Exported models are loaded without Orbax.
     import orbax.checkpoint as ocp
@@ -231,7 +231,7 @@ class Checkpoints:
                 if not self._is_committed(int(file.stem)):
                     file.unlink()
         except OSError as e:
-            raise StorageError(f"{self._verified} cannot be written: {e}") from e
+            raise write_error(self._verified, e) from e
 
     def restore_latest(self, abstract) -> Any:
         """Restore the newest undamaged step; return None if there are no steps.
@@ -260,10 +260,11 @@ class Checkpoints:
             self._mark_verified(step, meta)
             return state
         if steps:
+            listed = ", ".join(map(str, steps))
             raise CheckpointError(
-                f"A run resumes from a readable checkpoint, and none of {steps} in "
-                f"{self._checkpoints} is readable and undamaged; move them away to start "
-                "from scratch."
+                f"Resuming needs an undamaged checkpoint; none of the steps {listed} in "
+                f"{self._checkpoints} is undamaged. Move the directory away to start from "
+                "scratch."
             )
         return None
 
@@ -276,7 +277,7 @@ class Checkpoints:
             target.parent.mkdir(parents=True, exist_ok=True)
             (self._checkpoints / str(step)).rename(target)
             log.warning("checkpoint %d was moved to %s", step, target)
-        processes.barrier("set aside", AGREEMENT_SECONDS)
+        processes.barrier("move damaged checkpoints", AGREEMENT_SECONDS)
         self._manager.reload()
 
     def _load(self, step: int, abstract) -> tuple[Any, dict]:
@@ -370,7 +371,8 @@ def restore_subtree(workdir, step: int, abstract) -> Any:
         record = json.loads((workdir / "verified" / f"{step}.json").read_text())
     except (OSError, ValueError) as e:  # A running trainer may have deleted the step.
         raise CheckpointError(
-            f"{source} is not available any more: {short_message(e)}"
+            f"{source} is not available any more: {short_message(e)}. A running trainer may "
+            "have deleted it. Choose another step or raise checkpoint.keep."
         ) from e
     missing = [p for p in trees.leaves_by_path(abstract) if p not in record["digests"]]
     if missing:
@@ -381,7 +383,9 @@ def restore_subtree(workdir, step: int, abstract) -> Any:
     try:
         subtree = read_item(workdir / "checkpoints" / str(step), "state", abstract)
     except Exception as e:  # Other shapes and broken files raise many kinds of errors.
-        raise CheckpointError(f"{source} cannot be read: {short_message(e)}") from e
+        raise CheckpointError(
+            f"{source} cannot be read: {short_message(e)}. Choose another step."
+        ) from e
     digests, _ = digest_leaves(subtree)
     damaged = [path for path, d in digests.items() if record["digests"][path] != d]
     if damaged:

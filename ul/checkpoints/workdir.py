@@ -147,11 +147,12 @@ def write_or_check_config(
         conflicts = resume_conflicts(saved, config, provenance)
         if conflicts and not allow_changes:
             raise ConfigError(
-                f"{workdir} was trained with another config ({'; '.join(conflicts)}); "
-                "choose another --workdir, undo the change or pass --allow_changes."
+                f"A resumed run must keep its config and data; in {workdir} these differ: "
+                f"{'; '.join(conflicts)}. Undo the change, choose another --workdir or pass "
+                "--allow_changes."
             )
         for conflict in conflicts:
-            log.warning("allowed change, %s", conflict)
+            log.warning("continuing with a changed setting: %s", conflict)
         _check_same_encoder(workdir, saved["provenance"], provenance)
         _warn_of_other_devices(saved["provenance"], provenance)
     record = {
@@ -182,8 +183,8 @@ def _warn_of_other_devices(before: dict, now: dict) -> None:
     ]
     if changes:
         log.warning(
-            "%s: the restored weights and the order of the data stay exact, but sums are "
-            "rounded in another order from here on, so the run is not bitwise the same",
+            "devices changed (%s): weights and data order are identical, but sums are "
+            "rounded differently, so the run is not bitwise reproducible",
             ", ".join(changes),
         )
 

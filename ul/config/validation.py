@@ -54,7 +54,10 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("checkpoint.keep", lambda v: v >= 1, "at least 1"),
     ("checkpoint.keep_every", lambda v: v >= 0, "0 or more"),
     ("checkpoint.keep_minutes", lambda v: v >= 0, "0 or more"),
-    ("watchdog", lambda v: min(vars(v).values()) > 0, "positive seconds"),
+    *(
+        (f"watchdog.{phase}", lambda v: v > 0, "positive (seconds)")
+        for phase in ("start", "restore", "compile", "step", "save", "evaluation")
+    ),
     ("sampling.num_steps", lambda v: v >= 1, "at least 1"),
     ("eval.batch_size", lambda v: v >= 1, "at least 1"),
     ("eval.num_examples", lambda v: v >= 2, "at least 2"),
@@ -64,7 +67,11 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("loss.precision", lambda v: v > 0, "positive"),
     ("loss.kl_weight", lambda v: v > 0, "positive"),
     ("loss.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
-    ("latent_shape", lambda v: len(v) in (3, 4) and min(v) >= 1, "3 or 4 sizes"),
+    (
+        "latent_shape",
+        lambda v: len(v) in (3, 4) and min(v) >= 1,
+        "(h, w, c), or (t, h, w, c) for clips, with sizes of at least 1",
+    ),
     ("context_frames", lambda v: v >= 0, "0 or more"),
     (
         "latent_dtype",
@@ -133,7 +140,7 @@ def check_section(
             raise ConfigError(f"Unknown key {prefix}{key}. {hint}")
     for name in sorted(allowed - section.keys()):
         if parameters[name].default is inspect.Parameter.empty:
-            raise ConfigError(f"{prefix}{name} is required, but it is not set.")
+            raise _required_error(f"{prefix}{name}")
     return {k: _typed(f"{prefix}{k}", hints.get(k, Any), v) for k, v in section.items()}
 
 
@@ -147,7 +154,7 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, dict):
-            raise ConfigError(f"{key} must be a section with keys; got {value!r}.")
+            raise ConfigError(f"{key} must be a dict of settings; got {value!r}.")
         return construct(key, hint, value)
     if origin is tuple and isinstance(value, list | tuple):
         inner = typing.get_args(hint)
@@ -175,8 +182,14 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
         return value
     name = getattr(hint, "__name__", str(hint))
     if value is None:
-        raise ConfigError(f"{key} is required, but it is not set.")
+        raise _required_error(key)
     raise ConfigError(f"{key} must be of type {name}; got {value!r}.")
+
+
+def _required_error(key: str) -> ConfigError:
+    return ConfigError(
+        f"{key} is required, but it is not set. Pass --config.{key}=VALUE."
+    )
 
 
 def _at(parsed: Any, key: str) -> Any:

@@ -14,6 +14,14 @@ READ_BLOCK_BYTES = 2**22
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
+def write_error(path: object, error: Exception) -> StorageError:
+    """Return the error to raise for a file or directory that cannot be written."""
+    reason = str(error).strip().split("\n")[0]
+    return StorageError(
+        f"{path} cannot be written: {reason}. Check its permissions and the free space."
+    )
+
+
 def write_atomic(path: epath.Path, content: str | bytes) -> None:
     """Write a file so that readers see all of the content or none of it.
 
@@ -25,9 +33,7 @@ def write_atomic(path: epath.Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError as e:
-        raise StorageError(
-            f"{path} cannot be written: {e}. Check its permissions and the free space."
-        ) from e
+        raise write_error(path, e) from e
 
 
 def sha256(path: epath.Path) -> str:
@@ -56,9 +62,7 @@ def lock(path: Path, *, wait: bool = False) -> int | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as e:
-        raise StorageError(
-            f"{path} cannot be written: {e}. Check its permissions and the free space."
-        ) from e
+        raise write_error(path, e) from e
     try:
         # The kernel releases the lock with the last process, even after kill -9.
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -102,7 +102,7 @@ def join(spec: ClusterSpec) -> None:
             f"The processes cannot connect to each other ({cluster}): {_first_line(e)}. "
             "Check the coordinator's address and that all processes were started."
         ) from e
-    log.info("process %d of %d (%s)", index(), count(), cluster)
+    log.info("joined as process %d of %d (%s)", index(), count(), cluster)
 
 
 def _check_explicit(spec: ClusterSpec) -> bool:
@@ -355,7 +355,7 @@ def peer_lost_error(error: Exception) -> PeerLost:
     # If the other process published a reason, the guard ends this process meanwhile.
     time.sleep(EXIT_BARRIER_SECONDS)
     return PeerLost(
-        f"Another process of the run is gone ({_first_line(error)}). "
+        f"Another process of the run ended unexpectedly ({_first_line(error)}). "
         "Run the same command again."
     )
 
@@ -372,7 +372,7 @@ def translate_jax_errors() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as e:
         if "out of memory" in str(e).lower():
             raise OutOfMemory(
-                f"A device has not enough memory ({_first_line(e)}). Lower batch_size, "
+                f"A device is out of memory ({_first_line(e)}). Lower batch_size, "
                 "raise accumulate or mesh.fsdp, or set the networks' remat to 'full'."
             ) from e
         if count() == 1:

@@ -23,8 +23,8 @@ from array_record.python import array_record_data_source, array_record_module
 from etils import epath
 from tqdm import tqdm
 
-from ul.core.errors import ConfigError, DataError, NonFiniteError, StorageError
-from ul.core.files import sha256, write_atomic
+from ul.core.errors import ConfigError, DataError, NonFiniteError
+from ul.core.files import sha256, write_atomic, write_error
 
 SUFFIX = ".array_record"
 
@@ -83,14 +83,15 @@ class ShardStore:
         if not path.exists():
             if any(self.path.glob(f"*{SUFFIX}")):
                 raise ConfigError(
-                    f"{self.path} has shards but no begun.json, which would tell what they "
-                    "hold. Choose another --out, or delete the directory."
+                    f"{self.path} must have begun.json, which records what its shards contain; "
+                    "it is missing. Choose another --out, or delete the directory."
                 )
             return write_atomic(path, json.dumps(identity, indent=2))
         if differences := compare(self._read_json(path), identity):
             raise ConfigError(
-                f"--out {self.path} was begun for another {self.description} "
-                f"({'; '.join(differences)}). Choose another --out, or delete the directory."
+                f"--out {self.path} must be new or hold the same {self.description}; it "
+                f"differs ({'; '.join(differences)}). Choose another --out, or delete the "
+                "directory."
             )
 
     def read_summary(self, shard: Shard) -> dict | None:
@@ -163,8 +164,11 @@ class ShardStore:
                 f"Write one with {self.command}."
             )
         manifest = self._read_json(path)
-        if not _is_manifest(manifest, keys):
-            raise DataError(f"{path} is not the manifest of a {self.description}.")
+        if missing := _missing_keys(manifest, keys):
+            raise DataError(
+                f"{path} must be the manifest of a {self.description}; it lacks "
+                f"{', '.join(missing)}. Pass the directory that {self.command} wrote."
+            )
         return manifest, sha256(path)[:16]
 
     def _read_json(self, path: epath.Path) -> Any:
@@ -215,7 +219,9 @@ class ShardStore:
         try:
             damaged = sha256(path) != shard["sha256"]
         except OSError as e:
-            raise DataError(f"{path} cannot be read: {_first_line(e)}") from e
+            raise DataError(
+                f"{path} cannot be read: {_first_line(e)}. {self.rerun_to('repair it')}"
+            ) from e
         if damaged:
             raise DataError(
                 f"{path} is damaged: its digest is not that of the manifest. "
@@ -340,13 +346,18 @@ def cast_to_storage(
     return stored
 
 
-def _is_manifest(content: Any, keys: set[str]) -> bool:
-    if not isinstance(content, dict) or not keys | {"splits"} <= content.keys():
-        return False
-    split_records = content["splits"]
-    return {"train", "eval"} <= split_records.keys() and all(
-        {"count", "shards"} <= record.keys() for record in split_records.values()
-    )
+def _missing_keys(content: Any, keys: set[str]) -> list[str]:
+    """Return the keys, dotted, that a manifest must have and this content lacks."""
+    top = content if isinstance(content, dict) else {}
+    if missing := sorted((keys | {"splits"}) - top.keys()):
+        return missing
+    splits = {"train": {}, "eval": {}} | top["splits"]
+    return [
+        f"splits.{split}.{key}"
+        for split, record in splits.items()
+        for key in ("count", "shards")
+        if key not in record
+    ]
 
 
 @contextlib.contextmanager
@@ -355,7 +366,7 @@ def _storage_errors(path: epath.Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as e:
-        raise StorageError(f"{path} cannot be written: {_first_line(e)}") from e
+        raise write_error(path, e) from e
 
 
 def _first_line(error: Exception) -> str:

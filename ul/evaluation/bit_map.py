@@ -20,7 +20,7 @@ def read_picture(path: str, reduce: int, channels: int) -> np.ndarray:
             if image.mode.startswith(("I", "F")):
                 raise DataError(
                     f"{path} must have 8 bits per channel; its mode is {image.mode}. "
-                    "Convert it first."
+                    "Convert it to 8 bits per channel."
                 )
             small = image.convert("L" if channels == 1 else "RGB").reduce(reduce)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
@@ -38,7 +38,8 @@ def split_into_tiles(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if not rows or not columns:
         raise DataError(
             f"The picture must be at least {shape[0]}x{shape[1]}, as the autoencoder "
-            f"takes; it is {image.shape[0]}x{image.shape[1]}. Reduce it less."
+            f"takes; it is {image.shape[0]}x{image.shape[1]}. Pass a "
+            "smaller --reduce or a larger picture."
         )
     tiles = image[: rows * shape[0], : columns * shape[1]]
     tiles = tiles.reshape(rows, shape[0], columns, shape[1], shape[2])

@@ -60,13 +60,13 @@ class EvaluationContext:
         """Return CLIP, which the first call reads.
 
         Raises:
-          Missing: its files or the package that reads them are missing.
+          MissingWeights: its files or the package that reads them are missing.
           DataError: a file is damaged.
         """
         if self._weights_dir is None:
             raise MissingWeights(
-                "CLIP is needed, and no directory of weights was given; pass "
-                "--weights_dir or set UL_WEIGHTS."
+                "CLIP needs a directory of weights; none was passed. Pass --weights_dir or "
+                "set UL_WEIGHTS."
             )
         self._clip = self._clip or clip_score.load_network(self._weights_dir)
         return self._clip

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul.core.errors import DataError, StorageError
-from ul.core.files import write_atomic
+from ul.core.errors import DataError
+from ul.core.files import write_atomic, write_error
 from ul.core.provenance import code_version
 from ul.evaluation.request import Request
 from ul.metrics import registry
@@ -31,7 +31,7 @@ def check_count(count: int) -> None:
     """Raise DataError for fewer than two held-out images."""
     if count < 2:
         raise DataError(
-            f"An evaluation needs at least 2 held-out images; the data hold out {count}."
+            f"An evaluation needs at least 2 held-out images; the data source has {count}."
         )
 
 
@@ -63,7 +63,7 @@ def evaluation_folder(workdir) -> epath.Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise StorageError(f"{folder} cannot be created: {e}") from e
+        raise write_error(folder, e) from e
     return folder
 
 

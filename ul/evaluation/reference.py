@@ -10,7 +10,8 @@ import numpy as np
 from etils import epath
 
 from ul.core import mesh as meshes
-from ul.core.errors import ConfigError, StorageError
+from ul.core.errors import ConfigError
+from ul.core.files import write_error
 from ul.data.datasets import SPLITS, Datasets
 from ul.evaluation.context import data_digest, kept_rows
 from ul.evaluation.request import check_metrics, select_metrics
@@ -59,7 +60,7 @@ def make_reference(
     protocol = _protocol(datasets, split, examples, extract)
     if path.exists():
         _check_same(path, references.read_protocol(path), protocol)
-        print(f"{out} is complete already")
+        print(f"{out} is already complete; nothing to do")
         return protocol
     unfinished = path.parent / f".{path.name}.begun.npz"
     statistics = FeatureStatistics(features, kept_rows(len(examples)))
@@ -76,7 +77,7 @@ def make_reference(
         references.write(path, references.to_arrays(statistics, protocol))
         unfinished.unlink(missing_ok=True)
     except OSError as e:
-        raise StorageError(f"{out} cannot be written: {e}") from e
+        raise write_error(out, e) from e
     return protocol
 
 
@@ -112,7 +113,9 @@ def _features(
     for metric in selected:
         reason = metric.obstacle(shape, metric.min_count, networks)
         if reason is not None:
-            raise ConfigError(f"No reference can be made for {metric.name}: {reason}")
+            raise ConfigError(
+                f"--metrics {metric.name} cannot be computed for a reference: {reason}"
+            )
     return required_features(selected)
 
 

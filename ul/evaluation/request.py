@@ -91,7 +91,7 @@ def check_metrics(requested: Iterable[str], known: Sequence[str]) -> None:
     for name in requested:
         if name not in known:
             raise ConfigError(
-                f"--metrics must be chosen from {', '.join(known)}; got {name!r}."
+                f"--metrics must be names from {', '.join(known)}; got {name!r}."
             )
 
 
@@ -112,7 +112,8 @@ def select_metrics(
         if not metric.supports(shape):
             raise ConfigError(
                 f"--metrics {metric.name} needs {' or '.join(metric.data)}; the examples "
-                f"of this run have the shape {list(shape)}. Leave it out."
+                f"of this run have the shape {list(shape)}. Remove it from "
+                "--metrics."
             )
     return selected
 

@@ -89,12 +89,13 @@ def _check(request: Request, kinds, *, step, weights, scales) -> None:
         if getattr(request, flag) is not None and "generator" not in kinds:
             raise ConfigError(
                 f"--{flag} applies to samples; {request.workdir} holds an autoencoder, "
-                "whose reconstructions are compared with their originals. Leave it out."
+                "whose reconstructions are compared with their originals. Remove the flag."
             )
     if request.npz is not None and (step == "all" or len(weights) * len(scales) > 1):
         raise ConfigError(
-            "--npz holds the samples of one evaluation; choose one step, one of the "
-            "weights and one guidance scale."
+            "--npz needs one step, one kind of weights and one guidance scale; got step "
+            f"{step}, weights {', '.join(weights)} and guidance "
+            f"{', '.join(f'{scale:g}' for scale in scales)}."
         )
     if step not in ("latest", "all"):
         _parse_step(step)
@@ -117,7 +118,9 @@ def _evaluate_all(
         except CheckpointError as e:
             if not _is_deleted(workdir, step):
                 raise
-            log.warning("Step %d is skipped: it was deleted meanwhile (%s)", step, e)
+            log.warning(
+                "step %d was deleted before it was read and is skipped (%s)", step, e
+            )
     if not num_results:
         raise CheckpointError(
             f"Every step of {workdir} was deleted while it was read; keep more steps "
@@ -137,7 +140,9 @@ def _evaluate_latest(
             if not _is_deleted(workdir, step):
                 raise
             log.warning(
-                "Step %d was deleted meanwhile; a newer one is taken (%s)", step, e
+                "step %d was deleted before it was read; evaluating a newer step (%s)",
+                step,
+                e,
             )
     raise CheckpointError(
         f"The newest step of {workdir} was deleted {MAX_ATTEMPTS} times while it was "

@@ -9,7 +9,8 @@ from typing import IO
 import numpy as np
 from etils import epath
 
-from ul.core.errors import DataError, StorageError
+from ul.core.errors import DataError
+from ul.core.files import write_error
 from ul.metrics.extractors import to_rgb
 
 
@@ -72,7 +73,7 @@ def open_writer(
                 writer.finish()
         partial.replace(target)
     except OSError as e:
-        raise StorageError(f"{path} cannot be written: {e}") from e
+        raise write_error(path, e) from e
 
 
 class SamplesReader:

@@ -59,7 +59,9 @@ def iterate_entries(path: str) -> Iterator[Entry]:
 
 def _folder_entries(root: Path) -> Iterator[Entry]:
     def fail(error: OSError):
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror}. Check its permissions."
+        ) from error
 
     for directory, _, names in os.walk(root, followlinks=True, onerror=fail):
         for name in names:
@@ -83,11 +85,11 @@ def _tar_entries(path: str, offset: int, group: str) -> Iterator[Entry]:
                 # tarfile does not notice that a tar was cut off between two members.
                 file.seek(tar.offset)
                 if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-                    raise EOFError("the file is cut off")
+                    raise EOFError("the file is truncated")
     except (tarfile.TarError, OSError, EOFError) as e:
         raise DataError(
             f"{path} must be a complete tar without compression; reading it failed: {e}. "
-            "Decompress it, or download it again if it was cut off."
+            "Decompress it, or download it again if it is truncated."
         ) from e
 
 
@@ -110,7 +112,8 @@ def _members(path: str, tar: tarfile.TarFile, group: str) -> Iterator[Entry]:
     for name, target in links:
         if target not in ranges:
             raise DataError(
-                f"Links in {path} must lead to files in it; {name} leads to {target}."
+                f"Links in {path} must point to files in it; {name} points to {target}. "
+                "Replace the link by a copy."
             )
         ranges[name] = ranges[target]
     for name, (offset, size) in ranges.items():

@@ -26,7 +26,8 @@ def read_captions(path: str) -> dict[str, str]:
     elif suffix in readers:
         pairs = readers[suffix](path)
     else:
-        raise DataError(f"--captions {path} must be {FORMATS}.")
+        got = f"a {suffix} file" if suffix else "a file without a suffix"
+        raise DataError(f"--captions {path} must be {FORMATS}; got {got}.")
     captions: dict[str, str] = {}
     for name, caption in pairs:
         captions.setdefault(name, " ".join(caption.split()))

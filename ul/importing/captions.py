@@ -108,7 +108,9 @@ def write_prompt_embeddings(path: str, encoder: TextEncoder, out: str) -> int:
         raise DataError(f"--prompts {path} cannot be read: {e}") from e
     prompts = [line for line in lines if line]
     if not prompts:
-        raise DataError(f"--prompts {path} must have a prompt per line; it is blank.")
+        raise DataError(
+            f"--prompts {path} must have one prompt per line; the file is empty."
+        )
     text_shape = (encoder.tokens, encoder.channels)
     embedded = [
         captioned.pad_text(_embed_one(encoder, prompt), text_shape)

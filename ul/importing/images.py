@@ -75,8 +75,8 @@ def _assign_labels(
     if len(classes) == 1 and all(e.name.count("/") > 1 for e in entries["train"]):
         raise DataError(
             f"--train {paths['train']} must directly hold the class folders; it has one "
-            f"folder, {classes[0]}, with all classes in it. Pass that folder, or a tar made "
-            "inside it."
+            f"folder, {classes[0]}, with all classes in it. Pass that folder, or a tar of its "
+            "contents."
         )
     flag = f"--eval {paths['eval']}"
     if labels is not None:

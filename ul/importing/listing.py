@@ -46,7 +46,7 @@ def list_entries(path: str, noun: str, suffixes: tuple[str, ...]) -> list[Entry]
             f"{ignored_files or 'empty folders'}."
         )
     if ignored:
-        log.warning("%s: ignored files that are no %ss: %s", path, noun, ignored_files)
+        log.warning("%s: ignored files that are not %ss: %s", path, noun, ignored_files)
     return sorted(entries, key=lambda entry: (entry.name, entry.file, entry.offset))
 
 
@@ -65,7 +65,7 @@ def class_names(
         raise DataError(
             f"Every file in --train {path} must be in a class folder; "
             f"{display_name(loose[0])} lies beside the class folders (1 of {len(loose)} such "
-            "files). Move these files into a class folder or away."
+            "files). Move these files into a class folder or out of this directory."
         )
     if loose:
         alternative = " or pass --one_class" if noun == "image" else ""

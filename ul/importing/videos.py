@@ -113,11 +113,11 @@ def select_middle_frames(
         increasing times.
     """
     if len(times) < num_frames:
-        raise ValueError(f"{len(times)} of {num_frames} frames decode")
+        raise ValueError(f"only {len(times)} of {num_frames} frames can be decoded")
     known = [t for t in times if t is not None]
     if len(known) < len(times):
         if fps:
-            raise ValueError("its frames have no times")
+            raise ValueError("its frames have no timestamps")
         known = []
     offsets = [t - known[0] for t in known]
     if (
@@ -126,18 +126,19 @@ def select_middle_frames(
         and offsets[-1] > nominal_seconds + _TOLERANCE_SECONDS
     ):
         raise ValueError(
-            f"it lasts {float(offsets[-1]):.1f} s, but {nominal_seconds} s by its name"
+            f"it lasts {float(offsets[-1]):.1f} s, but its file name says "
+            f"{nominal_seconds} s"
         )
     if not fps:
         first = (len(times) - num_frames) // 2
         return range(first, first + num_frames)
     if any(after < before for before, after in zip(offsets, offsets[1:], strict=False)):
-        raise ValueError("the times of its frames decrease")
+        raise ValueError("its timestamps decrease")
     num_points = int(offsets[-1] * fps) + 1
     if num_points < num_frames:
         raise ValueError(
-            f"it lasts {float(offsets[-1]):.2f} s, {num_points} of {num_frames} frames at "
-            f"{float(fps):g} fps"
+            f"it is too short: {float(offsets[-1]):.2f} s give {num_points} of {num_frames} "
+            f"frames at {float(fps):g} fps"
         )
     first = (num_points - num_frames) // 2
     return [_nearest(offsets, k / fps) for k in range(first, first + num_frames)]

@@ -105,7 +105,7 @@ def restore_frozen_stage1(
         workdir, networks, step=step, weights=weights, mesh=mesh
     )
     log.info(
-        "stage 1: %s step %d, weights %s",
+        "loaded stage 1 from %s: step %d, weights %s",
         workdir,
         autoencoder.step,
         autoencoder.weights,
@@ -164,8 +164,8 @@ def _single_stage_generator(
     """Load a single stage, whose prior is sampled from."""
     if guiding_model is not None:
         raise ConfigError(
-            "Autoguidance needs two models on the same latents; "
-            f"{run.workdir} is a single stage, whose latents are its own."
+            "Autoguidance needs two models on the same latents, but no other run shares the "
+            f"latents of the single-stage run {run.workdir}. Remove --autoguidance."
         )
     autoencoder = restore_stage1(
         run.workdir, ("encoder", "prior", "decoder"), step=step, weights=weights

@@ -38,7 +38,8 @@ def validate_conditions(
             value = condition_value(values, name)
         except KeyError as e:
             raise DataError(
-                f"This model must be given {', '.join(fields)}; {name!r} is missing."
+                f"The conditions must include {', '.join(fields)}; {name!r} is missing. "
+                "Pass a dict of arrays."
             ) from e
         if name == "label":
             validated[name] = _label(value, int(field.null))
@@ -65,19 +66,14 @@ def validate_conditions(
 
 
 def _label(label: np.ndarray, null: int) -> np.ndarray:
-    is_valid = (
-        label.ndim == 1
-        and label.size
-        and label.dtype.kind in "iu"
-        and label.min() >= 0
-        and label.max() <= null
+    is_list = label.ndim == 1 and label.size > 0 and label.dtype.kind in "iu"
+    if is_list and label.min() >= 0 and label.max() <= null:
+        return label.astype(np.int32)
+    shape = f"{label.dtype}{list(label.shape)}"
+    raise DataError(
+        f"labels must be a list of integers from 0 to {null}, where {null} means no label; "
+        f"got {f'{label.min()}..{label.max()}' if is_list else shape}."
     )
-    if not is_valid:
-        raise DataError(
-            f"labels must be a list of integers in 0..{null} ({null} is any class); got "
-            f"{label.dtype}{list(label.shape)}."
-        )
-    return label.astype(np.int32)
 
 
 def _array(name: str, value: np.ndarray, shape: tuple[int, ...], dtype) -> np.ndarray:

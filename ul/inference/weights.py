@@ -56,7 +56,9 @@ def load_run(workdir, accepts: type = registry.RunConfig) -> SavedRun:
     try:
         config = registry.parse(registry.to_dict(record["config"]), accepts)
     except ConfigError as e:
-        raise ConfigError(f"{workdir}: {e}") from e
+        raise ConfigError(
+            f"{workdir} cannot be used here: {e} Pass another workdir."
+        ) from e
     # The implementation of attention is not a part of the weights.
     if jax.default_backend() != "gpu" and kinds.uses_cudnn(config):
         config = kinds.portable(config)
@@ -162,11 +164,11 @@ def _combined(workdir: str, step: int, name: str, widths: dict[str, float]) -> W
         raise CheckpointError(
             f"Weights {name!r} of step {step} must be within {MAX_COMBINATION_ERROR:.0%} "
             f"of a combination of {', '.join(widths)} at the {len(steps)} steps that "
-            f"{workdir} keeps; the best is {combination.relative_error:.1%} off. Choose a "
+            f"{workdir} keeps; the best differs by {combination.relative_error:.1%}. Choose a "
             "width nearer to the stored ones, or keep more steps (checkpoint.keep_every)."
         )
     log.info(
-        "weights %s: combined from %d steps, %.2g off",
+        "combined %s from averages at %d steps (relative error %.2g)",
         name,
         len(steps),
         combination.relative_error,

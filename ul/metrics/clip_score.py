@@ -160,7 +160,7 @@ class ClipScore:
         """
         if len(images) != len(captions):
             raise DataError(
-                "a CLIP score needs one caption per image; got "
+                "A CLIP score needs one caption per image; got "
                 f"{len(images)} images and {len(captions)} captions."
             )
         if not len(images):
@@ -192,7 +192,7 @@ class ClipScore:
           DataError: there are fewer than two pairs.
         """
         if self.count < 2:
-            raise DataError(f"a CLIP score needs at least 2 pairs; got {self.count}.")
+            raise DataError(f"A CLIP score needs at least 2 pairs; got {self.count}.")
         mean, covariance = self._moments.gaussian()
         sem = np.sqrt(np.diagonal(covariance) / self.count)
         return {

@@ -95,15 +95,15 @@ class FeatureNetworks:
         """Return the network.
 
         Raises:
-          Missing: its file of weights does not exist.
+          MissingWeights: its file of weights does not exist.
           DataError: the file is damaged or differs from the manifest.
         """
         if name not in self._loaded:
             function, module, resize = FEATURE_NETWORKS[name]
             if self._weights_dir is None:
                 raise MissingWeights(
-                    f"{module.FILE} is needed, and no directory of weights was given; "
-                    "pass --weights_dir or set UL_WEIGHTS."
+                    f"{module.FILE} must be in a directory of weights; none was passed. "
+                    "Pass --weights_dir or set UL_WEIGHTS."
                 )
             params = weights.load(self._weights_dir, module)
             digest = weights.read_manifest(self._weights_dir)[module.FILE]["sha256"]

@@ -49,7 +49,7 @@ class FeatureMoments:
         """
         if self.count < 2:
             raise ValueError(
-                f"a covariance needs at least 2 rows of features; got {self.count}."
+                f"A covariance needs at least 2 rows of features; got {self.count}."
             )
         return self.mean, self.outer / (self.count - 1)
 

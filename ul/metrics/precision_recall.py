@@ -57,7 +57,7 @@ def precision_recall(samples: np.ndarray, reference: np.ndarray) -> tuple[float,
     for features in (samples, reference):
         if len(features) <= NEIGHBORS:
             raise ValueError(
-                f"precision and recall need at least {NEIGHBORS + 1} rows of features "
+                f"Precision and recall need at least {NEIGHBORS + 1} rows of features "
                 f"in each set; got {len(features)} rows."
             )
     a, b = (np.asarray(x, np.float64) for x in (samples, reference))

@@ -224,5 +224,6 @@ def _check_width(feature: str, width: int, reference_width: int) -> None:
     if width != reference_width:
         raise DataError(
             f"{feature} features of the reference must have {width} dimensions; got "
-            f"{reference_width}. Another network made it; make the reference anew."
+            f"{reference_width}. It was computed with another network; compute the "
+            "reference again."
         )

@@ -62,8 +62,8 @@ def check_transformer(
     for width in widths:
         if module.head_dim < 1 or width % module.head_dim or width % 2:
             raise ConfigError(
-                f"{section}: every width must be an even multiple of head_dim; got width "
-                f"{width} and head_dim {module.head_dim}."
+                f"{section}: every width must be even and a multiple of head_dim; got "
+                f"width {width} and head_dim {module.head_dim}."
             )
     if module.attention not in ATTENTION:
         raise ConfigError(

@@ -224,9 +224,12 @@ def _mean_and_variance(image: np.ndarray) -> tuple[np.ndarray, float]:
         for chunk in _chunks(image)
     )
     if count < 2 or total == 0.0:
+        got = (
+            f"got {count}" if count < 2 else f"the {count} that were read are all equal"
+        )
         raise DataError(
-            "The planner needs at least two different training images; it read "
-            f"{count} without any difference. Give a data source with more images."
+            f"The planner needs at least two different training images; {got}. Give a "
+            "data source with more images."
         )
     return mean, total / mean.size / (count - 1)
 

@@ -48,7 +48,7 @@ def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, 
         def claim():
             stack.enter_context(workdir.lock_directory(path))
 
-        processes.run_on_first("out", claim, seconds)
+        processes.run_on_first("lock cache directory", claim, seconds)
         autoencoder, identity = processes.run_on_all(
             "build", lambda: _encoder(config, datasets), seconds
         )

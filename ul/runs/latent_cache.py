@@ -29,7 +29,7 @@ def cache_identity(
     if not codec.is_deterministic:
         raise ConfigError(
             "A latent cache needs a deterministic encoder; this stage 1 has an encoder "
-            "with variance, whose latents are drawn anew in every epoch. Train without "
+            "with variance, whose latents are drawn again in every epoch. Train without "
             "latent_cache."
         )
     if data.augment == "stream":
@@ -37,7 +37,7 @@ def cache_identity(
         if data.flip or image.shape != data.image_shape:
             raise ConfigError(
                 "A latent cache needs data.augment='example'; got 'stream', which crops "
-                "and flips anew in every epoch. Give --config.data.augment=example to "
+                "and flips again in every epoch. Give --config.data.augment=example to "
                 "launch.encode and to training."
             )
     orientations = {"train": 2 if data.flip else 1, "eval": 1}

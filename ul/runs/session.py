@@ -101,7 +101,7 @@ def train(
         directory = epath.Path(path)
         profiler = loop.Profiler(directory, *profile)
         saved_provenance = on_first_process(
-            "remembered", lambda: workdir.load_provenance(directory)
+            "load provenance", lambda: workdir.load_provenance(directory)
         )
         run, provenance = processes.run_on_all(
             "build", lambda: build_run(config, saved_provenance), seconds
@@ -117,7 +117,7 @@ def train(
             newest = max(verified_steps(directory), default=0)
             workdir.record_start_attempt(directory, newest, max_attempts)
 
-        on_first_process("claim", begin)
+        on_first_process("write config.json", begin)
         checkpoints = open_checkpoints(directory, config.checkpoint)
         stack.callback(profiler.close)
         stack.push(functools.partial(_close, checkpoints))
@@ -156,16 +156,17 @@ def check_processes_agree(settings: dict, data: str, seconds: float) -> None:
       ConfigError: on all of them, with the first process that differs and both values.
     """
     own = workdir.process_invariants(settings, data)
-    first = processes.run_on_first("identity", lambda: own, seconds)
+    first = processes.run_on_first("share config and data digest", lambda: own, seconds)
 
     def compare():
         if differences := workdir.value_differences(own, first):
             raise ConfigError(
                 "All processes must run the same config, code, packages and data; this one "
-                f"differs from process 0: {'; '.join(differences[:5])}"
+                f"differs from process 0: {'; '.join(differences[:5])}. Start every process "
+                "with the same command and checkout."
             )
 
-    processes.run_on_all("alike", compare, seconds)
+    processes.run_on_all("compare configs", compare, seconds)
 
 
 def open_checkpoints(path: epath.Path, config: CheckpointConfig) -> Checkpoints:

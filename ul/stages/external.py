@@ -48,8 +48,8 @@ def _sizes(config: ExternalConfig) -> KlAutoencoderSizes:
         )
     if len(config.data.image_shape) != 3:
         raise ConfigError(
-            "data.image_shape must be (height, width, channels), for an imported "
-            f"autoencoder is of images; got {config.data.image_shape}."
+            "data.image_shape must be (height, width, channels), because an imported "
+            f"autoencoder takes images; got {config.data.image_shape}."
         )
     height, width, _ = config.data.image_shape
     if height % sizes.down or width % sizes.down:

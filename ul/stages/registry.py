@@ -48,7 +48,7 @@ def parse(config: Mapping[str, Any], accepts: type = RunConfig) -> Any:
     if not issubclass(STAGES[name].config, accepts):
         usable = [n for n, row in STAGES.items() if issubclass(row.config, accepts)]
         raise ConfigError(
-            f"This command needs a config of stage {', '.join(usable)}; got {name!r}."
+            f"stage must be one of {', '.join(usable)} here; got {name!r}."
         )
     completed = kinds.complete(dict(config))
     parsed = validate(STAGES[name].config, completed)
@@ -89,7 +89,8 @@ def check_stage1(stage2: Stage, stage1: Stage, workdir: str) -> None:
     for key, value, required in pairs:
         if value != required:
             raise ConfigError(
-                f"{key} must be {required}, as in the stage 1 in {workdir}; got {value}."
+                f"{key} must be {required}, the value of the stage-1 run {workdir}; got "
+                f"{value}. Change it or choose another stage1.workdir."
             )
 
 

@@ -40,8 +40,9 @@ def _arguments(
 ) -> dict[str, Any]:
     if config.prior_schedule["kind"] != "linear":
         raise ConfigError(
-            "prior_schedule.kind must be 'linear' in a single stage, where each example's "
-            f"schedule ends at its own log-SNR; got {config.prior_schedule['kind']!r}."
+            "prior_schedule.kind must be 'linear' for stage 'single_stage', where each "
+            "example's schedule ends at its own log-SNR; got "
+            f"{config.prior_schedule['kind']!r}."
         )
     max_logsnr = kinds.SECTIONS["max_logsnr"].build("max_logsnr", config.max_logsnr)
     return {

@@ -60,8 +60,8 @@ def _weighting(config: Any) -> Callable | None:
     )
     if isinstance(weighting, weightings.Sigmoid) and weighting.factor <= 1:
         raise ConfigError(
-            "loss.weighting.factor must be above 1, for at 1 and below no bits are worth "
-            f"their cost; got {weighting.factor}."
+            "loss.weighting.factor must be above 1, because at 1 or below the optimal latent "
+            f"carries no bits; got {weighting.factor}."
         )
     return weighting
 

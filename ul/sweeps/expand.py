@@ -217,7 +217,10 @@ def _override(resolved: dict, key: str, value: Any) -> None:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"Unknown key {key}.{hint}")
     if isinstance(section[last], dict) or isinstance(value, dict) or value is None:
-        raise ConfigError(f"A sweep changes single settings; got {key} = {value!r}.")
+        raise ConfigError(
+            "A sweep overrides single settings, not sections, with values other than None; "
+            f"got {key} = {value!r}."
+        )
     section[last] = value
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from etils import epath
 
 from ul.checkpoints.workdir import value_differences
-from ul.core.errors import ConfigError, StorageError
-from ul.core.files import lock, write_atomic
+from ul.core.errors import ConfigError
+from ul.core.files import lock, write_atomic, write_error
 from ul.core.provenance import code_version
 from ul.sweeps.expand import Trial, TrialStage, result_settings
 
@@ -131,7 +131,7 @@ def write_or_check_sweep(
                 }
             write_atomic(path, json.dumps(record, indent=2) + "\n")
     except OSError as e:
-        raise StorageError(f"{out} cannot be written: {e}") from e
+        raise write_error(out, e) from e
 
 
 def _check_unchanged(
@@ -144,8 +144,8 @@ def _check_unchanged(
         others = len(differences) - MAX_LISTED_DIFFERENCES
         rest = f"; and {others} more" if others > 0 else ""
         raise ConfigError(
-            f"{out} holds another sweep ({listed}{rest}); undo the change or choose "
-            "another --out."
+            f"{out} must be new or hold the same sweep; these differ: {listed}{rest}. Undo "
+            "the change or choose another --out."
         )
 
 
@@ -240,7 +240,7 @@ def mark_trial_finished(out: epath.Path, trial: Trial) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise StorageError(f"{path} cannot be created: {e}") from e
+        raise write_error(path, e) from e
     record = {
         "trial": trial.name,
         "digests": [stage.digest for stage in trial.stages],

@@ -341,4 +341,4 @@ class SweepRunner:
                     words, stdout=log, stderr=log, pass_fds=descriptors
                 )
         except OSError as e:
-            raise StorageError(f"{path} cannot be written: {e}") from e
+            raise files.write_error(path, e) from e

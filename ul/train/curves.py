@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from etils import epath
 
-from ul.core.errors import StorageError
+from ul.core.files import write_error
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
@@ -69,6 +69,6 @@ def plot_metrics(workdir) -> None:
         with path.open("wb") as f:
             figure.savefig(f, dpi=120)
     except OSError as e:
-        raise StorageError(f"{path} cannot be written: {e}") from e
+        raise write_error(path, e) from e
     finally:
         plt.close(figure)

@@ -152,13 +152,15 @@ class Guard:
         phase = self._phase.name
         if phase in PHASES_BEFORE_TRAINING:
             log.warning(
-                "%s during %s: nothing new to save; run the same command again to resume",
+                "received %s during %s: nothing new to save; run the same command again to "
+                "resume",
                 reason,
                 phase,
             )
             processes.hard_exit(Preempted.code)
         log.warning(
-            "%s: the run will save and stop soon; send the signal once more to stop at once",
+            "received %s: the run will save and stop soon; send the signal once more to "
+            "stop at once",
             reason,
         )
 
@@ -208,7 +210,7 @@ class Guard:
             if i == processes.index():
                 continue
             if i not in notes:
-                yield f"process {i} was never heard from"
+                yield f"process {i} has never reported"
                 continue
             phase, position, posted_at = json.loads(notes[i])
             silence = time.time() - posted_at

@@ -144,8 +144,8 @@ class MetricsLog:
         if nonfinite:
             raise NonFiniteError(
                 f"All metrics must be finite; up to step {step} these are not finite: "
-                f"{', '.join(nonfinite)}. The last checkpoint is older. Lower optimizer.lr "
-                "or check the data."
+                f"{', '.join(nonfinite)}. The last checkpoint was saved before this. Lower "
+                "optimizer.lr or check the data."
             )
         now, (last_step, last_time) = time.monotonic(), self._last_line
         self._last_line = (step, now)
@@ -208,7 +208,7 @@ def compile_step(
     run: Run, state: states.TrainState, batch: dict
 ) -> jax.stages.Compiled:
     """Compile the step; log how long that took and how much memory the step needs."""
-    log.info("compiling the step")
+    log.info("compiling the train step")
     started_at = time.monotonic()
     compiled = lower_step(run, state, batch).compile()
     seconds = time.monotonic() - started_at
@@ -354,8 +354,8 @@ def check_no_update_refused(state: states.TrainState, step: int) -> None:
     if refused:
         raise NonFiniteError(
             f"All updates must be finite; {refused} updates up to step {step} were not "
-            "finite and were not applied. The last checkpoint is older. Lower optimizer.lr "
-            "or check the data."
+            "finite and were not applied. The last checkpoint was saved before this. Lower "
+            "optimizer.lr or check the data."
         )
 
 

@@ -12,7 +12,7 @@ from etils import epath
 
 from ul.core import trees
 from ul.core.errors import ConfigError, StorageError
-from ul.core.files import write_atomic
+from ul.core.files import write_atomic, write_error
 from ul.train.image_grids import to_pil
 
 log = logging.getLogger("ul")
@@ -28,7 +28,7 @@ def save_bytes(path: epath.Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as e:
-        raise StorageError(f"{path} cannot be written: {e}") from e
+        raise write_error(path, e) from e
 
 
 def save_png(path: epath.Path, image: np.ndarray) -> None:
@@ -42,7 +42,7 @@ def save_png(path: epath.Path, image: np.ndarray) -> None:
         with path.open("wb") as f:
             to_pil(image).save(f, "PNG")
     except OSError as e:
-        raise StorageError(f"{path} cannot be written: {e}") from e
+        raise write_error(path, e) from e
 
 
 class MetricsWriter:
@@ -84,7 +84,7 @@ class MetricsWriter:
             for name, tree in params.items()
         )
         total = trees.num_elements(params) / 1e6
-        log.info("%.2fM parameters (%s): parameters.txt", total, networks)
+        log.info("%.2fM parameters (%s), listed in parameters.txt", total, networks)
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
         """Write one line of metrics.jsonl, and the same values to the trackers."""

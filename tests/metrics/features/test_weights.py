@@ -187,7 +187,7 @@ def test_other_tensors_are_refused(tmp_path, change, excerpts):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be created"):
+    with pytest.raises(StorageError, match="cannot be written"):
         save(tmp_path / "file" / "w")
     (tmp_path / TINY.FILE).mkdir()
     with pytest.raises(StorageError, match="cannot be written"):

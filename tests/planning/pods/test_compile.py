@@ -239,9 +239,9 @@ def test_the_command_plans_for_virtual_devices():
     ("args", "message"),
     [
         (("--mesh=fsdp=2,model=2",), "got 'fsdp=2,model=2'"),
-        (("--mesh=fsdp=2", "--mesh=fsdp=4"), "need --search"),
+        (("--mesh=fsdp=2", "--mesh=fsdp=4"), "require --search"),
         (("--batch_per_chip=0", "--search"), "--batch_per_chip must be"),
-        ((), "--topology is missing"),
+        ((), "--topology is required"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

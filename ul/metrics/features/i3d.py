@@ -201,7 +201,7 @@ def features(params: Params, video: UInt8[Array, "N T H W 3"]) -> Float[Array, "
     """
     if video.shape[1] < MIN_FRAMES:
         raise DataError(
-            f"the Frechet video distance needs clips of at least {MIN_FRAMES} frames; "
+            f"The Frechet video distance needs clips of at least {MIN_FRAMES} frames; "
             f"got {video.shape[1]}."
         )
     with jax.default_matmul_precision("highest"):

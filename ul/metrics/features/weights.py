@@ -16,8 +16,8 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from ul.core.errors import DataError, StorageError
-from ul.core.files import PICKLE_SUFFIXES, is_pickle, write_atomic
+from ul.core.errors import DataError
+from ul.core.files import PICKLE_SUFFIXES, is_pickle, write_atomic, write_error
 
 Params = Mapping[str, jax.Array | np.ndarray]
 
@@ -218,7 +218,7 @@ def save(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise StorageError(f"{path.parent} cannot be created: {e}") from e
+        raise write_error(path.parent, e) from e
     entries = read_manifest(weights_dir)
     # For a transposed view safetensors writes the memory in its own order, under the shape
     # of the view.
