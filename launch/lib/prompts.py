@@ -37,9 +37,8 @@ def conditions(generator: api.Generator, count: int) -> NamedConditions:
     Raises:
       ConfigError: the flags do not fit the model.
     """
-    conditions = generator.stage.conditions
-    is_text, is_label = "text" in conditions, conditions.names == ("label",)
-    kind = "text" if is_text else "label" if is_label else "held_out"
+    names = generator.stage.conditions.names
+    kind = "text" if "text" in names else "label" if names == ("label",) else "held_out"
     allowed, takes = _FLAGS_OF[kind]
     for flag in (_LABELS, _TEXT, _EMBEDDINGS):
         if flag.value and flag.name not in allowed:
@@ -50,8 +49,8 @@ def conditions(generator: api.Generator, count: int) -> NamedConditions:
         rows = [i % len(captions) for i in range(count)]
         return {k: v[rows] for k, v in batch.items()}, [captions[i] for i in rows]
     if kind == "held_out":
-        names = [f"held_out{i}" for i in range(count)]
-        return held_out_conditions(generator, count), names
+        held_out = [f"held_out{i}" for i in range(count)]
+        return held_out_conditions(generator, count), held_out
     try:
         labels = [int(x) for x in _LABELS.value] or range(generator.num_classes)
     except ValueError as e:

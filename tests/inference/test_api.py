@@ -104,9 +104,11 @@ def test_a_second_export_changes_nothing_and_another_is_refused(made):
     (out / "config.json").unlink()  # as after a kill
     export.export(s1, out, step=2)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    with pytest.raises(ConfigError, match="holds something else; choose another --out"):
+    with pytest.raises(ConfigError, match="must be new or have the same content"):
         export.export(s1, out, step=2, weights="raw")
-    with pytest.raises(ConfigError, match="config.json holds something else"):
+    with pytest.raises(
+        ConfigError, match="config.json must be new or have the same content"
+    ):
         export.export(s1, root / "runs" / "s2", step=2)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
@@ -130,7 +132,12 @@ def other_version(path):
 @pytest.mark.parametrize(
     ("file", "harm", "error", "message"),
     [
-        ("decoder.safetensors", flip, DataError, "decoder.* is damaged or of another"),
+        (
+            "decoder.safetensors",
+            flip,
+            DataError,
+            "decoder.* is damaged or belongs to another",
+        ),
         (
             "encoder.safetensors",
             lambda p: p.unlink(),
@@ -141,9 +148,9 @@ def other_version(path):
             "config.json",
             other_version,
             ConfigError,
-            "in format 2, and this code reads 1",
+            "must have format 1; got 2",
         ),
-        ("config.json", lambda p: p.unlink(), ConfigError, "no run's workdir"),
+        ("config.json", lambda p: p.unlink(), ConfigError, "No run found in"),
     ],
 )
 def test_what_is_damaged_is_said_in_one_line(copy, file, harm, error, message):
@@ -158,7 +165,9 @@ def test_a_network_of_another_shape_is_refused(copy):
     path.write_text(
         path.read_text().replace('"latent_channels": 4', '"latent_channels": 5')
     )
-    with pytest.raises(DataError, match="of another network, .* tensors differ"):
+    with pytest.raises(
+        DataError, match="must hold the network of the config, but 1 tensors differ"
+    ):
         ul.load_autoencoder(copy)
 
 
@@ -274,7 +283,7 @@ def test_a_guide_is_a_stage_2(made):
             workdir=str(root / "ae"), autoguidance=f"{root}/gen"
         )
         list(runner.run_all(request, "latest", ["ema"], ["1"]))
-    with pytest.raises(CheckpointError, match="no step 7, only"):
+    with pytest.raises(CheckpointError, match="holds step 4 only; got step 7"):
         generator(root, f"{root}/gen:7")
 
 

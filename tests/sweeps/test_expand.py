@@ -74,7 +74,9 @@ def test_overrides_may_follow_from_a_point(expand):
             "stage2:loss.weighting.bias": point["loss.weighting.factor"] / 2
         },
     )
-    biases = [t.stages[1].resolved_config["loss"]["bias"] for t in expanded]
+    biases = [
+        t.stages[1].resolved_config["loss"]["weighting"]["bias"] for t in expanded
+    ]
     assert biases == [0.75, 1.0]
 
 

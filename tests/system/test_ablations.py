@@ -22,7 +22,7 @@ def small(file, variant, steps, **changes):
     c.update(steps=steps, batch_size=8)
     c.log.every = c.checkpoint.every = 2
     c.validation.update(every=steps, num_images=4, num_examples=8)
-    c.eval.update(batch_size=8, examples=8, draws=2)
+    c.eval.update(batch_size=8, num_examples=8, num_draws=2)
     c.sampling.num_steps = 2
     for name in ("prior", "base"):
         if name in c:

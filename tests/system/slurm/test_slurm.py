@@ -127,7 +127,7 @@ def test_an_array_of_three_trials(slurm, run, tmp_path):
     assert end_of(slurm, job) == ["COMPLETED"] * 3, logs(out)
     for name, factor in zip(names, (1.5, 2.0, 2.5), strict=True):
         found = json.loads((out / name / "stage1" / "config.json").read_text())
-        assert found["config"]["loss"]["factor"] == factor
+        assert found["config"]["loss"]["weighting"]["factor"] == factor
         for stage in ("stage1", "stage2"):
             assert digests(out / name / stage, 8)
             assert list((out / name / stage / "evals").glob("*.json"))
