@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.importing.test_images import SIZE, encoded
-from tests.lib.originals import tar_bytes
 from tests.lib.breaks import Break
+from tests.lib.originals import tar_bytes
 from ul import importing
 from ul.core.errors import ConfigError, DataError, NonFiniteError
 from ul.data.sources import imported_captions, registry
