@@ -103,7 +103,7 @@ def test_a_second_export_changes_nothing_and_another_is_refused(made):
     (out / "config.json").unlink()  # as after a kill
     export.export(s1, out, step=2)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    with pytest.raises(ConfigError, match="holds something else; choose another --out"):
+    with pytest.raises(ConfigError, match="has other content. Choose another --out"):
         export.export(s1, out, step=2, weights="raw")
     with pytest.raises(ConfigError, match="config.json holds something else"):
         export.export(s1, root / "runs" / "s2", step=2)
@@ -157,7 +157,7 @@ def test_a_network_of_another_shape_is_refused(copy):
     path.write_text(
         path.read_text().replace('"latent_channels": 4', '"latent_channels": 5')
     )
-    with pytest.raises(DataError, match="of another network, .* tensors differ"):
+    with pytest.raises(DataError, match="must hold the network of the config, but .* tensors differ"):
         ul.load_autoencoder(copy)
 
 
@@ -273,5 +273,5 @@ def test_a_guide_is_a_stage_2(made):
             workdir=str(root / "ae"), autoguidance=f"{root}/gen"
         )
         list(runner.run_all(request, "latest", ["ema"], ["1"]))
-    with pytest.raises(CheckpointError, match="no step 7, only"):
+    with pytest.raises(CheckpointError, match="holds step 4 only; got step 7"):
         generator(root, f"{root}/gen:7")
