@@ -45,7 +45,10 @@ def submit(stand_in):
             ["slurm", STAGE1, "--config.loss.x=1", "--workdir=w"],
             "--config.loss.x=1: the config has no key 'x'",
         ),
-        (["slurm", STAGE1, "--config.batch_size=0", "--workdir=w"], "batch_size is 0"),
+        (
+            ["slurm", STAGE1, "--config.batch_size=0", "--workdir=w"],
+            "batch_size must be at least 1; got 0",
+        ),
         (["slurm", STAGE1], "--workdir is required"),
         (["slurm", STAGE1, "--ndes=2"], "Unknown flag --ndes. Did you mean --nodes?"),
         (["slurm", STAGE1, "--nodes=two"], "--nodes=two: invalid literal for int()"),

@@ -86,7 +86,9 @@ def test_files_of_the_adm_evaluator_are_read(tmp_path):
 def test_a_reference_of_another_protocol_is_refused(tmp_path):
     path = str(tmp_path / "r.npz")
     write_reference(tmp_path / "r.npz")
-    with pytest.raises(ConfigError, match=r"images \[16, 16, 3\].* of \[8, 8, 1\]"):
+    with pytest.raises(
+        ConfigError, match=r"images of shape \[16, 16, 3\]; .* shape \[8, 8, 1\]"
+    ):
         references.read(path, (16, 16, 3), fail_if_called)
     reference = references.read(path, SHAPE, fail_if_called)
     same = {"inception": fake_inception("d1")}

@@ -120,9 +120,9 @@ def read(
         )
     if protocol is not None and tuple(protocol["image_shape"]) != shape:
         raise ConfigError(
-            f"--reference {path} must be computed from images of shape {list(shape)}; it "
-            f"was computed from {list(protocol['image_shape'])}. Compute a reference of the "
-            "run's data."
+            f"--reference {path} must be computed from images of shape {list(shape)}; its "
+            f"images have the shape {list(protocol['image_shape'])}. Compute a reference of "
+            "the run's data."
         )
 
     @functools.cache
