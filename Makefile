@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 K ?=
 export PYTHONPATH := .
 
-.PHONY: demo test oracle processes slow browser slurm goldens lint types smoke clean
+.PHONY: demo test oracle processes slow browser slurm breaks goldens lint types smoke clean
 
 $(VENV)/.done: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -57,6 +57,12 @@ browser: $(VENV)/.done
 # Brings up a cluster of two nodes; installs slurm-wlm and munge if they are missing.
 slurm: $(VENV)/.done
 	$(BIN)/python -m pytest tests/system/slurm -rs
+
+# Breaks copies of the code in many ways, one at a time; a test must fail each time.
+# WORDS="noise ema" selects some by name.
+WORDS ?=
+breaks: $(VENV)/.done
+	$(BIN)/python -m tests.lib.breaks $(WORDS)
 
 # Rewrites what launch.submit and launch.sweep --dry-run should print; review the difference.
 goldens: $(VENV)/.done

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.lib.breaks import Break
 from ul.checkpoints import store
 from ul.core import mesh as meshes
 from ul.core import processes
@@ -246,3 +247,42 @@ def test_choosing_an_unverified_step_lists_the_verified_ones(saved):
     assert store.choose_verified_step(saved, None) == 3
     with pytest.raises(CheckpointError, match=r"no verified step 7, only \[1, 2, 3\]"):
         store.choose_verified_step(saved, 7)
+
+
+BREAKS = (
+    Break(
+        "the digests of a checkpoint are not compared",
+        "ul/checkpoints/store.py",
+        'digests != meta["digests"] or ',
+        "",
+        "test_a_step_with_wrong_digests_is_skipped",
+    ),
+    Break(
+        "a checkpoint of another step is restored",
+        "ul/checkpoints/store.py",
+        " or int(state.step) != step",
+        "",
+        "test_a_step_that_holds_another_number_of_updates_is_skipped",
+    ),
+    Break(
+        "half-written checkpoints are listed",
+        "ul/checkpoints/store.py",
+        "mode=ocp.options.AtomicityMode.COMMIT_FILE",
+        "mode=ocp.options.AtomicityMode.DEFAULT",
+        "test_each_committed_step_is_verified",
+    ),
+    Break(
+        "training starts from scratch over unreadable checkpoints",
+        "ul/checkpoints/store.py",
+        "        if steps:\n            raise",
+        "        if not steps:\n            raise",
+        "test_training_never_starts_from_scratch_over_unreadable_steps",
+    ),
+    Break(
+        "a state that is not finite is saved",
+        "ul/checkpoints/store.py",
+        "        if nonfinite:\n",
+        "        if False:\n",
+        "test_a_state_that_is_not_finite_is_not_saved",
+    ),
+)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.lib.breaks import Break
 from ul.checkpoints import workdir
 from ul.core.errors import ConfigError
 
@@ -64,3 +65,21 @@ def test_a_directory_without_a_run_is_named(tmp_path, content, state):
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match=f"config.json is {state}. Pass the direct"):
         workdir.load_run_record(tmp_path)
+
+
+BREAKS = (
+    Break(
+        "a run resumed with other data",
+        "ul/checkpoints/workdir.py",
+        "if before != now:",
+        "if False:",
+        "test_other_settings_data_and_encoders_are_refused",
+    ),
+    Break(
+        "a stage 2 resumed with another encoder",
+        "ul/checkpoints/workdir.py",
+        'saved["encoder"] != current["encoder"]',
+        "False",
+        "test_other_settings_data_and_encoders_are_refused",
+    ),
+)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.lib.breaks import Break
 from ul.core import rng
 
 KEY = jax.random.key(0)
@@ -30,3 +31,21 @@ def test_noise_is_standard_normal():
     sem = 1 / np.sqrt(eps.size)
     assert abs(float(eps.mean())) < 4 * sem
     assert abs(float(jnp.square(eps).mean()) - 1) < 4 * np.sqrt(2) * sem
+
+
+BREAKS = (
+    Break(
+        "noise of a row that depends on its position in the batch",
+        "ul/core/rng.py",
+        "in_axes=(None, 0))(key, row)",
+        "in_axes=(None, 0))(key, jnp.arange(len(row)))",
+        "test_the_noise_of_a_row_does_not_depend_on_the_batch",
+    ),
+    Break(
+        "random streams that ignore their name",
+        "ul/core/rng.py",
+        "zlib.crc32(name.encode())",
+        "zlib.crc32(b'')",
+        "test_rows_names_and_steps_give_different_keys",
+    ),
+)

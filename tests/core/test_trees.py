@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from tests.lib.breaks import Break
 from ul.core import mesh, trees
 
 
@@ -50,3 +51,14 @@ def test_scale_gradient_keeps_the_value_and_scales_the_gradient():
 def test_all_finite_ignores_integers_and_finds_a_nan():
     assert trees.all_finite({"a": jnp.ones(3), "n": jnp.arange(2)})
     assert not trees.all_finite({"a": jnp.asarray([1.0, jnp.nan])})
+
+
+BREAKS = (
+    Break(
+        "a digest that ignores the order of the elements",
+        "ul/core/trees.py",
+        "words * (2 * position + 1)",
+        "words",
+        "test_the_digest_depends_on_the_order",
+    ),
+)

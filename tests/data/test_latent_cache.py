@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from tests.lib.breaks import Break
 from ul.core.errors import ConfigError, DataError, NonFiniteError, StorageError
 from ul.data import latent_cache, pipeline
 from ul.data.latent_cache import LatentSource
@@ -342,3 +343,42 @@ def test_training_reads_a_cache_in_the_order_of_the_images(out, store):
     assert [cached[i]["label"] for i in range(46)] == [
         images[i]["label"] for i in range(46)
     ]
+
+
+BREAKS = (
+    Break(
+        "a latent cache of another encoder is accepted",
+        "ul/data/latent_cache.py",
+        'if a["encoder"] != b["encoder"]:',
+        "if False:",
+        "test_a_cache_of_other_latents_is_refused",
+    ),
+    Break(
+        "a latent cache of other images is accepted",
+        "ul/data/latent_cache.py",
+        'if key in ("count", "fingerprint") and',
+        'if key in ("count",) and',
+        "test_a_cache_of_other_latents_is_refused",
+    ),
+    Break(
+        "a damaged shard is read",
+        "ul/data/record_shards.py",
+        'damaged = sha256(path) != shard["sha256"]',
+        'damaged = sha256(path) == ""',
+        "test_the_processes_share_the_digests",
+    ),
+    Break(
+        "a damaged shard is not written again",
+        "ul/data/record_shards.py",
+        "return summary if intact else None",
+        "return summary",
+        "test_a_damaged_cache_is_refused_and_repaired",
+    ),
+    Break(
+        "the latent of another example is returned",
+        "ul/data/latent_cache.py",
+        "if index != i:",
+        "if index < 0:",
+        "test_a_shard_in_the_place_of_another_is_noticed",
+    ),
+)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.core.errors import DataError
 from ul.data import pipeline
 from ul.data.sources.base import FunctionSource
@@ -181,3 +182,49 @@ def test_the_fingerprint_of_fixed_examples_depends_on_their_number_and_images():
     assert original != pipeline.fixed_fingerprint(fixed_dataset(mirrored=True))
     shorter = pipeline.sequential_dataset([fixed_dataset()[i] for i in range(N - 1)])
     assert original != pipeline.fixed_fingerprint(shorter)
+
+
+BREAKS = (
+    Break(
+        "a resumed run that begins its data anew",
+        "ul/data/pipeline.py",
+        "grain.MapDataset.range(start, stop)",
+        "grain.MapDataset.range(0, stop - start)",
+        "test_resuming_at_any_step_continues_with_the_same_batches",
+    ),
+    Break(
+        "fixed crops drawn again in every epoch",
+        "ul/data/pipeline.py",
+        "grain.MapDataset.source(examples).seed(seed).shuffle()",
+        "examples.seed(seed).shuffle()",
+        "test_fixed_examples_are_the_same_in_every_epoch",
+    ),
+    Break(
+        "mirrored examples that are not mirrored",
+        "ul/data/pipeline.py",
+        "mirrored = dataset.map(transforms.flip_left_right)",
+        "mirrored = dataset",
+        "test_every_example_is_followed_by_its_mirror_image_after_all_originals",
+    ),
+    Break(
+        "crops that no seed decides",
+        "ul/data/transforms.py",
+        "first = rng.integers(",
+        "first = np.random.default_rng().integers(",
+        "test_augmentation_is_fixed_by_the_global_index",
+    ),
+    Break(
+        "a fingerprint of the data without the images",
+        "ul/data/pipeline.py",
+        "digest.update(np.ascontiguousarray(value).tobytes())",
+        "pass",
+        "test_the_fingerprint_depends_on_order_augmentation_and_images",
+    ),
+    Break(
+        "strata of a part of the batch instead of the whole",
+        "ul/data/pipeline.py",
+        "/ np.float32(total)",
+        "/ np.float32(len(rows))",
+        "test_rows_and_strata_are_positions_in_the_global_batch",
+    ),
+)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.diffusion import gaussian
 
 LOGSNR = jnp.linspace(-12.0, 12.0, 25)
@@ -104,3 +105,28 @@ def test_a_standard_normal_prior_costs_two_nats_an_element():
 
 def test_sum_elements_is_a_sum_and_not_a_mean():
     np.testing.assert_array_equal(gaussian.sum_elements(jnp.full((2, 3, 5), 2.0)), 30.0)
+
+
+BREAKS = (
+    Break(
+        "a mean where a sum belongs",
+        "ul/diffusion/gaussian.py",
+        "return jnp.sum(x.astype(jnp.float32), axis",
+        "return jnp.mean(x.astype(jnp.float32), axis",
+        "test_sum_elements_is_a_sum_and_not_a_mean",
+    ),
+    Break(
+        "the KL to N(0, I) without its -1",
+        "ul/diffusion/gaussian.py",
+        "(jnp.square(x) - 1.0)",
+        "jnp.square(x)",
+        "test_the_kl_equals_the_textbook_formula",
+    ),
+    Break(
+        "the posterior's variance at t instead of s",
+        "ul/diffusion/gaussian.py",
+        "jax.nn.sigmoid(-logsnr_s) * c",
+        "jax.nn.sigmoid(-logsnr_t) * c",
+        "test_the_posterior_follows_bayes_rule",
+    ),
+)

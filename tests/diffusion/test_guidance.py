@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.core import rng
 from ul.diffusion import gaussian, samplers
 from ul.diffusion.guidance import guide
@@ -118,3 +119,21 @@ def test_a_guided_sampler_samples_the_guided_gaussian():
     )
     # The method is of second order: 200 steps leave an error of a few 1e-4.
     np.testing.assert_allclose(z_0, m0 + s0 * (z_1 - m1) / s1, atol=1e-3)
+
+
+BREAKS = (
+    Break(
+        "guidance away from the condition",
+        "ul/diffusion/guidance.py",
+        "extra * (x - x_guiding)",
+        "extra * (x_guiding - x)",
+        "test_scale_two_doubles_the_difference",
+    ),
+    Break(
+        "guidance of scale w + 1",
+        "ul/diffusion/guidance.py",
+        "jnp.where(inside, scale - 1.0",
+        "jnp.where(inside, scale",
+        "test_scale_one_is_the_conditional_denoiser",
+    ),
+)

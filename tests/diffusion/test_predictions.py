@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.diffusion import gaussian
 from ul.diffusion import predictions as p
 
@@ -53,3 +54,21 @@ def test_conversions_are_affine_and_finite_at_extreme_levels(to):
     middle = (to(X, Z, ends) + to(EPS, Z, ends)) / 2
     assert bool(jnp.all(jnp.isfinite(middle)))
     np.testing.assert_allclose(to((X + EPS) / 2, Z, ends), middle, rtol=1e-4, atol=1e-4)
+
+
+BREAKS = (
+    Break(
+        "sigma computed by subtraction",
+        "ul/diffusion/gaussian.py",
+        "jnp.sqrt(jax.nn.sigmoid(-logsnr))",
+        "jnp.sqrt(1.0 - jax.nn.sigmoid(logsnr))",
+        "test_conversions_are_affine_and_finite_at_extreme_levels",
+    ),
+    Break(
+        "alpha and sigma swapped in x from v",
+        "ul/diffusion/predictions.py",
+        "return alpha(logsnr) * z_t - sigma(logsnr) * v",
+        "return sigma(logsnr) * z_t - alpha(logsnr) * v",
+        "test_the_true_eps_and_the_true_v_give_x",
+    ),
+)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.lib import mixture
+from tests.lib.breaks import Break
 from ul.core import rng
 from ul.diffusion import gaussian, samplers
 from ul.diffusion.schedules import Cosine, Linear
@@ -208,3 +209,42 @@ def test_stopping_at_logsnr_5_leaves_exactly_that_noise():
     np.testing.assert_allclose(variance(density), a2 * data_variance + s2, atol=s2 / 50)
     distance = wasserstein(density, 5.0)
     assert distance < wasserstein(density, np.inf) / 20
+
+
+BREAKS = (
+    Break(
+        "the last prediction returned instead of the noisy z_0",
+        "ul/diffusion/samplers.py",
+        "    return z_0\n",
+        "    return _\n",
+        "test_a_sampler_returns_the_noisy_z_0",
+    ),
+    Break(
+        "2M extrapolates twice as far",
+        "ul/diffusion/samplers.py",
+        "width / (2.0 * previous)",
+        "width / previous",
+        "test_2m_extrapolates_to_the_middle_of_its_step",
+    ),
+    Break(
+        "DDIM moves by the whole rise of the log-SNR",
+        "ul/diffusion/samplers.py",
+        "(step.logsnr_s - step.logsnr_t) / 2.0",
+        "(step.logsnr_s - step.logsnr_t)",
+        "test_the_flow_of_a_mixture_converges_at_the_order_of_the_method",
+    ),
+    Break(
+        "a variance where a standard deviation belongs",
+        "ul/diffusion/samplers.py",
+        "jnp.sqrt(variance) * draw_eps()",
+        "variance * draw_eps()",
+        "test_the_distribution_of_the_ancestral_sampler_converges_at_order_one",
+    ),
+    Break(
+        "the same noise at every sampling step",
+        "ul/diffusion/samplers.py",
+        '"step", step.number',
+        '"step", 0',
+        "test_the_remaining_noise_has_logsnr_5_for_constant_data",
+    ),
+)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.lib.breaks import Break
 from ul.diffusion import time_sampling
 
 NUM_ROWS = 64
@@ -28,3 +29,14 @@ def test_the_time_of_one_row_is_uniform_over_keys():
     keys = jax.random.split(jax.random.key(0), 2000)
     t = jax.vmap(lambda k: time_sampling.sample_stratified(k, STRATUM[7:8]))(keys)
     assert abs(float(t.mean()) - 0.5) < 4 * np.sqrt(1 / 12 / 2000)
+
+
+BREAKS = (
+    Break(
+        "times that are not stratified",
+        "ul/diffusion/time_sampling.py",
+        "jnp.mod(stratum + u, 1.0)",
+        "jnp.mod(0.0 * stratum + u, 1.0)",
+        "test_every_stratum_gets_exactly_one_time",
+    ),
+)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize
 
+from tests.lib.breaks import Break
 from ul.core.errors import ConfigError
 from ul.diffusion import waterfilling as w
 
@@ -194,3 +195,21 @@ def test_invalid_arguments_are_rejected_with_a_message_of_one_line(call, message
     with pytest.raises(ConfigError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+BREAKS = (
+    Break(
+        "a target in nats instead of bits",
+        "ul/diffusion/waterfilling.py",
+        "nats = 2.0 * np.log(2.0) * target_bits",
+        "nats = 2.0 * target_bits",
+        "test_precision_for_rate_spends_the_bits_in_its_coded_directions",
+    ),
+    Break(
+        "the optimal precision of a small factor above 1",
+        "ul/diffusion/waterfilling.py",
+        "np.where(c >= 2.0, 1.0, -1.0) *",
+        "1.0 *",
+        "test_the_optimal_precision_minimizes_the_objective",
+    ),
+)

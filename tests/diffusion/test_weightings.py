@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.diffusion import weightings
 
 LOGSNR = jnp.linspace(-12.0, 12.0, 49)
@@ -28,3 +29,14 @@ def test_low_noise_levels_are_discounted_and_high_ones_are_not():
 
 def test_the_elbo_weight_is_one():
     np.testing.assert_array_equal(weightings.elbo(LOGSNR), 1.0)
+
+
+BREAKS = (
+    Break(
+        "the sigmoid weight with the other sign",
+        "ul/diffusion/weightings.py",
+        "jax.nn.sigmoid(self.bias - logsnr)",
+        "jax.nn.sigmoid(logsnr - self.bias)",
+        "test_the_equivalent_weight_of_the_x_error",
+    ),
+)

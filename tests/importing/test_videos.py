@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.lib.breaks import Break
 from tests.lib.originals import (
     interrupt_and_rerun,
     kill_and_rerun,
@@ -453,3 +454,14 @@ def test_an_import_that_was_killed_is_finished_with_the_same_bytes(command, tmp_
     whole, killed = kill_and_rerun(command, tmp_path, 12, *arguments)
     assert read_folder(killed) == read_folder(whole)
     assert json.loads((whole / "manifest.json").read_text())["rejected"] == []
+
+
+BREAKS = (
+    Break(
+        "files that are not video containers are opened",
+        "ul/importing/decoding.py",
+        'options={"format_whitelist": _CONTAINERS}',
+        "options={}",
+        "test_files_that_are_not_video_containers_are_not_opened",
+    ),
+)

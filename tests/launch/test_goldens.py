@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.breaks import Break
+
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 COMMON = [
@@ -134,3 +136,14 @@ def test_every_trial_of_a_sweep_runs_the_same_command():
     commands = [re.findall(r'- "(.*)"', listed) for listed, _ in lists]
     ends = [["--max_attempts=5", f"--trial={n}"] for n in (names[0], names[-1])]
     assert commands == [[*head, "gs://bucket/sweep", *end] for end in ends]
+
+
+BREAKS = (
+    Break(
+        "unquoted words in a job script",
+        "launch/lib/templates.py",
+        "[shlex.quote(word) for word in words]",
+        "list(words)",
+        "test_the_dry_run_is_the_golden_file",
+    ),
+)

@@ -12,6 +12,7 @@ from launch import gke, slurm, tpu_vm
 from launch.gke.slices import hosts_and_chips
 from launch.lib import jobs
 from launch.lib.templates import fill
+from tests.lib.breaks import Break
 from ul.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -153,3 +154,14 @@ def test_a_template_keeps_indentation_and_needs_every_value(tmp_path):
     assert filled == "a: 1\nb:\n  x\n  y\n%j ${x1}\n"
     with pytest.raises(KeyError):
         fill(template, a=1, b=[])
+
+
+BREAKS = (
+    Break(
+        "Kubernetes expands what the user typed",
+        "launch/gke/jobset.py",
+        'word.replace("$", "$$")',
+        "word",
+        "test_kubernetes_does_not_expand_what_the_user_typed",
+    ),
+)

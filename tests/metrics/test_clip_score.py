@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.lib import clip_files, torch_states
+from tests.lib.breaks import Break
 from ul.core import mesh as meshes
 from ul.core.errors import DataError
 from ul.evaluation import samples_npz
@@ -206,3 +207,14 @@ def test_damaged_samples_are_refused(tmp_path):
         member.write(IMAGES.tobytes()[:-1])
     with pytest.raises(DataError, match="a.npz"):
         list(samples_npz.SamplesReader(str(path)).batches(4))
+
+
+BREAKS = (
+    Break(
+        "a standard deviation for the standard error of a CLIP score",
+        "ul/metrics/clip_score.py",
+        "np.diagonal(covariance) / self.count",
+        "np.diagonal(covariance)",
+        "test_both_scores_and_their_errors_follow_from_the_embeddings",
+    ),
+)

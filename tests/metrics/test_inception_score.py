@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.metrics.inception_score import InceptionScore
 
 RNG = np.random.default_rng(0)
@@ -46,3 +47,14 @@ def test_the_score_does_not_depend_on_the_chunks(num_chunks):
         score(probs, split_size=50),
         rtol=1e-12,
     )
+
+
+BREAKS = (
+    Break(
+        "the inception score of the last split alone",
+        "ul/metrics/inception_score.py",
+        "self._scores.append(self._score())",
+        "self._scores = [self._score()]",
+        "test_the_score_is_the_mean_over_splits",
+    ),
+)

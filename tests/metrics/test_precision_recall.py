@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.metrics import precision_recall
 
 RNG = np.random.default_rng(0)
@@ -46,3 +47,14 @@ def test_the_result_does_not_depend_on_the_block_size(monkeypatch, entries):
 def test_three_rows_have_no_third_neighbor():
     with pytest.raises(ValueError, match="at least 4 rows .*; got 3 rows"):
         precision_recall.precision_recall(LEFT[:3], BOTH)
+
+
+BREAKS = (
+    Break(
+        "a row that counts as its own neighbor",
+        "ul/metrics/precision_recall.py",
+        "axis=1)[:, NEIGHBORS]",
+        "axis=1)[:, NEIGHBORS - 1]",
+        "test_the_ball_reaches_to_the_third_neighbor_and_no_further",
+    ),
+)

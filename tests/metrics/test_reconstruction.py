@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from skimage import metrics
 
+from tests.lib.breaks import Break
 from ul.core.errors import ConfigError
 from ul.diffusion import waterfilling
 from ul.metrics import reconstruction
@@ -93,3 +94,14 @@ def test_the_spectrum_is_that_of_values_in_minus_1_to_1():
 def test_a_rate_of_zero_is_refused():
     with pytest.raises(ConfigError):
         waterfilling.precision_for_rate(np.ones(3), 0.0)
+
+
+BREAKS = (
+    Break(
+        "the PSNR of samples without their doubled error",
+        "ul/metrics/reconstruction.py",
+        "dimensions / (2.0 * distortion)",
+        "dimensions / distortion",
+        "test_the_psnr_of_gaussian_data_by_hand",
+    ),
+)

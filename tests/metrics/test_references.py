@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from tests.lib.fakes import FakeNetworks
 from ul.core.errors import ConfigError, DataError
 from ul.evaluation import samples_npz
@@ -156,3 +157,21 @@ def test_an_interrupted_samples_file_is_removed(tmp_path):
         with samples_npz.open_writer(str(tmp_path / "a.npz"), 5, (4, 4, 1)):
             raise DataError("on purpose")
     assert not (tmp_path / "a.npz").exists()
+
+
+BREAKS = (
+    Break(
+        "a reference of other network weights is accepted",
+        "ul/metrics/references.py",
+        "if recorded[key] != current[key]:",
+        'if key == "file" and recorded[key] != current[key]:',
+        "test_a_reference_of_another_protocol_is_refused",
+    ),
+    Break(
+        "pickles in a reference file are loaded",
+        "ul/metrics/references.py",
+        "with np.load(file, allow_pickle=False) as data:",
+        "with np.load(file, allow_pickle=True) as data:",
+        "test_other_files_are_refused",
+    ),
+)

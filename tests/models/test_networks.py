@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.core import trees
 from ul.core.errors import ConfigError
 from ul.models import checks, remat
@@ -288,3 +289,14 @@ def test_a_network_needs_no_settings_that_it_does_not_use():
     DenseDenoiser(8).check("prior", (4, 4, 5))
     with pytest.raises(ConfigError, match="prior.width must be at least 1; got 0"):
         DenseDenoiser(0).check("prior", (4, 4, 5))
+
+
+BREAKS = (
+    Break(
+        "attention to the padding of texts",
+        "ul/models/attention.py",
+        "length = k.shape[1] + text.length",
+        "length = k.shape[1] + 0 * text.length + text.tokens.shape[1]",
+        "test_text_counts_up_to_its_length_and_rows_do_not_mix",
+    ),
+)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from tests.lib.breaks import Break
 from ul.core import arrays
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Linear
@@ -263,3 +264,28 @@ def test_the_decoder_is_conditioned_on_each_examples_own_noise_level(batch):
         gaussian.expand(gaussian.sigma(logsnr), x)
     )
     assert abs(float(eps.std()) - 1) < 4 / np.sqrt(2 * eps.size)
+
+
+BREAKS = (
+    Break(
+        "the entropy of the encoder added instead of subtracted",
+        "ul/objectives/ablations.py",
+        "entropy = -gaussian.sum_elements",
+        "entropy = gaussian.sum_elements",
+        "test_the_rate_of_a_learned_variance_is_the_information_in_z_0",
+    ),
+    Break(
+        "a detached prior that reaches the encoder",
+        "ul/objectives/ablations.py",
+        "jax.lax.stop_gradient(z_clean)",
+        "z_clean",
+        "test_the_loss_of_the_detached_prior_does_not_reach_the_encoder",
+    ),
+    Break(
+        "a decoder conditioned on the maximum log-SNR of all examples",
+        "ul/objectives/single_stage.py",
+        "z_0 = add_encoder_noise(z_clean, noise, logsnr_0)",
+        "z_0 = add_encoder_noise(z_clean, noise, prior_schedule.logsnr_max)",
+        "test_the_decoder_is_conditioned_on_each_examples_own_noise_level",
+    ),
+)

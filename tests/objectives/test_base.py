@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.lib.breaks import Break
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Linear
 from ul.objectives import conditions
@@ -103,3 +104,21 @@ def test_several_draws_of_a_row_are_evenly_spaced_in_time():
     np.testing.assert_allclose(np.diff(np.sort(times.ravel())), 1 / 40, atol=1e-5)
     eps = [noise.for_draw(n, 8).normal("eps", jnp.zeros((5, 3))) for n in range(2)]
     assert not np.array_equal(*eps)
+
+
+BREAKS = (
+    Break(
+        "latents that stage 2 rescales",
+        "ul/objectives/base.py",
+        't, eps = noise.time("time"),',
+        'z_clean = 1.1 * z_clean\n    t, eps = noise.time("time"),',
+        "test_z_clean_gets_no_noise_beyond_the_schedule",
+    ),
+    Break(
+        "all draws of a row at one time",
+        "ul/objectives/noise.py",
+        "(self.stratum + number) / num_draws",
+        "self.stratum / num_draws",
+        "test_several_draws_of_a_row_are_evenly_spaced_in_time",
+    ),
+)

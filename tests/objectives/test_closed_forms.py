@@ -16,6 +16,7 @@ import optax
 import pytest
 from scipy import integrate
 
+from tests.lib.breaks import Break
 from ul.diffusion import gaussian, waterfilling, weightings
 from ul.diffusion.schedules import Cosine, Linear
 from ul.objectives.joint import JointNetworks, joint_loss
@@ -323,3 +324,49 @@ def test_the_loss_is_higher_ten_per_cent_away_from_the_optimal_gains(scale):
     outward = np.sign(scale - 1) * gradient
     coded = STDS**2 > 1 / waterfilling.posterior_precision(*PAIRS.T)[:, None]
     assert np.all(outward[coded] > 0)
+
+
+BREAKS = (
+    Break(
+        "alpha and sigma swapped in the forward process",
+        "ul/diffusion/gaussian.py",
+        "return alpha(logsnr) * x + sigma(logsnr) * eps",
+        "return sigma(logsnr) * x + alpha(logsnr) * eps",
+        "test_the_losses_equal_their_closed_forms",
+    ),
+    Break(
+        "the rate without its terminal KL",
+        "ul/objectives/joint.py",
+        "rate=prior + terminal",
+        "rate=prior",
+        "test_the_losses_equal_their_closed_forms",
+    ),
+    Break(
+        "the one half of the integrand forgotten",
+        "ul/objectives/denoising.py",
+        "/ 2.0 * weight(logsnr)",
+        "* weight(logsnr)",
+        "test_the_losses_equal_their_closed_forms",
+    ),
+    Break(
+        "one noise for decoder and encoder",
+        "ul/objectives/joint.py",
+        'noise.normal("decoder_noise"',
+        'noise.normal("encoder_noise"',
+        "test_the_losses_equal_their_closed_forms",
+    ),
+    Break(
+        "the slope of the linear schedule for every schedule",
+        "ul/objectives/denoising.py",
+        "-schedule.derivative(t) / 2.0",
+        "(schedule.logsnr_max - schedule.logsnr_min) / 2.0",
+        "test_the_loss_does_not_depend_on_the_shape_of_the_schedule",
+    ),
+    Break(
+        "half of the decoder's gradient to the encoder",
+        "ul/objectives/joint.py",
+        "z_0 = add_encoder_noise(z_clean",
+        "z_0 = add_encoder_noise(trees.scale_gradient(z_clean, 0.5)",
+        "test_descent_reaches_the_water_level",
+    ),
+)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.diffusion import gaussian, time_sampling, weightings
 from ul.diffusion.schedules import Cosine, Linear
 from ul.objectives.denoising import denoising_loss
@@ -87,3 +88,21 @@ def test_the_weighted_loss_of_the_zero_denoiser(factor, bias):
     assert_mean_within_four_sem(loss, expected)
     # Stratified times: the mean is far closer than the variance of the terms suggests.
     np.testing.assert_allclose(np.mean(loss), expected, rtol=1e-3)
+
+
+BREAKS = (
+    Break(
+        "an x error where an eps error belongs",
+        "ul/objectives/denoising.py",
+        " * weight(logsnr) * jnp.exp(logsnr)",
+        " * weight(logsnr)",
+        "test_the_elbo_integral_on_gaussian_data",
+    ),
+    Break(
+        "the loss factor forgotten",
+        "ul/diffusion/weightings.py",
+        "return self.factor * jax",
+        "return jax",
+        "test_the_weighted_loss_of_the_zero_denoiser",
+    ),
+)

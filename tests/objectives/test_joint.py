@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.core import arrays
 from ul.diffusion import gaussian, weightings
 from ul.diffusion.schedules import Linear
@@ -180,3 +181,42 @@ def test_twice_the_pixels_cost_twice_the_nats(batch):
     np.testing.assert_allclose(
         jnp.mean(twice["decoder"]), 2 * jnp.mean(once["decoder"]), rtol=2e-2
     )
+
+
+BREAKS = (
+    Break(
+        "a stop-gradient before the prior",
+        "ul/objectives/joint.py",
+        "z_prior = trees.scale_gradient(z_clean, ramp)",
+        "z_prior = trees.scale_gradient(z_clean, 0.0)",
+        "test_both_losses_reach_the_encoder",
+    ),
+    Break(
+        "a stop-gradient before the decoder",
+        "ul/objectives/joint.py",
+        "z_0 = add_encoder_noise(z_clean,",
+        "z_0 = add_encoder_noise(trees.scale_gradient(z_clean, 0.0),",
+        "test_both_losses_reach_the_encoder",
+    ),
+    Break(
+        "encoder noise that is not tied to the prior's maximum log-SNR",
+        "ul/objectives/joint.py",
+        "noise, prior_schedule.logsnr_max)",
+        "noise, 10.0)",
+        "test_the_decoder_gets_z_at_logsnr_5_and_all_noises_are_independent",
+    ),
+    Break(
+        "one noise for prior and encoder",
+        "ul/objectives/joint.py",
+        'noise.normal("prior_noise"',
+        'noise.normal("encoder_noise"',
+        "test_the_decoder_gets_z_at_logsnr_5_and_all_noises_are_independent",
+    ),
+    Break(
+        "a ramp that changes the loss",
+        "ul/objectives/joint.py",
+        "trees.scale_gradient(z_clean, ramp)",
+        "z_clean * ramp",
+        "test_the_ramp_changes_no_value",
+    ),
+)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.lib.breaks import Break
 from ul.config.schema import Sampling
 from ul.diffusion import gaussian
 from ul.diffusion.schedules import Linear
@@ -56,3 +57,14 @@ def test_at_scale_one_the_guide_is_not_evaluated():
     unused = dataclasses.replace(SAMPLER, denoise_guiding=never)
     got = unused.sample(MEANS, CONDITION, ROW, KEY, 1.0)
     np.testing.assert_array_equal(got, SAMPLER.sample(MEANS, CONDITION, ROW, KEY, 1.0))
+
+
+BREAKS = (
+    Break(
+        "a guiding model with the parameters of the guided one",
+        "ul/stages/codec.py",
+        "denoiser(self.denoise_guiding, guiding, condition)",
+        "denoiser(self.denoise_guiding, params, condition)",
+        "test_a_guide_stands_where_the_null_label_stood",
+    ),
+)

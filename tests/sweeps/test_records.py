@@ -5,6 +5,7 @@ import json
 import pytest
 from etils import epath
 
+from tests.lib.breaks import Break
 from ul import sweeps
 from ul.core.errors import ConfigError, StorageError
 from ul.evaluation import table
@@ -155,3 +156,21 @@ def test_the_numbers_of_a_trial_are_those_of_the_default_evaluation(tmp_path):
         (folder / f"{i}.json").write_text(json.dumps(record))
     numbers = table.merge_defaults(tmp_path / "ul", tmp_path / "none")
     assert (numbers["rate_bpp"], numbers["frechet"]) == (0.5, 1.0)
+
+
+BREAKS = (
+    Break(
+        "a trial finished with another config counts as finished",
+        "ul/sweeps/records.py",
+        'record is not None and record.get("digests") == digests',
+        "record is not None",
+        "test_a_trial_is_finished_with_its_own_config_alone",
+    ),
+    Break(
+        "a sweep continued with another config file",
+        "ul/sweeps/records.py",
+        'for name in saved["configs"].keys() & record["configs"].keys():',
+        "for name in ():",
+        "test_a_config_file_that_changed_is_refused",
+    ),
+)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from launch.lib.exit_codes import run_again
+from tests.lib.breaks import Break
 from ul import sweeps
 from ul.core import files
 from ul.core.errors import StorageError
@@ -201,3 +202,21 @@ def test_one_of_several_processes_evaluates_and_the_others_wait(
     assert run([trial], is_first=False)[0] == {}
     assert modules(commands) == ["launch.train"] * 2
     assert not sweeps.is_trial_finished(out, trial)  # The first process writes that.
+
+
+BREAKS = (
+    Break(
+        "stage 2 trained on an unverified stage 1",
+        "ul/sweeps/runner.py",
+        "if stage.steps not in verified_steps(self._path / stage.workdir):",
+        "if False:",
+        "test_a_stage_without_its_last_checkpoint_is_not_done",
+    ),
+    Break(
+        "commands that do not hold the lock of their stage",
+        "ul/sweeps/runner.py",
+        "stdout=log, stderr=log, pass_fds=descriptors",
+        "stdout=log, stderr=log, pass_fds=()",
+        "test_commands_inherit_the_lock",
+    ),
+)

@@ -11,6 +11,7 @@ import pytest
 
 import ul
 from tests.lib import untrained
+from tests.lib.breaks import Break
 from tests.lib.commands import Commands
 from ul import evaluation
 from ul.core import arrays
@@ -254,3 +255,21 @@ def test_both_stages_of_clips_train_resume_and_are_evaluated(tmp_path):
     assert "--labels cannot be used with this model" in out
     (record,) = (two / "evals").glob("generation*.json")
     assert json.loads(record.read_text())["position_error_px"] > 0
+
+
+BREAKS = (
+    Break(
+        "factorized attention whose temporal heads attend to positions",
+        "ul/models/attention.py",
+        ".reshape(apart).swapaxes(1, 2)\n            return",
+        ".reshape(apart)\n            return",
+        "test_factorized_attention_is_within_frames_and_along_time",
+    ),
+    Break(
+        "frames after the context frames are encoded",
+        "ul/stages/codec.py",
+        "still = jnp.repeat(image[:, frames - 1 : frames], num_repeats, axis=1)",
+        "still = image[:, frames : frames + num_repeats]",
+        "test_nothing_later_than_the_given_frames_is_seen",
+    ),
+)

@@ -14,6 +14,7 @@ import pytest
 
 import ul
 from tests.lib import untrained
+from tests.lib.breaks import Break
 from tests.lib.commands import ROOT
 from tests.lib.fakes import FakeNetworks, inception
 from ul import evaluation
@@ -351,3 +352,21 @@ def test_references_have_a_command_of_their_own(command, tmp_path):
     output = command("evaluate", f"--make_reference={tmp_path / 'x.npz'}", code=64)
     assert "--config is required" in output
     assert references.SPLITS == ("train", "eval")
+
+
+BREAKS = (
+    Break(
+        "every batch of samples with the noise of the first",
+        "ul/evaluation/generation.py",
+        "first=first,",
+        "first=0,",
+        "test_samples_are_compared_with_the_training_images",
+    ),
+    Break(
+        "a killed reference that begins again",
+        "ul/evaluation/reference.py",
+        "statistics.restore(dict(data))",
+        "dict(data)",
+        "test_a_killed_reference_resumes",
+    ),
+)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
+from tests.lib.breaks import Break
 from tests.lib.untrained import parsed
 from ul.checkpoints import store, workdir
 from ul.core import ema_names
@@ -244,3 +245,21 @@ def test_averages_that_cannot_be_made_are_refused_in_one_line(
     with pytest.raises(error, match=message) as e:
         restored(run, name, step)
     assert "\n" not in str(e.value)
+
+
+BREAKS = (
+    Break(
+        "a power-function average with the size of the next step",
+        "ul/train/ema.py",
+        "jnp.log1p(-1.0 / step)",
+        "jnp.log1p(-1.0 / (step + 1))",
+        "test_an_update_gives_the_weights_of_the_profile",
+    ),
+    Break(
+        "profiles integrated to the later end",
+        "ul/train/ema.py",
+        "np.minimum(t_a, t_b)",
+        "np.maximum(t_a, t_b)",
+        "test_inner_products_are_the_integrals",
+    ),
+)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.core.errors import ConfigError, NonFiniteError
 from ul.core.metrics import Moments
 from ul.train import curves, loop
@@ -142,3 +143,14 @@ def test_curves_are_drawn_from_the_log(tmp_path):
     np.testing.assert_allclose(
         curves.read_metrics(tmp_path)["loss_bpp"], [(1, 1), (2, 0.5), (3, 1 / 3)]
     )
+
+
+BREAKS = (
+    Break(
+        "a resumed run that keeps the lines of later steps",
+        "ul/train/writer.py",
+        'if json.loads(line)["step"] <= last:',
+        'if json.loads(line)["step"] > 0:',
+        "test_a_resumed_writer_drops_later_and_broken_lines",
+    ),
+)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.lib.breaks import Break
 from ul.core import rng
 from ul.objectives.terms import Terms
 from ul.train import ema, state, step
@@ -97,3 +98,35 @@ def test_a_broken_gradient_changes_nothing_and_is_reported(bad):
 def test_microbatches_are_strided_over_the_rows():
     parts = step.split_microbatches({"row": jnp.arange(6)}, 2)
     np.testing.assert_array_equal(parts["row"], [[0, 2, 4], [1, 3, 5]])
+
+
+BREAKS = (
+    Break(
+        "an EMA of the old parameters",
+        "ul/train/step.py",
+        "ema=ema.update(state.ema, params,",
+        "ema=ema.update(state.ema, state.params,",
+        "test_ema_averages_the_new_parameters",
+    ),
+    Break(
+        "the same noise at every training step",
+        "ul/train/step.py",
+        'rng.stream(root, "train", state.step)',
+        'rng.stream(root, "train", 0)',
+        "test_steps_are_counted_and_draw_different_noise",
+    ),
+    Break(
+        "a gradient that is not finite is applied",
+        "ul/train/step.py",
+        "lambda new, old: jnp.where(is_finite, new, old)",
+        "lambda new, old: new",
+        "test_a_broken_gradient_changes_nothing_and_is_reported",
+    ),
+    Break(
+        "microbatches summed instead of averaged",
+        "ul/train/step.py",
+        "lambda g: g / accumulate",
+        "lambda g: g",
+        "test_microbatches_make_the_full_batch",
+    ),
+)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tests.lib.breaks import Break
 from ul.data.sources import captioned, colored_digits
 
 
@@ -31,3 +32,14 @@ def test_latents_of_every_version_of_an_image_have_its_caption():
     example = joined[len(source) + 3]
     assert len(joined) == len(latents) and example["z_clean"] == len(source) + 3
     np.testing.assert_array_equal(example["text"], source[3]["text"])
+
+
+BREAKS = (
+    Break(
+        "latents with the caption of another image",
+        "ul/data/sources/captioned.py",
+        "text_condition(i % len(self._source))",
+        "text_condition(0 * i)",
+        "test_latents_of_every_version_of_an_image_have_its_caption",
+    ),
+)

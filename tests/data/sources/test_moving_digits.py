@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.lib.breaks import Break
 from ul.core.errors import ConfigError
 from ul.data.sources import digits, moving_digits
 
@@ -84,3 +85,14 @@ def test_the_exact_centers_are_those_of_the_pixels():
 def test_shapes_without_room_to_move_are_refused(shape, num_examples):
     with pytest.raises(ConfigError, match="'moving_digits' data.image_shape must be"):
         moving_digits.make_source("train", shape, num_examples=num_examples)
+
+
+BREAKS = (
+    Break(
+        "held-out clips of training digits",
+        "ul/data/sources/moving_digits.py",
+        "digits.make_source(split, (SIDE, SIDE, 1))",
+        'digits.make_source("train", (SIDE, SIDE, 1))',
+        "test_the_digit_is_one_of_its_split",
+    ),
+)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.lib import torch_states
+from tests.lib.breaks import Break
 from tests.lib.oracle import import_package
 from ul.core.errors import DataError
 from ul.metrics.features import dinov2
@@ -295,3 +296,21 @@ def test_the_golden_values_of_the_default_suite(tmp_path):
     )[0, 0]
     print([float(f"{v:.6g}") for v in expected.diagonal()[::5]])
     np.testing.assert_allclose(expected.diagonal()[::5], GOLDEN_POSITIONS, rtol=1e-5)
+
+
+BREAKS = (
+    Break(
+        "DINOv2 with keys for queries",
+        "ul/metrics/features/dinov2.py",
+        "q, k, v = jnp.moveaxis",
+        "k, q, v = jnp.moveaxis",
+        "test_features_are_those_of_pytorch",
+    ),
+    Break(
+        "DINOv2's images resized without antialiasing",
+        "ul/metrics/features/dinov2.py",
+        "antialias=True",
+        "antialias=False",
+        "test_resizing_equals_pils_bicubic",
+    ),
+)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.lib.breaks import Break
 from ul.core.errors import DataError
 from ul.metrics.features import i3d
 
@@ -337,3 +338,21 @@ def test_the_public_weights_give_tf_hubs_logits(kinetics):
     actual = i3d.features(kinetics, black)[0, np.array([0, 1, 2, -3, -2, -1])]
     expected = [0.7422105, 2.829727, 0.39993525, -0.38092658, 0.65539014, -1.4021297]
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5)
+
+
+BREAKS = (
+    Break(
+        "I3D padded before rather than after",
+        "ul/metrics/features/i3d.py",
+        '        "SAME",\n        dimension',
+        '        "SAME_LOWER",\n        dimension',
+        "test_padding_is_that_of_tensorflow",
+    ),
+    Break(
+        "I3D's branches in another order",
+        "ul/metrics/features/i3d.py",
+        "[b0, b1, b2, b3]",
+        "[b0, b2, b1, b3]",
+        "test_layer_outputs_equal_those_of_pytorch",
+    ),
+)

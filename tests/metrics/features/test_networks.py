@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.lib import torch_states
+from tests.lib.breaks import Break
 from ul.core.errors import DataError
 from ul.metrics.features import inception, lpips, resize, weights
 
@@ -106,3 +107,28 @@ def test_torchscript_names():
         "Mixed_7c.branch3x3dbl_3a": "layers.mixed_10.tower_1_mixed_conv",
         "Mixed_7c.branch_pool": "layers.mixed_10.tower_2_conv",
     }.items() <= names.items()
+
+
+BREAKS = (
+    Break(
+        "Inception's average pools that count padding",
+        "ul/metrics/features/inception.py",
+        "return total / jax.lax.reduce_window(ones, 0.0, jax.lax.add, *window)",
+        "return total / 9.0",
+        "test_inception_equals_pytorch",
+    ),
+    Break(
+        "TensorFlow 1's resizing with half-pixel centers",
+        "ul/metrics/features/resize.py",
+        "np.arange(out, dtype=np.float32) * np.float32(size / out)",
+        "np.maximum((np.arange(out, dtype=np.float32) + 0.5) * size / out - 0.5, 0)",
+        "test_resize_by_hand",
+    ),
+    Break(
+        "LPIPS of channels that are not normalized",
+        "ul/metrics/features/lpips.py",
+        "jnp.split(_normalize(activation), 2)",
+        "jnp.split(activation, 2)",
+        "test_lpips_equals_pytorch",
+    ),
+)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.lib import untrained
+from tests.lib.breaks import Break
 from ul.core.errors import ConfigError
 from ul.models.vit import ViT
 from ul.planning.pods import closed_form, jaxpr_flops, model_flops
@@ -163,3 +164,35 @@ def test_remat_computes_more_than_the_model():
         for policy in ("none", "dots", "full")
     )
     assert none == model_flops.model_flops(spec) < dots < full < 4 / 3 * none
+
+
+BREAKS = (
+    Break(
+        "FLOPs of grouped convolutions as if they had one group",
+        "ul/planning/pods/jaxpr_flops.py",
+        "math.prod(kernel) // features",
+        "math.prod(kernel)",
+        "test_products_and_convolutions_equal_arithmetic",
+    ),
+    Break(
+        "the body of a scan counted once",
+        "ul/planning/pods/jaxpr_flops.py",
+        'eqn.params.get("length", 1)',
+        "1",
+        "test_loops_count_as_often_as_they_run_and_one_branch_counts",
+    ),
+    Break(
+        "a gradient with respect to the data is counted",
+        "ul/planning/pods/closed_form.py",
+        "3 * self.forward - self.data_layers",
+        "3 * self.forward",
+        "test_closed_forms_equal_the_traced_counts",
+    ),
+    Break(
+        "FLOPs of attention without the text",
+        "ul/planning/pods/closed_form.py",
+        "4 * tokens * (tokens + text_tokens) * width",
+        "4 * tokens * tokens * width",
+        "test_closed_forms_equal_the_traced_counts",
+    ),
+)

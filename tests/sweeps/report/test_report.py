@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.lib import sweep_folder
+from tests.lib.breaks import Break
 from tests.lib.sweep_folder import (
     resolved_config,
     write_evaluation,
@@ -425,3 +426,28 @@ def test_errors_of_the_command_are_one_line(tmp_path, command):
 
 def test_a_path_with_blanks_is_quoted():
     assert page.link_to("a b/evals/x.json") == "../a%20b/evals/x.json"
+
+
+BREAKS = (
+    Break(
+        "a report with unescaped text",
+        "ul/sweeps/report/page.py",
+        "return html.escape(str(value))",
+        "return str(value)",
+        "test_all_text_is_escaped",
+    ),
+    Break(
+        "a link with an unquoted path",
+        "ul/sweeps/report/page.py",
+        'urllib.parse.quote(f"../{path}")',
+        'f"../{path}"',
+        "test_a_path_with_blanks_is_quoted",
+    ),
+    Break(
+        "a report that counts the forward pass alone",
+        "ul/sweeps/report/costs.py",
+        "closed_form_flops(stage.stage).training",
+        "closed_form_flops(stage.stage).forward",
+        "test_flops_are_three_forward_passes_of_all_steps",
+    ),
+)
