@@ -7,8 +7,9 @@ import zlib
 import numpy as np
 import pytest
 
-from tests.importing.test_images import SIZE, encoded, tar
+from tests.importing.test_images import SIZE, encoded
 from tests.lib.breaks import Break
+from tests.lib.originals import tar_bytes
 from ul import importing
 from ul.core.errors import ConfigError, DataError, NonFiniteError
 from ul.data.sources import imported_captions, registry
@@ -17,7 +18,7 @@ from ul.importing import caption_files, captions
 CHANNELS, TOKENS = 6, 4
 NAMES = [f"{i:04d}.jpg" for i in range(7)]
 CAPTIONS = {
-    "0000": "a dog",
+    "0000": "one dog",
     "0001": "two dogs and a very small cat",
     "0002": "Käse",
     "0003": "rain",
@@ -56,8 +57,8 @@ def image_set(tmp_path_factory):
     images = {n: encoded(i) for i, n in enumerate(NAMES)} | {"0003.jpg": b"broken"}
     train = {f"train2017/{n}": images[n] for n in NAMES[:5]}
     held_out = {f"val/deep/{n}": images[n] for n in NAMES[5:]}
-    (root / "train.tar").write_bytes(tar(train))
-    (root / "val.tar").write_bytes(tar(held_out))
+    (root / "train.tar").write_bytes(tar_bytes(train))
+    (root / "val.tar").write_bytes(tar_bytes(held_out))
     paths = {"train": str(root / "train.tar"), "eval": str(root / "val.tar")}
     importing.import_images(
         paths, str(root / "set"), size=SIZE, one_class=True, shard_examples=3, jobs=1,
@@ -237,7 +238,7 @@ def write_json_lines(path):
 
 def write_tar(path):
     files = {"00/a.jpg": b"?", "00/a.txt": b"x\n", "00/b.txt": "ä".encode()}
-    path.write_bytes(tar(files))
+    path.write_bytes(tar_bytes(files))
     return {"00/a": "x", "00/b": "ä"}
 
 
