@@ -18,7 +18,7 @@ from ul.importing import caption_files, captions
 CHANNELS, TOKENS = 6, 4
 NAMES = [f"{i:04d}.jpg" for i in range(7)]
 CAPTIONS = {
-    "0000": "a dog",
+    "0000": "one dog",
     "0001": "two dogs and a very small cat",
     "0002": "Käse",
     "0003": "rain",

@@ -66,6 +66,7 @@ def read(folder, name):
 def test_samples_are_compared_with_the_training_images(runs, tmp_path, monkeypatch):
     """In batches of sixteen; each number equals that of all samples at once."""
     monkeypatch.setattr(datasets, "chunk_rows", lambda shape, batch: 16)
+    monkeypatch.setattr("ul.evaluation.generation.chunk_rows", lambda *args: 16)
     request = Request(
         workdir=str(runs / "s2"),
         num_examples=40,
