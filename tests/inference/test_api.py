@@ -105,7 +105,9 @@ def test_a_second_export_changes_nothing_and_another_is_refused(made):
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     with pytest.raises(ConfigError, match="has other content. Choose another --out"):
         export.export(s1, out, step=2, weights="raw")
-    with pytest.raises(ConfigError, match="config.json holds something else"):
+    with pytest.raises(
+        ConfigError, match="config.json must be new or have the same content"
+    ):
         export.export(s1, root / "runs" / "s2", step=2)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
@@ -157,7 +159,9 @@ def test_a_network_of_another_shape_is_refused(copy):
     path.write_text(
         path.read_text().replace('"latent_channels": 4', '"latent_channels": 5')
     )
-    with pytest.raises(DataError, match="must hold the network of the config, but .* tensors differ"):
+    with pytest.raises(
+        DataError, match="must hold the network of the config, but .* tensors differ"
+    ):
         ul.load_autoencoder(copy)
 
 
