@@ -350,10 +350,10 @@ def _missing_keys(content: Any, keys: set[str]) -> list[str]:
     top = content if isinstance(content, dict) else {}
     if missing := sorted((keys | {"splits"}) - top.keys()):
         return missing
-    splits = {"train": {}, "eval": {}} | top["splits"]
+    split_records = {"train": {}, "eval": {}} | top["splits"]
     return [
         f"splits.{split}.{key}"
-        for split, record in splits.items()
+        for split, record in split_records.items()
         for key in ("count", "shards")
         if key not in record
     ]
