@@ -175,7 +175,7 @@ def test_files_without_samples_are_refused(tmp_path):
     path = tmp_path / "a.npz"
     for array, message in (
         (IMAGES.astype(np.float32), "must be uint8 .*; got float32"),
-        (IMAGES[0], r"\(30, 40, 3\), not uint8"),
+        (IMAGES[0], r"got uint8 \[30, 40, 3\]"),
         (np.asfortranarray(IMAGES), "not uint8"),
     ):
         np.savez(path, arr_0=array)
