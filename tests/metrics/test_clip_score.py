@@ -175,9 +175,9 @@ def test_samples_are_read_in_chunks(tmp_path):
 def test_files_without_samples_are_refused(tmp_path):
     path = tmp_path / "a.npz"
     for array, message in (
-        (IMAGES.astype(np.float32), "float32 .*not uint8"),
-        (IMAGES[0], r"\(30, 40, 3\), not uint8"),
-        (np.asfortranarray(IMAGES), "not uint8"),
+        (IMAGES.astype(np.float32), "must be uint8 .*; got float32"),
+        (IMAGES[0], r"got uint8 \[30, 40, 3\]"),
+        (np.asfortranarray(IMAGES), "got uint8 .* in Fortran order"),
     ):
         np.savez(path, arr_0=array)
         with pytest.raises(DataError, match=message):

@@ -35,7 +35,7 @@ def test_products_zips_and_chains():
         ({"loss.weighting.bias": -1.0, "seed": 0}, "biasm1-seed0"),
         (
             {"loss.weighting.bias": 1.0, "stage2:loss.weighting.bias": 2.0},
-            "loss-bias1-stage2-loss-bias2",
+            "weighting-bias1-stage2-weighting-bias2",
         ),
         ({"stage2:base.widths": (64, 128)}, "widths64x128"),
         ({"optimizer.lr": 1e-5, "both:mesh.x": True}, "lr1e-05-xtrue"),
@@ -88,8 +88,8 @@ def test_overrides_may_follow_from_a_point(expand):
             "Trial factr2, .*smoke: Unknown key loss.factr. .*loss.weighting.factor",
         ),
         (
-            {"stage2:loss.weighting.factor": 2},
-            "smoke2: unknown key loss.weighting.factor",
+            {"stage2:loss.ramp_steps": 2},
+            "smoke2: Unknown key loss.ramp_steps",
         ),
         (
             {"loss.weighting.factor": 0.5},

@@ -296,7 +296,7 @@ def test_mistakes_are_one_line(runs, copy):
         evaluate_steps(copy, "3")
     with pytest.raises(ConfigError, match="--reference applies to samples"):
         evaluate_steps(copy, "all", reference="x.npz")
-    with pytest.raises(ConfigError, match="--npz holds the samples of one"):
+    with pytest.raises(ConfigError, match="--npz needs one step"):
         request = Request(workdir=str(runs / "s2"), npz="x.npz")
         list(runner.run_all(request, "latest", ["ema", "raw"], ["1"]))
     with pytest.raises(ConfigError, match="from rate, .*; got 'fid'"):

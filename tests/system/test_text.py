@@ -234,7 +234,7 @@ def test_what_a_sampler_is_asked_on_the_command_line():
         prompts.conditions(gen, 3)
     with flagsaver.flagsaver(labels=["3", "5"]):
         assert prompts.conditions(classes, 3)[1] == ["class3", "class5", "class3"]
-        with pytest.raises(ConfigError, match="--labels does not fit"):
+        with pytest.raises(ConfigError, match="--labels cannot be used"):
             prompts.conditions(gen, 3)
     assert prompts.file_name(3, "seven , cyan") == "000003-seven_cyan.png"
     assert prompts.file_name(0, "class3") == "000000-class3.png"
