@@ -66,7 +66,7 @@ def test_help_is_a_page_on_stdout(pages, name):
     assert (page.code, page.errors) == (0, "")
     command, _, kind = name.partition(" ")
     source = (ROOT / f"launch/{command}.py").read_text()
-    doc = ast.get_docstring(ast.parse(source))
+    doc = ast.get_docstring(ast.parse(source), clean=False).strip()
     assert page.text.startswith(doc) and f"python -m launch.{command} " in doc
     assert "\nFlags of this command:\n" in page.text
     assert {"trace", "help"} <= page.flags().keys()

@@ -35,7 +35,7 @@ def test_products_zips_and_chains():
         ({"loss.weighting.bias": -1.0, "seed": 0}, "biasm1-seed0"),
         (
             {"loss.weighting.bias": 1.0, "stage2:loss.weighting.bias": 2.0},
-            "weighting-bias1-stage2-weighting-bias2",
+            "loss-weighting-bias1-stage2-loss-weighting-bias2",
         ),
         ({"stage2:base.widths": (64, 128)}, "widths64x128"),
         ({"optimizer.lr": 1e-5, "both:mesh.x": True}, "lr1e-05-xtrue"),
