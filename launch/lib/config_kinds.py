@@ -24,6 +24,8 @@ class KindParser(flags.ArgumentParser):
     def parse(self, argument: Any) -> ml_collections.ConfigDict:
         """Return the config of a file with the kinds of the command line."""
         config = self._parser.parse(argument)
+        if not isinstance(config, ml_collections.ConfigDict):
+            return config  # It raises the error of a broken file when it is accessed.
         requested = _requested_kinds(self._argv)
         for path in kinds.SECTIONS:
             _complete(config, path, requested.get(path))

@@ -21,6 +21,7 @@ from tests.lib.sweep_folder import (
 )
 from ul.core.errors import ConfigError, DataError
 from ul.planning.pods import model_flops
+from ul.runs.train_spec import TrainSpec
 from ul.stages import registry
 from ul.sweeps import report
 from ul.sweeps.report import folder, gather, numbers, page, published, swept
@@ -149,10 +150,10 @@ def test_flops_are_three_forward_passes_of_all_steps(sweep):
     row = read_csv(sweep[0])["factor2-bias3"]
     flops1, flops2 = (float(row[f"training FLOPs stage {i}"]) for i in (1, 2))
     stage1 = registry.parse(resolved_config("stage1"))
-    per_example = model_flops.closed_form_flops(stage1).forward
+    per_example = model_flops.closed_form_flops(registry.build(stage1)).forward
     assert 2.98 < flops1 / (per_example * stage1.batch_size * stage1.steps) <= 3.0
     stage2 = registry.parse(resolved_config("stage2", **{"stage1.workdir": "x"}))
-    traced = model_flops.model_flops(stage2) * stage2.steps
+    traced = model_flops.model_flops(TrainSpec(stage2)) * stage2.steps
     np.testing.assert_allclose(flops2, traced, rtol=1e-2)
     assert float(row["training FLOPs total"]) == flops1 + flops2
 
