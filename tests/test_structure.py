@@ -1,6 +1,7 @@
 """The rules of this code base: layers, owners of packages, sizes and names."""
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -115,6 +116,17 @@ def test_imports_go_down(file):
         assert LAYERS[imported] < LAYERS[package], f"{name(file)} imports {module}"
         allowed = MAY_IMPORT.get(package)
         assert allowed is None or imported in allowed, f"{name(file)} imports {module}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Not even for types. An __init__.py only hands on the names of its package."""
+    modules = {
+        ".".join(f.relative_to(ROOT).with_suffix("").parts): f
+        for f in LIBRARY
+        if f.name != "__init__.py"
+    }
+    graph = {module: modules.keys() & set(imports(f)) for module, f in modules.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # Raises a CycleError with the circle.
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)

@@ -74,10 +74,10 @@ class FakeCommands:
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    from ul.sweeps import runner
+    from ul.sweeps import execution, runner
 
     commands = FakeCommands(tmp_path / "commands")
     monkeypatch.setattr(runner.sys, "executable", commands.executable)
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(runner, "RECHECK_SECONDS", 0.05)
+    monkeypatch.setattr(execution, "RECHECK_SECONDS", 0.05)
     return commands

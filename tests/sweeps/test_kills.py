@@ -13,8 +13,8 @@ from tests.sweeps.conftest import STAGE1
 
 DRIVER = """
 import runpy, sys
-from ul.sweeps import runner
-runner.POLL_SECONDS = runner.RECHECK_SECONDS = 0.02
+from ul.sweeps import execution, runner
+runner.POLL_SECONDS = execution.RECHECK_SECONDS = 0.02
 sys.executable = {executable!r}
 sys.argv = ["launch.sweep", *{words!r}]
 runpy.run_module("launch.sweep", run_name="__main__")

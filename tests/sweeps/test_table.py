@@ -6,7 +6,7 @@ import json
 from etils import epath
 
 from ul.sweeps import table
-from ul.sweeps.runner import TrialExecution
+from ul.sweeps.execution import TrialExecution
 
 
 class Terminal(io.StringIO):

@@ -211,7 +211,9 @@ def test_prompts_come_back_with_their_encoder(tmp_path):
     (tmp_path / "set/manifest.json").write_text(json.dumps(other))
     with pytest.raises(ConfigError, match="must be embedded by the text encoder of"):
         captions.read_prompt_embeddings(out, source)
-    with pytest.raises(DataError, match="must be an .npz file of launch.embed_captions"):
+    with pytest.raises(
+        DataError, match="must be an .npz file of launch.embed_captions"
+    ):
         captions.read_prompt_embeddings(str(lines), source)
 
 

@@ -5,7 +5,6 @@ next sweep therefore waits for the commands that still run, instead of starting 
 """
 
 import contextlib
-import dataclasses
 import datetime
 import functools
 import os
@@ -14,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from etils import epath
@@ -22,65 +21,18 @@ from etils import epath
 from ul.checkpoints.store import verified_steps
 from ul.core import files
 from ul.core.errors import CheckpointError, Preempted, StorageError, WorkdirInUse
+from ul.sweeps import execution as trial_execution
 from ul.sweeps import records
+from ul.sweeps.execution import Commands, EvaluationWait, TrialExecution
 from ul.sweeps.expand import Trial, TrialStage
 from ul.sweeps.table import StatusTable
 
 PREEMPTED = Preempted.code
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 POLL_SECONDS = 0.2
-# How often a stage that another process holds is checked again.
-RECHECK_SECONDS = 5.0
 # A terminal signals this process and its children, which may pass the signal on; a second
 # signal counts as another one only after this time.
 SAME_SIGNAL_SECONDS = 1.0
-
-
-class EvaluationWait:
-    """Takes the place of a command in processes that do not evaluate.
-
-    It ends with exit code 0 once the evaluating process has finished the stage.
-    """
-
-    def __init__(self, is_finished: Callable[[], bool]):
-        self._is_finished, self._exit_code, self._next_check = is_finished, 0, 0.0
-
-    def poll(self) -> int | None:
-        """Return the exit code, or None while the stage is unfinished."""
-        if self._exit_code:
-            return self._exit_code
-        if time.monotonic() < self._next_check:
-            return None
-        self._next_check = time.monotonic() + RECHECK_SECONDS
-        return 0 if self._is_finished() else None
-
-    def send_signal(self, number: int) -> None:
-        """End with the exit code of a command that this signal killed."""
-        self._exit_code = 128 + number
-
-
-Command = subprocess.Popen | EvaluationWait
-# Yields a running command, receives its exit code, returns the exit code of the trial.
-Commands = Generator[Command, int | None, int]
-
-
-@dataclasses.dataclass
-class TrialExecution:
-    """A trial and its progress.
-
-    status: what the table shows. stage_index: the current stage. exit_code: None until the
-    trial has ended. not_before: the time from which it may start (again).
-    """
-
-    trial: Trial
-    retries_left: int
-    status: str = "waiting"
-    stage_index: int = 0
-    exit_code: int | None = None
-    commands: Commands | None = None
-    command: Command | None = None
-    was_signaled: bool = False
-    not_before: float = 0.0
 
 
 def train_command(out: str, stage: TrialStage, options: Sequence[str]) -> list[str]:
@@ -240,7 +192,7 @@ class SweepRunner:
             execution.status = "interrupted"
         elif code == WorkdirInUse.code:
             execution.status = "in use elsewhere"
-            execution.not_before = time.monotonic() + RECHECK_SECONDS
+            execution.not_before = time.monotonic() + trial_execution.RECHECK_SECONDS
         elif self._should_retry(code) and execution.retries_left:
             execution.retries_left -= 1
             execution.status = f"retry after exit code {code}"

@@ -6,12 +6,11 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etils import epath
 
-if TYPE_CHECKING:
-    from ul.sweeps.runner import TrialExecution
+from ul.sweeps.execution import TrialExecution
 
 REDRAW_SECONDS = 1.0
 # How often running trials are printed where the terminal cannot be rewritten.
@@ -77,7 +76,7 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def trial_status(out: epath.Path, execution: "TrialExecution") -> TrialStatus:
+def trial_status(out: epath.Path, execution: TrialExecution) -> TrialStatus:
     """Return the line of a trial.
 
     Bits/pixel are those of the evaluation or, before it, of stage 1's training.
@@ -124,9 +123,7 @@ class StatusTable:
         self._printed: dict[str, tuple[str, int]] = {}
         self._started_at = self._printed_at = time.monotonic()
 
-    def show(
-        self, executions: Sequence["TrialExecution"], *, last: bool = False
-    ) -> None:
+    def show(self, executions: Sequence[TrialExecution], *, last: bool = False) -> None:
         """Show the trials, at most once per REDRAW_SECONDS unless it is the last time."""
         if not self._enabled or time.monotonic() < self._next_update and not last:
             return
@@ -136,10 +133,10 @@ class StatusTable:
         else:
             self._print_changes(executions, last)
 
-    def _table(self, executions: Sequence["TrialExecution"]) -> list[str]:
+    def _table(self, executions: Sequence[TrialExecution]) -> list[str]:
         return format_table([trial_status(self._out, e) for e in executions])
 
-    def _rewrite(self, executions: Sequence["TrialExecution"]) -> None:
+    def _rewrite(self, executions: Sequence[TrialExecution]) -> None:
         terminal = shutil.get_terminal_size()
         lines = self._table(executions)
         if len(lines) > terminal.lines - 2:  # Running trials matter most.
@@ -153,15 +150,13 @@ class StatusTable:
         self._file.flush()
         self._num_lines = len(lines)
 
-    def _total(self, executions: Sequence["TrialExecution"]) -> str:
+    def _total(self, executions: Sequence[TrialExecution]) -> str:
         done = sum(e.exit_code == 0 for e in executions)
         failed = sum(bool(e.exit_code) for e in executions)
         duration = format_duration(time.monotonic() - self._started_at)
         return f"{done} of {len(executions)} done, {failed} failed, after {duration}"
 
-    def _print_changes(
-        self, executions: Sequence["TrialExecution"], last: bool
-    ) -> None:
+    def _print_changes(self, executions: Sequence[TrialExecution], last: bool) -> None:
         now = time.monotonic()
         is_periodic = now - self._printed_at > PRINT_SECONDS
         self._printed_at = now if is_periodic else self._printed_at
