@@ -22,7 +22,7 @@ _EMBEDDINGS = flags.DEFINE_string(
     None,
     "Captions as an .npz file of launch.embed_captions --prompts.",
 )
-# What a model is conditioned on -> the flags that fit, and what such a model takes.
+# By what a model is conditioned on, these flags fit it; an error says what it takes.
 _FLAGS_OF = {
     "text": (["text", "text_embeddings"], "takes --text or --text_embeddings"),
     "label": (["labels"], "takes --labels"),

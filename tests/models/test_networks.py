@@ -104,7 +104,7 @@ def apply(module, params, *args):
 
 @functools.partial(jax.jit, static_argnums=0)
 def gradient(module, params, *args):
-    """Of a scalar that every output element moves."""
+    """Return the gradient of a scalar that depends on every output element."""
     return jax.grad(lambda p: jnp.sum(jnp.sin(apply(module, p, *args))))(params)
 
 

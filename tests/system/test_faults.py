@@ -1,28 +1,28 @@
-"""What a run of one process says and leaves when something from outside ends it.
+"""A run of one process reports why it ended from outside, and keeps its state.
 
 Every fault that a run must survive, and the test that produces it:
 
 signal in the loop, of one of two processes    test_processes: a_signal_to_one_process_...
-signal in a compile, a restore, a look         here, and test_processes for two
+signal in a compile, restore, validation       here, and test_processes for two
 second signal                                  here
-signal to a run of one process                 test_system: a_signal_saves_and_exits_75
-kill -9 at any moment, during a save too       test_system: killed_at_any_moment
+signal to a run of one process                 test_train: a_signal_saves_and_exits_75
+kill -9 at any moment, during a save too       test_train: killed_at_any_moment
 kill -9 of one of two processes                test_processes: a_process_that_is_killed
 a process that hangs                           here (reading), test_processes (stopped)
-workdir that cannot be made or written         test_system: a_workdir_that_cannot_be_made
-step without its commit                        train/test_checkpoint
-file truncated, missing, a bit flipped         train/test_checkpoint; of one process:
+workdir that cannot be made or written         test_train: a_workdir_that_cannot_be_made
+step without its commit                        checkpoints/test_store
+file truncated, missing, a bit flipped         checkpoints/test_store; of one process:
                                                test_processes: damage_that_one_process_meets
-metadata missing, all steps unreadable         train/test_checkpoint
-checkpoint of another model                    train/test_checkpoint
-config changed between runs                    test_system: another_config; allowed: here
-other devices, other number of processes       test_system, test_processes
+metadata missing, all steps unreadable         checkpoints/test_store
+checkpoint of another model                    checkpoints/test_store
+config changed between runs                    test_train: another_config; allowed: here
+other devices, other number of processes       test_train, test_processes
 other number of reading threads                data/test_pipeline
 data or their pipeline changed                 here
-device too small                               here; at compile: pods/test_dry
+device too small                               here; at compile: planning/pods/test_compile
 other devices than asked for, CPU fallback     here
 processes of unlike config or code             test_processes: processes_that_differ
-two runs in one workdir                        test_system: a_workdir_in_use
+two runs in one workdir                        test_train: a_workdir_in_use
 
 Not produced: a file system mounted read-only and object stores (no such thing here; a
 file in the directory's place gives the same error), a signal while FID is computed (no
@@ -103,7 +103,7 @@ def test_a_signal_during_a_look_breaks_it_off_and_saves(trained, command, tmp_pa
 
 
 def test_a_second_signal_ends_the_run_at_once(trained, command, tmp_path):
-    """Where the first is heard and cannot be answered yet: a look in one long part."""
+    """The first signal arrives in a long validation, where no step can answer it yet."""
     args = stage1(tmp_path / "w", "--config.eval.num_draws=4000000")
     code, text = signalled(command, tmp_path, "validating at step 4", *args, times=2)
     assert code == 128 + signal.SIGTERM, text

@@ -60,7 +60,10 @@ def copy(cached, tmp_path):
 
 
 def losses(run, compiled=None):
-    """Of twenty steps, in nats; and the compiled step, for runs that differ in data."""
+    """Return the losses of twenty steps, in nats, and the compiled step.
+
+    Runs that differ only in data share one `compiled` step.
+    """
     state = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
     found = []
     with jax.set_mesh(run.mesh):

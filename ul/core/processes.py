@@ -35,10 +35,13 @@ from ul.core.errors import (
 log = logging.getLogger("ul")
 T = TypeVar("T")
 
-# How long an exiting process waits for the others: after an error they may still have to
-# read the reason; after a preemption they may still have to finish a save.
+# An exiting process waits for the others: after an error they may still have to read the
+# reason; after a preemption they may still have to finish a save.
 EXIT_BARRIER_SECONDS = 5
 PREEMPTED_EXIT_SECONDS = 60
+# Process 0 serves the coordination service. If it leaves first, JAX aborts those that have
+# passed the barrier and are still exiting.
+LEAVE_LAST_SECONDS = 2.0
 # Words in the messages of collectives and barriers that failed.
 COLLECTIVE_WORDS = (
     "gloo",
@@ -320,6 +323,8 @@ def hard_exit(
     try:
         if count() > 1:
             _client().wait_at_barrier("ul/leave", 1000 * seconds)
+            if is_first():
+                time.sleep(LEAVE_LAST_SECONDS)
     except Exception:  # The others are stuck or gone; the exit code reports enough.
         pass
     logging.shutdown()

@@ -13,8 +13,7 @@ from ul.inference import weights as saved_weights
 from ul.inference.weights import SavedRun
 from ul.stages.registry import GeneratorConfig
 
-# What the guiding model and the guided one must have in common. A model of pixels has no
-# encoder.
+# The guiding model and the guided one must agree in these. A model of pixels has no encoder.
 SHARED: dict[str, Callable[[SavedRun], Any]] = {
     "stage": lambda run: run.stage.name,
     "encoder": lambda run: run.provenance.get("stage1", {}).get("encoder"),

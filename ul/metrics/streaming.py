@@ -40,7 +40,7 @@ FEATURE_SOURCES: Mapping[str, FeatureSource] = {
     "i3d": FeatureSource("i3d", None),
     pixels.NAME: FeatureSource(pixels.NAME, None),
 }
-# Of these no mean and covariance are kept, but the rows and the inception score.
+# For these, the rows or the inception score are kept instead of mean and covariance.
 WITHOUT_GAUSSIAN = ("pool_rows", "probs")
 
 

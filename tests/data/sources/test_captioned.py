@@ -1,4 +1,4 @@
-"""What the sources with captions share."""
+"""Functions that the sources with captions share."""
 
 import numpy as np
 

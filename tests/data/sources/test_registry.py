@@ -1,4 +1,4 @@
-"""What `data.source` may contain for each kind."""
+"""The settings of `data.source` follow from its kind."""
 
 import inspect
 

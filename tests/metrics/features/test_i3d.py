@@ -141,7 +141,7 @@ def test_padding_is_that_of_tensorflow():
 
 
 def test_logits_are_means_over_pairs_and_time(monkeypatch):
-    """Of three steps in time, the middle one has twice the weight."""
+    """The middle one of three steps in time has twice the weight."""
     steps = np.random.default_rng(0).normal(size=(1, 3, 7, 7, 1024)).astype(np.float32)
     monkeypatch.setattr(
         i3d, "layer_outputs", lambda params, x: iter([jnp.asarray(steps)])
