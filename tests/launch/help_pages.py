@@ -12,11 +12,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from jax._src import xla_bridge
-
 import ul.evaluation
 import ul.runs.session
 import ul.sweeps.report  # noqa: F401  heavy imports, shared by the forks
+from ul.core.jax_internals import internal_module
 
 
 def run(folder: Path, i: int, words: list[str]) -> int:
@@ -34,6 +33,7 @@ def run(folder: Path, i: int, words: list[str]) -> int:
         return 1
     finally:
         sys.stdout.flush()
+    xla_bridge = internal_module("xla_bridge", "backends_are_initialized")
     return 99 if xla_bridge.backends_are_initialized() else 0
 
 

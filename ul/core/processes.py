@@ -19,9 +19,6 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 
-# The client of the coordination service has no public name; Orbax also takes it here.
-from jax._src import clusters, distributed
-
 from ul.core import errors
 from ul.core.errors import (
     ConfigError,
@@ -31,6 +28,7 @@ from ul.core.errors import (
     Stalled,
     UserError,
 )
+from ul.core.jax_internals import internal_module
 
 log = logging.getLogger("ul")
 T = TypeVar("T")
@@ -133,6 +131,7 @@ def _check_explicit(spec: ClusterSpec) -> bool:
 
 def _detect_cluster() -> str:
     """Return the name of the cluster of several processes that JAX detects, or ""."""
+    clusters = internal_module("clusters", "ClusterEnv")
     for kind in clusters.ClusterEnv._cluster_types:
         if not kind.opt_in_only_method and kind.is_env_present():
             return kind.name
@@ -149,14 +148,19 @@ def _local_device_ids() -> list[int] | None:
     return list(range(int(num_gpus))) if is_alone else None
 
 
+def _state() -> Any:
+    # The client of the coordination service has no public name; Orbax also takes it here.
+    return internal_module("distributed", "global_state").global_state
+
+
 def index() -> int:
     """Return the index of this process; process 0 alone writes shared files."""
-    return distributed.global_state.process_id
+    return _state().process_id
 
 
 def count() -> int:
     """Return the number of processes of the run."""
-    return distributed.global_state.num_processes
+    return _state().num_processes
 
 
 def is_first() -> bool:
@@ -193,7 +197,7 @@ def check_devices(required: str) -> None:
 
 
 def _client() -> Any:
-    return distributed.global_state.client
+    return _state().client
 
 
 def _unique_key(name: str) -> str:
