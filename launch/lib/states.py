@@ -5,17 +5,13 @@ import zipfile
 import numpy as np
 from etils import epath
 
-from ul.core.errors import ConfigError, DataError
+from ul.core import extras
+from ul.core.errors import DataError
 from ul.metrics.features import weights
 
 
 def _read_torch(path: epath.Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as e:
-        raise ConfigError(
-            f"{path} needs PyTorch, which is not installed: pip install '.[convert]'"
-        ) from e
+    torch = extras.require("torch", str(path), "convert", "torch")
     try:
         names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
         if any(name.endswith("/constants.pkl") for name in names):  # TorchScript

@@ -1,4 +1,4 @@
-"""Embed the captions of imported images, or prompts for launch.sample."""
+"""Embed the captions of imported images, or prompts for `ul sample`."""
 
 import collections
 import dataclasses
@@ -54,7 +54,7 @@ def embed_captions(
 ) -> dict:
     """Embed the captions of imported images into the directory `out`; return the manifest.
 
-    `images` is the directory of launch.import_images and `files` are caption files. An image
+    `images` is the directory of `ul import_images` and `files` are caption files. An image
     without a caption gets an empty text of length 0. An interrupted run continues: complete
     shards stay.
 
@@ -95,7 +95,7 @@ def embed_captions(
 
 
 def write_prompt_embeddings(path: str, encoder: TextEncoder, out: str) -> int:
-    """Embed the lines of a text file into an .npz file for launch.sample; return their number.
+    """Embed the lines of a text file into an .npz file for `ul sample`; return their number.
 
     Raises:
       DataError: the file cannot be read or is blank.
@@ -155,7 +155,7 @@ def read_prompt_embeddings(
             prompts, encoder = data["caption"].tolist(), str(data["encoder"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
         raise DataError(
-            f"{path} must be an .npz file of launch.embed_captions --prompts; reading it "
+            f"{path} must be an .npz file of python -m ul embed_captions --prompts; reading it "
             f"failed: {e}"
         ) from e
     if source["kind"] == "imported_captions":

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from PIL import Image
 
-from ul.core.errors import ConfigError
+from ul.core import extras
 
 # Formats such as playlists are left out, because they make FFmpeg open other files.
 _CONTAINERS = "mov,matroska,webm,avi,flv,mpegts,mpeg,asf"
@@ -20,13 +20,7 @@ def library_versions() -> dict[str, str]:
     Raises:
       ConfigError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as e:
-        raise ConfigError(
-            "Importing videos needs PyAV, which is not installed. Install it with: pip "
-            "install 'unified-latents[video]'"
-        ) from e
+    av = extras.require("av", "Importing videos", "video", "av")
     libraries = ("libavformat", "libavcodec", "libswscale")
     versions = {
         name: ".".join(map(str, av.library_versions[name])) for name in libraries

@@ -1,10 +1,11 @@
-"""Load Hugging Face text encoders for launch.embed_captions."""
+"""Load Hugging Face text encoders for `ul embed_captions`."""
 
 import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from ul.core import extras
 from ul.core.errors import ConfigError
 from ul.importing.captions import TextEncoder
 
@@ -19,14 +20,10 @@ def load(model: str, *, tokens: int, dtype: str) -> TextEncoder:
     Raises:
       ConfigError: torch or transformers is not installed, or the model cannot be loaded.
     """
-    try:
-        import torch
-        import transformers
-    except ImportError as e:
-        raise ConfigError(
-            "Embedding captions needs torch and transformers; importing them failed: "
-            f"{e}. Install them with: pip install -c constraints.txt '.[text]'"
-        ) from e
+    packages = "torch transformers sentencepiece protobuf"
+    extra = ("Embedding captions", "text", packages)
+    torch = extras.require("torch", *extra)
+    transformers = extras.require("transformers", *extra)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:

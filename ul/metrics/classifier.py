@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ul.core import extras
+
 
 class SvmClassifier:
     """A support vector machine (RBF kernel) on pixels, trained on real images."""
@@ -9,8 +11,9 @@ class SvmClassifier:
     name = "sklearn SVC(rbf, C=10) on pixels"
 
     def __init__(self, image: np.ndarray, label: np.ndarray):
-        from sklearn import svm
-
+        svm = extras.require(
+            "sklearn.svm", "A classifier of real images", "demo", "scikit-learn"
+        )
         self._model = svm.SVC(C=10.0, gamma="scale").fit(self._flat(image), label)
 
     @staticmethod

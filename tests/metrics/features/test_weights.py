@@ -67,7 +67,7 @@ def test_the_manifest_keeps_other_networks(tmp_path):
 
 @pytest.mark.parametrize("folder", ["", "absent"])
 def test_an_absent_file_is_missing(tmp_path, folder):
-    command = "python -m launch.convert tiny --source"
+    command = "python -m ul convert tiny --source"
     assert_refused(
         tmp_path / folder, "is missing", command, kind=weights.MissingWeights
     )
@@ -80,7 +80,7 @@ def test_a_flipped_byte_is_refused(tmp_path, byte):
     content = bytearray(path.read_bytes())
     content[byte] ^= 1
     path.write_bytes(content)
-    assert_refused(tmp_path, str(path), "SHA-256", "launch.convert tiny")
+    assert_refused(tmp_path, str(path), "SHA-256", "ul convert tiny")
 
 
 def test_a_truncated_file_is_refused_also_with_its_digest(tmp_path):
@@ -100,7 +100,7 @@ def test_a_truncated_file_is_refused_also_with_its_digest(tmp_path):
 def test_a_pickle_under_the_files_name_is_never_read(tmp_path, content):
     save(tmp_path)
     (tmp_path / TINY.FILE).write_bytes(content)
-    assert_refused(tmp_path, "is a pickle, which is never read", "launch.convert tiny")
+    assert_refused(tmp_path, "is a pickle, which is never read", "ul convert tiny")
     (tmp_path / "manifest.json").unlink()
     assert_refused(tmp_path, "is a pickle")
 
@@ -111,7 +111,7 @@ def test_a_pickle_in_place_of_the_file_is_named(tmp_path, suffix):
     assert_refused(
         tmp_path,
         f"tiny{suffix} must be a safetensors file; it is a pickle",
-        "launch.convert tiny",
+        "ul convert tiny",
     )
     save(tmp_path)  # beside the file a pickle is ignored
     assert weights.load(tmp_path, TINY)
@@ -139,7 +139,7 @@ def test_a_file_without_an_entry_is_refused(tmp_path):
         tmp_path,
         "must have an entry in",
         "manifest.json",
-        "launch.convert tiny --source",
+        "ul convert tiny --source",
     )
     (tmp_path / "manifest.json").unlink()
     assert_refused(tmp_path, "must have an entry in")
@@ -238,7 +238,7 @@ def test_convert_without_pytorch_states_what_to_install(command, tmp_path):
         code=64,
         env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
     )
-    assert "x.pth needs PyTorch, which is not installed: pip install" in out
+    assert "pip install '.[convert]' in a clone" in out
     assert "'.[convert]'" in out and not (tmp_path / "w").exists()
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ul.core import extras
 from ul.data.sources.base import FunctionSource, Shape
 
 
@@ -10,8 +11,9 @@ def make_source(split: str, shape: Shape) -> FunctionSource:
 
     One fifth of every class is held out, always the same.
     """
-    from sklearn import datasets, model_selection
-
+    extra = ("The data source 'digits'", "demo", "scikit-learn")
+    datasets = extras.require("sklearn.datasets", *extra)
+    model_selection = extras.require("sklearn.model_selection", *extra)
     data = datasets.load_digits()
     images = np.round(data.images * (255.0 / 16.0)).astype(np.uint8)[..., None]
     train, held_out = model_selection.train_test_split(

@@ -36,7 +36,7 @@ class EmbeddedCaption:
 def open_store(path: epath.PathLike) -> ShardStore:
     """Return the captions in the directory `path`, which may still have to be written."""
     return ShardStore(
-        epath.Path(path), "set of embedded captions", "launch.embed_captions"
+        epath.Path(path), "set of embedded captions", "python -m ul embed_captions"
     )
 
 
@@ -158,7 +158,7 @@ class CaptionedImages(CaptionedSource):
 def make_source(
     split: str, shape: Shape, *, path: str, captions: str
 ) -> CaptionedImages:
-    """Return a split that launch.import_images wrote, with captions of launch.embed_captions.
+    """Return a split that `ul import_images` wrote, with captions of `ul embed_captions`.
 
     Raises:
       DataError: as `imported_images.make_source`; or the captions are missing, damaged, or

@@ -25,7 +25,9 @@ MAX_HEIGHT = 16383  # pixels of a WebP file
 
 def open_store(path: epath.PathLike) -> ShardStore:
     """Return the import in the directory `path`, which may still have to be written."""
-    return ShardStore(epath.Path(path), "set of imported clips", "launch.import_video")
+    return ShardStore(
+        epath.Path(path), "set of imported clips", "python -m ul import_video"
+    )
 
 
 def pack(label: int, frames: np.ndarray) -> bytes:
@@ -63,7 +65,7 @@ def unpack(record: bytes, size: int) -> tuple[int, np.ndarray]:
 
 
 def make_source(split: str, shape: Shape, *, path: str) -> FunctionSource:
-    """Return a split that launch.import_video wrote; `shape` may ask for fewer frames.
+    """Return a split that `ul import_video` wrote; `shape` may ask for fewer frames.
 
     Raises:
       DataError: there is no complete import, a shard is damaged, or the clips have another

@@ -26,7 +26,7 @@ MAX_ASPECT_RATIO = 64
 def open_store(path: epath.PathLike) -> ShardStore:
     """Return the import in the directory `path`, which may still have to be written."""
     return ShardStore(
-        epath.Path(path), "set of imported images", "launch.import_images"
+        epath.Path(path), "set of imported images", "python -m ul import_images"
     )
 
 
@@ -94,7 +94,7 @@ def unpack(record: bytes) -> tuple[int, np.ndarray]:
 
 
 def make_source(split: str, shape: Shape, *, path: str) -> FunctionSource:
-    """Return a split that launch.import_images wrote.
+    """Return a split that `ul import_images` wrote.
 
     Raises:
       DataError: there is no complete import, a shard is damaged, or the images have another

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from PIL import Image
 
+from ul.core import extras
 from ul.core.errors import ConfigError
 from ul.data.sources.base import FunctionSource, Shape
 
@@ -18,6 +19,7 @@ TRAIN_PHOTOS = (
     "rocket",
     "stereo_motorcycle",
 )
+EXTRA = ("The data source 'photos'", "demo", "scikit-image scikit-learn")
 HELD_OUT_PHOTOS = ("coffee", "flower")
 
 
@@ -29,13 +31,10 @@ def load_photo(name: str, reduce: int) -> np.ndarray:
     small crop shows more of the photograph.
     """
     if name in ("china", "flower"):
-        from sklearn import datasets
-
+        datasets = extras.require("sklearn.datasets", *EXTRA)
         image = datasets.load_sample_image(f"{name}.jpg")
     else:
-        import skimage.data
-
-        image = getattr(skimage.data, name)()
+        image = getattr(extras.require("skimage.data", *EXTRA), name)()
         image = image[0] if isinstance(image, tuple) else image
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).reduce(reduce))
 

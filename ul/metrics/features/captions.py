@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ul.core.errors import ConfigError, DataError
+from ul.core import extras
+from ul.core.errors import DataError
 
 TOKENIZER_FILE = "clip_tokenizer.json"
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -19,14 +20,7 @@ _WORD_PATTERN = (
 
 
 def _import_tokenizers() -> Any:
-    try:
-        import tokenizers
-    except ImportError as e:
-        raise ConfigError(
-            "CLIP's captions need the package tokenizers, which is not installed: "
-            "pip install '.[clip]'"
-        ) from e
-    return tokenizers
+    return extras.require("tokenizers", "CLIP's tokenizer", "clip", "tokenizers")
 
 
 class ClipTokenizer:
