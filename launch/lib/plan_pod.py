@@ -1,4 +1,4 @@
-"""Compile the train step for a pod without having one (launch.plan pod)."""
+"""Compile the train step for a pod without having one (`ul plan pod`)."""
 
 import re
 
@@ -34,12 +34,11 @@ _BATCHES = flags.DEFINE_list(
 _REMATS = flags.DEFINE_list(
     "remat", ["none", "dots", "full"], "Rematerialization policies for --search."
 )
-_EFFORT = flags.DEFINE_float(
-    "effort",
-    -1.0,
-    "Effort of the TPU compiler: -1 is fastest, 0 as in training.",
-    -1,
-    1,
+_LEVEL = flags.DEFINE_enum(
+    "optimization_level",
+    "O1",
+    topology.OPTIMIZATION_LEVELS,
+    "Level of the TPU compiler: O0 compiles fastest, UNKNOWN is that of training.",
 )
 
 
@@ -67,7 +66,7 @@ def main(config: TrainConfig) -> None:
     if not _SEARCH.value and (len(meshes) > 1 or batches):
         several = "Several --mesh flags or --batch_per_chip"
         raise ConfigError(f"{several} require --search; it is not set.")
-    pod = topology.parse_topology(cli.required(_TOPOLOGY), _EFFORT.value)
+    pod = topology.parse_topology(cli.required(_TOPOLOGY), _LEVEL.value)
     if _SEARCH.value:
         sizes = [int(b) for b in batches]
         return print(search.run_search(spec, pod, meshes, _REMATS.value, sizes))

@@ -11,8 +11,8 @@ def format_plan(plan: PodPlan) -> str:
     rows += _size_rows(plan) + _memory_rows(plan) + _flops_rows(plan)
     if plan.step is not None:
         rows += _collectives_rows(plan) + _time_rows(plan)
-    effort = f"on this machine, at compiler effort {plan.topology.effort:g}"
-    rows.append(["compile", f"{plan.compile_seconds:.0f} s", effort])
+    level = f"on this machine, at optimization level {plan.topology.optimization_level}"
+    rows.append(["compile", f"{plan.compile_seconds:.0f} s", level])
     return markdown.table(rows)
 
 

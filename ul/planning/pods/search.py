@@ -94,7 +94,7 @@ def run_search(
 
 
 def override_flags(spec: TrainSpec) -> list[str]:
-    """Return the flags that give launch.train this batch, mesh and remat policy."""
+    """Return the flags that give `ul train` this batch, mesh and remat policy."""
     data, fsdp = spec.mesh_axes
     remat = (f"--config.{name}.remat={policy}" for name, policy in spec.remat.items())
     return [

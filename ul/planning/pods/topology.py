@@ -9,9 +9,13 @@ import re
 import jax
 from jax.experimental import topologies
 
+from ul.core import extras
 from ul.core.errors import ConfigError
 from ul.planning.pods.chips import CHIPS, Chip
 
+# Levels of XLA by JAX's names. JAX trains at UNKNOWN, which leaves the choice to XLA.
+TRAINING_LEVEL = "UNKNOWN"
+OPTIMIZATION_LEVELS = (TRAINING_LEVEL, "O0", "O1", "O2", "O3")
 # libtpu queries the environment of a TPU machine; elsewhere these values answer it.
 _TPU_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -52,8 +56,7 @@ class Topology:
     sides: number of chips along each axis.
     chip: data sheet, or None if the speed of the device is unknown.
     options: compiler options that an attached device would determine.
-    effort: how long the compiler searches for faster programs, from -1 to 1; training
-      uses 0.
+    optimization_level: how much the TPU compiler optimizes, one of OPTIMIZATION_LEVELS.
     """
 
     name: str
@@ -61,10 +64,10 @@ class Topology:
     devices: list
     chip: Chip | None
     options: dict[str, str | bool] = dataclasses.field(default_factory=dict)
-    effort: float = 0.0
+    optimization_level: str = TRAINING_LEVEL
 
 
-def parse_topology(name: str, effort: float = -1.0) -> Topology:
+def parse_topology(name: str, optimization_level: str = "O1") -> Topology:
     """Return the topology with this name.
 
     `v5p:4x4x4` and the like are TPU pods, `h100:8` is a GPU node, and `cpu:8` means virtual
@@ -81,7 +84,7 @@ def parse_topology(name: str, effort: float = -1.0) -> Topology:
             f"{name!r}."
         )
     sides = tuple(map(int, size.split("x")))
-    if "jax_platforms" not in os.environ:
+    if "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")
     if kind == "cpu":
         return Topology(name, sides, _cpu_devices(math.prod(sides)), None)
@@ -89,8 +92,9 @@ def parse_topology(name: str, effort: float = -1.0) -> Topology:
     if not chip.ring_multiple:
         devices = _gpu_devices(name, chip, math.prod(sides))
         return Topology(name, sides, devices, chip, _NO_AUTOTUNING)
-    jax.config.update("jax_exec_time_optimization_effort", effort)
-    return Topology(name, sides, _tpu_devices(name, kind, sides), chip, effort=effort)
+    jax.config.update("jax_optimization_level", optimization_level)
+    devices = _tpu_devices(name, kind, sides)
+    return Topology(name, sides, devices, chip, optimization_level=optimization_level)
 
 
 def _cpu_devices(count: int) -> list:
@@ -109,7 +113,7 @@ def _tpu_devices(name: str, kind: str, sides: tuple[int, ...]) -> list:
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
             f"--topology {name} needs libtpu, which compiles without a TPU but is not "
-            "installed. Install it: pip install -c constraints.txt '.[tpu]'"
+            f"installed. {extras.install_hint('tpu', f'jax[tpu]=={jax.__version__}')}"
         )
     for key, value in _TPU_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
