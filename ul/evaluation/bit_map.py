@@ -1,4 +1,6 @@
-"""A map of the bits per pixel of one picture, larger than what the autoencoder takes."""
+"""Maps of the bits per pixel of one picture, larger than what the autoencoder takes."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -52,15 +54,53 @@ def join_tiles(tiles: np.ndarray) -> np.ndarray:
     return tiles.swapaxes(1, 2).reshape(rows * height, columns * width, *rest)
 
 
-def bit_map(workdir, path: str, *, reduce: int, step, weights: str, seed: int) -> bytes:
-    """Return a PNG: the picture beside a map of its bits per pixel, tile by tile.
+def draw(
+    workdirs: Sequence[str],
+    path: str,
+    *,
+    reconstruct: bool,
+    reduce: int,
+    step,
+    weights: str,
+    seed: int,
+) -> bytes:
+    """Return a PNG: a picture and a map of its bits per pixel under each stage-1 run.
+
+    reconstruct: also draw the reconstruction by each run. Bits and reconstructions are
+    computed tile by tile, so the borders of the tiles are visible.
 
     Raises:
-      ConfigError: the prior and the decoder of the run are not both diffusions, or it is
+      ConfigError: the prior and the decoder of a run are not both diffusions, or it is
         a run of clips.
       CheckpointError, DataError: as the loaders.
     """
-    ae = api.restore_stage1(workdir, ("encoder", "prior"), step=step, weights=weights)
+    columns, pictures = [], []
+    for workdir in workdirs:
+        picture, column = _column(
+            workdir,
+            path,
+            reconstruct=reconstruct,
+            reduce=reduce,
+            step=step,
+            weights=weights,
+            seed=seed,
+        )
+        pictures.append(picture)
+        columns.append(column)
+    if any(picture.shape != pictures[0].shape for picture in pictures):
+        raise ConfigError(
+            "Runs in one figure must have images of one size, so that the same tiles fit; "
+            f"got pictures of {', '.join(str(list(p.shape)) for p in pictures)}."
+        )
+    return bit_plots.compare(pictures[0], columns)
+
+
+def _column(
+    workdir: str, path: str, *, reconstruct: bool, reduce: int, step, weights, seed: int
+) -> tuple[np.ndarray, bit_plots.BitColumn]:
+    """Return the picture, cut to whole tiles, and what one run makes of it."""
+    networks = ("encoder", "prior", "decoder") if reconstruct else ("encoder", "prior")
+    ae = api.restore_stage1(workdir, networks, step=step, weights=weights)
     diffusions = ae.stage.joint_diffusion
     if diffusions is None:
         raise ConfigError(
@@ -75,7 +115,11 @@ def bit_map(workdir, path: str, *, reduce: int, step, weights: str, seed: int) -
         )
     picture = read_picture(path, reduce, ae.image_shape[2])
     tiles = split_into_tiles(picture, ae.image_shape)
-    shares = split_rate(ae, diffusions, tiles.reshape(-1, *ae.image_shape), seed)
-    heat = shares.bpp_by_position
+    rows = tiles.reshape(-1, *ae.image_shape)
+    heat = split_rate(ae, diffusions, rows, seed).bpp_by_position
     heat = join_tiles(heat.reshape(*tiles.shape[:2], *heat.shape[1:]))
-    return bit_plots.maps(join_tiles(tiles)[None], heat[None], columns=1, inches=4.5)
+    reconstruction = None
+    if reconstruct:
+        decoded = ae.reconstruct(rows, seed=seed, progress=True)
+        reconstruction = join_tiles(decoded.reshape(tiles.shape))
+    return join_tiles(tiles), bit_plots.BitColumn(heat, reconstruction)

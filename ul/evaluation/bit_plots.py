@@ -1,11 +1,12 @@
 """Figures of a split rate: a curve, bars, and maps beside their images."""
 
+import dataclasses
 import io
 
 import matplotlib
 import numpy as np
 
-from ul.metrics import rate_split
+from ul.metrics import rate_split, reconstruction
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (the backend comes first)
@@ -76,5 +77,55 @@ def maps(
             vmax=largest,
         )
     bar = figure.colorbar(heat_map, ax=axes, shrink=0.8, pad=0.01)
+    bar.set_label("bits/pixel")
+    return _png(figure)
+
+
+@dataclasses.dataclass(frozen=True)
+class BitColumn:
+    """What one run makes of a picture.
+
+    bits: [h, w] in bits/pixel. reconstruction: uint8 [H, W, C], or None.
+    """
+
+    bits: np.ndarray
+    reconstruction: np.ndarray | None = None
+
+    def title(self, picture: np.ndarray) -> str:
+        """Return the rate and, with a reconstruction, its PSNR."""
+        rate = f"{self.bits.mean():.2g} bits/pixel"
+        if self.reconstruction is None:
+            return rate
+        pair = picture[None], self.reconstruction[None]
+        return f"{rate}, {reconstruction.psnr_db(*pair)[0]:.1f} dB"
+
+
+def compare(picture: np.ndarray, runs: list[BitColumn], inches: float = 3.6) -> bytes:
+    """Return a PNG of a picture, its reconstructions, and its bits under several runs.
+
+    The reconstructions, if there are any, are above the maps. `inches`: the width of one
+    picture.
+    """
+    pictures = [run.reconstruction for run in runs if run.reconstruction is not None]
+    rows, columns = 2 if pictures else 1, len(runs) + 1
+    aspect = picture.shape[0] / picture.shape[1]
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(inches * columns + 0.6, inches * rows * aspect + 0.6),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    largest = max(float(np.quantile(run.bits, 0.995)) for run in runs)
+    for axis, image in zip(axes[0], [picture, *pictures], strict=False):
+        axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+    axes[0, 0].set_title("original")
+    for i, run in enumerate(runs, start=1):
+        axes[0, i].set_title(run.title(picture))
+        bits = rate_split.upsample_to_image(run.bits[None], picture.shape[:2])[0]
+        heat_map = axes[-1, i].imshow(bits, cmap="inferno", vmin=0.0, vmax=largest)
+    bar = figure.colorbar(heat_map, ax=axes[-1], shrink=0.8, pad=0.01)
     bar.set_label("bits/pixel")
     return _png(figure)
