@@ -20,7 +20,16 @@ import pytest  # noqa: E402
 from tests.lib.commands import DIGITS, Commands  # noqa: E402
 
 # Whose tests run whole commands, the longest first: no worker is left with them at the end.
-LONG = ("test_train.py", "test_latent_cache.py", "test_api.py", "test_evaluate.py")
+LONG = (
+    "test_train.py",
+    "test_restore.py",
+    "test_latent_cache.py",
+    "test_experiments.py",
+    "test_networks.py",
+    "test_clips.py",
+    "test_api.py",
+    "test_evaluate.py",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -33,8 +42,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """Compiled once, used by every command of a test worker."""
-    return str(tmp_path_factory.mktemp("jax_cache"))
+    """Compiled once, used by every command of all test workers."""
+    base = tmp_path_factory.getbasetemp()
+    return str(
+        (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "jax_cache"
+    )
 
 
 @pytest.fixture

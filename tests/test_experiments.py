@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import skimage
 
+from experiments import ablations
 from ul.config import RunConfig, TrainConfig
 from ul.core.errors import ConfigError
 from ul.data.datasets import Datasets
@@ -72,6 +73,7 @@ def test_parses_locks_and_survives_json(name, variant):
 
 # The same step on other data, or the twin of a shrunk one.
 SAME = (",tfds", "stage2_medium,smoke", "stage2_100,smoke", "stage2_300,smoke")
+SAME += tuple(f"{kind}_base" for kind in ablations.KINDS if kind != "ul")
 # The networks of another experiment on other data, or of another size.
 TRACED = {
     ("captions", "stage1"),
@@ -82,6 +84,13 @@ TRACED = {
     ("text_to_image", "stage2_300"),
     ("kinetics600", "stage2_medium"),
     ("moving_digits", "smoke2"),
+    ("folder", "stage1"),
+    ("folder", "stage2"),
+    ("folder", "stage1_64"),
+    ("folder", "stage2_64"),
+    ("photos", "stage1_16"),
+    ("photos", "stage2_16"),
+    ("photos", "stage2_fixed"),
 }
 
 

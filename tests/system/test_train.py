@@ -10,12 +10,10 @@ import time
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import ul
 from tests.lib.commands import DIGITS, ROOT, digests, lines, stage1, wait_for_step
 from ul.checkpoints import store
-from ul.core.errors import CheckpointError, ConfigError, DataError
 
 
 def test_what_a_run_leaves(trained):
@@ -48,7 +46,7 @@ def test_two_runs_are_bitwise_equal_and_more_steps_go_on(trained, command, tmp_p
     assert lines(tmp_path / "again")[-1]["step"] == 10
 
 
-@pytest.mark.parametrize("moment", [1, 5])
+@pytest.mark.parametrize("moment", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_killed_at_any_moment_it_ends_with_the_same_parameters(
     trained, command, tmp_path, moment
 ):
@@ -65,7 +63,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_parameters(
     assert [line["step"] for line in lines(workdir)] == [2, 4, 4, 6, 8, 8]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_exits_75_and_the_command_goes_on(
     trained, command, tmp_path, number
 ):
@@ -82,10 +82,8 @@ def test_a_signal_saves_and_exits_75_and_the_command_goes_on(
     assert digests(workdir) == digests(trained / "smoke")
 
 
-@pytest.mark.parametrize(
-    ("devices", "fsdp"),
-    [(2, 1), (8, 4), pytest.param(8, 1, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow  # the default suite continues a run on other devices, see below
+@pytest.mark.parametrize(("devices", "fsdp"), [(2, 1), (8, 4), (8, 1)])
 def test_other_devices_give_the_same_within_rounding(
     trained, command, tmp_path, devices, fsdp
 ):
@@ -157,11 +155,6 @@ def test_another_config_in_the_same_workdir_is_refused(trained, command):
     assert "loss.weighting.bias: 4.0 -> 1.0" in out
     kept = json.loads((trained / "smoke" / "config.json").read_text())
     assert kept["config"]["loss"]["weighting"]["bias"] == 4.0
-
-
-def read_png(path):
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def stage2(workdir, below, *changes):
@@ -241,100 +234,10 @@ def test_training_that_is_not_finite_exits_70(command, tmp_path):
         ]
 
 
+@pytest.mark.slow
 def test_profile_on_request(command, tmp_path):
     command(*stage1(tmp_path, "--profile_steps=3:4", "--config.steps=4"))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-
-
-def test_evaluate_and_sample(trained, command, tmp_path):
-    out = command("evaluate", f"--workdir={trained / 'smoke'}")
-    assert "rate, bits/pixel" in out
-    (file,) = (trained / "smoke" / "evals").glob("reconstruction-8-ema-*.json")
-    record = json.loads(file.read_text())
-    keys = {
-        "rate_bpp",
-        "rate_bpp_sem",
-        "psnr_db",
-        "ssim",
-        "num_examples",
-        "step",
-        "seed",
-    }
-    assert keys <= record.keys() and record["protocol"]["sampler"]["num_steps"] == 4
-    assert file.with_suffix(".png").exists()
-    common = (f"--workdir={trained / 'smoke2'}", "--seed=3")
-    command(
-        "evaluate", *common, "--num_examples=20", "--guidance=1,1.5", "--weights=raw"
-    )
-    files = sorted((trained / "smoke2" / "evals").glob("*.json"))
-    assert [json.loads(f.read_text())["guidance"] for f in files] == [1.0, 1.5]
-    record = json.loads(files[0].read_text())
-    assert record["frechet_features"] == "pixels_8x8" and record["weights"] == "raw"
-    assert 0 <= record["class_accuracy"] <= 1 and record["class_accuracy_real"] > 0.97
-    assert "not FID" in record["protocol"]["frechet"]
-    command("sample", *common, "--num=3", "--labels=7", f"--out={tmp_path / 'some'}")
-    names = sorted(p.name for p in (tmp_path / "some").iterdir())
-    assert names == [f"00000{i}-class7.png" for i in range(3)]
-    command("sample", *common, "--num=5", "--labels=7", f"--out={tmp_path / 'five'}")
-    for name in names:  # a sample does not depend on how many are drawn
-        a, b = (read_png(tmp_path / d / name) for d in ("some", "five"))
-        np.testing.assert_array_equal(a, b)
-    out = command("sample", *common, "--labels=99999999999", "--out=x", code=65)
-    assert "from 0 to 10" in out and "got 99999999999" in out
-    grid = tmp_path / "grid.png"
-    command("sample", *common, "--num=6", "--grid", "--columns=3", f"--out={grid}")
-    assert read_png(grid).shape == (2 * 9 + 1, 3 * 9 + 1)
-    both = f"--workdirs={trained / 'smoke'},{trained / 'smoke2'}"
-    assert command("summary", both).count("generation-guidance") == 2
-    assert "No evaluations" in command("summary", f"--workdirs={tmp_path}", code=65)
-
-
-def test_the_python_face(trained):
-    ae = ul.load_autoencoder(trained / "smoke")
-    images = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 1), np.uint8)
-    z = ae.encode(images)
-    assert (z.shape, z.dtype) == ((21, *ae.latent_shape), np.float32)
-    np.testing.assert_array_equal(z, ae.encode(images))
-    np.testing.assert_allclose(z[:2], ae.encode(images[:2]), atol=1e-5)
-    assert (ae.decode(z).shape, ae.decode(z).dtype) == (images.shape, np.uint8)
-    np.testing.assert_array_equal(ae.decode(z, seed=4), ae.reconstruct(images, seed=4))
-    assert np.any(ae.decode(z, seed=4) != ae.decode(z, seed=4, noisy=True))
-    generator = ul.load_generator(trained / "smoke2")
-    labels = [3, 1, 4, generator.num_classes]
-    samples = generator.sample(labels, guidance=1.5, seed=7)
-    assert (samples.shape, samples.dtype) == ((4, 8, 8, 1), np.uint8)
-    np.testing.assert_array_equal(
-        generator.sample(labels[:2], guidance=1.5, seed=7), samples[:2]
-    )
-    with pytest.raises(DataError, match="labels"):
-        generator.sample([11])
-    with pytest.raises(DataError, match="labels"):
-        generator.sample([1.7])
-    with pytest.raises(ConfigError, match="guidance"):
-        generator.sample([1], guidance=float("nan"))
-    with pytest.raises(ConfigError, match="seed"):
-        generator.sample([1], seed=-1)
-    with pytest.raises(DataError, match=r"uint8 \[N, 8, 8, 1\]"):
-        ae.encode(images[..., 0])
-    with pytest.raises(ConfigError, match="weights must be one of"):
-        ul.load_autoencoder(trained / "smoke", weights="ema:0.5")
-    with pytest.raises(ConfigError, match="got 'base'"):
-        ul.load_autoencoder(trained / "smoke2")
-    with pytest.raises(CheckpointError, match="no verified step 3"):
-        ul.load_autoencoder(trained / "smoke", step=3)
-
-
-def test_a_moved_pair_of_runs_still_loads(trained, tmp_path):
-    shutil.copytree(trained / "smoke", tmp_path / "smoke")
-    shutil.copytree(trained / "smoke2", tmp_path / "smoke2")
-    record = json.loads((tmp_path / "smoke2" / "config.json").read_text())
-    record["provenance"]["stage1"]["workdir"] = "/where/it/was/smoke"
-    (tmp_path / "smoke2" / "config.json").write_text(json.dumps(record))
-    assert ul.load_generator(tmp_path / "smoke2").sample([0]).shape == (1, 8, 8, 1)
-    record["provenance"]["stage1"]["encoder"] = "00000000"
-    (tmp_path / "smoke2" / "config.json").write_text(json.dumps(record))
-    with pytest.raises(CheckpointError, match="another encoder"):
-        ul.load_generator(tmp_path / "smoke2")
 
 
 def test_import_is_light_and_needs_no_tensorflow_or_torch():
