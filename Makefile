@@ -18,16 +18,16 @@ $(VENV)/.done: setup.py constraints.txt
 	touch $@
 
 demo: $(VENV)/.done
-	$(BIN)/python -m launch.train --config experiments/digits.py:stage1 \
+	$(BIN)/python -m ul train --config digits:stage1 \
 	  --config.seed=$(SEED) --workdir $(RUN)/stage1
-	$(BIN)/python -m launch.train --config experiments/digits.py:stage2 \
+	$(BIN)/python -m ul train --config digits:stage2 \
 	  --config.seed=$(SEED) --workdir $(RUN)/stage2 --config.stage1.workdir=$(RUN)/stage1
-	$(BIN)/python -m launch.evaluate --workdir $(RUN)/stage1 --seed $(SEED)
-	$(BIN)/python -m launch.evaluate --workdir $(RUN)/stage2 --seed $(SEED) \
+	$(BIN)/python -m ul evaluate --workdir $(RUN)/stage1 --seed $(SEED)
+	$(BIN)/python -m ul evaluate --workdir $(RUN)/stage2 --seed $(SEED) \
 	  --num_examples 500 --guidance 1,1.5
-	$(BIN)/python -m launch.sample --workdir $(RUN)/stage2 --num 100 --guidance 1.5 \
+	$(BIN)/python -m ul sample --workdir $(RUN)/stage2 --num 100 --guidance 1.5 \
 	  --grid --scale 6 --out $(RUN)/samples.png
-	$(BIN)/python -m launch.summary --workdirs $(RUN)/stage1,$(RUN)/stage2 --out $(RUN)/table.md
+	$(BIN)/python -m ul summary --workdirs $(RUN)/stage1,$(RUN)/stage2 --out $(RUN)/table.md
 
 test: $(VENV)/.done
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
@@ -64,7 +64,7 @@ WORDS ?=
 breaks: $(VENV)/.done
 	$(BIN)/python -m tests.lib.breaks $(WORDS)
 
-# Rewrites what launch.submit and launch.sweep --dry-run should print; review the difference.
+# Rewrites what `ul submit --dry-run` and `ul sweep --dry-run` print; review the difference.
 goldens: $(VENV)/.done
 	UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/launch/test_goldens.py
 
@@ -77,9 +77,9 @@ types: $(VENV)/.done
 
 smoke: $(VENV)/.done
 	rm -rf runs/smoke
-	$(BIN)/python -m launch.train --config experiments/digits.py:smoke \
+	$(BIN)/python -m ul train --config digits:smoke \
 	  --workdir runs/smoke/stage1
-	$(BIN)/python -m launch.train --config experiments/digits.py:smoke2 \
+	$(BIN)/python -m ul train --config digits:smoke2 \
 	  --workdir runs/smoke/stage2 --config.stage1.workdir=runs/smoke/stage1
 
 clean:

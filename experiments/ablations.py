@@ -1,8 +1,8 @@
 """The ablations and baselines of the paper's tables 5 and 6 on scikit-learn's digits.
 
-    python -m launch.ablations --out runs/ablations
-    python -m launch.train --config experiments/ablations.py:normal_prior --workdir runs/n1
-    python -m launch.train --config experiments/ablations.py:normal_prior_base \\
+    python -m ul ablations --out runs/ablations
+    python -m ul train --config ablations:normal_prior --workdir runs/n1
+    python -m ul train --config ablations:normal_prior_base \\
         --workdir runs/n2 --config.stage1.workdir=runs/n1
 
 The first command trains and evaluates all of them, and single_stage.py, and prints both

@@ -1,10 +1,10 @@
 """Digits in colors with captions: a text-to-image model small enough to be measured.
 
-    python -m launch.train --config experiments/captions.py:stage1 --workdir runs/c1
-    python -m launch.train --config experiments/captions.py:stage2 --workdir runs/c2 \\
+    python -m ul train --config captions:stage1 --workdir runs/c1
+    python -m ul train --config captions:stage2 --workdir runs/c2 \\
         --config.stage1.workdir=runs/c1
-    python -m launch.evaluate --workdir runs/c2 --num_examples 600 --guidance 1,2
-    python -m launch.sample --workdir runs/c2 --text "a red three" --out three.png --grid
+    python -m ul evaluate --workdir runs/c2 --num_examples 600 --guidance 1,2
+    python -m ul sample --workdir runs/c2 --text "a red three" --out three.png --grid
 
 The data are scikit-learn's digits, 8x8, in six colors, with captions of six forms; each
 word is a fixed random vector in place of a text encoder's output. The networks are those of

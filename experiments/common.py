@@ -40,7 +40,7 @@ def train_on_latents(c: ConfigDict, shape: tuple[int, ...]) -> None:
     """Add the settings of a stage 2 that trains on latents of this shape.
 
     The command line sets the stage-1 run, `stage1.workdir`, and optionally a cache that
-    `launch.encode` wrote, `latent_cache`.
+    `ul encode` wrote, `latent_cache`.
     """
     c.stage1 = dict(
         workdir=config_dict.placeholder(str),

@@ -1,10 +1,10 @@
 """scikit-learn's handwritten digits, 8x8 gray: both stages in minutes on a laptop.
 
-    python -m launch.train --config experiments/digits.py:stage1 --workdir runs/s1
-    python -m launch.train --config experiments/digits.py:stage2 --workdir runs/s2 \\
+    python -m ul train --config digits:stage1 --workdir runs/s1
+    python -m ul train --config digits:stage2 --workdir runs/s2 \\
         --config.stage1.workdir=runs/s1
-    python -m launch.evaluate --workdir runs/s1
-    python -m launch.evaluate --workdir runs/s2 --guidance 1,1.5
+    python -m ul evaluate --workdir runs/s1
+    python -m ul evaluate --workdir runs/s2 --guidance 1,1.5
 
 The data are 1,797 scanned digits of 10 classes, of which a fifth is held out. `stage1`
 trains encoder, prior and decoder with latents of 4x4x4; `stage2` trains a class-conditional

@@ -1,13 +1,13 @@
 """A stage 2 on the latents of a Stable-Diffusion-style KL autoencoder, a baseline of the paper.
 
-    python -m launch.import_autoencoder --config experiments/external.py:autoencoder \\
+    python -m ul import_autoencoder --config external:autoencoder \\
         --weights vae.safetensors --vae_config config.json --workdir runs/sd_vae \\
         --config.data.source.path=/data/imagenet256
-    python -m launch.evaluate --workdir runs/sd_vae
-    python -m launch.train --config experiments/external.py:stage2 --workdir runs/sd_base \\
+    python -m ul evaluate --workdir runs/sd_vae
+    python -m ul train --config external:stage2 --workdir runs/sd_base \\
         --config.data.source.path=/data/imagenet256 --config.stage1.workdir=runs/sd_vae
 
-The images are ImageNet at 256x256, written by `launch.import_images --size 256`.
+The images are ImageNet at 256x256, written by `ul import_images --size 256`.
 `autoencoder` has the sizes of Stable Diffusion 1 and 2: latents of 32x32x4 with scale
 0.18215. `stage2` is the base of imagenet512.py on these latents; its schedule ends at log-SNR
 10. For other autoencoders `--vae_config` sets sizes, scale and shift, and stage 2 needs

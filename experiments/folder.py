@@ -1,8 +1,8 @@
 """Your own images: a folder with one subfolder per class, at 32x32 or 64x64.
 
-    python -m launch.train --config experiments/folder.py:stage1 --workdir runs/mine1 \\
+    python -m ul train --config folder:stage1 --workdir runs/mine1 \\
         --config.data.source.path=/data/mine --config.data.num_classes=3
-    python -m launch.train --config experiments/folder.py:stage2 --workdir runs/mine2 \\
+    python -m ul train --config folder:stage2 --workdir runs/mine2 \\
         --config.data.source.path=/data/mine --config.data.num_classes=3 \\
         --config.stage1.workdir=runs/mine1
 

@@ -1,12 +1,12 @@
 """ImageNet at 512x512 with the model sizes of the paper (arXiv 2602.17270).
 
-    python -m launch.import_images --out /data/imagenet512 --size 512 \\
+    python -m ul import_images --out /data/imagenet512 --size 512 \\
         --train ILSVRC2012_img_train.tar --eval ILSVRC2012_img_val.tar --eval_labels val.txt
-    python -m launch.train --config experiments/imagenet512.py:stage1 --workdir gs://b/s1 \\
+    python -m ul train --config imagenet512:stage1 --workdir gs://b/s1 \\
         --config.data.source.path=/data/imagenet512
-    python -m launch.train --config experiments/imagenet512.py:stage2 --workdir gs://b/s2 \\
+    python -m ul train --config imagenet512:stage2 --workdir gs://b/s2 \\
         --config.data.source.path=/data/imagenet512 --config.stage1.workdir=gs://b/s1
-    python -m launch.plan pod --config experiments/imagenet512.py:stage2_medium \\
+    python -m ul plan pod --config imagenet512:stage2_medium \\
         --topology v5p:4x4x4 --mesh data=4,fsdp=16
 
 `stage1` has latents of 32x32x32. `stage2` has a base model of 350M parameters,

@@ -1,10 +1,10 @@
 """Kinetics-600, clips of 16 frames of 128x128: the video task of the paper.
 
-    python -m launch.import_video --out /data/k600 --size 128 --frames 16 \\
+    python -m ul import_video --out /data/k600 --size 128 --frames 16 \\
         --train k600/train --eval k600/val
-    python -m launch.train --config experiments/kinetics600.py:stage1 --workdir gs://b/k1 \\
+    python -m ul train --config kinetics600:stage1 --workdir gs://b/k1 \\
         --config.data.source.path=/data/k600
-    python -m launch.train --config experiments/kinetics600.py:stage2 --workdir gs://b/k2 \\
+    python -m ul train --config kinetics600:stage2 --workdir gs://b/k2 \\
         --config.data.source.path=/data/k600 --config.stage1.workdir=gs://b/k1
 
 `stage1` encodes whole clips as latents of 4x16x16x32 (frames, height, width, channels).

@@ -1,12 +1,12 @@
 """Clips of a real digit that moves, 16 frames of 16x16: both stages in half an hour.
 
-    python -m launch.train --config experiments/moving_digits.py:stage1 --workdir runs/m1
-    python -m launch.encode --config experiments/moving_digits.py:stage2 --out runs/mz \\
+    python -m ul train --config moving_digits:stage1 --workdir runs/m1
+    python -m ul encode --config moving_digits:stage2 --out runs/mz \\
         --config.stage1.workdir=runs/m1
-    python -m launch.train --config experiments/moving_digits.py:stage2 --workdir runs/m2 \\
+    python -m ul train --config moving_digits:stage2 --workdir runs/m2 \\
         --config.stage1.workdir=runs/m1 --config.latent_cache=runs/mz
-    python -m launch.evaluate --workdir runs/m1
-    python -m launch.evaluate --workdir runs/m2 --guidance 1,2
+    python -m ul evaluate --workdir runs/m1
+    python -m ul evaluate --workdir runs/m2 --guidance 1,2
 
 Each digit of scikit-learn moves at a constant velocity and bounces off the borders. `stage1`
 encodes clips as latents of 4x4x4x8 (frames, height, width, channels). `stage2` is

@@ -1,17 +1,17 @@
 """Crops of the photographs that ship with scikit-learn and scikit-image, 16x16 to 64x64.
 
-    python -m launch.train --config experiments/photos.py:stage1 --workdir runs/p1
-    python -m launch.train --config experiments/photos.py:stage2 --workdir runs/p2 \\
+    python -m ul train --config photos:stage1 --workdir runs/p1
+    python -m ul train --config photos:stage2 --workdir runs/p2 \\
         --config.stage1.workdir=runs/p1
-    python -m launch.evaluate --workdir runs/p1
-    python -m launch.evaluate --workdir runs/p2 --num_examples 256 --guidance 1,1.5
+    python -m ul evaluate --workdir runs/p1
+    python -m ul evaluate --workdir runs/p2 --num_examples 256 --guidance 1,1.5
 
 Random crops of eight photographs train, two photographs are held out. Both sides of the
 photographs are halved first, so that a crop shows more than texture.
 
   stage1, stage2        32x32
   stage2_fixed          stage2 on one fixed crop per image and its mirror image, so that
-                        `launch.encode` can cache the latents
+                        `ul encode` can cache the latents
   stage1_16, stage2_16  16x16, for sweeps on a laptop
   stage1_64, stage2_64  64x64 in bfloat16 with cuDNN attention, for a GPU; never trained
   smoke, smoke2         32x32 with tiny networks; they run every part in seconds

@@ -1,7 +1,7 @@
 """Digits without a stage 2: the paper's two single-stage variants, and pixel diffusion.
 
-    python -m launch.train --config experiments/single_stage.py:random_noise --workdir runs/r
-    python -m launch.evaluate --workdir runs/r
+    python -m ul train --config single_stage:random_noise --workdir runs/r
+    python -m ul evaluate --workdir runs/r
 
   shifted_loss  The prior has the unweighted ELBO, and samples are drawn from it. The
                 decoder's loss is shifted to noisier data.
@@ -9,7 +9,7 @@
                 prior acts as a weighted one. The decoder is conditioned on the noise level.
   pixels        The UViT of the decoder as a diffusion model of pixels, without latents.
 
-Each variant is trained for 2,000 steps of 32 digits. `launch.ablations` trains them beside
+Each variant is trained for 2,000 steps of 32 digits. `ul ablations` trains them beside
 experiments/ablations.py and prints the paper's tables 5 and 6 for them.
 
 Expected: 0.225 bits/pixel and a class accuracy of 0.81 for `shifted_loss`, 2.15 and 0.78 for

@@ -1,16 +1,16 @@
 """Text to image at 512x512, with base models of about 100, 300 and 970 GFLOP as in the paper.
 
-    python -m launch.import_images --out /data/coco512 --size 512 --one_class \\
+    python -m ul import_images --out /data/coco512 --size 512 --one_class \\
         --train train2017 --eval val2017
-    python -m launch.embed_captions --images /data/coco512 --out /data/coco512_t5 \\
+    python -m ul embed_captions --images /data/coco512 --out /data/coco512_t5 \\
         --captions captions_train2017.json,captions_val2017.json \\
         --model google/t5-v1_1-xxl --tokens 128
-    python -m launch.train --config experiments/text_to_image.py:stage1 --workdir gs://b/t1 \\
+    python -m ul train --config text_to_image:stage1 --workdir gs://b/t1 \\
         --config.data.source.path=/data/coco512
-    python -m launch.train --config experiments/text_to_image.py:stage2_970 --workdir W \\
+    python -m ul train --config text_to_image:stage2_970 --workdir W \\
         --config.data.source.path=/data/coco512 --config.stage1.workdir=gs://b/t1 \\
         --config.data.source.captions=/data/coco512_t5
-    python -m launch.plan flops --config experiments/text_to_image.py:stage2_970
+    python -m ul plan flops --config text_to_image:stage2_970
 
 `stage1` is that of imagenet512.py on the images alone. `stage2_100`, `stage2_300` and
 `stage2_970` are conditioned on text: 128 vectors of 4,096 channels, the output of T5-XXL.
@@ -30,7 +30,7 @@ from ml_collections import config_dict
 
 from experiments import common, imagenet512, large
 
-# Widths and depths. `launch.plan flops` prints their FLOPs and parameters.
+# Widths and depths. `ul plan flops` prints their FLOPs and parameters.
 BASE_SIZES = {
     "stage2_100": ((512, 1024), (4, 8)),
     "stage2_300": ((640, 1280), (8, 16)),

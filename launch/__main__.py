@@ -1,4 +1,4 @@
-"""List the commands (`python -m launch`) or run one (`python -m launch COMMAND ...`)."""
+"""List the commands (`python -m ul`) or run one (`python -m ul COMMAND ...`)."""
 
 import runpy
 import sys
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     name = arguments[0].replace("-", "_")
     if name not in command_list.names():
         print(
-            "ConfigError: COMMAND must be one that python -m launch lists; got "
+            "ConfigError: COMMAND must be one that python -m ul lists; got "
             f"{arguments[0]!r}. Did you mean {command_list.nearest(name)!r}?",
             file=sys.stderr,
         )

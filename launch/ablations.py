@@ -1,9 +1,9 @@
 """Run the paper's ablations and baselines at small scale, and print its tables 5 and 6.
 
-    python -m launch.ablations --out runs/ablations
-    python -m launch.ablations --out runs/few --only ul,pixels --set steps=20
+    python -m ul ablations --out runs/ablations
+    python -m ul ablations --out runs/few --only ul,pixels --set steps=20
 
-Runs the sweep of experiments/sweeps/ablations.py; the same command resumes it. Logs are
+Runs the shipped sweep `ablations`; the same command resumes it. Logs are
 <out>/<trial>.log, the tables <out>/tables.md.
 """
 
@@ -22,7 +22,7 @@ _SET = flags.DEFINE_multi_string("set", [], "key=value for every config of the t
 _JOBS = flags.DEFINE_integer(
     "jobs", 1, "Trials that run at the same time.", lower_bound=1
 )
-FILE = "experiments/sweeps/ablations.py"
+FILE = "ablations"
 
 
 def _numbers(out: epath.Path, trial: dict) -> dict:

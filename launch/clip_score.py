@@ -1,6 +1,6 @@
 """Print the CLIP score of samples in an .npz with their captions, as one JSON object.
 
-python -m launch.clip_score --npz samples.npz --captions captions.txt --weights_dir weights
+python -m ul clip_score --npz samples.npz --captions captions.txt --weights_dir weights
 """
 
 import json
@@ -15,7 +15,7 @@ from ul.evaluation import samples_npz
 from ul.metrics import clip_score
 
 _NPZ = flags.DEFINE_string(
-    "npz", None, "Samples of launch.evaluate: arr_0, uint8 [N, H, W, 3]."
+    "npz", None, "Samples of python -m ul evaluate: arr_0, uint8 [N, H, W, 3]."
 )
 _CAPTIONS = flags.DEFINE_string(
     "captions",

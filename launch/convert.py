@@ -1,10 +1,10 @@
 """Convert public weights of a feature network to the safetensors file of evaluations.
 
-    python -m launch.convert inception --weights_dir W --license Apache-2.0 \\
+    python -m ul convert inception --weights_dir W --license Apache-2.0 \\
       --source pt_inception-2015-12-05-6726825d.pth --url https://github.com/mseitzer/...
-    python -m launch.convert lpips --weights_dir W --license "BSD-3-Clause, BSD-2-Clause" \\
+    python -m ul convert lpips --weights_dir W --license "BSD-3-Clause, BSD-2-Clause" \\
       --source vgg16-397923af.pth,lpips/weights/v0.1/vgg.pth --url https://...,https://...
-    python -m launch.convert clip --weights_dir W --license MIT \\
+    python -m ul convert clip --weights_dir W --license MIT \\
       --source clip-vit-large-patch14/model.safetensors --url https://huggingface.co/...
 
 PyTorch (the extra `convert`) is needed unless every source is a safetensors file. CLIP's

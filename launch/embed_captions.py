@@ -1,9 +1,9 @@
 """Embed the captions of imported images with a text encoder.
 
-    python -m launch.embed_captions --images /data/coco512 --out /data/coco512_t5 \\
+    python -m ul embed_captions --images /data/coco512 --out /data/coco512_t5 \\
         --captions captions_train2017.json,captions_val2017.json \\
         --model google/t5-v1_1-xxl --tokens 128
-    python -m launch.embed_captions --prompts lines.txt --model google/t5-v1_1-xxl \\
+    python -m ul embed_captions --prompts lines.txt --model google/t5-v1_1-xxl \\
         --out prompts.npz
 
 --captions are .tsv files of `FILE<TAB>CAPTION` lines, .jsonl files of {file_name, text},
@@ -18,13 +18,11 @@ from launch.lib import cli, import_flags
 from ul.importing import captions, text_encoder
 
 _IMAGES = flags.DEFINE_string(
-    "images", None, "Directory that launch.import_images wrote."
+    "images", None, "Directory that python -m ul import_images wrote."
 )
 _CAPTIONS = flags.DEFINE_list("captions", [], "Files, folders or tars with captions.")
 _PROMPTS = flags.DEFINE_string(
-    "prompts",
-    None,
-    "Text file with one prompt per line, to embed for launch.sample instead of --captions.",
+    "prompts", None, "Text file with a prompt per line, for python -m ul sample."
 )
 _MODEL = flags.DEFINE_string(
     "model",

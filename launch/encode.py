@@ -1,8 +1,8 @@
 """Encode the images of stage 2 once and cache their latents.
 
-    python -m launch.encode --config experiments/photos.py:stage2_fixed \\
+    python -m ul encode --config photos:stage2_fixed \\
         --config.stage1.workdir=runs/p1 --out runs/latents
-    python -m launch.train --config experiments/photos.py:stage2_fixed --workdir runs/p2 \\
+    python -m ul train --config photos:stage2_fixed --workdir runs/p2 \\
         --config.stage1.workdir=runs/p1 --config.latent_cache=runs/latents
 
 Run the command again after an interruption: finished shards are kept, damaged ones are

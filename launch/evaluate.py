@@ -1,11 +1,11 @@
 """Evaluate a run's checkpoints: a JSON and a picture each under workdir/evals.
 
-    python -m launch.evaluate --workdir runs/s1
-    python -m launch.evaluate --workdir runs/s2 --num_examples 500 --guidance 1,1.5
-    python -m launch.evaluate --workdir runs/s2 --step all --weights both --metrics fid,frechet
-    python -m launch.evaluate --list_metrics
-    python -m launch.evaluate --make_reference refs/mine.npz --weights_dir weights \\
-        --config experiments/photos.py:stage1_16 --metrics fid,fd_dinov2
+    python -m ul evaluate --workdir runs/s1
+    python -m ul evaluate --workdir runs/s2 --num_examples 500 --guidance 1,1.5
+    python -m ul evaluate --workdir runs/s2 --step all --weights both --metrics fid,frechet
+    python -m ul evaluate --list_metrics
+    python -m ul evaluate --make_reference refs/mine.npz --weights_dir weights \\
+        --config photos:stage1_16 --metrics fid,fd_dinov2
 """
 
 import os

@@ -1,11 +1,11 @@
 """Export the networks of a run as safetensors files.
 
-    python -m launch.export --workdir runs/s1 --out exports/autoencoder
-    python -m launch.export --workdir runs/s2 --step 2000 --weights raw --out exports/generator
+    python -m ul export --workdir runs/s1 --out exports/autoencoder
+    python -m ul export --workdir runs/s2 --step 2000 --weights raw --out exports/generator
 
 Each file has a JSON beside it that describes the network. The directory can be used instead
-of a trained workdir: by `ul.load_autoencoder`, `ul.load_generator`, launch.sample,
-launch.evaluate and --config.stage1.workdir.
+of a trained workdir: by `ul.load_autoencoder`, `ul.load_generator`, `ul sample`,
+`ul evaluate` and --config.stage1.workdir.
 """
 
 from absl import flags

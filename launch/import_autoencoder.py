@@ -1,8 +1,8 @@
 """Import a Stable-Diffusion-style KL autoencoder as a stage-1 run.
 
-    python -m launch.import_autoencoder --config experiments/external.py:autoencoder \\
+    python -m ul import_autoencoder --config external:autoencoder \\
         --weights vae.safetensors --vae_config config.json --workdir runs/sd_vae
-    python -m launch.train --config experiments/external.py:stage2 --workdir runs/sd_base \\
+    python -m ul train --config external:stage2 --workdir runs/sd_base \\
         --config.stage1.workdir=runs/sd_vae
 
 Nothing is trained. The workdir can be evaluated, exported and loaded like a trained one.

@@ -1,12 +1,12 @@
 """Import an image dataset as shards of images of one size.
 
-    python -m launch.import_images --out /data/imagenet512 --size 512 \\
+    python -m ul import_images --out /data/imagenet512 --size 512 \\
         --train ILSVRC2012_img_train.tar --eval ILSVRC2012_img_val.tar --eval_labels val.txt
-    python -m launch.train --config experiments/imagenet512.py:stage1 --workdir W \\
+    python -m ul train --config imagenet512:stage1 --workdir W \\
         --config.data.source.path=/data/imagenet512
 
 --train and --eval are a folder of class folders, a tar of class folders, or a tar of class
-tars. With --one_class, for datasets with captions (launch.embed_captions), they may have
+tars. With --one_class, for datasets with captions (`ul embed_captions`), they may have
 any depth. Nothing is unpacked. Run the command again after an interruption: complete
 shards are kept.
 """

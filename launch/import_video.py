@@ -1,6 +1,6 @@
 """Import a video dataset as shards of short clips of one size.
 
-    python -m launch.import_video --out /data/kinetics600 --size 128 --frames 32 --fps 25 \\
+    python -m ul import_video --out /data/kinetics600 --size 128 --frames 32 --fps 25 \\
         --train k600/train --eval k600/val --eval_labels val.csv
 
 --train and --eval are a folder or a tar of videos, or a folder of tars; nothing is

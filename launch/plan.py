@@ -1,11 +1,11 @@
 """Predict a run's bitrate, FLOPs, or memory and speed on a pod.
 
-    python -m launch.plan bitrate --config experiments/photos.py:stage1
-    python -m launch.plan bitrate --config experiments/photos.py:stage1 --target-bpp 0.06
-    python -m launch.plan flops --config experiments/imagenet512.py:stage1
-    python -m launch.plan pod --config experiments/imagenet512.py:stage1 \\
+    python -m ul plan bitrate --config photos:stage1
+    python -m ul plan bitrate --config photos:stage1 --target-bpp 0.06
+    python -m ul plan flops --config imagenet512:stage1
+    python -m ul plan pod --config imagenet512:stage1 \\
         --topology v5p:4x4x4 --mesh data=4,fsdp=16
-    python -m launch.plan pod --config experiments/imagenet512.py:stage2 \\
+    python -m ul plan pod --config imagenet512:stage2 \\
         --topology v6e:16x16 --mesh data=16,fsdp=16 --mesh data=32,fsdp=8 --search
 
 `pod` compiles without the pod: TPU topologies need the `tpu` extra, cpu:8 nothing. If the

@@ -1,7 +1,7 @@
 """Write one page about a sweep: what each trial measured and cost, and its pictures.
 
-    python -m launch.report runs/sweep
-    python -m launch.report runs/sweep --nopredictions
+    python -m ul report runs/sweep
+    python -m ul report runs/sweep --nopredictions
 
 Writes <folder>/report/index.html, one file that needs no network, with the plots and
 trials.csv beside it. The folder is that of a sweep, or any that has run directories in it.

@@ -1,8 +1,8 @@
 """Sample images or clips from a stage-2 run.
 
-    python -m launch.sample --workdir runs/s2 --num 100 --grid --out samples.png
-    python -m launch.sample --workdir runs/s2 --num 16 --labels 3 --out samples/
-    python -m launch.sample --workdir runs/c2 --num 16 --text "a red three" --out samples/
+    python -m ul sample --workdir runs/s2 --num 100 --grid --out samples.png
+    python -m ul sample --workdir runs/s2 --num 16 --labels 3 --out samples/
+    python -m ul sample --workdir runs/c2 --num 16 --text "a red three" --out samples/
 
 Images are written as PNG files, clips as GIF files. Sample i depends only on --seed and i.
 """

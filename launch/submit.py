@@ -1,9 +1,9 @@
 """Submit the train command to this machine, SLURM, GKE or Cloud TPU VMs.
 
-    python -m launch.submit local --processes 2 --config experiments/digits.py:stage1 \\
+    python -m ul submit local --processes 2 --config digits:stage1 \\
         --workdir runs/s1
-    python -m launch.submit slurm --nodes 2 --tasks_per_node 8 --gpus_per_node 8 \\
-        --config experiments/imagenet512.py:stage1 --workdir /shared/s1 --dry-run
+    python -m ul submit slurm --nodes 2 --tasks_per_node 8 --gpus_per_node 8 \\
+        --config imagenet512:stage1 --workdir /shared/s1 --dry-run
 
 The config is validated before anything is submitted. See launch/README.md.
 """

@@ -1,6 +1,6 @@
 """Print one table of all evaluations of some runs.
 
-python -m launch.summary --workdirs runs/demo/stage1,runs/demo/stage2
+python -m ul summary --workdirs runs/demo/stage1,runs/demo/stage2
 """
 
 from absl import flags

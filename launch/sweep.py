@@ -1,7 +1,7 @@
 """Train, verify and evaluate the trials of a sweep, or continue it.
 
-    python -m launch.sweep experiments/sweeps/bitrate.py --out runs/bitrate --jobs 2
-    python -m launch.sweep experiments/sweeps/bitrate.py --out /shared/bitrate \\
+    python -m ul sweep bitrate --out runs/bitrate --jobs 2
+    python -m ul sweep bitrate --out /shared/bitrate \\
         --place slurm --time 8:00:00 --dry-run
 
 The argument is the Python file of the sweep, see launch/README.md.

@@ -1,7 +1,7 @@
 """Train one stage; run the same command again to resume.
 
-    python -m launch.train --config experiments/digits.py:stage1 --workdir runs/s1
-    python -m launch.train --config experiments/digits.py:stage2 --workdir runs/s2 \\
+    python -m ul train --config digits:stage1 --workdir runs/s1
+    python -m ul train --config digits:stage2 --workdir runs/s2 \\
         --config.stage1.workdir=runs/s1
 
 In a run of many processes every process runs this same command, see launch/README.md.

@@ -69,6 +69,9 @@ OWNERS = {
     "torch": ("launch/lib/states.py", "ul/importing/text_encoder.py"),
     "transformers": ("ul/importing/text_encoder.py",),
     "tensorboardX": ("ul/train/writer.py",),
+    "sklearn": ("ul/metrics/classifier.py", "ul/data/sources/"),
+    "skimage": ("ul/data/sources/photos.py",),
+    "jax._src": (),  # ul/core/jax_internals.py imports it by name
     "wandb": ("ul/train/writer.py",),
     "matplotlib": (
         "ul/train/curves.py",
@@ -92,6 +95,9 @@ def imports(file):
         elif isinstance(node, ast.ImportFrom):
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "extras.require":
+            assert isinstance(node.args[0], ast.Constant), ast.unparse(node)
+            yield node.args[0].value
 
 
 def package_of(module):
@@ -139,7 +145,7 @@ def test_every_package_is_in_a_layer_and_there_are_no_loose_modules():
     top_level = {
         f.relative_to(ROOT / "ul").parts[0].removesuffix(".py") for f in LIBRARY
     }
-    assert top_level - {"__init__"} == LAYERS.keys()
+    assert top_level - {"__init__", "__main__"} == LAYERS.keys()
     assert len(LAYERS) <= 17
 
 

@@ -7,7 +7,6 @@ images = autoencoder.decode(z)
 images = ul.load_generator("runs/s2").sample([3, 1, 4])
 """
 
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
         load_generator,
     )
 
+# The one place of the version: setup.py and code_version() read it here.
+__version__ = "0.1.0"
 __all__ = [
     "Autoencoder",
     "Generator",
@@ -29,8 +30,6 @@ __all__ = [
 
 def __getattr__(name: str):
     """Import the loaders when they are first used, so that `import ul` stays fast."""
-    if name == "__version__":
-        return metadata.version("unified-latents")
     if name in __all__:
         from ul.inference import api
 

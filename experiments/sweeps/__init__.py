@@ -1,6 +1,6 @@
 """Sweeps: files that list the trials to run and what each of them changes.
 
-    python -m launch.sweep experiments/sweeps/bitrate.py --out runs/bitrate
+    python -m ul sweep bitrate --out runs/bitrate
 
 A file has a function `get_sweep(arg)` that returns trials; `FILE:ARG` on the command line
 passes the argument. A point is a dict of overrides, such as {"loss.weighting.factor": 2.0}.
@@ -80,7 +80,7 @@ def trials(
 ) -> list[dict]:
     """Return one trial per point: its name, overrides, configs and workdirs.
 
-    stage1, stage2: configs, such as "experiments/photos.py:stage1_16"; without `stage2` a
+    stage1, stage2: configs, such as "photos:stage1_16"; without `stage2` a
     trial ends after stage 1.
     fixed: overrides of all trials. follow: returns further overrides that depend on a point.
     `latent_shape` of stage 2 needs neither, because it is derived from stage 1.

@@ -1,6 +1,6 @@
 """The ablations and baselines of the paper's tables 5 and 6 on digits.
 
-`launch.ablations` runs this sweep and prints both tables.
+`ul ablations` runs this sweep and prints both tables.
 """
 
 from experiments import ablations, single_stage, sweeps

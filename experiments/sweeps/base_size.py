@@ -1,6 +1,6 @@
 """The sweep of the last columns of the paper's table 2: sizes of stage 2 at two bitrates.
 
-    python -m launch.sweep experiments/sweeps/base_size.py --out runs/base_size --jobs 2
+    python -m ul sweep base_size --out runs/base_size --jobs 2
 
 All sizes at one loss factor share one stage 1, which is trained once. The data are
 photographs of 16x16. `:imagenet512` after the file runs it on ImageNet at 512x512 instead

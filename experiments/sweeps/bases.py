@@ -9,8 +9,8 @@ from experiments import common
 # photos.py.
 _CONFIGS = {
     "photos": dict(
-        stage1="experiments/photos.py:stage1_16",
-        stage2="experiments/photos.py:stage2_16",
+        stage1="photos:stage1_16",
+        stage2="photos:stage2_16",
         fixed={
             "steps": 1000,
             "loss.ramp_steps": 600,
@@ -19,8 +19,8 @@ _CONFIGS = {
         },
     ),
     "imagenet512": dict(
-        stage1="experiments/imagenet512.py:stage1",
-        stage2="experiments/imagenet512.py:stage2",
+        stage1="imagenet512:stage1",
+        stage2="imagenet512:stage2",
     ),
 }
 NAMES = tuple(_CONFIGS)

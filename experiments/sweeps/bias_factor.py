@@ -1,6 +1,6 @@
 """The sweep of the paper's figure 8: five loss factors, each at three biases.
 
-    python -m launch.sweep experiments/sweeps/bias_factor.py --out runs/bias_factor --jobs 2
+    python -m ul sweep bias_factor --out runs/bias_factor --jobs 2
 
 The biases are chosen here. The data are photographs of 16x16.
 `:imagenet512` after the file runs it on ImageNet at 512x512 instead (never run).

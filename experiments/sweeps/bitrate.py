@@ -1,9 +1,9 @@
 """Loss factor and bias against bits/pixel, PSNR and sample quality: eight trials.
 
-    python -m launch.sweep experiments/sweeps/bitrate.py --out runs/bitrate --jobs 2
+    python -m ul sweep bitrate --out runs/bitrate --jobs 2
 
 The data are photographs of 16x16; each trial trains stage 1 for 1,000 steps and stage 2 for
-500. `launch.plan bitrate --config experiments/photos.py:stage1_16` predicts the rates.
+500. `ul plan bitrate --config photos:stage1_16` predicts the rates.
 `:imagenet512` after the file runs it on ImageNet at 512x512 instead (never run).
 """
 

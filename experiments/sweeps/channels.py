@@ -1,6 +1,6 @@
 """The sweep of the paper's table 3: the number of latent channels.
 
-    python -m launch.sweep experiments/sweeps/channels.py --out runs/channels --jobs 2
+    python -m ul sweep channels --out runs/channels --jobs 2
 
 The shape of stage 2's latents is derived from stage 1. The data are photographs of 16x16.
 `:imagenet512` after the file runs it on ImageNet at 512x512 instead (never run).

@@ -1,6 +1,6 @@
 """The sweep of the paper's table 4: the height and width of the latents.
 
-    python -m launch.sweep experiments/sweeps/latent_grid.py --out runs/latent_grid --jobs 2
+    python -m ul sweep latent_grid --out runs/latent_grid --jobs 2
 
 Encoder and decoder get one level more or less; the number of latent channels stays. The
 paper has grids of 64x64, 32x32 and 16x16. Here they are 8x8, 4x4 and 2x2, because the data

@@ -1,6 +1,6 @@
 """The sweep of the paper's table 2: five loss factors.
 
-    python -m launch.sweep experiments/sweeps/loss_factor.py --out runs/loss_factor --jobs 2
+    python -m ul sweep loss_factor --out runs/loss_factor --jobs 2
 
 The data are photographs of 16x16. `:imagenet512` after the file runs it on ImageNet at 512x512
 instead (never run).

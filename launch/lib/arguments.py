@@ -9,8 +9,8 @@ from launch.lib import mistakes
 from ul.core.errors import ConfigError
 
 CONFIG_HELP = (
-    "Config file and the variant in it, for example experiments/digits.py:stage1. "
-    "Required."
+    "Shipped config and its variant, for example digits:stage1, or a file of your own, for "
+    "example configs/mine.py:stage1. Required."
 )
 
 

@@ -7,6 +7,8 @@ import ast
 import difflib
 from pathlib import Path
 
+from launch.lib import shipped
+
 FOLDER = Path(__file__).parents[1]
 TOPICS = {
     "Prepare data and weights": (
@@ -40,10 +42,12 @@ def nearest(name: str) -> str:
 
 
 def listing() -> str:
-    """Return the text that `python -m launch` prints."""
+    """Return the text that `python -m ul` prints."""
     width = max(map(len, names()))
-    lines = ["Unified Latents in JAX. Usage: python -m launch.COMMAND --help"]
+    lines = ["Unified Latents in JAX. Usage: python -m ul COMMAND --help"]
     for topic, commands in TOPICS.items():
         lines += ["", f"{topic}:"]
         lines += [f"  {name:{width}}  {summary(name)}" for name in commands]
+    lines += ["", "Shipped configs, for --config NAME:VARIANT:"]
+    lines += [f"  {', '.join(shipped.names('get_config'))}"]
     return "\n".join(lines)

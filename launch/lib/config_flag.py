@@ -20,13 +20,14 @@ flags.disclaim_key_flags()
 def define_config(
     accepts: type[RunConfig] = TrainConfig,
     flag_values: flags.FlagValues = flags.FLAGS,
-    argv: Sequence[str] = sys.argv,
+    argv: Sequence[str] | None = None,
 ) -> Callable[[], Any]:
     """Define --config; return a function that reads, completes and validates it.
 
     accepts: a base class of the configs that the command can use. argv: the command line
-    on which the overrides stand.
+    on which the overrides stand, by default that of this process.
     """
+    argv = sys.argv if argv is None else argv
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
@@ -40,7 +41,8 @@ def define_config(
     def read() -> Any:
         if holder.value is None:
             raise ConfigError(
-                "--config is required, but it is not set. Pass experiments/NAME.py:VARIANT."
+                "--config is required, but it is not set. Pass NAME:VARIANT"
+                " (python -m ul lists the names) or FILE.py:VARIANT."
             )
         try:
             # ml_collections raises the error of a broken file only when the config is

@@ -7,6 +7,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_dict
 
+from launch.lib import shipped
 from ul.config import REQUIRED, to_dict
 from ul.stages import kinds
 
@@ -23,6 +24,8 @@ class KindParser(flags.ArgumentParser):
 
     def parse(self, argument: Any) -> ml_collections.ConfigDict:
         """Return the config of a file with the kinds of the command line."""
+        if isinstance(argument, str):
+            argument = shipped.resolve("--config", argument, "get_config")
         config = self._parser.parse(argument)
         if not isinstance(config, ml_collections.ConfigDict):
             return config  # It raises the error of a broken file when it is accessed.

@@ -5,18 +5,21 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from launch.lib import shipped
 from ul.core.errors import ConfigError
 
 
 def call_user_function(flag: str, name: str, function: str) -> Any:
     """Call `function(arg)` of `file.py:arg`, or `function()` of `file.py`.
 
+    Without a slash and the ending .py, `name` is that of a shipped file.
+
     flag: what the user set to `name`, for error messages.
 
     Raises:
       ConfigError: the file or the function does not exist, or the function fails.
     """
-    path, _, arg = name.partition(":")
+    path, _, arg = shipped.resolve(flag, name, function).partition(":")
     if not Path(path).is_file():
         raise ConfigError(f"{flag} must be a Python file; there is no file {path}.")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)

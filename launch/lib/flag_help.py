@@ -9,7 +9,7 @@ from absl import flags
 WIDTH = 88
 # The name of a flag's type in absl -> what the page shows in its place.
 TYPES = {
-    "config file": "FILE.py:VARIANT",
+    "config file": "NAME:VARIANT",
     "comma separated list of strings": "A,B,...",
     "float": "NUMBER",
     "int": "INTEGER",

@@ -1,4 +1,4 @@
-"""Flags of launch.evaluate for the samples of a stage-2 run."""
+"""Flags of `ul evaluate` for the samples of a stage-2 run."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ from absl import flags
 
 from launch.lib import common_flags
 
-flags.disclaim_key_flags()  # the flags belong to launch.evaluate
+flags.disclaim_key_flags()  # the flags belong to `ul evaluate`
 
 
 class GenerationFlags(NamedTuple):

@@ -1,4 +1,4 @@
-"""The page that `python -m launch.COMMAND --help` prints."""
+"""The page that `python -m ul COMMAND --help` prints."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ def render(
 
 
 def _list_kinds(kinds: list[str], groups: Mapping[str, FlagGroup]) -> str:
-    command = f"python -m launch.{Path(sys.argv[0]).stem}"
+    command = f"python -m ul {Path(sys.argv[0]).stem}"
     lines = ["The first argument is one of these names:"]
     if groups:
         lines[0] = f"Names ({command} NAME --help lists the flags of NAME):"

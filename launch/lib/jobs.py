@@ -8,8 +8,6 @@ from absl import flags
 
 from ul.core.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -32,7 +30,7 @@ class Job:
 
     def command(self, *place_flags: str) -> list[str]:
         """Return the train command; places differ only in `place_flags`."""
-        head = ["launch.train", "--config", self.config, "--workdir", self.workdir]
+        head = ["ul", "train", "--config", self.config, "--workdir", self.workdir]
         return [self.python, "-m", *head, *self.overrides, *self.options, *place_flags]
 
     def log_dir(self) -> Path:

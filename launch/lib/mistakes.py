@@ -7,8 +7,8 @@ from typing import NoReturn
 
 from absl import flags
 
-from ul.core import processes
-from ul.core.errors import Preempted, UserError
+from ul.core import extras, processes
+from ul.core.errors import ConfigError, Preempted, UserError
 
 
 def last_line(error: Exception) -> str:
@@ -43,6 +43,11 @@ def exit_with(error: BaseException, *, trace: bool) -> NoReturn:
     """Print an error as one line, with its traceback if unexpected, and exit."""
     if isinstance(error, KeyboardInterrupt):
         error = Preempted("Interrupted. Finished work is kept; run the command again.")
+    if isinstance(error, ImportError) and "gcsfs" in str(error):  # raised by etils
+        hint = extras.install_hint("gcs", "gcsfs")
+        error = ConfigError(
+            f"Paths in gs:// need gcsfs, which is not installed. {hint}"
+        )
     code = error.code if isinstance(error, UserError) else 1
     if code == 1 or trace:
         traceback.print_exc()

@@ -13,7 +13,7 @@ from ul.core.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Place(abc.ABC):
-    """The settings of a place. Each field is also a flag of `launch.submit PLACE`.
+    """The settings of a place. Each field is also a flag of `ul submit PLACE`.
 
     SUBMIT_COMMAND: the program that receives the first rendered file.
     PYTHON: the Python interpreter in that place, unless --python names another.

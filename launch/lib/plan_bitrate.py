@@ -1,4 +1,4 @@
-"""Predict the bitrate for loss factors c_lf and biases b (launch.plan bitrate)."""
+"""Predict the bitrate for loss factors c_lf and biases b (`ul plan bitrate`)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Count the FLOPs of each network for one image (launch.plan flops)."""
+"""Count the FLOPs of each network for one image (`ul plan flops`)."""
 
 from absl import flags
 

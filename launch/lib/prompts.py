@@ -1,4 +1,4 @@
-"""The conditions of launch.sample: classes, texts, or those of held-out examples."""
+"""The conditions of `ul sample`: classes, texts, or those of held-out examples."""
 
 import re
 
@@ -20,7 +20,7 @@ _TEXT = flags.DEFINE_multi_string(
 _EMBEDDINGS = flags.DEFINE_string(
     "text_embeddings",
     None,
-    "Captions as an .npz file of launch.embed_captions --prompts.",
+    "Captions as an .npz file of python -m ul embed_captions --prompts.",
 )
 # By what a model is conditioned on, these flags fit it; an error says what it takes.
 _FLAGS_OF = {
@@ -69,7 +69,7 @@ def _embed(source: dict) -> NamedConditions:
     if source["kind"] != "colored_digits":
         raise ConfigError(
             f"--text needs a model of colored_digits; this one is of {source['kind']}. Use "
-            "launch.embed_captions --prompts, and its file as --text_embeddings."
+            "python -m ul embed_captions --prompts, and its file as --text_embeddings."
         )
     texts = [colored_digits.embed(text) for text in _TEXT.value]
     return {k: np.stack([t[k] for t in texts]) for k in texts[0]}, _TEXT.value

@@ -1,4 +1,4 @@
-"""The files of launch.sample."""
+"""The files of `ul sample`."""
 
 import numpy as np
 from etils import epath

@@ -1,4 +1,4 @@
-"""Flags that launch.train, launch.submit and launch.sweep define in the same way."""
+"""Flags that `ul train`, `ul submit` and `ul sweep` define in the same way."""
 
 from absl import flags
 
@@ -14,7 +14,7 @@ def define_max_attempts(
 
 
 def define_retries() -> flags.FlagHolder:
-    """Define --retries of launch.sweep, with None for never.
+    """Define --retries of `ul sweep`, with None for never.
 
     It is also a setting of `local`; another default would count as given to other places.
     """

@@ -20,7 +20,7 @@ class SweepJob(Job):
 
     def command(self, *place_flags: str) -> list[str]:
         """Return the sweep command."""
-        head = ["launch.sweep", self.config, "--out", self.workdir]
+        head = ["ul", "sweep", self.config, "--out", self.workdir]
         return [self.python, "-m", *head, *self.overrides, *self.options, *place_flags]
 
 

@@ -5,9 +5,11 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from launch.lib.jobs import ROOT, Job
+from launch.lib.jobs import Job
 from launch.lib.place import Place, require_settings, setting
+from launch.lib.shipped import ROOT
 from launch.lib.templates import fill, shell_words
+from ul.core.errors import ConfigError
 
 
 def _options(**values: str) -> list[str]:
@@ -44,6 +46,11 @@ class TpuVmPlace(Place):
     def render(self, job: Job) -> dict[str, str]:
         """Return the scripts, see queue.sh and worker.sh."""
         job.require_bucket()
+        if not (ROOT / ".git").exists():
+            raise ConfigError(
+                "tpu_vm sends the committed files of a clone to the workers, but this is an "
+                f"installed package ({ROOT}). Run the command in a clone."
+            )
         request = (
             _options(
                 accelerator_type=self.accelerator,

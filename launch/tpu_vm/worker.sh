@@ -7,7 +7,7 @@ cd "$HOME" || exit 1
 if [[ ! -e ul/.installed ]]; then
   mkdir -p ul && tar -xzf code.tgz -C ul && cd ul &&
     python3 -m pip install -q --user uv &&
-    python3 -m uv venv -q --clear --python 3.12 .venv &&
+    python3 -m uv venv -q --clear --python 3.11 .venv &&
     VIRTUAL_ENV=.venv python3 -m uv pip install -q -c constraints.txt -e '.[tpu]' &&
     touch .installed || exit 1
 fi
@@ -23,7 +23,7 @@ while true; do
   echo "$(date -u +%FT%TZ) exit code $code"
   case $code in
     74 | 75 | 124 | 12[89] | 1[3-9]? | 2??) unexpected=0 ;;
-    # An unexpected error, perhaps before launch.train counted this start.
+    # An unexpected error, perhaps before `ul train` counted this start.
     1) if ((++unexpected >= %{max_attempts})); then break; fi ;;
     *) break ;;
   esac

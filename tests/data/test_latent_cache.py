@@ -39,7 +39,7 @@ def make_batches(shard, batch_size=2):
 
 
 def write(out, processes=1, **changes):
-    """Write a cache as launch.encode does: process p writes every P-th shard."""
+    """Write a cache as ul encode does: process p writes every P-th shard."""
     identity, store = make_identity(**changes), latent_cache.open_store(out)
     store.begin(identity, latent_cache.differences)
     shards = latent_cache.plan_shards(identity)
@@ -145,7 +145,7 @@ def test_an_interrupted_cache_is_finished_with_the_same_bytes(tmp_path, batch_si
     with pytest.raises(KeyboardInterrupt):
         latent_cache.write_shard(store, shards[2], interrupted(), "float16")
     with pytest.raises(
-        DataError, match=r"is incomplete: .* Run the same launch.encode"
+        DataError, match=r"is incomplete: .* Run the same python -m ul encode"
     ):
         latent_cache.load_manifest(store)
     complete = [store.read_summary(shard) is not None for shard in shards]

@@ -124,7 +124,7 @@ def test_the_command_has_everything_that_decides_a_number():
     )
     words = shlex.split(request.command(generation=True, step=8, num_examples=500))
     assert words == [
-        "python", "-m", "launch.evaluate", "--workdir=runs/my run", "--step=8",
+        "python", "-m", "ul", "evaluate", "--workdir=runs/my run", "--step=8",
         "--weights=ema", "--seed=3", "--num_examples=500", "--guidance=1.5",
         "--labels=cyclic", "--metrics=fid,recall", "--weights_dir=w",
     ]  # fmt: skip

@@ -60,7 +60,7 @@ def test_a_new_metric_appears_everywhere(registered, tmp_path):
     (row,) = csv.DictReader(io.StringIO(spreadsheet.trials(report)))
     assert float(row["largest_error@n=8"]) == result["largest_error"]
 
-    # The list in the documentation, which `launch.evaluate --list_metrics` prints.
+    # The list in the documentation, which `ul evaluate --list_metrics` prints.
     assert "| `largest_error` | reconstructions | " in registry.markdown()
 
 

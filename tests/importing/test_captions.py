@@ -182,7 +182,8 @@ def test_a_damaged_record_is_named(image_set, table, tmp_path):
         imported_captions.open_store(tmp_path / "out"), manifest, "train"
     )
     with pytest.raises(
-        DataError, match="record 0 belongs to another .* Run the same launch.embed"
+        DataError,
+        match="record 0 belongs to another .* Run the same python -m ul embed",
     ):
         wrong[0]
 

@@ -1,4 +1,4 @@
-"""Hugging Face text encoders with random weights, loaded as launch.embed_captions does."""
+"""Hugging Face text encoders with random weights, loaded as `ul embed_captions` does."""
 
 import shutil
 import subprocess

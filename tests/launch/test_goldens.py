@@ -64,7 +64,7 @@ SWEEPS = {
 
 def dry_run(*words):
     done = subprocess.run(
-        [sys.executable, "-m", *words],
+        [sys.executable, "-m", "ul", *words],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -77,9 +77,9 @@ def dry_run(*words):
 @pytest.mark.parametrize("name", [*CASES, *SWEEPS])
 def test_the_dry_run_is_the_golden_file(name):
     if name in CASES:
-        printed = dry_run("launch.submit", *CASES[name], *COMMON)
+        printed = dry_run("submit", *CASES[name], *COMMON)
     else:
-        printed = dry_run("launch.sweep", *SWEEP, *SWEEPS[name])
+        printed = dry_run("sweep", *SWEEP, *SWEEPS[name])
     if os.environ.get("UPDATE_GOLDENS"):
         (GOLDEN / name).write_text(printed)
     assert printed == (GOLDEN / name).read_text()
@@ -108,21 +108,21 @@ def test_every_place_runs_the_same_train_command(name):
     commands = train_commands(name)
     assert commands
     for command in commands:
-        assert command[:5] == ["python", "-m", "launch.train", "--config", config]
-        workdir_flag = command[5:7]
+        assert command[:6] == ["python", "-m", "ul", "train", "--config", config]
+        workdir_flag = command[6:8]
         assert [w for w in command if w.startswith("--config.")] == typed
         devices = [a for a in CASES[name] if a.startswith("--devices=")]
-        rest = command[5 + len(workdir_flag) + len(typed) :]
+        rest = command[6 + len(workdir_flag) + len(typed) :]
         assert rest[: len(devices) + 1] == [*devices, "--max_attempts=5"]
         workdir = next(a for a in CASES[name] if a.startswith("--workdir="))
         assert "=".join(workdir_flag) == workdir
 
 
 def test_every_trial_of_a_sweep_runs_the_same_command():
-    head = ["python", "-m", "launch.sweep", SWEEP[0], "--out"]
+    head = ["python", "-m", "ul", "sweep", SWEEP[0], "--out"]
     (array,) = train_commands("sweep-slurm.sh")
-    assert array[:5] == head
-    assert array[5:] == [
+    assert array[:6] == head
+    assert array[6:] == [
         "/shared/sweep",
         "--set=seed=1",
         "--devices=gpu:1",

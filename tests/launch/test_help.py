@@ -67,7 +67,7 @@ def test_help_is_a_page_on_stdout(pages, name):
     command, _, kind = name.partition(" ")
     source = (ROOT / f"launch/{command}.py").read_text()
     doc = ast.get_docstring(ast.parse(source), clean=False).strip()
-    assert page.text.startswith(doc) and f"python -m launch.{command} " in doc
+    assert page.text.startswith(doc) and f"python -m ul {command} " in doc
     assert "\nFlags of this command:\n" in page.text
     assert {"trace", "help"} <= page.flags().keys()
     assert ("config.KEY" in page.flags()) == ("cli.define_config(" in source)
@@ -85,7 +85,7 @@ def test_every_flag_is_explained_and_none_is_absls_own(pages, name):
 
 def test_types_limits_and_defaults(pages):
     train, submit = pages["train"].text, pages["submit"].text
-    assert "\n  --config=FILE.py:VARIANT\n" in train
+    assert "\n  --config=NAME:VARIANT\n" in train
     assert "\n  --config.KEY=VALUE  (repeatable)\n" in train
     assert "\n  --workdir=STRING\n" in train
     assert "\n  --distributed=auto|on|off  (default: auto)\n" in train

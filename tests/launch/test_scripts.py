@@ -163,7 +163,7 @@ def test_a_tpu_worker_retries_after_exit_codes_that_allow_it(worker, code):
 def test_a_tpu_worker_stops_after_repeated_unexpected_errors(worker):
     code, calls = worker(1, 75, 1, 1, 1, 0)
     assert (code, len(calls)) == (1, 5)
-    assert calls[0] == "-m launch.train --config c --workdir gs://bucket/s1 " + (
+    assert calls[0] == "-m ul train --config c --workdir gs://bucket/s1 " + (
         "--config.x=a 'b'"
     )
 

@@ -1,4 +1,4 @@
-"""`launch.submit` refuses mistakes before anything is submitted."""
+"""`ul submit` refuses mistakes before anything is submitted."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def submit(stand_in):
 
     def run(*args):
         done = subprocess.run(
-            [sys.executable, "-m", "launch.submit", *args],
+            [sys.executable, "-m", "ul", "submit", *args],
             cwd=ROOT,
             env=stand_in.env | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -73,7 +73,7 @@ def test_the_exit_code_of_the_program_is_passed_on(submit, tmp_path):
 
 def test_a_missing_program_is_named(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "launch.submit", "gke", STAGE1, "--workdir=gs://b/w"]
+        [sys.executable, "-m", "ul", "submit", "gke", STAGE1, "--workdir=gs://b/w"]
         + ["--image=i", "--accelerator=a", "--gpus_per_node=8"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": str(tmp_path)},

@@ -106,7 +106,7 @@ def write_public_folder(folder, params=None, sizes=TINY):
 
 
 def write_converted_folder(root):
-    """Write a public folder and convert it as `launch.convert clip` does."""
+    """Write a public folder and convert it as `ul convert clip` does."""
     public = write_public_folder(root / "public")
     state = safetensors.numpy.load_file(public / "model.safetensors")
     module, companions = clip.module_and_companions(public, state)

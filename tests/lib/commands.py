@@ -13,7 +13,7 @@ DIGITS = "experiments/digits.py"
 
 
 class Commands:
-    """Starts and runs `python -m launch.<module>` with a compilation cache."""
+    """Starts and runs `python -m ul <command>` with a compilation cache."""
 
     def __init__(self, cache: str):
         self._cache = cache
@@ -27,7 +27,7 @@ class Commands:
             "PYTHONPATH": str(ROOT),
         }
         return subprocess.Popen(
-            [*prefix, sys.executable, "-m", f"launch.{module}", *map(str, args)],
+            [*prefix, sys.executable, "-m", "ul", module, *map(str, args)],
             cwd=ROOT,
             env=env | more.pop("env", {}),
             stdout=more.pop("stdout", subprocess.PIPE),

@@ -102,7 +102,7 @@ def test_invalid_pairs_are_refused(network):
 
 
 def test_the_error_for_missing_weights_states_the_conversion(tmp_path):
-    with pytest.raises(weights.MissingWeights, match="launch.convert clip --source"):
+    with pytest.raises(weights.MissingWeights, match="ul convert clip --source"):
         clip_score.load_network(tmp_path)
 
 

@@ -207,7 +207,7 @@ def test_a_picture_that_cannot_be_written_is_a_storage_error(plan, tmp_path):
 def test_the_command_prints_the_table_and_draws(tmp_path):
     args = ("bitrate", "--target-bpp", "0.6", "--config.loss.weighting.bias=3.5")
     done = subprocess.run(
-        [sys.executable, "-m", "launch.plan", f"--config={DIGITS}:stage1", *args],
+        [sys.executable, "-m", "ul", "plan", f"--config={DIGITS}:stage1", *args],
         cwd=tmp_path,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -13,7 +13,7 @@ STAGE1, STAGE2 = "experiments/digits.py:smoke", "experiments/digits.py:smoke2"
 # or "wait" to wait for a signal. A successful training leaves a verified checkpoint.
 COMMAND = """#!/usr/bin/env bash
 echo "$@" >>{folder}/calls
-module=$2
+module=$3
 until [[ $1 == --workdir ]]; do shift; done
 workdir=$2
 codes={folder}/codes/$(basename "$(dirname "$workdir")")
@@ -24,7 +24,7 @@ if [[ $code == wait ]]; then
   touch {folder}/ready
   while :; do sleep 0.02; done
 fi
-if [[ $module == launch.train && ${{code:-0}} == 0 ]]; then
+if [[ $module == train && ${{code:-0}} == 0 ]]; then
   touch "$workdir/verified/8.json" "$workdir/checkpoints/8/commit_success.txt"
 fi
 exit "${{code:-0}}"
@@ -58,13 +58,13 @@ class FakeCommands:
         (self.folder / "codes" / trial).write_text(lines)
 
     def calls(self):
-        """Return (module, <trial>/<stage>) of every command so far."""
+        """Return (command, <trial>/<stage>) of every command so far."""
         path = self.folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         calls = []
         for words in map(str.split, lines):
             workdir = words[words.index("--workdir") + 1]
-            calls.append((words[1], "/".join(workdir.split("/")[-2:])))
+            calls.append((words[2], "/".join(workdir.split("/")[-2:])))
         return calls
 
     @property

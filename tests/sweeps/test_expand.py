@@ -62,7 +62,7 @@ def test_keys_go_to_their_stages_and_stage_2_gets_the_latent_shape(expand):
     assert (second.resolved_config["latent_shape"], second.steps) == ([4, 4, 3], 4)
     assert (first.stage1_workdir, second.stage1_workdir) == (None, first.workdir)
     lines = command_lines("/o", [trial], [])
-    train = [line for line in lines if "launch.train" in line]
+    train = [line for line in lines if "ul train" in line]
     assert f"--config.stage1.workdir=/o/{first.workdir}" in train[1]
     assert "'--config.latent_shape=(4, 4, 3)'" in train[1]
 

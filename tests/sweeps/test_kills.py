@@ -1,4 +1,4 @@
-"""The real launch.sweep, killed while stand-ins for its commands run."""
+"""The real `ul sweep`, killed while stand-ins for its commands run."""
 
 import os
 import signal
@@ -88,9 +88,9 @@ def test_killed_commands_resume_and_living_ones_are_waited_for(
     wait_for(output, "in use elsewhere", process)
     before = [call for call in commands.calls() if "factor1.5" in call[1]]
     assert [main for main, _ in before] == [
-        "launch.train",
-        "launch.evaluate",
-        "launch.train",
+        "train",
+        "evaluate",
+        "train",
     ]
     os.killpg(survivors, signal.SIGTERM)
     wait_until(commands.ready, process)

@@ -16,7 +16,7 @@ from ul.core import files
 from ul.core.errors import StorageError
 from ul.sweeps import records
 
-BOTH_STAGES = ["launch.train", "launch.evaluate"] * 2
+BOTH_STAGES = ["train", "evaluate"] * 2
 
 
 def points(*factors):
@@ -48,7 +48,7 @@ def test_both_stages_train_and_are_evaluated_once(run, commands, expand, tmp_pat
     assert run([trial])[0] == {}
     assert len(commands.calls()) == 4
     log = (tmp_path / "out" / "factor1.5.log").read_text()
-    assert "-m launch.train --config experiments/digits.py:smoke --workdir" in log
+    assert "-m ul train --config experiments/digits.py:smoke --workdir" in log
 
 
 def test_a_failure_ends_its_trial_alone_and_is_resumed(run, commands, expand):
@@ -86,13 +86,13 @@ def test_only_commands_that_may_succeed_run_again(
 ):
     commands.set_exit_codes("factor1.5", *codes)
     assert run(expand(*points(1.5)), retries=retries)[0] == failed
-    assert modules(commands).count("launch.train") == trainings
+    assert modules(commands).count("train") == trainings
 
 
 def test_a_stage_without_its_last_checkpoint_is_not_done(run, commands, expand):
     (trial,) = expand(*points(1.5), assignments=["steps=9"])  # It saves step 8.
     assert run([trial])[0] == {"factor1.5": 66}
-    assert modules(commands) == ["launch.train"]
+    assert modules(commands) == ["train"]
 
 
 def test_a_shared_stage_1_is_trained_once(run, commands, expand):
@@ -137,7 +137,7 @@ def test_a_stage_that_another_process_holds_is_waited_for(
 def test_a_workdir_in_use_is_tried_again(run, commands, expand):
     commands.set_exit_codes("factor1.5", 73, 73)
     assert run(expand(*points(1.5)))[0] == {}
-    assert modules(commands)[:3] == ["launch.train"] * 3
+    assert modules(commands)[:3] == ["train"] * 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -148,7 +148,7 @@ def test_a_signal_is_passed_on_and_nothing_starts_after_it(
     call_once(commands.ready.exists, lambda: os.kill(os.getpid(), number))
     failed, runner = run(expand(*points(1.5, 2.0)))
     assert failed == {"factor1.5": 75, "factor2": 75} and runner.stopped
-    assert commands.calls() == [("launch.train", "factor1.5/stage1")]
+    assert commands.calls() == [("train", "factor1.5/stage1")]
     assert run(expand(*points(1.5, 2.0)))[0] == {}
 
 
@@ -200,7 +200,7 @@ def test_one_of_several_processes_evaluates_and_the_others_wait(
         lambda: call_once(evaluate_once_trained(second), lambda: None),
     )
     assert run([trial], is_first=False)[0] == {}
-    assert modules(commands) == ["launch.train"] * 2
+    assert modules(commands) == ["train"] * 2
     assert not sweeps.is_trial_finished(out, trial)  # The first process writes that.
 
 

@@ -334,7 +334,7 @@ def test_the_recorded_command_gives_the_same_numbers_bit_for_bit(command, runs):
     first = read(workdir, "generation-guidance1.5-4-raw-seed5-n20")
     words = shlex.split(first["command"])
     assert f"--weights_dir={weights}" in words
-    assert words[:3] == ["python", "-m", "launch.evaluate"] and "--step=4" in words
+    assert words[:4] == ["python", "-m", "ul", "evaluate"] and "--step=4" in words
     for file in (runs / "s2" / "evals").glob("generation-guidance1.5-4-raw*"):
         file.unlink()
     command("evaluate", *words[3:])

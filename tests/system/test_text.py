@@ -212,7 +212,7 @@ def test_prompts_come_back_with_their_encoder(tmp_path):
     with pytest.raises(ConfigError, match="must be embedded by the text encoder of"):
         captions.read_prompt_embeddings(out, source)
     with pytest.raises(
-        DataError, match="must be an .npz file of launch.embed_captions"
+        DataError, match="must be an .npz file of python -m ul embed_captions"
     ):
         captions.read_prompt_embeddings(str(lines), source)
 

@@ -241,5 +241,5 @@ def load_run_record(workdir) -> dict[str, Any]:
         raise ConfigError(
             f"No run found in {str(workdir)!r}: config.json is "
             f"{'missing' if missing else 'unreadable'}. Pass the directory that "
-            "launch.train wrote."
+            "python -m ul train wrote."
         ) from e

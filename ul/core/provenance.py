@@ -5,14 +5,19 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from ul import __version__
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def code_version() -> str:
-    """Return the git commit of the code, or "unknown" outside a clone.
+    """Return the git commit of the code; outside a clone, the version of the package.
 
     A `+` at the end marks uncommitted changes.
     """
+    # An installed package may lie in an environment inside another project's repository.
+    if not (Path(__file__).parents[2] / ".git").exists():
+        return __version__
     try:
         result = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
@@ -23,7 +28,7 @@ def code_version() -> str:
         )
         return result.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return __version__
 
 
 def package_versions() -> dict[str, str]:

@@ -28,7 +28,7 @@ HEADER = struct.Struct("<qi")
 
 def open_store(path: epath.PathLike) -> ShardStore:
     """Return the latent cache in the directory `path`, which may still have to be written."""
-    return ShardStore(epath.Path(path), "latent cache", "launch.encode")
+    return ShardStore(epath.Path(path), "latent cache", "python -m ul encode")
 
 
 def plan_shards(identity: dict) -> list[Shard]:

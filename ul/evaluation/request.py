@@ -82,7 +82,7 @@ class Request:
             "autoguidance": self.autoguidance if generation else None,
         }
         flags |= {name: value for name, value in optional.items() if value is not None}
-        words = ["python", "-m", "launch.evaluate"]
+        words = ["python", "-m", "ul", "evaluate"]
         return shlex.join([*words, *(f"--{name}={v}" for name, v in flags.items())])
 
 

@@ -119,7 +119,7 @@ def evaluations(workdir) -> list[dict]:
 def merge_defaults(*workdirs) -> dict:
     """Merge the default evaluations of all stages of a trial; later ones override earlier.
 
-    These are the evaluations with the default settings of `launch.evaluate`: EMA weights,
+    These are the evaluations with the default settings of `ul evaluate`: EMA weights,
     seed 0, no guidance.
     """
     results = [r for workdir in workdirs for r in evaluations(workdir)]
@@ -137,6 +137,6 @@ def read(workdirs: list[str]) -> list[dict]:
     results = [r for workdir in workdirs for r in evaluations(workdir)]
     if not results:
         raise DataError(
-            f"No evaluations found in {', '.join(workdirs)}; run launch.evaluate first."
+            f"No evaluations found in {', '.join(workdirs)}; run python -m ul evaluate first."
         )
     return results

@@ -34,7 +34,7 @@ def load_autoencoder(
     """Load encoder and decoder of the stage-1 run in `workdir`, on all devices.
 
     The architecture comes from the run's config.json, the weights from a verified
-    checkpoint: `step`, or the newest. A directory of launch.export works too.
+    checkpoint: `step`, or the newest. A directory of `ul export` works too.
 
     Raises:
       ConfigError: there is no stage-1 run, or it has no such weights.

@@ -100,7 +100,7 @@ class ClipNetwork:
 
 
 def load_network(weights_dir: epath.PathLike) -> ClipNetwork:
-    """Load CLIP from a folder that `launch.convert clip` wrote.
+    """Load CLIP from a folder that `ul convert clip` wrote.
 
     Raises:
       MissingWeights: a file is missing.

@@ -1,4 +1,4 @@
-"""The metrics of `launch.evaluate`, one row each.
+"""The metrics of `ul evaluate`, one row each.
 
 The choices of --metrics, the printed table, the columns of a sweep's report and of its
 trials.csv, and the list in the documentation are all derived from METRICS. To add a

@@ -10,7 +10,7 @@ A network is a Flax Linen module whose fields are its settings, with `dtype` amo
 
 Each has `check(section, shape, ...)`, which raises ConfigError for settings that do not
 fit each other or the data; a latent denoiser's also takes `has_text`. Settings named
-`dropout`, `remat` and `attention` mean what they mean in the ViT. `launch.plan` counts the
+`dropout`, `remat` and `attention` mean what they mean in the ViT. `ul plan` counts the
 FLOPs of a new network after a row in `CLOSED_FORMS` of ul/planning/pods/closed_form.py.
 """
 

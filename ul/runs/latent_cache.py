@@ -38,7 +38,7 @@ def cache_identity(
             raise ConfigError(
                 "A latent cache needs data.augment='example'; got 'stream', which crops "
                 "and flips again in every epoch. Give --config.data.augment=example to "
-                "launch.encode and to training."
+                "python -m ul encode and to training."
             )
     orientations = {"train": 2 if data.flip else 1, "eval": 1}
     examples = {split: datasets.fixed(split) for split in SPLITS}

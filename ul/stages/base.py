@@ -16,7 +16,7 @@ class Stage2Config(TrainConfig, GeneratorConfig):
     """Settings of stage 2.
 
     latent_shape: shape of the base model's input; stage 1 must produce it.
-    latent_cache: a directory of launch.encode; None encodes images while training.
+    latent_cache: a directory of `ul encode`; None encodes images while training.
     latent_dtype: latents are rounded to it, cached or not, so that training is the same.
     context_frames: number of first frames that clips are continued from; 0 for images.
     """

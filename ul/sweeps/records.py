@@ -163,7 +163,7 @@ def read_sweep(out: epath.Path) -> dict[str, Any]:
         raise ConfigError(
             f"No sweep found in {str(out)!r}: sweep.json is "
             f"{'missing' if missing else 'unreadable'}. Pass the directory that "
-            "launch.sweep wrote."
+            "python -m ul sweep wrote."
         ) from e
 
 

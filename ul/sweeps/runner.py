@@ -37,7 +37,7 @@ SAME_SIGNAL_SECONDS = 1.0
 
 def train_command(out: str, stage: TrialStage, options: Sequence[str]) -> list[str]:
     """Return the train command of a stage, without the interpreter."""
-    words = ["launch.train", "--config", stage.config]
+    words = ["ul", "train", "--config", stage.config]
     words += ["--workdir", f"{out}/{stage.workdir}"]
     if stage.stage1_workdir:
         words.append(f"--config.stage1.workdir={out}/{stage.stage1_workdir}")
@@ -48,7 +48,7 @@ def train_command(out: str, stage: TrialStage, options: Sequence[str]) -> list[s
 
 def evaluate_command(out: str, stage: TrialStage) -> list[str]:
     """Return the evaluate command of a stage, without the interpreter."""
-    return ["launch.evaluate", "--workdir", f"{out}/{stage.workdir}"]
+    return ["ul", "evaluate", "--workdir", f"{out}/{stage.workdir}"]
 
 
 def command_lines(

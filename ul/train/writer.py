@@ -10,8 +10,8 @@ import numpy as np
 from clu import parameter_overview
 from etils import epath
 
-from ul.core import trees
-from ul.core.errors import ConfigError, StorageError
+from ul.core import extras, trees
+from ul.core.errors import StorageError
 from ul.core.files import write_atomic, write_error
 from ul.train.image_grids import to_pil
 
@@ -159,13 +159,8 @@ def _lines_until(path: epath.Path, last: int) -> list[str]:
 
 
 def _tensorboard(workdir: epath.Path, start: int):
-    try:
-        import tensorboardX
-    except ImportError as e:
-        raise ConfigError(
-            "log.tensorboard needs the package tensorboardX, which is not installed; run "
-            "pip install 'unified-latents[tensorboard]'."
-        ) from e
+    import tensorboardX  # takes a second, which other commands need not wait
+
     # purge_step hides what a killed run logged after its last checkpoint.
     return tensorboardX.SummaryWriter(
         str(workdir / "tensorboard"), purge_step=start or None
@@ -173,13 +168,7 @@ def _tensorboard(workdir: epath.Path, start: int):
 
 
 def _wandb(workdir: epath.Path, config: dict):
-    try:
-        import wandb
-    except ImportError as e:
-        raise ConfigError(
-            "log.wandb needs the package wandb, which is not installed; run "
-            "pip install 'unified-latents[wandb]'."
-        ) from e
+    wandb = extras.require("wandb", "log.wandb", "wandb", "wandb")
     # Directories of the same name in different places hold different runs.
     path_hash = zlib.crc32(str(workdir.resolve()).encode())
     try:

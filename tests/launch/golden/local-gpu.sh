@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-CUDA_VISIBLE_DEVICES=0,1,2,3 python -m launch.train --config experiments/digits.py:stage1 --workdir /data/s1 --config.seed=1 '--config.ema=(0.9, 0.99)' --devices=gpu:8 --max_attempts=5 --coordinator=127.0.0.1:12345 --num_processes=2 --process_id=0 >>/data/s1/logs/process-0.log 2>&1 &
-CUDA_VISIBLE_DEVICES=4,5,6,7 python -m launch.train --config experiments/digits.py:stage1 --workdir /data/s1 --config.seed=1 '--config.ema=(0.9, 0.99)' --devices=gpu:8 --max_attempts=5 --coordinator=127.0.0.1:12345 --num_processes=2 --process_id=1 >>/data/s1/logs/process-1.log 2>&1 &
+CUDA_VISIBLE_DEVICES=0,1,2,3 python -m ul train --config experiments/digits.py:stage1 --workdir /data/s1 --config.seed=1 '--config.ema=(0.9, 0.99)' --devices=gpu:8 --max_attempts=5 --coordinator=127.0.0.1:12345 --num_processes=2 --process_id=0 >>/data/s1/logs/process-0.log 2>&1 &
+CUDA_VISIBLE_DEVICES=4,5,6,7 python -m ul train --config experiments/digits.py:stage1 --workdir /data/s1 --config.seed=1 '--config.ema=(0.9, 0.99)' --devices=gpu:8 --max_attempts=5 --coordinator=127.0.0.1:12345 --num_processes=2 --process_id=1 >>/data/s1/logs/process-1.log 2>&1 &
 wait

@@ -19,7 +19,8 @@ trial=()
 train=(
   python
   -m
-  launch.train
+  ul
+  train
   --config
   experiments/digits.py:stage1
   --workdir
@@ -45,7 +46,7 @@ trap - TERM
 echo "$(date -u +%FT%TZ) job $job restart ${SLURM_RESTART_COUNT:-0}: exit code $code"
 case $code in
   74 | 75 | 124 | 12[89] | 1[3-9]? | 2??) ;;
-  # An unexpected error, perhaps before launch.train counted this start.
+  # An unexpected error, perhaps before `ul train` counted this start.
   1) if ((${SLURM_RESTART_COUNT:-0} >= 5)); then exit 1; fi ;;
   *) exit "$code" ;;
 esac

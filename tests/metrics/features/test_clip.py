@@ -301,7 +301,7 @@ def test_converted_weights_are_loaded_unchanged(tmp_path):
     with pytest.raises(DataError, match="clip_sizes.json must have the SHA-256"):
         clip.load(folder)
     path.unlink()
-    with pytest.raises(weights.MissingWeights, match="launch.convert clip --source"):
+    with pytest.raises(weights.MissingWeights, match="ul convert clip --source"):
         clip.load(folder)
 
 

@@ -185,7 +185,7 @@ def save_torchscript(torch, state, path):
 
 
 def convert(command, folder, network, *sources, code=0):
-    """Run launch.convert, which writes to folder / w, and return its output."""
+    """Run `ul convert`, which writes to folder / w, and return its output."""
     return command(
         "convert",
         network,

@@ -212,7 +212,7 @@ def test_a_missing_compiler_is_named_with_its_installation(monkeypatch):
 
 def run_plan_pod(*args, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "launch.plan", "pod", *args],
+        [sys.executable, "-m", "ul", "plan", "pod", *args],
         cwd=ROOT,
         env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Real jobs on a real SLURM cluster of two nodes, sent by `launch.submit slurm`."""
+"""Real jobs on a real SLURM cluster of two nodes, sent by `ul submit slurm`."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def run(slurm, tmp_path_factory):
 
     def run(module, *words):
         return subprocess.run(
-            [sys.executable, "-m", module, *words],
+            [sys.executable, "-m", "ul", module, *words],
             cwd=ROOT,
             env=env,
             check=True,
@@ -50,7 +50,7 @@ def submit(run):
     def submit(workdir, *args):
         config = "--config=experiments/digits.py:smoke"
         words = ["slurm", config, f"--workdir={workdir}", *QUIET, *args]
-        return int(run("launch.submit", *words).split()[-1])  # Submitted batch job 7
+        return int(run("submit", *words).split()[-1])  # Submitted batch job 7
 
     return submit
 
@@ -122,7 +122,7 @@ def test_an_array_of_three_trials(slurm, run, tmp_path):
     file, out = tmp_path / "three.py", tmp_path / "sweep"
     file.write_text(SWEEP)
     words = [str(file), f"--out={out}", "--place=slurm", "--at_once=2"]
-    job = int(run("launch.sweep", *words).split()[-1])
+    job = int(run("sweep", *words).split()[-1])
     names = [f"factor{factor}" for factor in (1.5, 2, 2.5)]
     assert end_of(slurm, job) == ["COMPLETED"] * 3, logs(out)
     for name, factor in zip(names, (1.5, 2.0, 2.5), strict=True):
@@ -132,7 +132,7 @@ def test_an_array_of_three_trials(slurm, run, tmp_path):
             assert digests(out / name / stage, 8)
             assert list((out / name / stage / "evals").glob("*.json"))
         assert (out / name / "DONE.json").exists()
-    assert run("launch.sweep", *words) == "All trials are done.\n"
+    assert run("sweep", *words) == "All trials are done.\n"
 
 
 def test_a_cancelled_job_stays_cancelled(slurm, submit, tmp_path):

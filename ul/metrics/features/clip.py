@@ -290,7 +290,7 @@ def load(weights_dir: epath.PathLike) -> tuple[dict[str, np.ndarray], ClipSizes]
         raise DataError(
             f"{epath.Path(weights_dir) / SIZES_FILE} must have the sizes that this "
             f"version of the code expects, but it was written by another ({e}). "
-            "Convert CLIP again with launch.convert."
+            "Convert CLIP again with python -m ul convert."
         ) from e
     return weights.load(weights_dir, feature_module(sizes)), sizes
 

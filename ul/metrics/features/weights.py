@@ -1,6 +1,6 @@
 """Weights of the pretrained networks: safetensors files and a manifest of their digests.
 
-`python -m launch.convert` writes both. A network is a module of this package with `FILE`,
+`python -m ul convert` writes both. A network is a module of this package with `FILE`,
 `shapes()` and `from_torch()`. Pickles are never read.
 """
 
@@ -43,13 +43,13 @@ class FeatureModule(Protocol):
 
 
 def network_name(module: FeatureModule) -> str:
-    """Return the name that launch.convert has for the network of a module."""
+    """Return the name that `ul convert` has for the network of a module."""
     return module.__name__.rpartition(".")[2]
 
 
 def _convert_command(weights_dir: epath.PathLike, network: str) -> str:
     return (
-        f"python -m launch.convert {network} --source <public file> "
+        f"python -m ul convert {network} --source <public file> "
         f"--weights_dir {weights_dir} --license <its license> --url <its address>"
     )
 
@@ -126,7 +126,7 @@ def read_manifest(weights_dir: epath.PathLike) -> dict[str, dict[str, str]]:
     ):
         raise DataError(
             f"{path} must have a sha256 for every file, but some are missing. "
-            "Convert the networks again with launch.convert."
+            "Convert the networks again with python -m ul convert."
         )
     return entries
 
@@ -156,7 +156,7 @@ def _pickle_error(path: epath.Path, command: str) -> DataError:
 
 
 def read_companion(weights_dir: epath.PathLike, network: str, file: str) -> bytes:
-    """Return the content of a file that launch.convert wrote for the named network.
+    """Return the content of a file that `ul convert` wrote for the named network.
 
     Raises:
       MissingWeights: there is no such file.

@@ -45,7 +45,7 @@ def write(
         save_bytes(directory / f"{figure.name}.png", figure.png)
     write_atomic(directory / "trials.csv", spreadsheet.trials(report))
     created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    command = f"python -m launch.report {shlex.quote(path)}"
+    command = f"python -m ul report {shlex.quote(path)}"
     command += "" if predict else " --nopredictions"
     write_atomic(
         directory / "index.html", page.render(report, figures, created, command)

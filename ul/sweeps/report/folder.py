@@ -57,7 +57,7 @@ def read_sweep(path: str) -> SweepRecord:
         problem = "none of its trials has started" if trials else "it contains no run"
         raise DataError(
             f"There is nothing to report in {path!r}: {problem}. Train there first with "
-            "launch.sweep or launch.train."
+            "python -m ul sweep or python -m ul train."
         )
     return SweepRecord(path, title, code, tuple(trials), has_sweep_json)
 
@@ -86,8 +86,8 @@ def _trials_from_sweep_json(root: epath.Path) -> tuple[str, str, list[TrialResul
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise DataError(
             f"{path} must describe a sweep, but cannot be read "
-            f"({type(e).__name__}: {e}). Run launch.sweep again, or move the file away to "
-            "report the runs in the folder."
+            f"({type(e).__name__}: {e}). Run python -m ul sweep again, or move the file "
+            "away to report the runs in the folder."
         ) from e
 
 

@@ -35,7 +35,7 @@ def file_data_uri(path) -> str:
             small = image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise DataError(
-            f"{path} must be a PNG image, but cannot be read: {e}. Run launch.evaluate "
+            f"{path} must be a PNG image, but cannot be read: {e}. Run python -m ul evaluate "
             "again to write it."
         ) from e
     small.thumbnail((MAX_WIDTH, 4 * MAX_WIDTH))
