@@ -5,11 +5,12 @@ SEED ?= 0
 RUN ?= runs/demo
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Of `make processes`: some by name.
+# Some of the tests of `make processes` and `make slow`, by name.
 K ?=
 export PYTHONPATH := .
 
-.PHONY: demo test oracle processes slow browser slurm breaks goldens lint types smoke clean
+.PHONY: demo test oracle processes slow browser slurm breaks goldens lint types smoke \
+  tour wheel newest lowest clean
 
 $(VENV)/.done: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,12 +30,43 @@ demo: $(VENV)/.done
 	  --grid --scale 6 --out $(RUN)/samples.png
 	$(BIN)/python -m ul summary --workdirs $(RUN)/stage1,$(RUN)/stage2 --out $(RUN)/table.md
 
+SUITE := -n 2 --dist loadfile --no-loadscope-reorder -m \
+  "not slow and not gpu and not slurm and not processes and not oracle and not browser"
+
 test: $(VENV)/.done
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	  -m "not slow and not gpu and not slurm and not processes and not oracle and not browser"
+	$(BIN)/python -m pytest $(SUITE)
 
 slow: $(VENV)/.done
-	$(BIN)/python -m pytest -m "slow and not processes"
+	$(BIN)/python -m pytest -m "slow and not processes" -k "$(K)"
+
+# The notebook from top to bottom.
+tour: $(VENV)/.done
+	$(BIN)/python -m tests.lib.run_notebook experiments/tour.ipynb
+
+# The wheel in a fresh environment; EXTRA=demo also tries the digits there.
+wheel:
+	bash tests/lib/try_wheel.sh $(PYTHON)
+
+# The default suite and a dry run for TPUs with the newest versions of everything.
+NEWEST_PYTHON ?= python3.13
+newest:
+	$(NEWEST_PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install -q --upgrade pip
+	.venv-newest/bin/python -m pip install -q -e '.[test,tpu]'
+	.venv-newest/bin/python -m pip freeze
+	.venv-newest/bin/python -m ul plan pod --config digits:stage1 \
+	  --topology v5e:2x2 --mesh data=1,fsdp=4
+	.venv-newest/bin/python -m pytest $(SUITE)
+
+# The default suite with the lowest version of every direct dependency in setup.py.
+LOWEST_PYTHON ?= python3.11
+lowest:
+	$(LOWEST_PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install -q uv
+	.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python \
+	  --resolution lowest-direct -e '.[test]'
+	.venv-lowest/bin/uv pip freeze --python .venv-lowest/bin/python
+	.venv-lowest/bin/python -m pytest $(SUITE)
 
 # Networks against PyTorch's. Some packages without their dependencies: torchvision wants
 # the PyTorch of its own build, the others want torchvision or what these tests do not use.

@@ -1,6 +1,9 @@
 """Eight CPU devices, no silent rank promotion, flags that count as parsed."""
 
+import fcntl
 import os
+import shutil
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Nothing here runs for long: compile fast, in this process and in the commands it starts.
@@ -22,10 +25,11 @@ from tests.lib.commands import DIGITS, Commands  # noqa: E402
 # Whose tests run whole commands, the longest first: no worker is left with them at the end.
 LONG = (
     "test_train.py",
+    # None of its tests needs `trained`, which the first worker trains meanwhile.
+    "test_networks.py",
     "test_restore.py",
     "test_latent_cache.py",
     "test_experiments.py",
-    "test_networks.py",
     "test_clips.py",
     "test_api.py",
     "test_evaluate.py",
@@ -56,10 +60,20 @@ def command(cache):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, cache):
-    """Both smoke stages, trained once by the launcher."""
-    root = tmp_path_factory.mktemp("runs")
-    run, below = Commands(cache), f"--config.stage1.workdir={root / 'smoke'}"
-    for variant, more in (("smoke", ()), ("smoke2", (below,))):
-        config = f"--config={DIGITS}:{variant}"
-        run("train", config, f"--workdir={root / variant}", *more)
-    return root
+    """Both smoke stages, trained once for all test workers; each worker has a copy."""
+    own, shared = tmp_path_factory.mktemp("runs") / "trained", Path(cache) / "trained"
+    Path(cache).mkdir(exist_ok=True)
+    with open(Path(cache) / "trained.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker trains, the others wait
+        if not shared.exists():
+            begun = Path(cache) / "begun"
+            run, workdir = Commands(cache), f"--config.stage1.workdir={begun / 'smoke'}"
+            for variant, more in (("smoke", ()), ("smoke2", (workdir,))):
+                config = f"--config={DIGITS}:{variant}"
+                run("train", config, f"--workdir={begun / variant}", *more)
+            begun.rename(shared)
+    shutil.copytree(shared, own)
+    for file in own.rglob("config.json"):  # stage 2 names its stage 1 by path
+        text = file.read_text().replace(str(Path(cache) / "begun"), str(own))
+        file.write_text(text)
+    return own

@@ -1,13 +1,13 @@
 """The documents are true: commands parse, links resolve, figures have a source."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 
 import pytest
+
+from tests.lib import forks
 
 ROOT = Path(__file__).parents[1]
 # The greatest number of lines of each document.
@@ -81,20 +81,11 @@ COMMANDS = sorted({c for path in [*DOCUMENTS, *SOURCES] for c in commands(path)}
 
 
 @pytest.fixture(scope="module")
-def parsed(tmp_path_factory):
-    """The exit code and the output of every command, which was parsed and not run."""
-    folder = tmp_path_factory.mktemp("commands")
-    subprocess.run(
-        [sys.executable, "-m", "tests.lib.parse_commands", folder, *COMMANDS],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        check=True,
-    )
-    results = {}
-    for i, command in enumerate(COMMANDS):
-        code = int((folder / f"{i}.code").read_text())
-        results[command] = code, (folder / f"{i}.err").read_text()
-    return results
+def parsed():
+    """The result of every command, which was parsed and not run."""
+    words = [shlex.split(command) for command in COMMANDS]
+    done = forks.run_all(words, parse_only=True)
+    return dict(zip(COMMANDS, done, strict=True))
 
 
 def test_the_documents_contain_commands():
@@ -103,8 +94,7 @@ def test_the_documents_contain_commands():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_documents_parses(parsed, command):
-    code, output = parsed[command]
-    assert code == 0, output
+    assert parsed[command].code == 0, parsed[command].err
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

@@ -14,6 +14,15 @@ FOLDERS = {
 }
 
 
+def require_clone(reason: str) -> None:
+    """Raise ConfigError, with the reason, if this is an installed package."""
+    if not (ROOT / ".git").exists():
+        raise ConfigError(
+            f"{reason}, but this is an installed package ({ROOT}). Run the command in a "
+            "clone."
+        )
+
+
 def names(function: str) -> list[str]:
     """Return the names of the shipped files that have this function."""
     files: list[Path] = sorted(FOLDERS[function].glob("*.py"))

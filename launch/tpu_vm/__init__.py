@@ -5,11 +5,10 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from launch.lib import shipped
 from launch.lib.jobs import Job
 from launch.lib.place import Place, require_settings, setting
-from launch.lib.shipped import ROOT
 from launch.lib.templates import fill, shell_words
-from ul.core.errors import ConfigError
 
 
 def _options(**values: str) -> list[str]:
@@ -46,11 +45,9 @@ class TpuVmPlace(Place):
     def render(self, job: Job) -> dict[str, str]:
         """Return the scripts, see queue.sh and worker.sh."""
         job.require_bucket()
-        if not (ROOT / ".git").exists():
-            raise ConfigError(
-                "tpu_vm sends the committed files of a clone to the workers, but this is an "
-                f"installed package ({ROOT}). Run the command in a clone."
-            )
+        shipped.require_clone(
+            "tpu_vm sends the committed files of a clone to the workers"
+        )
         request = (
             _options(
                 accelerator_type=self.accelerator,
@@ -62,7 +59,7 @@ class TpuVmPlace(Place):
         )
         values: dict = dict(
             name=job.name,
-            root=shlex.quote(str(ROOT)),
+            root=shlex.quote(str(shipped.ROOT)),
             location=shell_words(_options(zone=self.zone, project=self.project)),
             request=[" \\\n    ".join(shell_words(request))],
             poll_seconds=self.poll_seconds,

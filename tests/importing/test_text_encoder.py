@@ -144,7 +144,7 @@ def test_the_command_twice(model, tmp_path):
 
     def command(name, *flags):
         process = subprocess.run(
-            [sys.executable, "-m", f"launch.{name}", *flags],
+            [sys.executable, "-m", "ul", name, *flags],
             capture_output=True, text=True,
         )  # fmt: skip
         assert process.returncode == 0, process.stderr

@@ -3,11 +3,11 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.lib import forks
 from tests.lib.breaks import Break
 
 ROOT = Path(__file__).parents[2]
@@ -62,27 +62,21 @@ SWEEPS = {
 }
 
 
-def dry_run(*words):
-    done = subprocess.run(
-        [sys.executable, "-m", "ul", *words],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.replace(str(ROOT), "/repo")
+@pytest.fixture(scope="module")
+def printed():
+    """What each dry run prints, by the name of its golden file."""
+    commands = {name: ["submit", *words, *COMMON] for name, words in CASES.items()}
+    commands |= {name: ["sweep", *SWEEP, *words] for name, words in SWEEPS.items()}
+    done = dict(zip(commands, forks.run_all(list(commands.values())), strict=True))
+    assert all(d.code == 0 for d in done.values()), [d.err for d in done.values()]
+    return {name: d.out.replace(str(ROOT), "/repo") for name, d in done.items()}
 
 
 @pytest.mark.parametrize("name", [*CASES, *SWEEPS])
-def test_the_dry_run_is_the_golden_file(name):
-    if name in CASES:
-        printed = dry_run("submit", *CASES[name], *COMMON)
-    else:
-        printed = dry_run("sweep", *SWEEP, *SWEEPS[name])
+def test_the_dry_run_is_the_golden_file(printed, name):
     if os.environ.get("UPDATE_GOLDENS"):
-        (GOLDEN / name).write_text(printed)
-    assert printed == (GOLDEN / name).read_text()
+        (GOLDEN / name).write_text(printed[name])
+    assert printed[name] == (GOLDEN / name).read_text()
 
 
 def train_commands(name):

@@ -12,6 +12,7 @@ import pytest
 
 from launch.lib import command_list, exit_codes
 from launch.slurm import SlurmPlace
+from tests.lib import forks
 
 ROOT = Path(__file__).parents[2]
 KINDS = ["submit local", "submit slurm", "submit gke", "submit tpu_vm"]
@@ -44,19 +45,13 @@ def run(*words):
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    """The help pages by command, rendered by forks of one process."""
-    folder = tmp_path_factory.mktemp("pages")
-    lines = [f"{name} --help" for name in PAGES]
-    done = run("tests.launch.help_pages", str(folder), *lines)
-    assert done.returncode == 0, done.stderr
-
-    def read(i, kind):
-        return (folder / f"{i}.{kind}").read_text()
-
+def pages():
+    """The help pages by command."""
+    commands = [[*name.split(), "--help"] for name in PAGES]
+    done = forks.run_all(commands, forbid_devices=True)
     return {
-        name: Page(int(read(i, "code")), read(i, "out"), read(i, "err"))
-        for i, name in enumerate(PAGES)
+        name: Page(page.code, page.out, page.err)
+        for name, page in zip(PAGES, done, strict=True)
     }
 
 

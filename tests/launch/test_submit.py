@@ -1,9 +1,6 @@
 """`ul submit` refuses mistakes before anything is submitted."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from absl import flags
@@ -12,76 +9,78 @@ from launch import gke, slurm, tpu_vm
 from launch.gke.slices import hosts_and_chips
 from launch.lib import jobs
 from launch.lib.templates import fill
+from tests.lib import forks
 from tests.lib.breaks import Break
 from ul.core.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
 STAGE1 = "--config=experiments/digits.py:stage1"
 
 
-@pytest.fixture
-def submit(stand_in):
-    """Run the command with stand-ins for sbatch and kubectl; returns code, stderr, calls."""
-    calls = [stand_in(tool, "exit 3") for tool in ("sbatch", "kubectl")]
-
-    def run(*args):
-        done = subprocess.run(
-            [sys.executable, "-m", "ul", "submit", *args],
-            cwd=ROOT,
-            env=stand_in.env | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        return done.returncode, done.stderr, [c for tool in calls for c in tool()]
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["slurm", STAGE1, "--config.seeed=1", "--workdir=w"], 'Did you mean "seed"'),
-        (
-            ["slurm", STAGE1, "--config.loss.x=1", "--workdir=w"],
-            "--config.loss.x=1: the config has no key 'x'",
-        ),
-        (
-            ["slurm", STAGE1, "--config.batch_size=0", "--workdir=w"],
-            "batch_size must be at least 1; got 0",
-        ),
-        (["slurm", STAGE1], "--workdir is required"),
-        (["slurm", STAGE1, "--ndes=2"], "Unknown flag --ndes. Did you mean --nodes?"),
-        (["slurm", STAGE1, "--nodes=two"], "--nodes=two: invalid literal for int()"),
-        (["slurm", f"{STAGE1}9"], "digits.py:stage19: ValueError: The variant must be"),
-        (["slurm", STAGE1, "--workdir=w", "--image=i"], "a flag of gke, not of slurm"),
-        ([STAGE1, "--workdir=w"], "must be one of local, slurm, gke, tpu_vm; got none"),
-        (["slurm", STAGE1, "--workdir=w", "--name=A_b"], "got 'A_b'"),
-        (["gke", STAGE1, "--workdir=gs://b/w"], "--image is required"),
-    ],
-)
-def test_refused_with_one_line_and_nothing_submitted(submit, args, message):
-    code, err, calls = submit(*args)
-    assert (code, calls) == (64, [])
-    assert message in err and err.count("\n") == 1
+# Arguments, and words of the one line that refuses them.
+REFUSED = [
+    (["slurm", STAGE1, "--config.seeed=1", "--workdir=w"], 'Did you mean "seed"'),
+    (
+        ["slurm", STAGE1, "--config.loss.x=1", "--workdir=w"],
+        "--config.loss.x=1: the config has no key 'x'",
+    ),
+    (
+        ["slurm", STAGE1, "--config.batch_size=0", "--workdir=w"],
+        "batch_size must be at least 1; got 0",
+    ),
+    (["slurm", STAGE1], "--workdir is required"),
+    (["slurm", STAGE1, "--ndes=2"], "Unknown flag --ndes. Did you mean --nodes?"),
+    (["slurm", STAGE1, "--nodes=two"], "--nodes=two: invalid literal for int()"),
+    (["slurm", f"{STAGE1}9"], "digits.py:stage19: ValueError: The variant must be"),
+    (["slurm", STAGE1, "--workdir=w", "--image=i"], "a flag of gke, not of slurm"),
+    ([STAGE1, "--workdir=w"], "must be one of local, slurm, gke, tpu_vm; got none"),
+    (["slurm", STAGE1, "--workdir=w", "--name=A_b"], "got 'A_b'"),
+    (["gke", STAGE1, "--workdir=gs://b/w"], "--image is required"),
+]
+ACCEPTED = ["gke", STAGE1, "--workdir=gs://b/w", "--image=i", "--accelerator=a"]
+ACCEPTED += ["--gpus_per_node=8"]
 
 
-def test_the_exit_code_of_the_program_is_passed_on(submit, tmp_path):
-    code, _, calls = submit("slurm", STAGE1, f"--workdir={tmp_path}/w")
-    assert (code, calls) == (3, [""])
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory):
+    """A folder with stand-ins for sbatch and kubectl, which log their calls and fail."""
+    folder = tmp_path_factory.mktemp("bin")
+    for tool in ("sbatch", "kubectl"):
+        file = folder / tool
+        file.write_text(f'#!/bin/bash\necho "{tool} $@" >>{folder}/calls\nexit 3\n')
+        file.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refused(tools):
+    """The results of all commands that must be refused, and the calls they made."""
+    env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    done = forks.run_all([["submit", *args] for args, _ in REFUSED], env=env)
+    assert not (tools / "calls").exists()
+    return done
+
+
+@pytest.mark.parametrize("case", range(len(REFUSED)))
+def test_refused_with_one_line_and_nothing_submitted(refused, case):
+    assert refused[case].code == 64
+    err = refused[case].err
+    assert REFUSED[case][1] in err and err.count("\n") == 1
+
+
+def test_the_exit_code_of_the_program_is_passed_on(tools, tmp_path):
+    env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    words = ["submit", "slurm", STAGE1, f"--workdir={tmp_path}/w"]
+    (done,) = forks.run_all([words], env=env)
+    assert done.code == 3 and (tools / "calls").read_text() == "sbatch \n"
     assert (tmp_path / "w/logs").is_dir()
 
 
 def test_a_missing_program_is_named(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "ul", "submit", "gke", STAGE1, "--workdir=gs://b/w"]
-        + ["--image=i", "--accelerator=a", "--gpus_per_node=8"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
+    (done,) = forks.run_all(
+        [["submit", *ACCEPTED]], env=os.environ | {"PATH": str(tmp_path)}
     )
-    assert done.returncode == 64
-    assert done.stderr == (
+    assert done.code == 64
+    assert done.err == (
         "ConfigError: kubectl is needed to submit the job and is not installed on this "
         "machine. Install it, or use --dry-run.\n"
     )

@@ -70,7 +70,9 @@ def interrupt_and_rerun(monkeypatch, module, run, read, directory, num_records, 
     monkeypatch.setattr(module, "pack", failing_pack)
     with pytest.raises(RuntimeError, match="killed"):
         run(out, jobs=1)
-    with pytest.raises(DataError, match=f"is incomplete: .*Run the same launch.{tool}"):
+    with pytest.raises(
+        DataError, match=f"is incomplete: .*Run the same python -m ul {tool}"
+    ):
         read(out)
     monkeypatch.setattr(module, "pack", pack)
     run(out)

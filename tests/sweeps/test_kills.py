@@ -16,7 +16,7 @@ import runpy, sys
 from ul.sweeps import execution, runner
 runner.POLL_SECONDS = execution.RECHECK_SECONDS = 0.02
 sys.executable = {executable!r}
-sys.argv = ["launch.sweep", *{words!r}]
+sys.argv = ["sweep", *{words!r}]
 runpy.run_module("launch.sweep", run_name="__main__")
 """
 SWEEP = f"""

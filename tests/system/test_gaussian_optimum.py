@@ -17,7 +17,7 @@ def command(module, *args):
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     subprocess.run(
-        [sys.executable, "-m", f"launch.{module}", *args], cwd=ROOT, env=env, check=True
+        [sys.executable, "-m", "ul", module, *args], cwd=ROOT, env=env, check=True
     )
 
 

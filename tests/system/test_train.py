@@ -38,14 +38,6 @@ def test_what_a_run_leaves(trained):
     assert provenance["step"] == 8 and provenance["weights"] == "ema"
 
 
-def test_two_runs_are_bitwise_equal_and_more_steps_go_on(trained, command, tmp_path):
-    command(*stage1(tmp_path / "again"))
-    assert digests(tmp_path / "again") == digests(trained / "smoke")
-    out = command(*stage1(tmp_path / "again", "--config.steps=10"))
-    assert "resumed at step 8" in out
-    assert lines(tmp_path / "again")[-1]["step"] == 10
-
-
 @pytest.mark.parametrize("moment", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_killed_at_any_moment_it_ends_with_the_same_parameters(
     trained, command, tmp_path, moment
@@ -59,8 +51,18 @@ def test_killed_at_any_moment_it_ends_with_the_same_parameters(
     process.communicate()
     command(*stage1(workdir))
     assert digests(workdir) == digests(trained / "smoke")
-    # Lines of steps beyond the checkpoint were not said twice.
+    # Steps beyond the checkpoint are not logged twice.
     assert [line["step"] for line in lines(workdir)] == [2, 4, 4, 6, 8, 8]
+
+
+def test_a_longer_run_goes_on_and_also_on_other_devices(trained, command, tmp_path):
+    runs = [tmp_path / name for name in ("one", "two")]
+    for devices, workdir in enumerate(runs, start=1):
+        shutil.copytree(trained / "smoke", workdir)
+        out = command(*stage1(workdir, "--config.steps=10"), devices=devices)
+        assert "resumed at step 8" in out and lines(workdir)[-1]["step"] == 10
+    for a, b in zip(*(jax.tree.leaves(weights(run)) for run in runs), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_a_signal_saves_and_exits_75_and_the_command_goes_on(
     assert digests(workdir) == digests(trained / "smoke")
 
 
-@pytest.mark.slow  # the default suite continues a run on other devices, see below
+@pytest.mark.slow  # the default suite has a run that goes on on other devices
 @pytest.mark.parametrize(("devices", "fsdp"), [(2, 1), (8, 4), (8, 1)])
 def test_other_devices_give_the_same_within_rounding(
     trained, command, tmp_path, devices, fsdp
@@ -91,15 +93,6 @@ def test_other_devices_give_the_same_within_rounding(
     here, there = weights(trained / "smoke"), weights(tmp_path)
     for a, b in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-def test_a_run_goes_on_with_other_devices(trained, command, tmp_path):
-    command(*stage1(tmp_path, "--config.steps=4"))
-    command(*stage1(tmp_path), devices=2)
-    here, there = weights(trained / "smoke"), weights(tmp_path)
-    for a, b in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
-        # The cosine was planned for 4 steps at first: the rate is not compared here.
-        np.testing.assert_allclose(a, b, atol=5e-3)
 
 
 def weights(workdir):
@@ -176,6 +169,7 @@ def test_stage_2_needs_a_verified_stage_1(trained, command, tmp_path):
     assert not (tmp_path / "s2" / "config.json").exists()
 
 
+@pytest.mark.slow  # test_experiments does the same without a command
 def test_stage_2_refuses_latents_that_do_not_fit_and_unknown_keys(
     trained, command, tmp_path
 ):
@@ -207,16 +201,17 @@ def test_a_workdir_in_use_is_refused(command, tmp_path):
         process.communicate()
 
 
-def test_a_full_disk_exits_74_and_keeps_what_was_saved(command, tmp_path):
+def test_a_full_disk_exits_74_and_keeps_what_was_saved(trained, command, tmp_path):
     """No file may grow beyond 100 kB: the arrays of a checkpoint no longer fit."""
-    command(*stage1(tmp_path, "--config.steps=4"))
-
+    workdir = tmp_path / "w"
+    shutil.copytree(trained / "smoke", workdir)
+    longer = stage1(workdir, "--config.steps=10")
     limited = ("bash", "-c", 'ulimit -f 100; exec "$@"', "_")
-    out = command(*stage1(tmp_path), code=74, prefix=limited)
-    assert "Checkpoint 6 was not written" in out
-    assert store.verified_steps(tmp_path) == [2, 4]
-    command(*stage1(tmp_path))
-    assert store.verified_steps(tmp_path) == [6, 8]
+    out = command(*longer, code=74, prefix=limited)
+    assert "Checkpoint 10 was not written" in out
+    assert store.verified_steps(workdir) == [6, 8]
+    command(*longer)
+    assert store.verified_steps(workdir) == [8, 10]
 
 
 def test_a_workdir_that_cannot_be_made_exits_74(command, tmp_path):

@@ -83,7 +83,7 @@ def maps(
 
 @dataclasses.dataclass(frozen=True)
 class BitColumn:
-    """What one run makes of a picture.
+    """The bits of a picture and perhaps its reconstruction, under one run.
 
     bits: [h, w] in bits/pixel. reconstruction: uint8 [H, W, C], or None.
     """
