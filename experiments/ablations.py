@@ -1,12 +1,13 @@
-"""The ablations and baselines of the paper's tables 5 and 6 on scikit-learn's digits.
+"""The paper's table 5 and rows A, B and D of table 6, on scikit-learn's digits.
 
     python -m ul ablations --out runs/ablations
     python -m ul train --config ablations:normal_prior --workdir runs/n1
     python -m ul train --config ablations:normal_prior_base \\
         --workdir runs/n2 --config.stage1.workdir=runs/n1
 
-The first command trains and evaluates all of them, and single_stage.py, and prints both
-tables. Each name is a stage 1, each name with `_base` a stage 2 on its latents:
+The first command trains and evaluates them and four baselines that the paper does not
+tabulate, `kl_autoencoder` and the variants of single_stage.py, and prints both tables. Each
+name is a stage 1, each name with `_base` a stage 2 on its latents:
 
   ul                the reference: stage 1 of digits.py
   normal_prior      the rate is the KL to N(0, I); no prior is learned
@@ -17,7 +18,6 @@ tables. Each name is a stage 1, each name with `_base` a stage 2 on its latents:
   kl_autoencoder    the autoencoder of latent diffusion, with a tenth of the KL
 
 Every stage trains for 1,000 steps of 32 digits, where digits.py has 2,000 or 2,500 of 64.
-
 Expected for `ul`: 0.861 bits/pixel, PSNR 21.7 dB and a class accuracy of 0.68. RESULTS.md has
 the tables; a name takes 4 to 9 minutes on two shared cores.
 """
@@ -36,8 +36,8 @@ def get_config(arg: str = "ul") -> ml_collections.ConfigDict:
     if arg.endswith("_base"):
         c = digits.get_config("stage2").unlock()
         c.steps = 1000
-        # Two schedules end at log-SNR 10, where the rounding error of float16 would not be
-        # negligible beside the noise.
+        # Two schedules have logsnr_max = 10, where the rounding error of float16 would not
+        # be negligible beside the noise.
         c.latent_dtype = "float32"
         changes = _STAGE2_CHANGES.get(arg.removesuffix("_base"))
     else:

@@ -9,14 +9,14 @@
 The data are scikit-learn's digits, 8x8, in six colors, with captions of six forms; each
 word is a fixed random vector in place of a text encoder's output. The networks are those of
 digits.py. `stage1` does not see the captions, `stage2` is conditioned on them. `smoke` and
-`smoke2` are both stages with tiny networks; they run every part of the code in seconds.
+`smoke2` are stage 1 and stage 2 with tiny networks, for tests that take seconds.
 
 The evaluation of stage 2 samples from held-out captions. `text_accuracy` is the fraction of
 samples that show the digit and the color of their caption, according to classifiers of real
 training images.
 
-Expected: a text accuracy of 0.97 at guidance 2 and 0.84 at guidance 1, in 9 minutes per
-stage on two cores (RESULTS.md).
+Expected: a text accuracy of 0.97 at guidance 2 and 0.84 at guidance 1, after 8 minutes for
+stage 1 and 9 minutes for stage 2 on two shared cores (RESULTS.md).
 """
 
 import ml_collections

@@ -61,7 +61,7 @@ def transformer_settings(head_dim: int) -> dict:
 
 
 def adamw(lr: float, warmup: int) -> dict:
-    """Return AdamW for a few thousand steps: the rate decays to a twentieth of `lr`."""
+    """Return AdamW for a few thousand steps; the learning rate decays to `lr` / 20."""
     return dict(
         lr=lr,
         warmup=warmup,

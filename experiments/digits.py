@@ -9,7 +9,7 @@
 The data are 1,797 scanned digits of 10 classes, of which a fifth is held out. `stage1`
 trains encoder, prior and decoder with latents of 4x4x4; `stage2` trains a class-conditional
 diffusion model on these latents. `make demo` runs these commands. `smoke` and `smoke2` are
-both stages with tiny networks; they run every part of the code in seconds.
+stage 1 and stage 2 with tiny networks, for tests that take seconds.
 
 Expected: stage 1 reaches 0.85 bits/pixel and PSNR 22.9 dB, stage 2 a class accuracy of 0.97
 (0.99 at guidance 1.5), each in 4 minutes on two cores (RESULTS.md).

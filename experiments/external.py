@@ -9,12 +9,12 @@
 
 The images are ImageNet at 256x256, written by `ul import_images --size 256`.
 `autoencoder` has the sizes of Stable Diffusion 1 and 2: latents of 32x32x4 with scale
-0.18215. `stage2` is the base of imagenet512.py on these latents; its schedule ends at log-SNR
-10. For other autoencoders `--vae_config` sets sizes, scale and shift, and stage 2 needs
-their `--config.latent_shape`: SDXL has scale 0.13025; Stable Diffusion 3 and FLUX have 16
-channels, no 1x1 convolutions, scales 1.5305 and 0.3611, and shifts 0.0609 and 0.1159. `tiny`
-and `smoke2` are both stages with tiny networks on photographs; they run every part in
-seconds.
+0.18215. `stage2` is the base model of imagenet512.py on these latents, with a schedule whose
+`logsnr_max` is 10. For other autoencoders `--vae_config` sets sizes, scale and shift, and
+stage 2 needs their `--config.latent_shape`: SDXL has scale 0.13025; Stable Diffusion 3 and
+FLUX have 16 channels, no 1x1 convolutions, scales 1.5305 and 0.3611, and shifts 0.0609 and
+0.1159. `tiny` and `smoke2` are an autoencoder and a stage 2 with tiny networks on
+photographs, for tests that take seconds.
 
 Status: never run with public weights, because none were available.
 """
@@ -91,7 +91,7 @@ def _smoke2() -> ml_collections.ConfigDict:
 
 
 def _extend_schedule(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Let the schedule end at less noise than UL's log-SNR of 5.
+    """Raise the schedule's `logsnr_max` above UL's 5, to a lower noise level.
 
     The decoder was trained without noise. At this noise level the rounding error of float16
     is not negligible, so latents stay in float32.

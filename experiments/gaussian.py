@@ -9,7 +9,8 @@ The images are 4x4 gray with a power-law spectrum, so the optimal rate and disto
 objective are known exactly (reverse water-filling). `ul evaluate` prints them beside
 the measured ones, as `optimum_bpp` and `optimum_psnr_db`. Other points of the curve follow
 from `--config.loss.weighting.factor` and `--config.loss.weighting.bias`. The data are computed,
-so this experiment needs no extra package. `smoke` and `smoke2` are runs of seconds.
+so this experiment needs no extra package. `smoke` and `smoke2` are stage 1 and stage 2 with
+four steps, for tests that take seconds.
 
 Expected at factor 2 and bias 4: 0.485 bits/pixel where the optimum is 0.496, and a pooled
 PSNR of 21.49 dB where it is 21.41, in 6 to 8 minutes on one core (RESULTS.md).

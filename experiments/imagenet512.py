@@ -12,15 +12,16 @@
 `stage1` has latents of 32x32x32. `stage2` has a base model of 350M parameters,
 `stage2_medium` one of 546M. After a comma: `stage1,smoke` is the same code at a reduced
 width, three steps on a CPU; `stage1,tfds` reads a prepared TFDS imagenet2012 from
-`data.source.data_dir` instead, with bicubic crops that differ slightly from the reference's.
+`data.source.data_dir` instead, with bicubic crops that differ slightly from those of
+`ul import_images` (ADM).
 
 Status: never trained. The train steps were compiled for TPU v5p, TPU v6e and H200, where
 they fit (RESULTS.md).
 
-The paper leaves open, and this file chooses: two blocks per convolutional level on each
-side, 1x1 convolutions where the resolution changes, pixel-wise RMS norm, three of the six
-outer blocks of the base before the inner level and three after it, heads of 128 channels,
-loss factor 1.5 with bias 0, batch sizes and numbers of steps.
+The paper does not state the following, so the values are ours: two blocks per convolutional
+level on each side, 1x1 convolutions where the resolution changes, pixel-wise RMS norm,
+three of the six outer blocks of the base before the inner level and three after it, heads of
+128 channels, loss factor 1.5 with bias 0, batch sizes and numbers of steps.
 """
 
 import ml_collections

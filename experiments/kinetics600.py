@@ -15,11 +15,11 @@ reduced width, three steps on a CPU.
 Status: never trained. The train steps were compiled for TPU v5p, TPU v6e and H200, where
 they fit (RESULTS.md).
 
-The paper leaves open, and this file chooses: each residual block has 3x3 convolutions within
-a frame and one convolution over three frames between them; half of the attention heads
-attend within a frame and half along time; the encoder encodes the context frames as a clip
-that repeats the last of them, and the base sees these latents beside the noisy ones; the
-outer level of the base merges 2x2 latents within a frame and none along time.
+The paper does not state the following, so the choices are ours: each residual block has 3x3
+convolutions within a frame and one convolution over three frames between them; half of the
+attention heads attend within a frame and half along time; the encoder encodes the context
+frames as a clip that repeats the last of them, and the base sees these latents beside the
+noisy ones; the outer level of the base merges 2x2 latents within a frame and none along time.
 """
 
 import ml_collections

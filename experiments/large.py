@@ -6,7 +6,7 @@ from experiments import common
 
 
 def training_defaults(stage: str) -> ml_collections.ConfigDict:
-    """Return a config of a `stage`: bfloat16, fsdp over 8 devices, a constant rate."""
+    """Return a config of a `stage`: bfloat16, fsdp over 8 devices, constant learning rate."""
     c = common.training_defaults(stage)
     c.dtype = "bfloat16"
     c.mesh = dict(data=-1, fsdp=8)

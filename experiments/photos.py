@@ -6,15 +6,15 @@
     python -m ul evaluate --workdir runs/p1
     python -m ul evaluate --workdir runs/p2 --num_examples 256 --guidance 1,1.5
 
-Random crops of eight photographs train, two photographs are held out. Both sides of the
-photographs are halved first, so that a crop shows more than texture.
+The training data are random crops of eight photographs; two other photographs are held out.
+Both sides of the photographs are halved first, so that a crop shows more than texture.
 
   stage1, stage2        32x32
   stage2_fixed          stage2 on one fixed crop per image and its mirror image, so that
                         `ul encode` can cache the latents
   stage1_16, stage2_16  16x16, for sweeps on a laptop
   stage1_64, stage2_64  64x64 in bfloat16 with cuDNN attention, for a GPU; never trained
-  smoke, smoke2         32x32 with tiny networks; they run every part in seconds
+  smoke, smoke2         stage 1 and stage 2 at 32x32 with tiny networks, for tests
 
 Expected: stage 1 reaches 0.163 bits/pixel and PSNR 22.5 dB in 28 minutes, stage 2 a Frechet
 distance of 2.9 in 23 minutes, and stage1_16 at factor 2 and bias 3 reaches 0.421 bits/pixel

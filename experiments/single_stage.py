@@ -9,8 +9,8 @@
                 prior acts as a weighted one. The decoder is conditioned on the noise level.
   pixels        The UViT of the decoder as a diffusion model of pixels, without latents.
 
-Each variant is trained for 2,000 steps of 32 digits. `ul ablations` trains them beside
-experiments/ablations.py and prints the paper's tables 5 and 6 for them.
+Each variant is trained for 2,000 steps of 32 digits. `ul ablations` trains them together
+with experiments/ablations.py and adds them to table 6 of the paper, which has no such rows.
 
 Expected: 0.225 bits/pixel and a class accuracy of 0.81 for `shifted_loss`, 2.15 and 0.78 for
 `random_noise`, and a class accuracy of 0.96 for `pixels` (RESULTS.md).

@@ -17,12 +17,13 @@
 For another text encoder set `--config.data.text="(77,768)"` to its tokens and channels.
 `stage1,smoke` and so on are the same code at a reduced width, three steps on a CPU.
 
-The paper states only the cost of its base models. Here it counts one forward pass, with 1
-MAC = 2 FLOP and with the projections of the text. As the base of the paper's ImageNet
-models, each has two levels with heads of 128 channels.
+The paper states only the cost of its base models in GFLOP. We count one forward pass, 1 MAC
+as 2 FLOP, including the projections of the text. Like the base model for ImageNet, each has
+two levels with heads of 128 channels.
 
 Status: never trained, because no captioned images were available. The train step of
-`stage2_970` was compiled for TPU v5p, TPU v6e and H200 (RESULTS.md).
+`stage2_970` was compiled for TPU v5p, TPU v6e and H200; 8 H200 need `--config.accumulate=2`
+(RESULTS.md).
 """
 
 import ml_collections

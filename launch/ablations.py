@@ -1,10 +1,11 @@
-"""Run the paper's ablations and baselines at small scale, and print its tables 5 and 6.
+"""Run the paper's ablations and four more baselines on digits, and print both tables.
 
     python -m ul ablations --out runs/ablations
     python -m ul ablations --out runs/few --only ul,pixels --set steps=20
 
-Runs the shipped sweep `ablations`; the same command resumes it. Logs are
-<out>/<trial>.log, the tables <out>/tables.md.
+The tables have the form of the paper's tables 5 and 6, without row C of table 6, which is
+not run. The trials are those of the shipped sweep `ablations`; the same command resumes it.
+Logs are in <out>/<trial>.log, the tables in <out>/tables.md.
 """
 
 from absl import flags

@@ -68,8 +68,9 @@ def main() -> None:
     for split, about in manifest["splits"].items():
         size = sum(s["bytes"] for s in about["shards"]) / 2**20
         print(
-            f"{split}: {about['count']} captions, {about['empty']} empty, {about['full']} "
-            f"with all {manifest['tokens']} tokens (cut if longer), {size:.1f} MiB"
+            f"{split}: {about['count']} captions (empty: {about['empty']}; with all "
+            f"{manifest['tokens']} tokens, possibly truncated: {about['full']}), "
+            f"{size:.1f} MiB"
         )
     print(f"channels {manifest['channels']}; digest {manifest['digest'][:16]}")
 

@@ -1,4 +1,4 @@
-"""Evaluate a run's checkpoints: a JSON and a picture each under workdir/evals.
+"""Evaluate checkpoints of a run; write a JSON and a picture of each to WORKDIR/evals.
 
     python -m ul evaluate --workdir runs/s1
     python -m ul evaluate --workdir runs/s2 --num_examples 500 --guidance 1,1.5
@@ -27,15 +27,15 @@ _SEED = common_flags.define_seed()
 _NUM = flags.DEFINE_integer(
     "num_examples",
     None,
-    "Held-out images of stage 1 (all of the config if unset), or samples of stage 2 (500).",
+    "Held-out images (stage 1; default: eval.num_examples) or samples (stage 2; default: 500).",
 )
 _METRICS = flags.DEFINE_list("metrics", ["default"], "Metrics by name; default is all.")
 _LIST = flags.DEFINE_bool("list_metrics", False, "Print all metrics and exit.")
 _DIR = flags.DEFINE_string(
-    "weights_dir", None, "Directory of the feature networks; UL_WEIGHTS if unset."
+    "weights_dir", None, "Directory of the feature networks; if unset, UL_WEIGHTS."
 )
 _MAKE = flags.DEFINE_string(
-    "make_reference", None, "Compute reference statistics of --config's data instead."
+    "make_reference", None, "Only write statistics of the --config data to this .npz."
 )
 _SPLIT = flags.DEFINE_string("split", "train", "Split for --make_reference.")
 _GENERATION = generation_flags.define()

@@ -9,7 +9,8 @@
         --topology v6e:16x16 --mesh data=16,fsdp=16 --mesh data=32,fsdp=8 --search
 
 `pod` compiles without the pod: TPU topologies need the `tpu` extra, cpu:8 nothing. If the
-step does not fit, `pod` exits with 64 after its table; with --search it is one row of many.
+step does not fit, `pod` exits with 64 after its table; with --search such a plan is one row
+of the table, and the exit code is 0.
 """
 
 import functools

@@ -29,7 +29,7 @@ _GUIDING_MODEL = flags.DEFINE_string(
     "autoguidance",
     None,
     "Smaller or less trained stage-2 run for autoguidance (arXiv 2406.02507), as "
-    "WORKDIR[:STEP][@WEIGHTS]; needs --guidance above 1.",
+    "WORKDIR[:STEP][@WEIGHTS]; needs --guidance other than 1.",
 )
 _SEED = common_flags.define_seed()
 _STEP = common_flags.define_step()
@@ -47,7 +47,8 @@ def main() -> None:
     workdir, out = cli.required(_WORKDIR), epath.Path(cli.required(_OUT))
     if _GUIDING_MODEL.value and _GUIDANCE.value == 1.0:
         raise ConfigError(
-            "--autoguidance needs a --guidance other than 1, which means no guidance."
+            "--guidance must differ from 1 for --autoguidance, because 1 means no guidance; "
+            "got 1. Pass, for example, --guidance=1.5."
         )
     generator = api.load_generator(
         workdir,

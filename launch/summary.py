@@ -7,7 +7,6 @@ from absl import flags
 from etils import epath
 
 from launch.lib import cli
-from ul.core.errors import ConfigError
 from ul.core.files import write_atomic
 from ul.evaluation import table
 
@@ -17,9 +16,7 @@ _OUT = flags.DEFINE_string("out", None, "Also write the table to this file.")
 
 def main() -> None:
     """Print the table."""
-    if not _WORKDIRS.value:
-        raise ConfigError("--workdirs must name at least one run; it is missing.")
-    text = table.table(table.read(_WORKDIRS.value))
+    text = table.table(table.read(cli.required(_WORKDIRS)))
     print(text)
     if _OUT.value:
         write_atomic(epath.Path(_OUT.value), text + "\n")

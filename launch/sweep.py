@@ -4,7 +4,8 @@
     python -m ul sweep bitrate --out /shared/bitrate \\
         --place slurm --time 8:00:00 --dry-run
 
-The argument is the Python file of the sweep, see launch/README.md.
+The argument is the name of a shipped sweep, such as bitrate, or a Python file
+(experiments/README.md).
 """
 
 import sys
@@ -26,7 +27,7 @@ _SET = submit_flags.define_set()
 _ATTEMPTS = submit_flags.define_max_attempts(
     None, "; if unset, never for --place local, and 5 for the others"
 )
-_NAME = submit_flags.define_job_name("the sweep's file")
+_NAME = submit_flags.define_job_name("the sweep")
 _PYTHON = submit_flags.define_python()
 _DRY_RUN = submit_flags.define_dry_run()
 places.define_flags(*sweep_jobs.PLACES)
@@ -54,7 +55,7 @@ def _job(out: str, file: str, unfinished: list[sweeps.Trial]) -> sweep_jobs.Swee
 def main(file: str) -> None:
     """Run the trials here, or submit them."""
     out, place = cli.required(_OUT), _PLACE.value
-    described = files.call_user_function("A sweep's file", file, "get_sweep")
+    described = files.call_user_function("The sweep", file, "get_sweep")
     every = trials.expand(described, _SET.value)
     chosen = trials.choose("--trial", every, _TRIAL.value, lambda t: t.name)
     if place == "local" and _DRY_RUN.value:
@@ -71,4 +72,5 @@ def main(file: str) -> None:
 
 if __name__ == "__main__":
     groups = places.help_groups(*sweep_jobs.PLACES)
-    cli.run(main, "a sweep's file", groups=groups, exit_code_table=True)
+    operand = "the name of a shipped sweep, such as bitrate, or a Python file"
+    cli.run(main, operand, groups=groups, exit_code_table=True)

@@ -1,4 +1,4 @@
-"""The documents are true: commands parse, links resolve, figures have a source."""
+"""Commands of the documents parse, links resolve, tables of figures name their source."""
 
 import ast
 import re

@@ -150,6 +150,13 @@ def test_every_package_is_in_a_layer_and_there_are_no_loose_modules():
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
+def test_every_folder_is_a_package_and_therefore_in_the_wheel(file):
+    assert (file.parent / "__init__.py").exists(), (
+        f"{name(file.parent)} has no __init__.py"
+    )
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
 def test_packages_have_owners(file):
     for module in imports(file):
         for package, places in OWNERS.items():

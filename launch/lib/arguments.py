@@ -33,7 +33,7 @@ def parse(
         main = main[_choose(operands.pop(0) if operands else "", main)]
     if operand and not operands:
         raise ConfigError(
-            f"This command requires {operand} as its argument; it is missing."
+            f"An argument is required, but it is missing. Pass {operand}."
         )
     if len(operands) > bool(operand):
         raise ConfigError(

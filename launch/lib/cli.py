@@ -22,7 +22,10 @@ flags.DEFINE_bool("help", False, "Print this page and exit.")
 def required(holder: flags.FlagHolder) -> Any:
     """Return the value of a flag; raise ConfigError if it is not on the command line."""
     if not holder.value:
-        raise ConfigError(f"--{holder.name} is required, but it is not set.")
+        raise ConfigError(
+            f"--{holder.name} is required, but it is not set. Pass --{holder.name}=VALUE "
+            "(--help explains it)."
+        )
     return holder.value
 
 

@@ -31,9 +31,7 @@ EXIT_CODES = (
     ),
     _row(errors.DataError, False, "Data are missing or broken."),
     _row(
-        errors.CheckpointError,
-        False,
-        "A checkpoint is needed and none can be loaded.",
+        errors.CheckpointError, False, "A checkpoint is needed and none can be loaded."
     ),
     _row(
         errors.NoProgress,
@@ -42,12 +40,16 @@ EXIT_CODES = (
     ),
     _row(errors.NonFiniteError, False, "Training produced NaN or infinity."),
     _row(errors.WorkdirInUse, False, "Another run uses the workdir."),
-    _row(errors.StorageError, True, "Storage failed."),
-    _row(errors.Preempted, True, "SIGTERM or Ctrl-C ended the command after a save."),
+    _row(errors.StorageError, True, "A file or a checkpoint could not be written."),
+    _row(
+        errors.Preempted,
+        True,
+        "SIGTERM or Ctrl-C ended the command; training saved first if it had done a step.",
+    ),
     _row(
         errors.Stalled,
         True,
-        "Nothing moved for too long; WORKDIR/logs has all stacks.",
+        "The run made no progress for too long; WORKDIR/logs has the stacks of all threads.",
     ),
     _row(errors.PeerLost, True, "Another process of the run ended."),
     ExitCode(
@@ -60,9 +62,7 @@ EXIT_CODES = (
     ),
     ExitCode("any other", False, "The command itself could not run."),
 )
-_RUN_AGAIN = {
-    int(row.code) for row in EXIT_CODES if row.run_again and row.code.isdigit()
-}
+_RUN_AGAIN = {int(r.code) for r in EXIT_CODES if r.run_again and r.code.isdigit()}
 
 
 def run_again(code: int) -> bool:
@@ -74,7 +74,6 @@ def table() -> str:
     """Return the table for a help page."""
     lines = [f"  {'code':10}  {'run again?':10}  meaning"]
     for row in EXIT_CODES:
-        lines.append(
-            f"  {row.code:10}  {'yes' if row.run_again else 'no':10}  {row.meaning}"
-        )
+        again = "yes" if row.run_again else "no"
+        lines.append(f"  {row.code:10}  {again:10}  {row.meaning}")
     return "\n".join(lines)

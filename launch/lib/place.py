@@ -40,7 +40,10 @@ def require_settings(**settings: Any) -> None:
     """Raise ConfigError for the first setting that is empty."""
     for name, value in settings.items():
         if not value:
-            raise ConfigError(f"--{name} is required, but it is not set.")
+            raise ConfigError(
+                f"--{name} is required, but it is not set. Pass --{name}=VALUE (--help "
+                "explains it)."
+            )
 
 
 def submit_jobs(place: Place, jobs: Sequence[Job], *, dry_run: bool) -> int:

@@ -73,6 +73,8 @@ def place_from_flags(name: str) -> Place:
             continue
         if flag not in _FIELDS[name]:
             owners = ", ".join(_places_with(flag))
-            raise ConfigError(f"--{flag} is a flag of {owners}, not of {name}.")
+            raise ConfigError(
+                f"--{flag} is a flag of {owners}, not of {name}. Remove it."
+            )
         settings[flag] = tuple(value) if isinstance(value, list) else value
     return PLACES[name](**settings)

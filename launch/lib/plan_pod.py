@@ -75,5 +75,6 @@ def main(config: TrainConfig) -> None:
     if plan.missing_bytes:
         raise OutOfMemory(
             f"The step must fit into the memory of a {pod.name} chip; it "
-            f"{report.memory_verdict(plan)}. Raise fsdp or remat, or lower batch_size."
+            f"{report.memory_verdict(plan)}. Use a larger fsdp in --mesh, remat "
+            "'full' for the networks, a larger accumulate or a smaller batch_size."
         )

@@ -16,7 +16,7 @@ MAX_NAME_LENGTH = 40
 
 
 class SweepJob(Job):
-    """`config` is the sweep's file, `workdir` the directory of all its trials."""
+    """`config` is the name or file of the sweep, `workdir` the directory of all its trials."""
 
     def command(self, *place_flags: str) -> list[str]:
         """Return the sweep command."""

@@ -188,7 +188,10 @@ def test_factor_for_rate_inverts_bias_for_rate(factor):
         (lambda: w.factor_for_rate([1.0], 0.0, 0.0), "positive number of bits"),
         (lambda: w.factor_for_rate([1.0], 2.0, np.inf), "bias must be finite; got inf"),
         (lambda: w.factor_for_rate([1.0], 30.0, 0.0), "under 1e.* near 41.59"),
-        (lambda: w.factor_for_rate([1.0], 2.0, 60.0), "above 1 spends .* near 2.77"),
+        (
+            lambda: w.factor_for_rate([1.0], 2.0, 60.0),
+            "above 1 that spends .* near 2.77",
+        ),
     ],
 )
 def test_invalid_arguments_are_rejected_with_a_message_of_one_line(call, message):

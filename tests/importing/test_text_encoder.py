@@ -165,4 +165,7 @@ def test_the_command_twice(model, tmp_path):
         for out in ("a", "b", "a")
     ]
     assert outputs[0] == outputs[1] == outputs[2]
-    assert "train: 3 captions, 0 empty, 1 with all 8 tokens" in outputs[0]
+    assert (
+        "train: 3 captions (empty: 0; with all 8 tokens, possibly truncated: 1), "
+        in outputs[0]
+    )

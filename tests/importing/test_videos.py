@@ -321,7 +321,9 @@ def test_folders_tars_and_lists_give_the_same_clips(originals, tmp_path, files, 
     assert manifest["splits"]["train"]["labels"] == [4, 1]
     assert manifest["splits"]["train"]["absent"] == 1
     assert manifest["splits"]["train"]["unlisted"] == 1
-    assert "1 of its clips are missing, and 1 clips that exist" in caplog.text
+    assert (
+        "lists 1 clips that do not exist, and lacks 1 clips that exist" in caplog.text
+    )
     from_tars = {e["image"].tobytes() for e in read_examples(tmp_path / "three")}
     from_folder = [e["image"].tobytes() for e in read_examples(tmp_path / "one")]
     assert from_tars == set(from_folder) - {from_folder[4]}

@@ -31,7 +31,10 @@ REFUSED = [
     (["slurm", STAGE1, "--ndes=2"], "Unknown flag --ndes. Did you mean --nodes?"),
     (["slurm", STAGE1, "--nodes=two"], "--nodes=two: invalid literal for int()"),
     (["slurm", f"{STAGE1}9"], "digits.py:stage19: ValueError: The variant must be"),
-    (["slurm", STAGE1, "--workdir=w", "--image=i"], "a flag of gke, not of slurm"),
+    (
+        ["slurm", STAGE1, "--workdir=w", "--image=i"],
+        "a flag of gke, not of slurm. Remove it.",
+    ),
     ([STAGE1, "--workdir=w"], "must be one of local, slurm, gke, tpu_vm; got none"),
     (["slurm", STAGE1, "--workdir=w", "--name=A_b"], "got 'A_b'"),
     (["gke", STAGE1, "--workdir=gs://b/w"], "--image is required"),

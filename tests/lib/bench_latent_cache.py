@@ -95,8 +95,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--depths", default="", help="of the base model, as 4,6")
-    told = parser.parse_args()
-    depths = tuple(map(int, told.depths.split(","))) if told.depths else ()
+    options = parser.parse_args()
+    depths = tuple(map(int, options.depths.split(","))) if options.depths else ()
     with tempfile.TemporaryDirectory() as scratch:
         made = both(depths, epath.Path(scratch))
         run = made["cached"]
@@ -108,24 +108,24 @@ def main() -> None:
             for each in made.values():  # compile what is left, and read files once
                 _, state = steps(each, state, compiled, 0, 2)
             ratios = []
-            for i in range(told.rounds):
+            for i in range(options.rounds):
                 seconds = {}
                 order = list(made.items())
                 for name, each in order if i % 2 else reversed(order):
                     seconds[name], state = steps(
-                        each, state, compiled, i * told.steps, told.steps
+                        each, state, compiled, i * options.steps, options.steps
                     )
                 images, cached = seconds["on the fly"], seconds["cached"]
                 ratios.append([a / b for a, b in zip(images, cached, strict=True)])
                 each_step = {
-                    k: [round(1000 * s / told.steps, 1) for s in v]
+                    k: [round(1000 * s / options.steps, 1) for s in v]
                     for k, v in seconds.items()
                 }
                 print(f"round {i + 1}: ms a step [clock, CPU] {each_step}", flush=True)
     for name, found in zip(("clock", "CPU"), zip(*ratios, strict=True), strict=True):
         print(
             f"{name}: on the fly / cached, median {statistics.median(found):.3f} of "
-            f"{told.rounds} rounds, {min(found):.3f} to {max(found):.3f}"
+            f"{options.rounds} rounds, {min(found):.3f} to {max(found):.3f}"
         )
 
 

@@ -75,8 +75,8 @@ def _parse_only(main, operand="", **_) -> None:
     command = sys.modules["__main__"]
     if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
         command._CONFIG()
-    if operand == "a sweep's file":
-        files.call_user_function("A sweep's file", operands[0], "get_sweep")
+    if operand.startswith("the name of a shipped sweep"):
+        files.call_user_function("The sweep", operands[0], "get_sweep")
     if isinstance(main, dict) and set(main) == set(places.PLACES):
         command._job(typed[0])
         places.place_from_flags(typed[0])

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it into a fresh environment outside the clone, with another
-# HOME, and runs what a new user runs there. EXTRA=demo also tries the digits.
-#   bash tests/lib/try_wheel.sh [python3.11]
+# HOME, and runs what a new user runs there.
+#   [EXTRA=demo] [SOURCE=1] bash tests/lib/try_wheel.sh [python3.11]
+# EXTRA: an extra to install; with demo the digits are tried, too. SOURCE: install the source
+# folder in place of the wheel.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 python=${1:-python3}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 export HOME=$folder/home PIP_DISABLE_PIP_VERSION_CHECK=1 JAX_PLATFORMS=cpu
+# Nothing here runs for long: compile fast.
+export XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_DIR=$folder/cache
 unset PYTHONPATH
 mkdir "$folder/home" "$folder/work"
 "$python" -m venv "$folder/env"
@@ -29,10 +33,12 @@ text = archive.read(metadata).decode()
 relative = [t for t in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match("https?://|#", t)]
 assert not relative, f"links that do not work outside the repository: {relative}"
 EOF
-"$bin/python" -m pip install -q -c "$repository/constraints.txt" "$wheel${EXTRA:+[$EXTRA]}"
+what=${SOURCE:+../source}
+"$bin/python" -m pip install -q -c "$repository/constraints.txt" \
+  "${what:-$wheel}${EXTRA:+[$EXTRA]}"
 
 say() { echo "== $*"; }
-run() { # both forms of a command, in turn
+run() {
   say "$form $*"
   if ! $form "$@" >log 2>&1; then cat log && exit 1; fi
 }

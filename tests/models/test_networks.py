@@ -49,7 +49,7 @@ def base(**changes):
     return prior(**dict(widths=(16, 32), depths=(3, 2), num_classes=9) | changes)
 
 
-def told(**changes):
+def text_prior(**changes):
     return prior(**dict(depths=(1,), text_channels=6) | changes)
 
 
@@ -78,7 +78,7 @@ CASES = {
         (Z, LOGSNR, LABEL),
         Z.shape,
     ),
-    "told": (told, (Z, LOGSNR, None, TEXT, LENGTH), Z.shape),
+    "text": (text_prior, (Z, LOGSNR, None, TEXT, LENGTH), Z.shape),
     "decoder": (decoder, (X, LOGSNR, Z), X.shape),
     "decoder_latent_at_input": (
         lambda **c: decoder(**c | dict(latent_at_input=True)),
@@ -201,10 +201,10 @@ def test_conditions_matter_and_rows_do_not_mix(changed):
 
 
 def test_text_counts_up_to_its_length_and_rows_do_not_mix():
-    params = noisy_params(told(), CASES["told"][1])
+    params = noisy_params(text_prior(), CASES["text"][1])
 
     def out(text, length=LENGTH):
-        return np.asarray(apply(told(), params, Z, LOGSNR, None, text, length))
+        return np.asarray(apply(text_prior(), params, Z, LOGSNR, None, text, length))
 
     before = out(TEXT)
     np.testing.assert_array_equal(out(TEXT.at[0, 3:].set(1e3)), before)
@@ -235,16 +235,16 @@ def test_attention_sees_text_and_image_in_one_softmax():
 
     for row, length in enumerate((2, 0)):
         q, k, v = np.split(product("qkv", x[row]), 3, axis=-1)
-        told_k, told_v = np.split(product("text_kv", text.tokens[row, :length]), 2, -1)
+        text_k, text_v = np.split(product("text_kv", text.tokens[row, :length]), 2, -1)
         parts = []
         for head in (slice(0, 16), slice(16, 32)):
             query = normed("q_norm", q[:, head])
             keys = [
                 normed("k_norm", k[:, head]),
-                normed("text_k_norm", told_k[:, head]),
+                normed("text_k_norm", text_k[:, head]),
             ]
             weight = np.exp(query @ np.concatenate(keys).T / 4.0)
-            values = np.concatenate([v[:, head], told_v[:, head]])
+            values = np.concatenate([v[:, head], text_v[:, head]])
             parts.append(weight @ values / weight.sum(-1, keepdims=True))
         want = product("out", np.concatenate(parts, -1))
         np.testing.assert_allclose(got[row], want, atol=1e-5)

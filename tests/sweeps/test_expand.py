@@ -107,7 +107,7 @@ def test_overrides_may_follow_from_a_point(expand):
             r"latent_shape must be \(4, 4, 4\), .*; got \(4, 4, 7\)",
         ),
         ({"stage3:seed": 1}, "one of stage1, stage2, both; got 'stage3:seed'"),
-        ({"loss": {"factor": 2}}, "A sweep overrides single settings"),
+        ({"loss": {"factor": 2}}, "An override of a sweep must set one setting"),
     ],
 )
 def test_what_training_would_refuse_is_refused_at_once(expand, point, message):
@@ -182,19 +182,17 @@ def test_the_ablations_are_a_sweep():
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("none.py", None, "there is no file"),
+        ("none.py", None, "The sweep must be .*; the file .*none.py does not exist"),
         ("a.py", "def get_swep(): pass", "no attribute 'get_sweep'"),
-        ("a.py", "import nothing_of_that_name", "No module named .*a.py:1"),
-        ("a.py", "def get_sweep(", "SyntaxError"),
+        ("a.py", "import nothing_of_that_name", "a.py:1: No module named"),
+        ("a.py", "def get_sweep(", "failed with SyntaxError at .*a.py:1: "),
     ],
 )
 def test_sweep_files_that_cannot_be_read_are_refused(tmp_path, file, text, message):
     if text is not None:
         (tmp_path / file).write_text(text)
     with pytest.raises(ConfigError, match=message) as e:
-        trials.files.call_user_function(
-            "A sweep's file", str(tmp_path / file), "get_sweep"
-        )
+        trials.files.call_user_function("The sweep", str(tmp_path / file), "get_sweep")
     assert "\n" not in str(e.value)
 
 

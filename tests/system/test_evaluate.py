@@ -224,9 +224,7 @@ def test_unfinished_statistics_of_another_protocol_are_refused(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "ref.npz", every_seconds=0.0, check=stop)
-    with pytest.raises(
-        ConfigError, match="begun.npz must be of the requested protocol"
-    ):
+    with pytest.raises(ConfigError, match="begun.npz must have the requested protocol"):
         make(tmp_path / "ref.npz", metrics=("fid",))
 
 

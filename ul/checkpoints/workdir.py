@@ -147,9 +147,9 @@ def write_or_check_config(
         conflicts = resume_conflicts(saved, config, provenance)
         if conflicts and not allow_changes:
             raise ConfigError(
-                f"A resumed run must keep its config and data; in {workdir} these differ: "
-                f"{'; '.join(conflicts)}. Undo the change, choose another --workdir or pass "
-                "--allow_changes."
+                "A resumed run must keep its data, and its settings except those that "
+                f"launch/README.md lists; in {workdir} these differ: {'; '.join(conflicts)}. "
+                "Undo the change, choose another --workdir or pass --allow_changes."
             )
         for conflict in conflicts:
             log.warning("continuing with a changed setting: %s", conflict)

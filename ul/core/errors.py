@@ -62,13 +62,16 @@ class StorageError(UserError):
 
 
 class Preempted(UserError):
-    """A signal stopped the run after a committed save; the same command resumes it."""
+    """A signal ended the command; the same command continues it.
+
+    Training that has done a step saves a checkpoint before this is raised.
+    """
 
     code = 75
 
 
 class Stalled(UserError):
-    """The run made no progress for longer than its limit allows."""
+    """A phase of the run made no progress for longer than its limit."""
 
     code = 124
 

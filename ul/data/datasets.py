@@ -126,8 +126,9 @@ class Datasets:
         )
         if source.num_classes > data.num_classes:
             raise DataError(
-                f"data.num_classes must be at least {source.num_classes}, the classes of "
-                f"the data; got {data.num_classes}."
+                f"data.num_classes must be at least {source.num_classes}, the number of "
+                f"classes in the data; got {data.num_classes}. Pass "
+                f"--config.data.num_classes={source.num_classes}."
             )
         text_shape = getattr(source, "text_shape", (0, 0))
         if data.text not in ((0, 0), text_shape):

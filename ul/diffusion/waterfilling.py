@@ -200,7 +200,7 @@ def factor_for_rate(variances, target_bits: float, bias: float) -> float:
     if h <= 1.0 / MAX_FACTOR and u > 0 or 1.0 - h == 1.0:
         limit = f"under {MAX_FACTOR:g}" if u > 0 else "above 1"
         raise ConfigError(
-            f"No loss_factor {limit} spends {target_bits} bits at bias {bias}. "
-            f"Use a bias near {log_precision:.2f}."
+            f"A loss_factor {limit} that spends {target_bits} bits must exist; at bias "
+            f"{bias} there is none. Use a bias near {log_precision:.2f}."
         )
     return 1.0 / h if u >= 0 else 1.0 / (1.0 - h)

@@ -120,13 +120,14 @@ def _features(
 
 
 def _check_same(path: epath.Path, stored: dict, protocol: dict) -> None:
-    """Raise ConfigError where a file is of another protocol."""
+    """Raise ConfigError if a file has another protocol."""
     changed = [key for key in protocol if stored.get(key) != protocol[key]]
     if changed:
         key = changed[0]
         raise ConfigError(
-            f"{path} must be of the requested protocol; its {key} is {stored.get(key)}, "
-            f"and {protocol[key]} is requested. Delete it or choose another name."
+            f"The reference {path} must have the requested protocol; its {key} is "
+            f"{stored.get(key)} instead of {protocol[key]}. Delete it or pass another "
+            "--make_reference."
         )
 
 

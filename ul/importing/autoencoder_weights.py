@@ -139,13 +139,15 @@ def read_tensors(path: str) -> dict[str, np.ndarray]:
     except (safetensors.SafetensorError, OSError, TypeError) as e:
         raise DataError(f"{path} cannot be read as safetensors: {e}") from e
     for name, tensor in tensors.items():
-        if (
-            tensor.dtype.kind in "biu"
-            or not np.isfinite(tensor.astype(np.float32)).all()
-        ):
+        if tensor.dtype.kind in "biu":
             raise DataError(
-                f"{path}: all tensors must be finite floating-point numbers; {name}, of type "
-                f"{tensor.dtype}, has others."
+                f"{path}: all tensors must be of a floating-point type; {name} is "
+                f"{tensor.dtype}. Pass weights that are not quantized."
+            )
+        if not np.isfinite(tensor.astype(np.float32)).all():
+            raise DataError(
+                f"{path}: all tensors must have finite values; {name} contains NaN or "
+                "infinity. Download the file again."
             )
     return {
         name.removeprefix(PREFIX): tensor.astype(np.float32)
@@ -189,7 +191,8 @@ def convert_to_params(tensors: Mapping[str, np.ndarray], shapes, levels: int) ->
     if problems:
         raise DataError(
             f"The weights must fit the networks; {len(problems)} tensors do not: "
-            f"{'; '.join(problems[:3])}. Pass their --vae_config, or change config.networks."
+            f"{'; '.join(problems[:3])}. Pass the config.json of these weights as "
+            "--vae_config, or change --config.networks."
         )
     return trees.map_with_path(lambda path, _: values[_tensor_name(path)], shapes)
 

@@ -206,7 +206,7 @@ def _select_labeled(
     unlisted = len(entries) - len(labeled)
     if absent or unlisted:
         log.warning(
-            "%s: %d of its clips are missing, and %d clips that exist are not in it; both "
+            "%s lists %d clips that do not exist, and lacks %d clips that exist; both kinds "
             "are skipped",
             flag,
             absent,

@@ -60,7 +60,7 @@ def load_run(workdir, accepts: type = registry.RunConfig) -> SavedRun:
             f"{workdir} cannot be used here: {e} Pass another workdir."
         ) from e
     # The implementation of attention is not a part of the weights.
-    if jax.default_backend() != "gpu" and kinds.uses_cudnn(config):
+    if jax.default_backend() != "gpu" and kinds.networks_with_cudnn(config):
         config = kinds.portable(config)
     return SavedRun(
         str(workdir),
@@ -111,7 +111,8 @@ def choose_step(workdir, step: int | None) -> int:
         return store.choose_verified_step(workdir, step)
     if step not in (None, export["step"]):
         raise CheckpointError(
-            f"The export {workdir} holds step {export['step']} only; got step {step}."
+            f"The export {workdir} holds step {export['step']} only; got step {step}. Omit "
+            f"the step, or export step {step}."
         )
     return export["step"]
 
@@ -131,7 +132,8 @@ def choose(run: SavedRun, step: int | None, name: str) -> Weights:
         is_same = name in ("ema", exported)
         if not is_same and weights_path(run, name) != weights_path(run, exported):
             raise ConfigError(
-                f"The export {run.workdir} holds weights {exported!r} only; got {name!r}."
+                f"The export {run.workdir} holds weights {exported!r} only; got {name!r}. "
+                f"Omit the weights, or export {name!r}."
             )
         return Weights(run.workdir, step, exported, (), export["source"]["ema_sources"])
     widths = {
@@ -162,10 +164,11 @@ def _combined(workdir: str, step: int, name: str, widths: dict[str, float]) -> W
     )
     if combination.relative_error > MAX_COMBINATION_ERROR:
         raise CheckpointError(
-            f"Weights {name!r} of step {step} must be within {MAX_COMBINATION_ERROR:.0%} "
-            f"of a combination of {', '.join(widths)} at the {len(steps)} steps that "
-            f"{workdir} keeps; the best differs by {combination.relative_error:.1%}. Choose a "
-            "width nearer to the stored ones, or keep more steps (checkpoint.keep_every)."
+            f"The relative error of {name!r} at step {step}, combined from "
+            f"{', '.join(widths)} at the {len(steps)} steps kept in {workdir}, must be at "
+            f"most {MAX_COMBINATION_ERROR:.0%}; the best combination has "
+            f"{combination.relative_error:.1%}. Choose a width nearer to the stored ones, or "
+            "keep more steps (checkpoint.keep_every)."
         )
     log.info(
         "combined %s from averages at %d steps (relative error %.2g)",

@@ -100,7 +100,7 @@ def single_stage_loss(
         return denoise_latent(params, z_t, logsnr, condition, noise.dropout_key())
 
     z_prior = trees.scale_gradient(z_clean, gradient_ramp(step, ramp_steps))
-    # logsnr_0 is an array [B]: the schedule of each example starts at its own level.
+    # logsnr_0 is an array [B]: the schedule of each example has its own logsnr_max.
     own_schedule = Linear(logsnr_0, prior_schedule.logsnr_min)  # type: ignore[arg-type]
     nats = prior_nats(denoise_z, z_prior, noise, own_schedule)
     z_0 = add_encoder_noise(z_clean, noise, logsnr_0)

@@ -34,10 +34,12 @@ def make_mesh(config: TrainConfig, devices: Any = None) -> jax.sharding.Mesh:
     """
     mesh = meshes.make(config.mesh.data, config.mesh.fsdp, devices)
     platform = mesh.devices.flat[0].platform
-    if platform != "gpu" and kinds.uses_cudnn(config):
+    names = kinds.networks_with_cudnn(config)
+    if platform != "gpu" and names:
         raise ConfigError(
-            f"attention 'cudnn' needs a GPU; this device is a {platform}. Set the "
-            "networks' attention to 'xla'."
+            "attention must be 'xla' on a device without cuDNN; got 'cudnn' on a "
+            f"{platform}. Pass "
+            f"{' '.join(f'--config.{name}.attention=xla' for name in names)}."
         )
     parts = mesh.size * config.accumulate
     if config.batch_size % parts:

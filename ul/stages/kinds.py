@@ -134,10 +134,10 @@ def _transformers(config: RunConfig) -> list[str]:
     return [name for name in names if "attention" in getattr(config, name)]
 
 
-def uses_cudnn(config: RunConfig) -> bool:
-    """Return whether some network uses cuDNN attention, which needs a GPU."""
-    sections = (getattr(config, name) for name in _transformers(config))
-    return any(section["attention"] == "cudnn" for section in sections)
+def networks_with_cudnn(config: RunConfig) -> list[str]:
+    """Return the names of the networks with cuDNN attention, which needs a GPU."""
+    names = _transformers(config)
+    return [name for name in names if getattr(config, name)["attention"] == "cudnn"]
 
 
 def with_networks(config: AnyConfig, **settings: Any) -> AnyConfig:

@@ -40,8 +40,8 @@ def _arguments(
 ) -> dict[str, Any]:
     if config.prior_schedule["kind"] != "linear":
         raise ConfigError(
-            "prior_schedule.kind must be 'linear' for stage 'single_stage', where each "
-            "example's schedule ends at its own log-SNR; got "
+            "prior_schedule.kind must be 'linear' for stage 'single_stage', because each "
+            "example has its own maximum log-SNR; got "
             f"{config.prior_schedule['kind']!r}."
         )
     max_logsnr = kinds.SECTIONS["max_logsnr"].build("max_logsnr", config.max_logsnr)

@@ -218,8 +218,8 @@ def _override(resolved: dict, key: str, value: Any) -> None:
         raise ConfigError(f"Unknown key {key}.{hint}")
     if isinstance(section[last], dict) or isinstance(value, dict) or value is None:
         raise ConfigError(
-            "A sweep overrides single settings, not sections, with values other than None; "
-            f"got {key} = {value!r}."
+            "An override of a sweep must set one setting, not a section, to a value that is "
+            f"not None; got {key} = {value!r}. Name a key inside the section, with its value."
         )
     section[last] = value
 

@@ -90,7 +90,9 @@ class SkipUnreadable:
             self._unreadable.add(index)
             count = len(self._unreadable)
         file = self._files[index]
-        log.warning("Skipped unreadable image %d: %s (%s)", count, file, error)
+        log.warning(
+            "Skipped an unreadable image, %d so far: %s (%s)", count, file, error
+        )
         if count > self._max_bad_fraction * len(self):
             raise DataError(
                 f"At most a fraction {self._max_bad_fraction} of the images may be "

@@ -1,0 +1,1 @@
+"""Shared parts of the commands: flags, messages, jobs and help pages."""
