@@ -43,7 +43,8 @@ slow: $(VENV)/.done
 tour: $(VENV)/.done
 	$(BIN)/python -m tests.lib.run_notebook experiments/tour.ipynb
 
-# The wheel in a fresh environment; EXTRA=demo also tries the digits there.
+# The wheel in a fresh environment; EXTRA=demo also tries the digits there, SOURCE=1
+# installs the source folder instead.
 wheel:
 	bash tests/lib/try_wheel.sh $(PYTHON)
 
