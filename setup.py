@@ -124,7 +124,7 @@ setup(
             "nbformat>=5.10",
             "ipykernel>=6.29",
             "pytest>=8",
-            "pytest-xdist>=3.7",
+            "pytest-xdist>=3.8",
             "PyYAML>=6",
             "scikit-image>=0.25",
             "scikit-learn>=1.6",
