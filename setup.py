@@ -88,7 +88,7 @@ setup(
         "importlib_resources>=6",  # TFDS needs it and does not say so
         "jax>=0.10.2",
         "jaxtyping>=0.3.2",
-        "matplotlib>=3.9",
+        "matplotlib>=3.10.8",
         "ml_collections>=1.1",
         "ml_dtypes>=0.5",
         "numpy>=2",
@@ -115,10 +115,10 @@ setup(
         "clip": ["tokenizers>=0.21"],  # captions of the CLIP score
         # `ul embed_captions` runs the text encoder that the user names.
         "text": ["protobuf", "sentencepiece", "torch>=2.6", "transformers>=5"],
-        "video": ["av>=14"],  # `ul import_video`; training on its shards needs none
+        "video": ["av>=18"],  # `ul import_video`; training on its shards needs none
         "wandb": ["wandb"],
         "test": [
-            "av>=14",
+            "av>=18",
             "kubeflow-trainer-api>=2.3",  # JobSet's and Kubernetes' schemas
             "nbclient>=0.10",
             "nbformat>=5.10",
