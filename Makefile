@@ -1,4 +1,5 @@
-# make demo: environment, both stages on digits, evaluation, pictures, one table.
+# make demo: environment, both stages on digits (shorter than the experiment), evaluation,
+# pictures, one table.
 # make test: environment, the default test suite.
 PYTHON ?= python3
 SEED ?= 0
@@ -20,9 +21,11 @@ $(VENV)/.done: setup.py constraints.txt
 
 demo: $(VENV)/.done
 	$(BIN)/python -m ul train --config digits:stage1 \
-	  --config.seed=$(SEED) --workdir $(RUN)/stage1
+	  --config.seed=$(SEED) --workdir $(RUN)/stage1 \
+	  --config.steps=1300 --config.loss.ramp_steps=600
 	$(BIN)/python -m ul train --config digits:stage2 \
-	  --config.seed=$(SEED) --workdir $(RUN)/stage2 --config.stage1.workdir=$(RUN)/stage1
+	  --config.seed=$(SEED) --workdir $(RUN)/stage2 --config.stage1.workdir=$(RUN)/stage1 \
+	  --config.steps=1600
 	$(BIN)/python -m ul evaluate --workdir $(RUN)/stage1 --seed $(SEED)
 	$(BIN)/python -m ul evaluate --workdir $(RUN)/stage2 --seed $(SEED) \
 	  --num_examples 500 --guidance 1,1.5

@@ -18,6 +18,7 @@ from absl import flags
 from launch.lib import cli, jobs, places, submit_flags
 from launch.lib.place import submit_jobs
 from ul.core.errors import ConfigError
+from ul.stages import kinds
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -39,7 +40,8 @@ places.define_flags(*places.PLACES)
 
 
 def _job(place: str) -> jobs.Job:
-    _CONFIG()  # refuses an invalid config here, before it reaches the place
+    # An invalid config is refused here, before it reaches the place.
+    kinds.check_required(_CONFIG())
     config = flags.FLAGS["config"].serialize().partition("=")[2]
     stem = re.sub("[^a-z0-9]+", "-", Path(config.replace(".py", "")).name.lower())
     name = _NAME.value or stem.strip("-")

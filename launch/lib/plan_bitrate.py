@@ -58,7 +58,8 @@ def _plot_path(name: str) -> str:
 
 def main(config: TrainConfig) -> None:
     """Print the predicted bitrates and write a plot of them."""
-    name = Path(flags.FLAGS["config"].serialize()).name.replace(".py", "")
+    typed = flags.FLAGS["config"].serialize().partition("=")[2]
+    name = Path(typed).name.replace(".py", "")
     out = _plot_path(name)
     if _TARGET.value is not None:
         bitrate.check_target(_TARGET.value)

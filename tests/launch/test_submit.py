@@ -38,6 +38,14 @@ REFUSED = [
     ([STAGE1, "--workdir=w"], "must be one of local, slurm, gke, tpu_vm; got none"),
     (["slurm", STAGE1, "--workdir=w", "--name=A_b"], "got 'A_b'"),
     (["gke", STAGE1, "--workdir=gs://b/w"], "--image is required"),
+    (
+        ["slurm", "--config=imagenet512:stage1", "--workdir=w"],
+        "data.source.path is required, but it is not set. Pass --config.data.source.path=",
+    ),
+    (
+        ["slurm", "--config=digits:stage2", "--workdir=w"],
+        "stage1.workdir is required, but it is not set",
+    ),
 ]
 ACCEPTED = ["gke", STAGE1, "--workdir=gs://b/w", "--image=i", "--accelerator=a"]
 ACCEPTED += ["--gpus_per_node=8"]

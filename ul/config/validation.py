@@ -140,7 +140,7 @@ def check_section(
             raise ConfigError(f"Unknown key {prefix}{key}. {hint}")
     for name in sorted(allowed - section.keys()):
         if parameters[name].default is inspect.Parameter.empty:
-            raise _required_error(f"{prefix}{name}")
+            raise required_error(f"{prefix}{name}")
     return {k: _typed(f"{prefix}{k}", hints.get(k, Any), v) for k, v in section.items()}
 
 
@@ -182,11 +182,11 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
         return value
     name = getattr(hint, "__name__", str(hint))
     if value is None:
-        raise _required_error(key)
+        raise required_error(key)
     raise ConfigError(f"{key} must be of type {name}; got {value!r}.")
 
 
-def _required_error(key: str) -> ConfigError:
+def required_error(key: str) -> ConfigError:
     return ConfigError(
         f"{key} is required, but it is not set. Pass --config.{key}=VALUE."
     )

@@ -65,8 +65,8 @@ class EvaluationContext:
         """
         if self._weights_dir is None:
             raise MissingWeights(
-                "CLIP needs a directory of weights; none was passed. Pass --weights_dir or "
-                "set UL_WEIGHTS."
+                "CLIP needs a directory of weights; none was passed. Create it once (python "
+                "-m ul convert --help), then pass --weights_dir or set UL_WEIGHTS."
             )
         self._clip = self._clip or clip_score.load_network(self._weights_dir)
         return self._clip

@@ -103,7 +103,8 @@ class FeatureNetworks:
             if self._weights_dir is None:
                 raise MissingWeights(
                     f"{module.FILE} must be in a directory of weights; none was passed. "
-                    "Pass --weights_dir or set UL_WEIGHTS."
+                    f"Create it once (python -m ul convert --help), then pass "
+                    "--weights_dir or set UL_WEIGHTS."
                 )
             params = weights.load(self._weights_dir, module)
             digest = weights.read_manifest(self._weights_dir)[module.FILE]["sha256"]

@@ -257,7 +257,8 @@ def _training_spectrum(
         )
     shape = stage.image_shape
     image_values = math.prod(shape)
-    if estimator == "auto":
+    is_auto = estimator == "auto"
+    if is_auto:
         is_small = image_values <= spectra.MAX_IMAGE_VALUES
         estimator = "covariance" if is_small else "radial"
     if estimator == "covariance" and image_values > spectra.MAX_IMAGE_VALUES:
@@ -278,6 +279,9 @@ def _training_spectrum(
         raise ConfigError(f"--examples must be at least 2; got {num_examples}.")
     default_count = min(MAX_EXAMPLES, max(2, MAX_VALUES // image_values))
     image = _training_images(datasets, num_examples or default_count, show_progress)
+    if is_auto and len(image) < image_values:
+        # The sample covariance of fewer images than values misses most directions.
+        estimator = "radial"
     if estimator == "patches":
         return spectra.patch_spectrum(image, side, cell)
     if estimator == "covariance":

@@ -34,6 +34,11 @@ class TrainSpec:
         return self._config.batch_size
 
     @property
+    def steps(self) -> int:
+        """Number of optimizer updates of the run."""
+        return self._config.steps
+
+    @property
     def accumulate(self) -> int:
         """Microbatches of an update."""
         return self._config.accumulate

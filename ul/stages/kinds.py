@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ul.config import REQUIRED, Kinds, RunConfig
 from ul.config.schema import Sampling
+from ul.config.validation import required_error
 from ul.core.errors import ConfigError
 from ul.data.sources.registry import SOURCES
 from ul.diffusion.samplers import METHODS
@@ -94,6 +95,24 @@ def check(config: dict[str, Any]) -> None:
     for path, rows in SECTIONS.items():
         if (section := _get(config, path)) is not None:
             rows.check(path, section)
+
+
+def check_required(config: RunConfig) -> None:
+    """Check that the settings that only the user knows, such as paths, are set.
+
+    `check` lets them be None, because a plan reads no data.
+
+    Raises:
+      ConfigError: one is not set.
+    """
+    settings = dataclasses.asdict(config)
+    sections = {path: _get(settings, path) or {} for path in SECTIONS}
+    if "stage1" in settings:
+        sections["stage1"] = {"workdir": settings["stage1"]["workdir"]}
+    for path, section in sections.items():
+        for name, value in section.items():
+            if value is None:
+                raise required_error(f"{path}.{name}")
 
 
 def schedule(path: str, section: dict) -> Schedule:

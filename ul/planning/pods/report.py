@@ -126,6 +126,7 @@ def _time_rows(plan: PodPlan) -> list[list[str]]:
     if chip is None or time is None or step is None:
         return [["step time", "unknown", "no data sheet for this device"]]
     egress = chips.egress_bandwidth(chip, plan.topology.sides)
+    hours = plan.spec.steps * time.step / 3600
     utilization = plan.model_flops / plan.num_chips / time.step / chip.flops
     return [
         [
@@ -154,6 +155,12 @@ def _time_rows(plan: PodPlan) -> list[list[str]]:
             "images/s, at best",
             f"{plan.images_per_second:.0f}",
             f"{utilization:.0%} of the peak in model FLOPs",
+        ],
+        [
+            "**whole run, at best**",
+            f"**{hours * plan.num_chips:,.0f} chip-hours**",
+            f"{plan.spec.steps:,} steps in {hours:.1f} h; without overlap "
+            f"{hours * time.without_overlap / time.step:.1f} h",
         ],
     ]
 
