@@ -45,9 +45,6 @@ class TpuVmPlace(Place):
     def render(self, job: Job) -> dict[str, str]:
         """Return the scripts, see queue.sh and worker.sh."""
         job.require_bucket()
-        shipped.require_clone(
-            "tpu_vm sends the committed files of a clone to the workers"
-        )
         request = (
             _options(
                 accelerator_type=self.accelerator,
@@ -71,6 +68,9 @@ class TpuVmPlace(Place):
 
     def submit(self, job: Job) -> int:
         """Write the scripts to the log directory, run the first and return its code."""
+        shipped.require_clone(
+            "tpu_vm sends the committed files of a clone to the workers"
+        )
         folder = job.log_dir()
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.render(job).items():
