@@ -3,7 +3,8 @@
     python -m ul submit local --processes 2 --config digits:stage1 \\
         --workdir runs/s1
     python -m ul submit slurm --nodes 2 --tasks_per_node 8 --gpus_per_node 8 \\
-        --config imagenet512:stage1 --workdir /shared/s1 --dry-run
+        --config imagenet512:stage1 --config.data.source.path=/shared/imagenet512 \\
+        --workdir /shared/s1 --dry-run
 
 The config is validated before anything is submitted. See launch/README.md.
 """

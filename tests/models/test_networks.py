@@ -139,8 +139,18 @@ def test_every_parameter_gets_a_gradient(name):
     assert without == []
 
 
-@pytest.mark.parametrize("policy", ["full", "dots"])
-@pytest.mark.parametrize("name", ["encoder", "prior", "decoder"])
+# The others run with -m slow.
+FAST_REMAT = (("encoder", "full"), ("prior", "dots"))
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        pytest.param(n, p, marks=() if (n, p) in FAST_REMAT else pytest.mark.slow)
+        for n in ("encoder", "prior", "decoder")
+        for p in ("full", "dots")
+    ],
+)
 def test_remat_changes_no_gradient(name, policy):
     make, args, _ = CASES[name]
     params = noisy_params(make(), args)
@@ -155,7 +165,12 @@ def test_remat_changes_no_gradient(name, policy):
 
 @pytest.mark.parametrize(
     ("remat", "text"),
-    [("none", False), ("full", False), ("dots", False), ("dots", True)],
+    [
+        ("none", False),
+        pytest.param("full", False, marks=pytest.mark.slow),
+        pytest.param("dots", False, marks=pytest.mark.slow),
+        ("dots", True),
+    ],
 )
 def test_scan_is_the_loop_over_stacked_parameters(remat, text):
     more = dict(text_channels=6) if text else {}

@@ -199,6 +199,7 @@ def test_an_evaluation_says_what_moved_where(made):
     assert record["base_rate_bpp"] > 0 and "frechet" not in record
 
 
+@pytest.mark.slow
 def test_reconstructions_of_clips_are_measured_and_drawn(made):
     request = Request(workdir=str(made / "s1"), num_examples=4)
     record = evaluation.evaluate_autoencoder(
