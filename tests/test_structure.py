@@ -5,8 +5,6 @@ import graphlib
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 FILES = sorted(
     f for d in ("ul", "launch", "experiments") for f in (ROOT / d).rglob("*.py")
@@ -87,6 +85,25 @@ def name(file):
     return file.relative_to(ROOT).as_posix()
 
 
+def for_each(files):
+    """Make a test of one file a test of all; a test for each would take a minute."""
+
+    def decorate(test):
+        def test_all():
+            failures = []
+            for file in files:
+                try:
+                    test(file)
+                except AssertionError as e:
+                    failures.append(f"{name(file)}: {e}")
+            assert not failures, "\n".join(failures)
+
+        test_all.__name__, test_all.__doc__ = test.__name__, test.__doc__
+        return test_all
+
+    return decorate
+
+
 def imports(file):
     """Dotted names of all modules a file imports, also inside functions."""
     for node in ast.walk(ast.parse(file.read_text())):
@@ -109,7 +126,7 @@ def inside(module, package):
     return module == package or module.startswith(f"{package}.")
 
 
-@pytest.mark.parametrize("file", LIBRARY, ids=name)
+@for_each(LIBRARY)
 def test_imports_go_down(file):
     package = package_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
     if package == "__init__":
@@ -135,7 +152,7 @@ def test_no_modules_import_each_other_in_a_circle():
     graphlib.TopologicalSorter(graph).prepare()  # Raises a CycleError with the circle.
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
+@for_each(FILES)
 def test_only_readers_of_configs_import_the_config_package(file):
     if any(inside(module, "ul.config") for module in imports(file)):
         assert name(file).startswith(CONFIG_READERS), f"{name(file)} reads a config"
@@ -149,14 +166,14 @@ def test_every_package_is_in_a_layer_and_there_are_no_loose_modules():
     assert len(LAYERS) <= 17
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
+@for_each(FILES)
 def test_every_folder_is_a_package_and_therefore_in_the_wheel(file):
     assert (file.parent / "__init__.py").exists(), (
         f"{name(file.parent)} has no __init__.py"
     )
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
+@for_each(FILES)
 def test_packages_have_owners(file):
     for module in imports(file):
         for package, places in OWNERS.items():
@@ -169,7 +186,7 @@ def test_packages_have_owners(file):
             assert ours or first in sys.stdlib_module_names, f"{name(file)}: {module}"
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
+@for_each(FILES)
 def test_budgets(file):
     lines = len(file.read_text().splitlines())
     place = name(file)
@@ -184,7 +201,7 @@ def test_budgets(file):
             assert length <= 60, f"{place}: {node.name} has {length} lines, not 60"
 
 
-@pytest.mark.parametrize("file", LIBRARY, ids=name)
+@for_each(LIBRARY)
 def test_no_flags_and_no_defaults_for_options(file):
     text = file.read_text()
     assert "FLAGS" not in text
@@ -215,9 +232,7 @@ def definitions(file):
     return [node for node in ast.walk(tree) if isinstance(node, kinds)]
 
 
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if not name(f).startswith("experiments/")], ids=name
-)
+@for_each([f for f in FILES if not name(f).startswith("experiments/")])
 def test_variables_are_named_for_what_they_are(file):
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -226,7 +241,7 @@ def test_variables_are_named_for_what_they_are(file):
             assert node.arg not in VAGUE_NAMES, f"{name(file)}:{node.lineno} {node.arg}"
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
+@for_each(FILES)
 def test_docstrings_are_sentences_or_noun_phrases(file):
     for node in definitions(file):
         docstring = ast.get_docstring(node) or ""
