@@ -133,14 +133,15 @@ def test_a_missing_model_is_reported_in_one_line(tmp_path):
 
 def test_the_command_twice(model, tmp_path):
     """Images without classes and .txt files beside them: the digest is reproducible."""
-    from tests.importing.test_images import encoded, tar
+    from tests.importing.test_images import encoded
+    from tests.lib.originals import tar_bytes
 
     folder, _ = model
     if not folder.name.startswith("t5"):
         pytest.skip("one model is enough for the command")
     files = {f"00/{i}.jpg": encoded(i) for i in range(3)}
     files |= {f"00/{i}.txt": c.encode() for i, c in enumerate(CAPTIONS)}
-    (tmp_path / "t.tar").write_bytes(tar(files))
+    (tmp_path / "t.tar").write_bytes(tar_bytes(files))
 
     def command(name, *flags):
         process = subprocess.run(
