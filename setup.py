@@ -8,7 +8,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# Where the owner publishes the project; links of the README lead there from PyPI.
+# The owner publishes the project here. On PyPI the README's links lead to this address.
 REPOSITORY = "https://github.com/unified-latents/unified-latents"
 ROOT = Path(__file__).parent
 BUNDLED = ("launch", "experiments")

@@ -18,7 +18,7 @@ PSNR of 21.49 dB where it is 21.41, in 6 to 8 minutes on one core (RESULTS.md).
 
 import ml_collections
 
-from experiments import common
+from experiments import common, digits
 
 VARIANTS = ("stage1", "stage2", "smoke", "smoke2")
 
@@ -85,19 +85,10 @@ def _stage1() -> ml_collections.ConfigDict:
 
 
 def _stage2() -> ml_collections.ConfigDict:
-    c = common.training_defaults("base")
-    c.steps, c.batch_size = 2500, 256
-    c.data = _data()
-    common.train_on_latents(c, (1, 1, 16))
-    c.base = dict(kind="vit", widths=(256,), depths=(4,)) | common.transformer_settings(
-        64
-    )
-    c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
-    c.loss = dict(weighting=dict(kind="sigmoid", bias=1.0), label_dropout=0.1)
-    c.guidance = dict(logsnr_low=-10.0, logsnr_high=5.0)
-    c.optimizer = common.adamw(lr=2e-3, warmup=100)
-    c.ema = (0.998,)
-    c.sampling = dict(kind="ddim", num_steps=50)
+    c = digits.get_config("stage2").unlock()
+    c.batch_size = 256
+    c.data, c.latent_shape = _data(), (1, 1, 16)
+    c.base.widths, c.base.head_dim = (256,), 64
     c.validation = dict(every=2500, num_images=16, num_examples=512)
     c.eval = dict(batch_size=512, num_examples=2048, num_draws=8)
     return c

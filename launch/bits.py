@@ -17,7 +17,7 @@ _IMAGE = flags.DEFINE_string(
 )
 _OUT = flags.DEFINE_string("out", None, "PNG file to write. Required.")
 _REDUCE = flags.DEFINE_integer(
-    "reduce", 1, "First average squares of this many pixels a side.", lower_bound=1
+    "reduce", 1, "Downsample the picture by this factor first.", lower_bound=1
 )
 _RECONSTRUCT = flags.DEFINE_bool("reconstruct", False, "Also draw reconstructions.")
 _SEED = common_flags.define_seed()

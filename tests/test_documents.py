@@ -29,7 +29,7 @@ DOCUMENTS = [ROOT / name for name in LIMITS]
 SOURCES = sorted(
     [*(ROOT / "launch").glob("*.py"), *(ROOT / "experiments").rglob("*.py")]
 )
-# What stands for a value that the reader chooses -> a value that exists.
+# Each placeholder is tested with this value in its place.
 PLACEHOLDERS = {
     "C": "digits:stage1",
     "CONFIG": "digits:stage1",

@@ -1,4 +1,4 @@
-"""What is installed: versions, extras, and the internal modules of JAX."""
+"""Versions of the code, packages of extras, and the internal modules of JAX."""
 
 import pytest
 

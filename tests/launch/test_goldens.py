@@ -64,7 +64,7 @@ SWEEPS = {
 
 @pytest.fixture(scope="module")
 def printed():
-    """What each dry run prints, by the name of its golden file."""
+    """Return the output of each dry run by the name of its golden file."""
     commands = {name: ["submit", *words, *COMMON] for name, words in CASES.items()}
     commands |= {name: ["sweep", *SWEEP, *words] for name, words in SWEEPS.items()}
     done = dict(zip(commands, forks.run_all(list(commands.values())), strict=True))

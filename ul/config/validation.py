@@ -187,6 +187,7 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
 
 
 def required_error(key: str) -> ConfigError:
+    """Return the error for a key of the config that has no value."""
     return ConfigError(
         f"{key} is required, but it is not set. Pass --config.{key}=VALUE."
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 
 from ul.sweeps.expand import Trial
 
-# How often a stage that another process holds is checked again.
+# A stage that another process holds is checked again after this time.
 RECHECK_SECONDS = 5.0
 
 

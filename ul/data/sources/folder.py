@@ -48,7 +48,7 @@ def make_source(
         raise DataError(
             f"data.source.path {path} must hold at least one image of the {split} split; "
             f"found {len(names)} images ({', '.join(IMAGE_SUFFIXES)}), none of which is in "
-            f"this split at data.source.holdout {holdout}."
+            f"this split at data.source.holdout {holdout}. Add images, or change holdout."
         )
     files = [os.path.join(root, name) for name in own]
 
