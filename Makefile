@@ -22,10 +22,10 @@ $(VENV)/.done: setup.py constraints.txt
 demo: $(VENV)/.done
 	$(BIN)/python -m ul train --config digits:stage1 \
 	  --config.seed=$(SEED) --workdir $(RUN)/stage1 \
-	  --config.steps=1300 --config.loss.ramp_steps=600
+	  --config.steps=1000 --config.loss.ramp_steps=500
 	$(BIN)/python -m ul train --config digits:stage2 \
 	  --config.seed=$(SEED) --workdir $(RUN)/stage2 --config.stage1.workdir=$(RUN)/stage1 \
-	  --config.steps=1600
+	  --config.steps=1200
 	$(BIN)/python -m ul evaluate --workdir $(RUN)/stage1 --seed $(SEED)
 	$(BIN)/python -m ul evaluate --workdir $(RUN)/stage2 --seed $(SEED) \
 	  --num_examples 500 --guidance 1,1.5

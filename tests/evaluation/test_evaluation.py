@@ -205,12 +205,11 @@ def test_a_standard_error_stands_beside_its_number():
 
 def test_every_protocol_is_printed_once():
     result = dict(evaluation="generation", guidance=1.5, step=1, weights="ema")
-    result |= {"protocol": {"labels": "i mod 3"}, "skipped": {"fid": "no file"}}
+    result |= {"protocol": {"labels": "i mod 3"}}
     text = table.protocols([result, result | {"step": 2}])
     assert text.splitlines() == [
         "generation-guidance1.5 step 1 ema, generation-guidance1.5 step 2 ema",
         "  labels: i mod 3",
-        "  skipped fid: no file",
     ]
 
 

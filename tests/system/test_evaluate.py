@@ -140,9 +140,23 @@ def test_a_missing_network_skips_its_metrics_by_name(runs, capsys):
     assert "fd_dinov2" not in result and result["fid"] > 0
     assert "skipped: fd_dinov2: dinov2" in capsys.readouterr().out
     assert result["class_accuracy"] <= 1 and result["base_rate_bpp"] > 0
-    request = Request(workdir=str(runs / "s1"), num_examples=20, metrics=("lpips",))
-    result = evaluation.evaluate_autoencoder(request, make_context())
-    assert "at least 16" in result["skipped"]["lpips"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "evaluate", "metric", "reason"),
+    [
+        ("s1", evaluation.evaluate_autoencoder, "lpips", "at least 16 pixels; got 8x8"),
+        ("s2", evaluation.evaluate_generator, "fd_dinov2", "dinov2.safetensors is"),
+    ],
+)
+def test_a_requested_metric_must_be_measurable(runs, run, evaluate, metric, reason):
+    request = Request(
+        workdir=str(runs / run), num_examples=20, metrics=("frechet", "psnr", metric)
+    )
+    message = f"{metric} cannot be measured: .*{reason}.* remove it from --metrics"
+    with pytest.raises(ConfigError, match=message):
+        evaluate(request, make_context(only=("inception",)))
 
 
 def make(out, split="train", metrics=("fid", "precision", "fd_dinov2"), **options):
@@ -156,22 +170,21 @@ def make(out, split="train", metrics=("fid", "precision", "fd_dinov2"), **option
 def test_a_reference_file_gives_what_the_training_images_give(runs, tmp_path, capsys):
     make(tmp_path / "ref.npz")
     common = dict(workdir=str(runs / "s2"), num_examples=20)
-    metrics = ("fid", "precision", "recall", "fd_dinov2", "sfid", "frechet")
-    request = Request(
-        **common, metrics=metrics, reference=str(tmp_path / "ref.npz"), seed=7
-    )
+    reference = str(tmp_path / "ref.npz")
+    request = Request(**common, reference=reference, seed=7)
     result = evaluation.evaluate_generator(request, make_context())
-    own = evaluation.evaluate_generator(
-        Request(**common, metrics=metrics, seed=7), make_context()
-    )
+    own = evaluation.evaluate_generator(Request(**common, seed=7), make_context())
     for name in ("fid", "precision", "recall", "fd_dinov2", "frechet"):
         np.testing.assert_allclose(result[name], own[name], rtol=1e-9)
     assert "has no spatial" in result["skipped"]["sfid"] and "sfid" not in result
     used = {r["file"]: r["metrics"] for r in result["protocol"]["references"]}
     assert used.keys() == {None, str(tmp_path / "ref.npz")}
     assert used[None] == ["frechet"]  # the file has no such features
+    request = dataclasses.replace(request, metrics=("sfid",))
+    with pytest.raises(ConfigError, match="sfid cannot be measured: .*ref.npz has no"):
+        evaluation.evaluate_generator(request, make_context())
     other = make_context(digest="d2")
-    with pytest.raises(ConfigError, match="another protocol: dinov2 sha256 d1 there"):
+    with pytest.raises(ConfigError, match="dinov2 sha256 is d1 in the file and d2 now"):
         evaluation.evaluate_generator(request, other)
     make(tmp_path / "ref.npz")
     assert "already complete; nothing to do" in capsys.readouterr().out
@@ -328,14 +341,14 @@ def test_the_recorded_command_gives_the_same_numbers_bit_for_bit(command, runs):
         "--labels=random", "--seed=5", "--weights=raw",
         env={"UL_WEIGHTS": weights},
     )  # fmt: skip
-    assert "labels: uniformly random" in out and "skipped fid:" in out
+    assert "labels: uniformly random" in out and "skipped: fid, " in out
     first = read(workdir, "generation-guidance1.5-4-raw-seed5-n20")
     words = shlex.split(first["command"])
     assert f"--weights_dir={weights}" in words
     assert words[:4] == ["python", "-m", "ul", "evaluate"] and "--step=4" in words
     for file in (runs / "s2" / "evals").glob("generation-guidance1.5-4-raw*"):
         file.unlink()
-    command("evaluate", *words[3:])
+    command("evaluate", *words[4:])
     again = read(workdir, "generation-guidance1.5-4-raw-seed5-n20")
     assert first.pop("date") and again.pop("date")
     assert first == again and first["frechet"] > 0

@@ -1,9 +1,10 @@
 """The evaluated run, the feature networks and the statistics of real images."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -55,6 +56,17 @@ class EvaluationContext:
         self._clip: ClipNetwork | None = None
         self._statistics: dict[Any, FeatureStatistics] = {}
         self._references: dict[str, Reference] = {}
+        self._printed: set[tuple[str, str]] = set()
+
+    def print_skipped(self, skipped: Mapping[str, str]) -> None:
+        """Print each reason with its skipped metrics, and a pair of both only once."""
+        names = collections.defaultdict(list)
+        for name, reason in skipped.items():
+            if (name, reason) not in self._printed:
+                names[reason].append(name)
+        for reason, skipped_names in names.items():
+            print(f"skipped: {', '.join(skipped_names)}: {reason}", flush=True)
+        self._printed |= set(skipped.items())
 
     def clip(self) -> ClipNetwork:
         """Return CLIP, which the first call reads.

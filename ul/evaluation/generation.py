@@ -18,7 +18,6 @@ from ul.evaluation.records import (
     EvaluationResult,
     animation,
     evaluation_folder,
-    print_skipped,
     sampler_protocol,
     write,
     zoom,
@@ -52,7 +51,7 @@ def evaluate_generator(request: Request, context: EvaluationContext) -> dict:
     )
     conditions, labels = prompts.sample_conditions(request, gen, run.count)
     plan = plans.make_plan(run)
-    print_skipped(plan.skipped)
+    context.print_skipped(plan.skipped)
     measured = plans.measurements(run, plan)
     shown = _sample(run, conditions, measured)
     numbers: dict[str, Any] = {"guidance": request.guidance, "num_examples": run.count}

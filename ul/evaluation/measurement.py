@@ -34,8 +34,7 @@ EvaluatedExample = Mapping[str, np.ndarray]
 class Obstacle:
     """The reason why a metric cannot be measured.
 
-    inherent: no run of this kind has the metric. It is then named as skipped only if it was
-    requested by name.
+    inherent: no run of this kind has the metric. It is then not named as skipped.
     """
 
     reason: str

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ul.core.errors import ConfigError
 from ul.evaluation import model_metrics, probes
 from ul.evaluation.context import EvaluatedRun
 from ul.evaluation.measurement import (
@@ -41,8 +42,8 @@ def make_plan(run: EvaluatedRun) -> Plan:
     """Decide before any sampling what can be measured, and against which reference.
 
     Raises:
-      ConfigError: a requested metric is not defined for the data, or --reference is of
-        another protocol.
+      ConfigError: a requested metric cannot be measured, or --reference is of another
+        protocol.
       DataError: damaged weights or a damaged reference.
     """
     requested = run.request.metrics
@@ -58,12 +59,18 @@ def make_plan(run: EvaluatedRun) -> Plan:
         ]
         references, lacking = _find_references(run, referenced)
         obstacles |= lacking
+    if requested is not None and obstacles:
+        name, obstacle = next(iter(obstacles.items()))
+        raise ConfigError(
+            f"--metrics {name} cannot be measured: {obstacle.reason.rstrip('.')}. To measure "
+            "the others, remove it from --metrics."
+        )
     return Plan(
         metrics=tuple(m for m in selected if m.name not in obstacles),
         skipped={
             name: obstacle.reason
             for name, obstacle in obstacles.items()
-            if requested is not None or not obstacle.inherent
+            if not obstacle.inherent
         },
         references=references,
     )

@@ -12,7 +12,6 @@ from ul.evaluation.records import (
     animation,
     check_count,
     evaluation_folder,
-    print_skipped,
     sampler_protocol,
     write,
     zoom,
@@ -42,7 +41,7 @@ def evaluate_autoencoder(request: Request, context: EvaluationContext) -> dict:
         request=request, context=context, autoencoder=ae, count=count
     )
     plan = plans.make_plan(run)
-    print_skipped(plan.skipped)
+    context.print_skipped(plan.skipped)
     measured = plans.measurements(run, plan)
     pairs = _reconstruct(run, examples, measured)
     numbers: dict[str, Any] = {}

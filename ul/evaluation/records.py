@@ -1,6 +1,5 @@
 """The files of an evaluation: a JSON with its protocol, and pictures beside it."""
 
-import collections
 import dataclasses
 import datetime
 import hashlib
@@ -65,15 +64,6 @@ def evaluation_folder(workdir) -> epath.Path:
     except OSError as e:
         raise write_error(folder, e) from e
     return folder
-
-
-def print_skipped(skipped: Mapping[str, str]) -> None:
-    """Print each reason once, with the metrics that are skipped for it."""
-    names = collections.defaultdict(list)
-    for name, reason in skipped.items():
-        names[reason].append(name)
-    for reason, skipped_names in names.items():
-        print(f"skipped: {', '.join(skipped_names)}: {reason}", flush=True)
 
 
 def counted_titles(keys: Mapping[str, Any], count: int) -> dict[str, str]:

@@ -80,12 +80,10 @@ def table(results: list[dict]) -> str:
 
 
 def protocols(results: list[dict]) -> str:
-    """Return each protocol of a table's numbers once, with what was skipped and why."""
+    """Return each protocol of a table's numbers once."""
     names: dict[str, list[str]] = {}
     for result in results:
         lines = [f"  {k}: {_flat(v)}" for k, v in result["protocol"].items()]
-        skipped = result.get("skipped", {})
-        lines += [f"  skipped {name}: {reason}" for name, reason in skipped.items()]
         name = f"{_name(result)} step {result['step']} {result['weights']}"
         names.setdefault("\n".join(lines), []).append(name)
     return "\n".join(f"{', '.join(n)}\n{text}" for text, n in names.items())
