@@ -188,7 +188,7 @@ def test_a_reference_file_gives_what_the_training_images_give(runs, tmp_path, ca
         evaluation.evaluate_generator(request, other)
     make(tmp_path / "ref.npz")
     assert "already complete; nothing to do" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="its split is train, and eval is"):
+    with pytest.raises(ConfigError, match="its split is train instead of eval"):
         make(tmp_path / "ref.npz", split="eval")
 
 
