@@ -82,7 +82,7 @@ setup(
         "array_record>=0.8",
         "beartype>=0.21",
         "clu>=0.0.12",
-        "etils[epath]>=1.12",
+        "etils[epath]>=1.13",
         "flax>=0.12.8",
         "grain>=0.2.18",
         "importlib_resources>=6",  # TFDS needs it and does not say so
