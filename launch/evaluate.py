@@ -6,6 +6,8 @@
     python -m ul evaluate --list_metrics
     python -m ul evaluate --make_reference refs/mine.npz --weights_dir weights \\
         --config photos:stage1_16 --metrics fid,fd_dinov2
+
+launch/EVALUATE.md lists the metrics and says which need pretrained networks.
 """
 
 import os
@@ -25,9 +27,7 @@ _WEIGHTS = flags.DEFINE_string(
 )
 _SEED = common_flags.define_seed()
 _NUM = flags.DEFINE_integer(
-    "num_examples",
-    None,
-    "Held-out images (stage 1; default: eval.num_examples) or samples (stage 2; default: 500).",
+    "num_examples", None, "Held-out images (default: the config's) or samples (500)."
 )
 _METRICS = flags.DEFINE_list("metrics", ["default"], "Metrics by name; default is all.")
 _LIST = flags.DEFINE_bool("list_metrics", False, "Print all metrics and exit.")

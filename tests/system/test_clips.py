@@ -160,7 +160,8 @@ def test_nothing_later_than_the_given_frames_is_seen(made):
 
     want = given(clips)
     np.testing.assert_array_equal(given(changed), want)
-    np.testing.assert_array_equal(ae.encode_context(clips[:, :5]), want)
+    # Another program, which may round differently.
+    np.testing.assert_allclose(ae.encode_context(clips[:, :5]), want, atol=1e-6)
     changed[:, 4] = 255 - changed[:, 4]
     assert np.abs(given(changed) - want).max() > 1e-3
 
