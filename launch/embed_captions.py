@@ -21,6 +21,11 @@ _IMAGES = flags.DEFINE_string(
     "images", None, "Directory that python -m ul import_images wrote."
 )
 _CAPTIONS = flags.DEFINE_list("captions", [], "Files, folders or tars with captions.")
+_EVAL_CAPTIONS = flags.DEFINE_list(
+    "eval_captions",
+    [],
+    "The same for the held-out images; if unset, --captions are for both splits.",
+)
 _PROMPTS = flags.DEFINE_string(
     "prompts", None, "Text file with a prompt per line, for python -m ul sample."
 )
@@ -52,6 +57,7 @@ def main() -> None:
     out, model = cli.required(_OUT), cli.required(_MODEL)
     if not _PROMPTS.value:
         image_set, files = cli.required(_IMAGES), cli.required(_CAPTIONS)
+        files = {"train": files, "eval": _EVAL_CAPTIONS.value or files}
     encoder = text_encoder.load(model, tokens=_TOKENS.value, dtype=_DTYPE.value)
     if _PROMPTS.value:
         count = captions.write_prompt_embeddings(_PROMPTS.value, encoder, out)
@@ -65,14 +71,7 @@ def main() -> None:
         shard_examples=_SHARD.value,
         max_missing_fraction=_MISSING.value,
     )
-    for split, about in manifest["splits"].items():
-        size = sum(s["bytes"] for s in about["shards"]) / 2**20
-        print(
-            f"{split}: {about['count']} captions (empty: {about['empty']}; with all "
-            f"{manifest['tokens']} tokens, possibly truncated: {about['full']}), "
-            f"{size:.1f} MiB"
-        )
-    print(f"channels {manifest['channels']}; digest {manifest['digest'][:16]}")
+    print(captions.summarize(manifest))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import ul
 from tests.lib.breaks import Break
 from ul import evaluation
-from ul.checkpoints import store
+from ul.checkpoints import reading
 from ul.config import TrainConfig
 from ul.core import trees
 from ul.core.errors import CheckpointError, ConfigError, DataError
@@ -389,7 +389,7 @@ def test_latents_are_the_scaled_mean_and_decoding_undoes_it(imported):
 
 
 def test_importing_again_changes_nothing(tmp_path, weights, imported):
-    assert store.verified_steps(imported) == [0]
+    assert reading.verified_steps(imported) == [0]
     record = json.loads((imported / "config.json").read_text())
     assert (
         registry.parse(registry.to_dict(record["config"]), ExternalConfig) == parsed()

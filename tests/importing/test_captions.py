@@ -78,6 +78,7 @@ def table(tmp_path):
 def run(image_set, files, out, encoder=None, **changes):
     settings = dict(batch_size=2, shard_examples=3, max_missing_fraction=0.0) | changes
     encoder = encoder or make_encoder()[0]
+    files = {"train": files, "eval": files}
     return captions.embed_captions(image_set, files, str(out), encoder, **settings)
 
 
@@ -272,16 +273,80 @@ def test_other_caption_files_are_refused_in_one_line(tmp_path, name, content, me
     assert "\n" not in str(e.value)
 
 
+def match(tmp_path, names, **contents):
+    """The captions of the images, from one file for each split or for both."""
+    files = {}
+    for split, content in contents.items():
+        path = tmp_path / f"{split}.tsv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        files[split] = [str(path)]
+    files.setdefault("eval", files["train"])
+    return captions.match_captions(names, files, 0.0)
+
+
 def test_a_name_of_two_images_needs_its_folder(tmp_path):
     names = {"train": ["a/1.jpg", "b/1.jpg"], "eval": []}
+    matched = match(tmp_path, names, train="a/1.jpg\tx\nb/1.jpg\ty")
+    assert matched["train"] == ["x", "y"]
+    with pytest.raises(DataError, match="is the name of 2 files, for example a/1.jpg"):
+        match(tmp_path, names, train="1.jpg\tx")
 
-    def match(content):
-        (tmp_path / "c.tsv").write_text(content)
-        return captions.match_captions(names, [str(tmp_path / "c.tsv")], 0.0)["train"]
 
-    assert match("a/1.jpg\tx\nb/1.jpg\ty") == ["x", "y"]
-    with pytest.raises(DataError, match="is the name of 2 images, for example a/1.jpg"):
-        match("1.jpg\tx")
+def test_images_of_one_name_in_both_splits_need_a_file_each(tmp_path):
+    names = {"train": ["000001.jpg"], "eval": ["000001.jpg"]}
+    with pytest.raises(DataError, match="is the name of 2 files.*--eval_captions"):
+        match(tmp_path, names, train="000001.jpg\ta cat\n")
+    own = {"train": "000001.jpg\ta cat\n", "eval": "000001.jpg\ta dog\n"}
+    assert match(tmp_path, names, **own) == {"train": ["a cat"], "eval": ["a dog"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "caption"),
+    [
+        ("caf\u00e9.jpg\ta caf\u00e9", "a caf\u00e9"),
+        ("cafe\u0301.jpg\tdecomposed, as on macOS", "decomposed, as on macOS"),
+        ('caf\u00e9.jpg\t"says ""hi"", twice"', 'says "hi", twice'),
+        ('caf\u00e9.jpg\t"Yes" he said', '"Yes" he said'),
+        ("\ufeff./caf\u00e9.jpg\ta mark\r\n", "a mark"),
+        ("caf\u00e9.jpg\tutf-16".encode("utf-16"), "utf-16"),
+        ("caf\u00e9.jpg\tone\ntwo.jpg\tlast of\u2028one line", "one"),
+    ],
+)
+def test_texts_of_other_programs_are_read(tmp_path, content, caption):
+    names = {"train": ["caf\u00e9.jpg"], "eval": []}
+    assert match(tmp_path, names, train=content)["train"] == [caption]
+
+
+def test_another_encoding_is_named_with_its_line(tmp_path):
+    names = {"train": ["a.jpg", "b.jpg"], "eval": []}
+    content = "a.jpg\tx\nb.jpg\tcaf\xe9".encode("latin-1")
+    with pytest.raises(DataError, match="must be text in UTF-8; line 2 is not.*iconv"):
+        match(tmp_path, names, train=content)
+
+
+def test_null_is_no_caption_and_the_first_of_a_list_is_used(tmp_path):
+    path = tmp_path / "m.jsonl"
+    rows = [
+        '{"file_name": "1", "text": null}',
+        '{"file_name": "2", "text": ["", "x", "y"]}',
+        '{"file_name": "3", "text": NaN}',
+        '{"file_name": "4", "caption": "z"}',
+    ]
+    path.write_text("\n".join(rows))
+    assert caption_files.read_captions(str(path)) == {"2": "x", "4": "z"}
+    path.write_text(rows[0] + '\n{"file_name": "2", "text": 7}')
+    with pytest.raises(
+        DataError, match="line 2 is not .*a caption must be text; got 7"
+    ):
+        caption_files.read_captions(str(path))
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in (1, 2)]
+    annotations = [
+        {"id": 1, "image_id": 1, "caption": None},
+        {"id": 2, "image_id": 2, "caption": "x"},
+    ]
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    assert caption_files.read_captions(str(path)) == {"2.jpg": "x"}
 
 
 BREAKS = (

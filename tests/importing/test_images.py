@@ -1,5 +1,6 @@
 """Importing image archives, with the damage that real ones have, and reading the result."""
 
+import collections
 import dataclasses
 import functools
 import io
@@ -8,7 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.lib.breaks import Break
 from tests.lib.originals import (
@@ -132,7 +133,8 @@ def test_pixels_are_those_of_the_reference_crop(originals, tmp_path):
     names.remove("n01440764/._a.JPEG")
     for name, pixels_of_name in zip(names, imported, strict=True):
         with Image.open(io.BytesIO(files()[name])) as image:
-            candidates = reference_crops(np.asarray(image.convert("RGB")))
+            upright = ImageOps.exif_transpose(image)
+            candidates = reference_crops(np.asarray(upright.convert("RGB")))
         assert any(np.array_equal(pixels_of_name, c) for c in candidates), name
 
 
@@ -257,7 +259,11 @@ def test_a_damaged_shard_is_refused_until_it_is_written_again(originals, tmp_pat
             DataError,
             "in no class folder .*1 of 3 such files.*--eval_lab",
         ),
-        ({"paths": {"train": "nowhere"}}, DataError, "nowhere does not exist"),
+        (
+            {"paths": {"train": "nowhere"}},
+            DataError,
+            "'nowhere' must be a folder or a .tar",
+        ),
         ({"paths": {"train": "val.tar"}}, DataError, "no class folders"),
         (
             {"paths": {"train": "cut.tar"}},
@@ -285,6 +291,53 @@ def test_archives_that_cannot_be_imported_are_refused(
         run(originals, tmp_path / "out", **changes)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "out/manifest.json").exists()
+
+
+def modification_times(out) -> dict[str, int]:
+    return {f.name: f.stat().st_mtime_ns for f in out.glob("*.array_record")}
+
+
+def test_a_repaired_file_is_imported_and_other_shards_are_kept(tmp_path):
+    """Before a complete import as well as after one that had rejected the file."""
+    train = pngs(*(f"{name}/{i}.png" for name in ("cat", "dog") for i in range(4)))
+    held_out = pngs("cat/0.png")
+    broken = train | {"cat/3.png": train["cat/3.png"][:-50]}
+    run_on_folders(tmp_path / "whole", train, held_out)
+    expected = read_folder(tmp_path / "whole" / "out")
+    for fraction in (0.01, 0.5):
+        path = tmp_path / str(fraction)
+        if fraction == 0.01:
+            with pytest.raises(DataError, match="1 of 9 are. .*repair them"):
+                run_on_folders(path, broken, held_out, max_bad_fraction=fraction)
+        else:
+            run_on_folders(path, broken, held_out, max_bad_fraction=fraction)
+        before = modification_times(path / "out")
+        run_on_folders(path, train, held_out, max_bad_fraction=fraction)
+        after = modification_times(path / "out")
+        assert {name for name in after if after[name] != before[name]} == {
+            "train-00001-of-00004.array_record"
+        }
+        assert read_folder(path / "out") == expected
+
+
+def test_a_complete_import_of_other_files_is_not_touched(tmp_path):
+    train = pngs(*TRAIN)
+    run_on_folders(tmp_path, train, pngs("cat/0.png"))
+    before = read_folder(tmp_path / "out")
+    (tmp_path / "t" / "cat" / "0.png").write_bytes(encoded(99, "PNG"))
+    with pytest.raises(ConfigError, match="train listing: stored"):
+        run_on_folders(tmp_path, {}, {})
+    assert read_folder(tmp_path / "out") == before
+
+
+def test_loops_of_links_are_listed_once(tmp_path, caplog):
+    train = tmp_path / "t"
+    write_folder(train, pngs("cat/0.png", "dog/0.png", "dog/1.png"))
+    for name in ("cat", "dog"):
+        (train / name / "loop").symlink_to("..")
+    manifest = run_on_folders(tmp_path, {}, pngs("cat/0.png"))
+    assert manifest["splits"]["train"]["labels"] == [1, 2]
+    assert "skipped 2 entries: links to folders" in caplog.text
 
 
 def test_another_import_is_not_overwritten(originals, tmp_path):
@@ -327,7 +380,9 @@ def test_images_of_another_size_are_refused(originals, tmp_path):
 
 
 def test_an_entry_is_a_range_of_bytes(originals):
-    entries = list(archives.iterate_entries(str(originals / "train.tar")))
+    skipped = collections.Counter()
+    entries = list(archives.iterate_entries(str(originals / "train.tar"), skipped))
+    assert skipped == {"hidden": 1}
     visible = {name: content for name, content in files().items() if "._" not in name}
     assert {e.name: e.read() for e in entries} == visible
     longer = dataclasses.replace(entries[0], size=10**6)
@@ -423,8 +478,8 @@ def test_odd_names_and_links(tmp_path, caplog):
     assert manifest["rejected"][0]["file"] == "dog/\ufffd.png"
     assert "ignored files that are not images: 1 .tif" in caplog.text
     (folder / "cat/gone.png").symlink_to("nowhere")
-    with pytest.raises(DataError, match="cat/gone.png cannot be read"):
-        run_on_folders(tmp_path, {}, {}, out="other")
+    run_on_folders(tmp_path, {}, {}, out="other")
+    assert "skipped 1 entries: links to nothing" in caplog.text
     (tmp_path / "out/begun.json").unlink()
     with pytest.raises(ConfigError, match="must have begun.json"):
         run_on_folders(tmp_path, {}, {})
@@ -436,7 +491,7 @@ def test_links_in_a_tar_are_followed(tmp_path):
     (tmp_path / "t/dog/too.png").symlink_to("../cat/0.png")
     with tarfile.open(tmp_path / "t.tar", "w") as archive:
         archive.add(tmp_path / "t", "/abs/..")
-    entries = archives.iterate_entries(str(tmp_path / "t.tar"))
+    entries = archives.iterate_entries(str(tmp_path / "t.tar"), collections.Counter())
     contents_by_name = {e.name: e.read() for e in entries}
     names = (*TRAIN, "cat/same.png", "dog/too.png")
     assert contents_by_name == {
@@ -487,7 +542,7 @@ BREAKS = (
     Break(
         "held-out labels read in the order of the file",
         "ul/importing/images.py",
-        "return [_find_class(entry, class_by_name, path, len(entries)) for entry in entries]",
+        "return [label for label in labels if label is not None]",
         "return list(class_by_name.values())[: len(entries)]",
         "test_held_out_labels_are_read_in_all_formats",
     ),

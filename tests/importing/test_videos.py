@@ -1,5 +1,6 @@
 """Importing video archives, with the damage that real ones have, and reading the result."""
 
+import collections
 import functools
 import io
 import json
@@ -341,7 +342,10 @@ def test_folders_tars_and_lists_give_the_same_clips(originals, tmp_path, files, 
     ("text", "message"),
     [
         ("label,youtube_id,time_start\na,b,1\n", "missing: time_end"),
-        ("label,youtube_id,time_start,time_end\ncat,b,x,2\n", "cannot be read: could"),
+        (
+            "label,youtube_id,time_start,time_end\ncat,b,x,2\n",
+            "cannot be read: line 2: could",
+        ),
         ("label,youtube_id,time_start,time_end\ncat,b,1\n", "cannot be read"),
         (
             "label,youtube_id,time_start,time_end\ncat,b,1,2\n",
@@ -442,7 +446,8 @@ def test_files_that_macos_leaves_beside_tars_are_ignored(tmp_path):
     (tmp_path / "all.tar").write_bytes(tar_bytes(inner))
     (tmp_path / "._all.tar").write_bytes(b"Mac OS X")
     for path in (tmp_path, tmp_path / "all.tar"):
-        assert [e.name for e in archives.iterate_entries(str(path))] == ["x/a.mp4"]
+        entries = archives.iterate_entries(str(path), collections.Counter())
+        assert [e.name for e in entries] == ["x/a.mp4"]
 
 
 @pytest.mark.processes

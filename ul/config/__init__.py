@@ -5,6 +5,7 @@ Everything that a config can get wrong is reported here or by the constructors t
 `tests/test_structure.py` lists the modules that may import this package.
 """
 
+from ul.config.paths import PATH_KEYS, make_absolute
 from ul.config.registry import REQUIRED, Kinds, to_dict
 from ul.config.stages import (
     AutoencoderConfig,
@@ -16,6 +17,7 @@ from ul.config.stages import (
 from ul.config.validation import construct, validate
 
 __all__ = [
+    "PATH_KEYS",
     "REQUIRED",
     "AutoencoderConfig",
     "GeneratorConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "Stage1Config",
     "TrainConfig",
     "construct",
+    "make_absolute",
     "to_dict",
     "validate",
 ]

@@ -61,6 +61,12 @@ class StorageError(UserError):
     code = 74
 
 
+class UnusablePath(StorageError):
+    """A path cannot be read or written, for a reason that waiting does not change."""
+
+    code = ConfigError.code
+
+
 class Preempted(UserError):
     """A signal ended the command; the same command continues it.
 

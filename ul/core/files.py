@@ -7,7 +7,8 @@ from pathlib import Path
 
 from etils import epath
 
-from ul.core.errors import StorageError
+from ul.core import storage
+from ul.core.errors import StorageError, UnusablePath
 
 READ_BLOCK_BYTES = 2**22
 # Suffixes of pickle files. Reading a pickle can run code, so none is ever read.
@@ -15,25 +16,65 @@ PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
 def write_error(path: object, error: Exception) -> StorageError:
-    """Return the error to raise for a file or directory that cannot be written."""
+    """Return the error to raise for a file or directory that cannot be written.
+
+    It is an UnusablePath, which no launcher tries again, if waiting cannot help.
+    """
     reason = str(error).strip().split("\n")[0]
-    return StorageError(
-        f"{path} cannot be written: {reason}. Check its permissions and the free space."
-    )
+    message = f"{path} cannot be written: {reason}. "
+    if storage.is_storage_error(error) and not storage.may_pass(error):
+        return UnusablePath(message + "Change its permissions or choose another path.")
+    return StorageError(message + "Check the storage and its free space.")
 
 
 def write_atomic(path: epath.Path, content: str | bytes) -> None:
     """Write a file so that readers see all of the content or none of it.
 
+    A failure of the storage is tried again a few times.
+
     Raises:
       StorageError: the file cannot be written.
     """
     temporary = path.parent / f".{path.name}.part"
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    data = content.encode() if isinstance(content, str) else content
+
+    def write():
+        temporary.write_bytes(data)
         temporary.replace(path)
-    except OSError as e:
+
+    try:
+        storage.retry(write, f"writing {path}")
+    except Exception as e:
+        if not storage.is_storage_error(e):
+            raise
         raise write_error(path, e) from e
+
+
+def read_text(path: epath.Path) -> str:
+    """Return the text of a file; a failure of the storage is tried again a few times.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      StorageError: it cannot be read.
+      ValueError: it is not UTF-8.
+    """
+    try:
+        return storage.retry(path.read_bytes, f"reading {path}").decode()
+    except FileNotFoundError:
+        raise
+    except Exception as e:
+        if not storage.is_storage_error(e):
+            raise
+        raise read_error(path, e) from e
+
+
+def read_error(path: object, error: Exception) -> StorageError:
+    """Return the error to raise for a file or directory that cannot be read."""
+    reason = str(error).strip().split("\n")[0]
+    message = f"{path} cannot be read: {reason}. "
+    if not storage.may_pass(error):
+        return UnusablePath(message + "Change its permissions or choose another path.")
+    return StorageError(message + "Check the storage and run the same command again.")
 
 
 def sha256(path: epath.Path) -> str:
@@ -85,6 +126,11 @@ def is_pickle(head: bytes) -> bool:
     is_plain = b"\x80\x02" <= head[:2] < b"\x80\x06"  # protocols 2 to 5
     is_zip = head.startswith(b"PK\x03\x04")  # PyTorch zips its pickles.
     return (is_plain or is_zip) and head[8:9] != b"{"
+
+
+def display_name(name: str) -> str:
+    """Return a file name as valid Unicode, even if it is not UTF-8 on disk."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def is_hidden(path: str) -> bool:

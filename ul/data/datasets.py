@@ -13,6 +13,7 @@ from ul.config.schema import DataConfig
 from ul.core.errors import DataError
 from ul.data import pipeline
 from ul.data.sources import captioned, registry
+from ul.data.sources.base import SkipUnreadable
 
 SPLITS = ("train", "eval")
 
@@ -114,11 +115,21 @@ class Datasets:
         )
 
     def source(self, split: str):
-        """Open the source of a split; its images may be larger than `image_shape`.
+        """Return the source of a split; its images may be larger than `image_shape`.
 
         Raises:
           DataError: more classes than the config says, or text of another shape.
         """
+        if split not in self._opened:
+            self._opened[split] = self._open(split)
+        return self._opened[split]
+
+    @functools.cached_property
+    def _opened(self) -> dict[str, Any]:
+        """The sources that are open, by split."""
+        return {}
+
+    def _open(self, split: str):
         data = self.data
         kinds = Kinds(registry.SOURCES, ("split", "shape"))
         source = kinds.build(
@@ -137,6 +148,28 @@ class Datasets:
                 f"{text_shape}; got {data.text}."
             )
         return source if data.text == text_shape else captioned.without_captions(source)
+
+    def verified_held_out(self, count: int):
+        """Return `eval`, after reading the first `count` files if they may be broken.
+
+        Raises:
+          DataError: too many files are broken.
+        """
+        source = self.source("eval")
+        if isinstance(source, SkipUnreadable):
+            source.verify(min(count, len(source)), self.data.threads)
+        return self.eval
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Return what the sources that are open have found, by split, as config.json keeps it.
+
+        That is the number of examples, the number of each class by name, the number of
+        skipped files by reason, and the digest of the list of files.
+        """
+        return {
+            split: {"examples": len(source), **dataclasses.asdict(source.report)}
+            for split, source in sorted(self._opened.items(), reverse=True)
+        }
 
     def without_text(self) -> "Datasets":
         """Return the same datasets without text, as a latent cache depends on them."""

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from ul.core.errors import ConfigError, DataError
-from ul.data import record_shards
+from ul.data import record_shards, storage_dtype
 from ul.data.record_shards import RecordReader, Shard, ShardStore
 
 DTYPES = {
@@ -86,7 +86,7 @@ def to_storage_dtype(z: np.ndarray, dtype: str) -> np.ndarray:
     Raises:
       NonFiniteError, ConfigError: as `write_shard`.
     """
-    return record_shards.cast_to_storage(
+    return storage_dtype.cast_to_storage(
         z,
         DTYPES[dtype],
         name="The encoder's latents",

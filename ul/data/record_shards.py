@@ -23,7 +23,7 @@ from array_record.python import array_record_data_source, array_record_module
 from etils import epath
 from tqdm import tqdm
 
-from ul.core.errors import ConfigError, DataError, NonFiniteError
+from ul.core.errors import ConfigError, DataError
 from ul.core.files import sha256, write_atomic, write_error
 
 SUFFIX = ".array_record"
@@ -93,6 +93,31 @@ class ShardStore:
                 f"differs ({'; '.join(differences)}). Choose another --out, or delete the "
                 "directory."
             )
+
+    def read_begun(self) -> dict | None:
+        """Return the identity with which the directory was begun; None for a new one.
+
+        Raises:
+          DataError: begun.json cannot be read.
+        """
+        path = self.path / "begun.json"
+        return self._read_json(path) if path.exists() else None
+
+    def begin_again(self, identity: dict) -> None:
+        """Replace the identity. The directory is incomplete until a new manifest is written.
+
+        Raises:
+          StorageError: the directory cannot be written.
+        """
+        try:
+            (self.path / "manifest.json").unlink(missing_ok=True)
+        except OSError as e:
+            raise write_error(self.path, e) from e
+        write_atomic(self.path / "begun.json", json.dumps(identity, indent=2))
+
+    def is_complete(self) -> bool:
+        """Return whether there is a manifest, which is written last."""
+        return (self.path / "manifest.json").exists()
 
     def read_summary(self, shard: Shard) -> dict | None:
         """Return the summary of a shard, or None unless it is complete and undamaged."""
@@ -314,36 +339,6 @@ def content_digest(summaries: list[dict]) -> str:
     """Return the SHA-256 digest of the shards' own digests, in their order."""
     digests = "".join(summary["sha256"] for summary in summaries)
     return hashlib.sha256(digests.encode()).hexdigest()
-
-
-def cast_to_storage(
-    values: np.ndarray,
-    dtype: np.dtype,
-    *,
-    name: str,
-    if_nonfinite: str,
-    if_overflow: str,
-) -> np.ndarray:
-    """Return float32 values as the `dtype` in which they are stored.
-
-    The messages to users call the values `name` and end with the advice.
-
-    Raises:
-      NonFiniteError: a value is NaN or infinite.
-      ConfigError: a value is too large for the dtype.
-    """
-    if not np.isfinite(values).all():
-        raise NonFiniteError(
-            f"{name} must be finite; found NaN or infinity. {if_nonfinite}"
-        )
-    with np.errstate(over="ignore"):  # An overflow is an error below.
-        stored = values.astype(dtype)
-    if not np.isfinite(stored.astype(np.float32)).all():
-        raise ConfigError(
-            f"{name} must fit into {dtype.name}; the largest magnitude is "
-            f"{np.abs(values).max():.4g}. {if_overflow}"
-        )
-    return stored
 
 
 def _missing_keys(content: Any, keys: set[str]) -> list[str]:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from ul.core.errors import ConfigError, DataError
+from ul.data import image_files
 from ul.evaluation import bit_plots
 from ul.evaluation.model_metrics import split_rate
 from ul.inference import api
@@ -18,14 +18,8 @@ def read_picture(path: str, reduce: int, channels: int) -> np.ndarray:
       DataError: it cannot be read, or has more than 8 bits per channel.
     """
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(
-                    f"{path} must have 8 bits per channel; its mode is {image.mode}. "
-                    "Convert it to 8 bits per channel."
-                )
-            small = image.convert("L" if channels == 1 else "RGB").reduce(reduce)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        small = image_files.read_image(path, channels).reduce(reduce)
+    except image_files.UNREADABLE as e:
         raise DataError(f"{path} cannot be read as an image: {e}") from e
     return np.asarray(small).reshape(small.height, small.width, channels)
 

@@ -5,6 +5,7 @@ folders, a tar of them, a tar with one tar per class (ILSVRC2012_img_train.tar),
 files alone (ILSVRC2012_img_val.tar), a folder of tars (Kinetics).
 """
 
+import collections
 import dataclasses
 import os
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from ul.core.errors import DataError
 from ul.core.files import is_hidden
+from ul.data import file_listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,43 +38,40 @@ class Entry:
             return file.read(self.size)
 
 
-def iterate_entries(path: str) -> Iterator[Entry]:
+def iterate_entries(path: str, skipped: collections.Counter[str]) -> Iterator[Entry]:
     """Yield every file in a folder or tar that is not hidden, in no particular order.
 
-    Links are followed.
+    Links are followed, and each folder is visited once. What is skipped is counted in
+    `skipped` by reason.
 
     Raises:
       DataError: nothing is there, a folder cannot be read, or a tar is compressed,
         truncated or has a link to a file outside of it.
     """
-    root = Path(path)
-    if root.is_dir():
-        entries = _folder_entries(root)
-    elif root.is_file():
+    if os.path.isdir(path):
+        entries = _folder_entries(path, skipped)
+    elif os.path.isfile(path):
         entries = _tar_entries(path, 0, "")
     else:
-        raise DataError(f"{path} does not exist. Pass a folder or a .tar file.")
+        raise DataError(
+            f"{path!r} must be a folder or a .tar file; it does not exist. Check the path."
+        )
     for entry in entries:
-        if not is_hidden(entry.name):
+        if is_hidden(entry.name):
+            skipped["hidden"] += 1
+        else:
             yield entry
 
 
-def _folder_entries(root: Path) -> Iterator[Entry]:
-    def fail(error: OSError):
-        raise DataError(
-            f"{error.filename} cannot be read: {error.strerror}. Check its permissions."
-        ) from error
-
-    for directory, _, names in os.walk(root, followlinks=True, onerror=fail):
-        for name in names:
-            path = Path(directory) / name
-            relative = str(path.relative_to(root))
-            if name.endswith(".tar") and not is_hidden(relative):
-                yield from _tar_entries(str(path), 0, path.stem)
-                continue
-            # A dangling link has no size; reading it is an error later.
-            size = path.stat().st_size if path.exists() else 0
-            yield Entry(relative, _top_folder(relative), str(path), 0, size)
+def _folder_entries(root: str, skipped: collections.Counter[str]) -> Iterator[Entry]:
+    listing = file_listing.list_files(root)
+    skipped += listing.skipped
+    for file in listing.files:
+        if file.name.endswith(".tar"):
+            yield from _tar_entries(file.path, 0, Path(file.name).stem)
+        else:
+            group = _top_folder(file.name)
+            yield Entry(file.name, group, file.path, 0, file.size)
 
 
 def _tar_entries(path: str, offset: int, group: str) -> Iterator[Entry]:

@@ -1,10 +1,15 @@
 """Read the caption files of common datasets: one text per image name."""
 
+import collections
 import json
+import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
+from ul.core import text_files
 from ul.core.errors import DataError
+from ul.core.files import display_name
 from ul.importing import archives
 
 FORMATS = (
@@ -30,51 +35,60 @@ def read_captions(path: str) -> dict[str, str]:
         raise DataError(f"--captions {path} must be {FORMATS}; got {got}.")
     captions: dict[str, str] = {}
     for name, caption in pairs:
-        captions.setdefault(name, " ".join(caption.split()))
+        if caption and not captions.get(name):
+            captions[name] = " ".join(caption.split())
     if not captions:
         raise DataError(f"--captions {path} has no captions; it must be {FORMATS}.")
     return captions
 
 
 def _read_text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"--captions {path} cannot be read: {e}") from e
+    return text_files.read(path, f"--captions {path}")
 
 
-def _numbered_lines(path: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text file that are not blank, with their numbers from 1."""
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
-        if line.strip():
-            yield number, line
+def _text_of(value: Any) -> str:
+    """Return the caption that a JSON value stands for; "" for none.
+
+    A list holds several captions, of which the first is used; null and NaN are none.
+
+    Raises:
+      TypeError: the value is something else.
+    """
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return ""
+    if isinstance(value, list):
+        return next((text for text in map(_text_of, value) if text), "")
+    if not isinstance(value, str):
+        raise TypeError(f"a caption must be text; got {value!r}")
+    return value
 
 
 def _read_table(path: str) -> Iterator[tuple[str, str]]:
-    for number, line in _numbered_lines(path):
-        name, tab, caption = line.partition("\t")
-        if not tab:
+    for number, line in text_files.numbered_lines(_read_text(path)):
+        if "\t" not in line:
             raise DataError(
                 f"--captions {path}: each line must be `file<TAB>caption`; line {number} has "
                 "no tab."
             )
-        yield name.strip(), caption
+        name, *captions = text_files.split_row(line, "\t")
+        yield name.strip(), " ".join(captions)
 
 
 def _read_json_lines(path: str) -> Iterator[tuple[str, str]]:
     """Read metadata.jsonl of a Hugging Face image folder."""
-    for number, line in _numbered_lines(path):
+    for number, line in text_files.numbered_lines(_read_text(path)):
         try:
             row = json.loads(line)
-            caption = row["text"] if "text" in row else row["caption"]
-            pair = str(row["file_name"]), str(caption)
+            caption = _text_of(row["text"] if "text" in row else row["caption"])
+            name = row["file_name"]
+            if not isinstance(name, str):
+                raise TypeError(f"file_name must be text; got {name!r}")
         except (ValueError, KeyError, TypeError) as e:
             raise DataError(
                 f"--captions {path}: each line must be a JSON object with file_name and text "
                 f"or caption; line {number} is not ({e!r})."
             ) from e
-        yield pair
+        yield name, caption
 
 
 def _read_coco(path: str) -> Iterator[tuple[str, str]]:
@@ -83,7 +97,7 @@ def _read_coco(path: str) -> Iterator[tuple[str, str]]:
         content = json.loads(_read_text(path))
         names = {image["id"]: image["file_name"] for image in content["images"]}
         annotations = sorted(content["annotations"], key=lambda a: a["id"])
-        pairs = [(names[a["image_id"]], a["caption"]) for a in annotations]
+        pairs = [(names[a["image_id"]], _text_of(a["caption"])) for a in annotations]
     except (ValueError, KeyError, TypeError) as e:
         raise DataError(
             f"--captions {path} must be a COCO file with images and annotations; reading it "
@@ -94,12 +108,13 @@ def _read_coco(path: str) -> Iterator[tuple[str, str]]:
 
 def _read_text_files(path: str) -> Iterator[tuple[str, str]]:
     """Read the .txt file of each image, as img2dataset and webdataset write them."""
-    for entry in sorted(archives.iterate_entries(path), key=lambda entry: entry.name):
+    entries = archives.iterate_entries(path, collections.Counter())
+    for entry in sorted(entries, key=lambda entry: entry.name):
         stem, suffix = os.path.splitext(entry.name)
         if suffix.lower() == ".txt":
+            name = f"--captions {path}: {display_name(entry.name)}"
             try:
-                yield stem, entry.read().decode()
-            except (OSError, UnicodeDecodeError) as e:
-                raise DataError(
-                    f"--captions {path}: {entry.name} cannot be read: {e}"
-                ) from e
+                content = entry.read()
+            except OSError as e:
+                raise DataError(f"{name} cannot be read: {e.strerror or e}") from e
+            yield stem, text_files.decode(content, name)

@@ -1,12 +1,10 @@
 """Embed the captions of imported images, or prompts for `ul sample`."""
 
-import collections
 import dataclasses
 import hashlib
 import io
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +14,7 @@ from etils import epath
 from tqdm import tqdm
 
 from ul.checkpoints import workdir
+from ul.core import text_files
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import write_atomic
 from ul.data import record_shards
@@ -23,6 +22,7 @@ from ul.data.record_shards import Shard
 from ul.data.sources import captioned, imported_captions, imported_images
 from ul.data.sources.imported_captions import EmbeddedCaption
 from ul.importing import caption_files, writing
+from ul.importing.name_matching import NameMatcher
 
 log = logging.getLogger("ul")
 
@@ -44,7 +44,7 @@ class TextEncoder:
 
 def embed_captions(
     images: str,
-    files: Sequence[str],
+    files: Mapping[str, Sequence[str]],
     out: str,
     encoder: TextEncoder,
     *,
@@ -54,9 +54,9 @@ def embed_captions(
 ) -> dict:
     """Embed the captions of imported images into the directory `out`; return the manifest.
 
-    `images` is the directory of `ul import_images` and `files` are caption files. An image
-    without a caption gets an empty text of length 0. An interrupted run continues: complete
-    shards stay.
+    `images` is the directory of `ul import_images`; `files` are the caption files of each
+    split. An image without a caption gets an empty text of length 0. An interrupted run
+    continues: complete shards stay.
 
     Raises:
       UserError: its subclass determines the exit code. Complete shards are kept.
@@ -94,6 +94,20 @@ def embed_captions(
         return imported_captions.write_manifest(store, identity, summaries)
 
 
+def summarize(manifest: dict) -> str:
+    """Return a summary of embedded captions for users, one line per split."""
+    lines = []
+    for split, about in manifest["splits"].items():
+        size = sum(s["bytes"] for s in about["shards"]) / 2**20
+        lines.append(
+            f"{split}: {about['count']} captions (empty: {about['empty']}; with all "
+            f"{manifest['tokens']} tokens, possibly truncated: {about['full']}), "
+            f"{size:.1f} MiB"
+        )
+    lines.append(f"channels {manifest['channels']}; digest {manifest['digest'][:16]}")
+    return "\n".join(lines)
+
+
 def write_prompt_embeddings(path: str, encoder: TextEncoder, out: str) -> int:
     """Embed the lines of a text file into an .npz file for `ul sample`; return their number.
 
@@ -101,12 +115,8 @@ def write_prompt_embeddings(path: str, encoder: TextEncoder, out: str) -> int:
       DataError: the file cannot be read or is blank.
       StorageError: the .npz file cannot be written.
     """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [" ".join(line.split()) for line in file]
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"--prompts {path} cannot be read: {e}") from e
-    prompts = [line for line in lines if line]
+    text = text_files.read(path, f"--prompts {path}")
+    prompts = [" ".join(line.split()) for _, line in text_files.numbered_lines(text)]
     if not prompts:
         raise DataError(
             f"--prompts {path} must have one prompt per line; the file is empty."
@@ -184,65 +194,62 @@ def _identity(captions: list[str]) -> dict:
 
 
 def match_captions(
-    names: dict[str, list[str]], files: Sequence[str], max_missing_fraction: float
+    names: dict[str, list[str]],
+    files: Mapping[str, Sequence[str]],
+    max_missing_fraction: float,
 ) -> dict[str, list[str]]:
     """Return the caption of each named image of each split, "" for none.
 
-    If several caption files have an image, the first file decides.
+    `files` are the caption files of each split. If several files have an image, the first
+    one decides. A file that two splits share must tell their images apart.
 
     Raises:
       DataError: too many images have no caption, or a caption fits several images.
     """
-    caption_by_key: dict[str, str] = {}
-    for path in files:
-        own = caption_files.read_captions(path)
-        caption_by_key = own | caption_by_key
-        log.info("%s has captions of %d images", path, len(own))
-    all_names = [name for own in names.values() for name in own]
-    base_name_counts = collections.Counter(map(os.path.basename, all_names))
-    captions = {
-        split: [_find_caption(name, caption_by_key, base_name_counts) for name in own]
-        for split, own in names.items()
-    }
+    captions = {split: _match_split(names, files, split) for split in names}
     missing = [
         name
         for split, own in names.items()
         for name, caption in zip(own, captions[split], strict=True)
         if not caption
     ]
+    num_images = sum(map(len, names.values()))
     if missing:
         log.warning(
             "%d of %d images have no caption, for example %s",
             len(missing),
-            len(all_names),
+            num_images,
             missing[0],
         )
-    if len(missing) > max_missing_fraction * len(all_names):
+    if len(missing) > max_missing_fraction * num_images:
+        listed = dict.fromkeys(file for own in files.values() for file in own)
         raise DataError(
             f"At most a fraction {max_missing_fraction} of the images may lack a caption in "
-            f"{', '.join(files)}; {len(missing)} of {len(all_names)} images have no caption, "
+            f"{', '.join(listed)}; {len(missing)} of {num_images} images have no caption, "
             f"for example {missing[0]}. Add their captions, or raise --max_missing_fraction "
             "to give them empty text."
         )
     return captions
 
 
-def _find_caption(
-    name: str, caption_by_key: dict[str, str], base_name_counts: collections.Counter
-) -> str:
-    """Look an image up by its full or base name, each with or without the suffix."""
-    base = os.path.basename(name)
-    full_names = (name, os.path.splitext(name)[0])
-    for key in (*full_names, base, os.path.splitext(base)[0]):
-        if key in caption_by_key:
-            if key not in full_names and base_name_counts[base] > 1:
-                raise DataError(
-                    f"Each caption must belong to one image; {key!r} is the name of "
-                    f"{base_name_counts[base]} images, for example {name}. Use names with "
-                    "folders in the caption files."
-                )
-            return caption_by_key[key]
-    return ""
+def _match_split(
+    names: dict[str, list[str]], files: Mapping[str, Sequence[str]], split: str
+) -> list[str]:
+    captions = [""] * len(names[split])
+    for path in files[split]:
+        sharing = [name for s, own in names.items() if path in files[s] for name in own]
+        own = caption_files.read_captions(path)
+        matcher = NameMatcher(
+            own,
+            sharing,
+            noun="caption",
+            source=path,
+            advice=", or a file of its own for the held-out images (--eval_captions)",
+        )
+        log.info("%s has captions of %d images", path, len(own))
+        for i, name in enumerate(names[split]):
+            captions[i] = captions[i] or matcher.find(name) or ""
+    return captions
 
 
 def _embed(

@@ -88,11 +88,21 @@ def _decode(
                         continue
                     number = len(times)
                     if number in numbers:
-                        frames[number] = frame.to_image(
-                            interpolation=interpolation, threads=1
-                        )
+                        image = frame.to_image(interpolation=interpolation, threads=1)
+                        frames[number] = _upright(image, frame.rotation)
                     times.append(_time(frame))
     return times, frames
+
+
+def _upright(image: Image.Image, degrees: int) -> Image.Image:
+    """Turn a frame as its display matrix says: `degrees` counterclockwise."""
+    turns = {
+        90: Image.Transpose.ROTATE_90,
+        180: Image.Transpose.ROTATE_180,
+        270: Image.Transpose.ROTATE_270,
+    }
+    turn = turns.get(degrees % 360)
+    return image if turn is None else image.transpose(turn)
 
 
 def _time(packet_or_frame) -> Fraction | None:

@@ -1,14 +1,16 @@
 """Import images (data/sources/imported_images.py describes the result)."""
 
-import os
 from collections.abc import Collection
 
+from ul.core import text_files
 from ul.core.errors import DataError
+from ul.core.files import display_name
+from ul.data.image_files import SUFFIXES, UNREADABLE
 from ul.data.sources import imported_images
-from ul.data.sources.base import IMAGE_SUFFIXES, UNREADABLE
 from ul.importing import listing, writing
 from ul.importing.archives import Entry
-from ul.importing.listing import LabeledEntries, display_name
+from ul.importing.listing import LabeledEntries
+from ul.importing.name_matching import NameMatcher
 
 
 def import_images(
@@ -37,13 +39,17 @@ def import_images(
 
     record_format = writing.RecordFormat(
         noun="image",
-        settings={"size": size, "made_with": imported_images.library_versions()},
+        settings={
+            "size": size,
+            "orientation": "upright",  # Older versions ignored EXIF.
+            "made_with": imported_images.library_versions(),
+        },
         pack=pack,
         errors=UNREADABLE,
         describe_error=_describe_error,
     )
     entries = {
-        split: listing.list_entries(path, "image", IMAGE_SUFFIXES)
+        split: listing.list_entries(path, "image", SUFFIXES)
         for split, path in paths.items()
     }
     if one_class:
@@ -93,40 +99,51 @@ def _read_labels(
     Its lines are either the classes alone, in the order of the files' names, or `file class`
     or `file,class`.
     """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"--eval_labels {path} cannot be read: {e}") from e
+    text = text_files.read(path, f"--eval_labels {path}")
+    lines = [line.strip() for _, line in text_files.numbered_lines(text)]
     if len(lines) == len(entries) and set(lines) <= set(classes):
         return lines
     class_by_name: dict[str, str] = {}
     for line in lines:
-        name, _, label = line.partition("," if "," in line else " ")
-        # In Kaggle's file boxes follow the class; a class may also contain spaces.
-        label = label.strip() if label.strip() in classes else label.split(" ")[0]
-        known = class_by_name.setdefault(name.strip(), label)
+        name, label = _split_label(line, classes)
+        known = class_by_name.setdefault(name, label)
         if known != label:
             raise DataError(
                 f"--eval_labels {path} must give each file one class; {name} is {known} and "
                 f"{label}."
             )
-    return [_find_class(entry, class_by_name, path, len(entries)) for entry in entries]
-
-
-def _find_class(
-    entry: Entry, class_by_name: dict[str, str], path: str, num_files: int
-) -> str:
-    """Look a file up by its full name, its base name, or its base name without suffix."""
-    base = os.path.basename(entry.name)
-    for name in (entry.name, base, os.path.splitext(base)[0]):
-        if name in class_by_name:
-            return class_by_name[name]
-    raise DataError(
-        f"--eval_labels {path} must give the class of every file; it has none for "
-        f"{display_name(entry)}. Write a line `file class` for each of {num_files} files, or "
-        "as many lines with the classes alone, in the order of the files' names."
+    names = [entry.name for entry in entries]
+    matcher = NameMatcher(
+        class_by_name, names, noun="class", source=f"--eval_labels {path}"
     )
+    labels = [matcher.find(name) for name in names]
+    missing = [name for name, label in zip(names, labels, strict=True) if label is None]
+    if missing:
+        raise DataError(
+            f"--eval_labels {path} must give the class of every file; it has none for "
+            f"{display_name(missing[0])} (1 of {len(missing)} such files of {len(names)}). "
+            "Write a line `file class` for each, or as many lines with the classes alone, in "
+            "the order of the files' names."
+        )
+    return [label for label in labels if label is not None]
+
+
+def _split_label(line: str, classes: Collection[str]) -> tuple[str, str]:
+    """Return file and class of a line; both may contain spaces.
+
+    In Kaggle's file of ImageNet boxes follow the class.
+    """
+    for delimiter in (",", "\t"):
+        if delimiter in line:
+            name, *fields = text_files.split_row(line, delimiter)
+            label = fields[0].strip() if fields else ""
+            known = label in classes
+            return name.strip(), label if known else label.split(" ")[0]
+    words = line.split(" ")
+    for i in range(1, len(words)):
+        if (label := " ".join(words[i:]).strip()) in classes:
+            return " ".join(words[:i]).strip(), label
+    return words[0], words[1] if len(words) > 1 else ""
 
 
 def _describe_error(error: Exception) -> str:

@@ -7,16 +7,12 @@ import os
 from tqdm import tqdm
 
 from ul.core.errors import DataError
+from ul.core.files import display_name
 from ul.importing import archives
 from ul.importing.archives import Entry
 
 log = logging.getLogger("ul")
 LabeledEntries = list[tuple[Entry, int]]
-
-
-def display_name(entry: Entry) -> str:
-    """Return the name of an entry as valid Unicode, even if it is not UTF-8 on disk."""
-    return entry.name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def list_entries(path: str, noun: str, suffixes: tuple[str, ...]) -> list[Entry]:
@@ -25,8 +21,9 @@ def list_entries(path: str, noun: str, suffixes: tuple[str, ...]) -> list[Entry]
     Raises:
       DataError: there are none.
     """
+    skipped = collections.Counter[str]()
     bar = tqdm(
-        archives.iterate_entries(path),
+        archives.iterate_entries(path, skipped),
         desc=f"list {path}",
         unit="file",
         delay=2.0,
@@ -47,6 +44,8 @@ def list_entries(path: str, noun: str, suffixes: tuple[str, ...]) -> list[Entry]
         )
     if ignored:
         log.warning("%s: ignored files that are not %ss: %s", path, noun, ignored_files)
+    for reason, count in sorted(skipped.items()):
+        log.warning("%s: skipped %d entries: %s", path, count, reason)
     return sorted(entries, key=lambda entry: (entry.name, entry.file, entry.offset))
 
 
@@ -64,8 +63,8 @@ def class_names(
     if loose and len(loose) < len(entries):
         raise DataError(
             f"Every file in --train {path} must be in a class folder; "
-            f"{display_name(loose[0])} lies beside the class folders (1 of {len(loose)} such "
-            "files). Move these files into a class folder or out of this directory."
+            f"{display_name(loose[0].name)} lies beside the class folders (1 of {len(loose)} "
+            "such files). Move these files into a class folder or out of this directory."
         )
     if loose:
         alternative = " or pass --one_class" if noun == "image" else ""
@@ -97,7 +96,7 @@ def assign_labels(
         problem = f"is of class {group!r}" if group else "is in no class folder or tar"
         raise DataError(
             f"The held-out files of {flag} must have classes that --train has; "
-            f"{display_name(entry)} {problem} (1 of {len(unknown)} such files). "
+            f"{display_name(entry.name)} {problem} (1 of {len(unknown)} such files). "
             "--eval_labels can name the classes of the files."
         )
     return {

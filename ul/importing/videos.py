@@ -2,6 +2,7 @@
 
 import bisect
 import csv
+import io
 import logging
 import os
 import re
@@ -11,12 +12,14 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image, features
 
+from ul.core import text_files
 from ul.core.errors import DataError
+from ul.core.files import display_name
 from ul.data.sources import imported_clips, imported_images
 from ul.importing import decoding, listing, writing
 from ul.importing.archives import Entry
 from ul.importing.decoding import FrameTimes
-from ul.importing.listing import LabeledEntries, display_name
+from ul.importing.listing import LabeledEntries
 
 log = logging.getLogger("ul")
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".flv")
@@ -66,6 +69,7 @@ def import_videos(
             "size": size,
             "frames": num_frames,
             "fps": fps,
+            "orientation": "upright",  # Older versions ignored rotations.
             "made_with": versions,
         },
         pack=pack,
@@ -200,7 +204,7 @@ def _select_labeled(
     if not labeled:
         raise DataError(
             f"{flag} must label clips named <youtube_id>_<start, 6 digits>_<end, 6 digits>; "
-            f"it labels none of {len(entries)} clips, such as {display_name(entries[0])}."
+            f"it labels none of {len(entries)} clips, such as {display_name(entries[0].name)}."
         )
     absent = len(label_by_stem.keys() - {_stem(entry) for entry in labeled})
     unlisted = len(entries) - len(labeled)
@@ -219,24 +223,27 @@ def _select_labeled(
 def _read_labels(path: str, flag: str) -> dict[str, str]:
     """Return the class of each clip, by its file name without suffix, in Kinetics' CSV."""
     labels: dict[str, str] = {}
+    rows = csv.DictReader(io.StringIO(text_files.read(path, flag)))
+    if missing := _COLUMNS - set(rows.fieldnames or ()):
+        raise DataError(
+            f"{flag} must have the columns {', '.join(sorted(_COLUMNS))}; missing: "
+            f"{', '.join(sorted(missing))}."
+        )
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if missing := _COLUMNS - set(rows.fieldnames or ()):
+        for row in rows:
+            start, end = (int(float(row[k])) for k in ("time_start", "time_end"))
+            name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
+            if not row["label"]:
+                raise ValueError(f"line {rows.line_num} has no label")
+            if labels.setdefault(name, row["label"]) != row["label"]:
                 raise DataError(
-                    f"{flag} must have the columns {', '.join(sorted(_COLUMNS))}; missing: "
-                    f"{', '.join(sorted(missing))}."
+                    f"{flag} must give each clip one class; {name} is {labels[name]} and "
+                    f"{row['label']}."
                 )
-            for row in rows:
-                start, end = (int(float(row[k])) for k in ("time_start", "time_end"))
-                name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
-                if labels.setdefault(name, row["label"]) != row["label"]:
-                    raise DataError(
-                        f"{flag} must give each clip one class; {name} is {labels[name]} and "
-                        f"{row['label']}."
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as e:
-        raise DataError(f"{flag} cannot be read: {e}") from e
+    except (csv.Error, ValueError, TypeError, OverflowError) as e:
+        raise DataError(
+            f"{flag} cannot be read: line {rows.line_num}: {e}. Repair the line."
+        ) from e
     return labels
 
 
@@ -253,7 +260,7 @@ def _count_shared_videos(entries: dict[str, list[Entry]]) -> dict[str, int]:
         log.warning(
             "%d held-out clips come from videos with training clips, for example %s and %s",
             len(shared),
-            display_name(shared[0]),
-            display_name(train[video(shared[0])]),
+            display_name(shared[0].name),
+            display_name(train[video(shared[0])].name),
         )
     return {"also_in_train": len(shared)}

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from ul.checkpoints import workdir
 from ul.core.errors import DataError
-from ul.core.files import write_atomic
+from ul.core.files import display_name, write_atomic
 from ul.data import pipeline, record_shards
 from ul.data.record_shards import Shard, ShardStore
 from ul.data.sources import imported
 from ul.importing.archives import Entry
-from ul.importing.listing import LabeledEntries, display_name
+from ul.importing.listing import LabeledEntries
 
 log = logging.getLogger("ul")
 _NUM_EXAMPLES_LOGGED = 3
@@ -57,7 +57,9 @@ def import_entries(
 ) -> dict:
     """Write the files of each split as record shards and return the manifest.
 
-    An interrupted import continues: complete shards are kept. `paths` has the folder or tar of
+    An interrupted import continues: complete shards are kept. So does one that stopped for
+    broken files, once they are repaired or removed: shards whose files did not change are
+    kept. `paths` has the folder or tar of
     each split; `split_fields` has further fields of a split in the manifest.
 
     Raises:
@@ -73,6 +75,7 @@ def import_entries(
                 for split, own in entries.items()
             },
         }
+        _accept_repaired_files(store, identity, entries)
         store.begin(identity, imported.differences)
         summaries = _write_shards(store, record_format, entries, identity, jobs)
         rejected = [file for summary in summaries for file in summary["rejected"]]
@@ -110,13 +113,18 @@ def write_missing_shards(
     *,
     unit: str,
     title: str,
+    is_current: Callable[[Shard, dict], bool] = lambda shard, summary: True,
 ) -> list[dict]:
     """Write the shards that are not complete yet; return all summaries in order.
 
     `write_shard` gets a shard and the progress bar, which counts in `unit`, and returns the
-    summary of the shard.
+    summary of the shard. A complete shard for which `is_current(shard, summary)` is false is
+    written again.
     """
     summaries = {shard: store.read_summary(shard) for shard in shards}
+    for shard, summary in summaries.items():
+        if summary is not None and not is_current(shard, summary):
+            summaries[shard] = None
     missing = [shard for shard in shards if summaries[shard] is None]
     num_complete = len(shards) - len(missing)
     log.info("%d of %d shards are already written", num_complete, len(shards))
@@ -133,11 +141,63 @@ def write_missing_shards(
 
 
 def _listing_identity(entries: LabeledEntries) -> dict:
+    return {"files": len(entries), "listing": _listing_digest(entries)}
+
+
+def _listing_digest(entries: LabeledEntries) -> str:
     digest = hashlib.sha256()
     for entry, label in entries:
         line = f"{entry.name}\t{entry.size}\t{label}\n"
         digest.update(line.encode(errors="surrogateescape"))
-    return {"files": len(entries), "listing": digest.hexdigest()[:16]}
+    return digest.hexdigest()[:16]
+
+
+def _own_entries(shard: Shard, entries: dict[str, LabeledEntries]) -> LabeledEntries:
+    return entries[shard.split][shard.first : shard.first + shard.count]
+
+
+def _plan_shards(entries: dict[str, LabeledEntries], identity: dict) -> list[Shard]:
+    counts = {split: len(own) for split, own in entries.items()}
+    return record_shards.plan_shards(counts, identity["shard_examples"])
+
+
+def _accept_repaired_files(
+    store: ShardStore, identity: dict, entries: dict[str, LabeledEntries]
+) -> None:
+    """Let an import continue although its list of files changed, if that loses nothing.
+
+    That is so if the import is not complete, or if only files that it rejected changed.
+    """
+    begun = store.read_begun()
+    if begun is None or imported.differences(begun, identity | {"splits": {}}):
+        return
+    is_same = begun["splits"] == identity["splits"]
+    if (
+        is_same
+        or store.is_complete()
+        and not _only_rejected_changed(store, identity, entries)
+    ):
+        return
+    log.warning(
+        "%s: the list of files changed; shards whose files changed are written again",
+        store.path,
+    )
+    store.begin_again(identity)
+
+
+def _only_rejected_changed(
+    store: ShardStore, identity: dict, entries: dict[str, LabeledEntries]
+) -> bool:
+    for shard in _plan_shards(entries, identity):
+        summary = store.read_summary(shard)
+        if summary is None:
+            return False
+        rejected = {file["file"] for file in summary["rejected"]}
+        own = _own_entries(shard, entries)
+        kept = [(e, n) for e, n in own if display_name(e.name) not in rejected]
+        if summary.get("kept") != _listing_digest(kept):
+            return False
+    return True
 
 
 def _write_shards(
@@ -147,19 +207,22 @@ def _write_shards(
     identity: dict,
     jobs: int,
 ) -> list[dict]:
-    counts = {split: len(own) for split, own in entries.items()}
     num_classes = len(identity["classes"])
 
     def write(shard: Shard, bar: tqdm) -> dict:
-        own = entries[shard.split][shard.first : shard.first + shard.count]
+        own = _own_entries(shard, entries)
         return _write_shard(store, shard, record_format, own, num_classes, jobs, bar)
+
+    def is_current(shard: Shard, summary: dict) -> bool:
+        return summary.get("listing") == _listing_digest(_own_entries(shard, entries))
 
     return write_missing_shards(
         store,
-        record_shards.plan_shards(counts, identity["shard_examples"]),
+        _plan_shards(entries, identity),
         write,
         unit=record_format.noun,
         title="import",
+        is_current=is_current,
     )
 
 
@@ -174,6 +237,7 @@ def _write_shard(
 ) -> dict:
     rejected: list[dict] = []
     names: list[str] = []
+    kept: LabeledEntries = []
     count = collections.Counter[int]()
 
     def pack(i: int) -> tuple[bytes, str]:
@@ -183,17 +247,24 @@ def _write_shard(
         packed = pipeline.prefetch(pack, len(entries), threads=jobs)
         for (entry, label), (record, reason) in zip(entries, packed, strict=True):
             bar.update()
-            name = display_name(entry)
+            name = display_name(entry.name)
             if record:
                 count[label] += 1
                 names.append(name)
+                kept.append((entry, label))
                 yield record
             else:
                 rejected.append({"split": shard.split, "file": name, "why": reason})
 
     def more_fields() -> dict:
         labels = [count[label] for label in range(num_classes)]
-        return {"labels": labels, "rejected": rejected, "names": names}
+        return {
+            "labels": labels,
+            "rejected": rejected,
+            "names": names,
+            "listing": _listing_digest(entries),
+            "kept": _listing_digest(kept),
+        }
 
     return store.write_shard(shard, records(), more_fields)
 
@@ -220,9 +291,10 @@ def _report_rejected(
     store: ShardStore, rejected: Sequence[dict], num_files: int, max_fraction: float
 ) -> None:
     """Write rejected.txt, and raise a DataError if it has too many files."""
-    if not rejected:
-        return
     path = store.path / "rejected.txt"
+    if not rejected:
+        path.unlink(missing_ok=True)  # an earlier attempt, before files were repaired
+        return
     lines = [f"{file['split']} {file['file']}: {file['why']}\n" for file in rejected]
     write_atomic(path, "".join(lines))
     first = "; ".join(

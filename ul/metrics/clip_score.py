@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul.core import batching
+from ul.core import batching, text_files
 from ul.core import mesh as meshes
 from ul.core.errors import DataError
 from ul.metrics.extractors import ROWS_PER_DEVICE, to_rgb
@@ -56,12 +56,8 @@ def read_captions(path: epath.PathLike, count: int) -> list[str]:
     Raises:
       DataError: the file cannot be read, has another number of lines, or an empty line.
     """
-    try:
-        text = epath.Path(path).read_bytes().decode()
-    except (OSError, ValueError) as e:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {e}") from e
     # Not splitlines, which also splits at characters that captions may contain.
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    lines = text_files.read(path, str(path)).removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise DataError(

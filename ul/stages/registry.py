@@ -11,6 +11,7 @@ from ul.config import (
     GeneratorConfig,
     RunConfig,
     TrainConfig,
+    make_absolute,
     to_dict,
     validate,
 )
@@ -50,7 +51,7 @@ def parse(config: Mapping[str, Any], accepts: type = RunConfig) -> Any:
         raise ConfigError(
             f"stage must be one of {', '.join(usable)} here; got {name!r}."
         )
-    completed = kinds.complete(dict(config))
+    completed = make_absolute(kinds.complete(dict(config)))
     parsed = validate(STAGES[name].config, completed)
     kinds.check(completed)
     if parsed.data.text != (0, 0) and name != "base":

@@ -52,6 +52,39 @@ def test_empty_arrays_and_negative_labels_are_refused(tmp_path):
         arrays.make_source("train", SHAPE, path=str(tmp_path / "b.npy"), eval_path="")
 
 
+LABELS = np.arange(8) % 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (dict(labels=LABELS), "must be an array named 'label'; found 'labels'"),
+        (dict(y=LABELS, names=LABELS), "found 'y'"),
+        (dict(label=np.eye(4, dtype=int)[LABELS]), r"got int64\[8, 4\]"),
+        (dict(label=LABELS[:, None]), r"got int64\[8, 1\]"),
+        (dict(label=np.array(["cat", "dog"] * 4)), "whole numbers .* got <U3"),
+        (dict(label=np.where(LABELS == 0, np.nan, LABELS)), "got float64"),
+        (dict(label=LABELS[:7]), r"shape \[8\], one for each image; got int64\[7\]"),
+    ],
+)
+def test_labels_are_whole_numbers_one_for_each_image(tmp_path, content, message):
+    path = str(tmp_path / "a.npz")
+    np.savez(path, image=np.zeros((8, 8, 8, 3), np.uint8), **content)
+    with pytest.raises(DataError, match=message):
+        arrays.make_source("train", SHAPE, path=path, eval_path="other.npz")
+
+
+def test_what_is_ignored_is_named_and_one_file_for_both_splits_is_noticed(
+    tmp_path, caplog
+):
+    path = str(tmp_path / "a.npz")
+    np.savez(path, image=np.zeros((2, 8, 8, 3), np.uint8), names=np.zeros(2))
+    source = arrays.make_source("eval", SHAPE, path=path, eval_path=path)
+    assert source.report.classes == {"0": 2}
+    assert "ignored the arrays names" in caplog.text
+    assert "training and held-out images are the same file" in caplog.text
+
+
 def test_an_image_smaller_than_the_config_says_is_a_data_error(tmp_path):
     path = str(tmp_path / "a.npy")
     np.save(path, np.zeros((4, 8, 8, 3), np.uint8))

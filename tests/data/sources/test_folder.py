@@ -24,13 +24,14 @@ def tree(tmp_path):
     return tmp_path
 
 
-def make_source(tree, split="train", holdout=0.0, max_bad_fraction=0.0):
+def make_source(tree, split="train", holdout=0.0, max_bad_fraction=0.0, **settings):
     return folder.make_source(
         split,
         SHAPE,
         path=str(tree),
         holdout=holdout,
         max_bad_fraction=max_bad_fraction,
+        **settings,
     )
 
 
@@ -86,13 +87,78 @@ def test_too_many_unreadable_files_are_a_data_error(tree):
     for i in range(3):
         (tree / "cat" / f"{i}.png").write_bytes(b"")
     source = make_source(tree, max_bad_fraction=0.1)
-    with pytest.raises(DataError, match="3 of 21.*max_bad_fraction"):
+    with pytest.raises(DataError, match="At most 2 images.*3 are, most recently"):
         for i in range(4):
             source[i]
 
 
+def test_one_broken_file_is_always_allowed_in_either_split(tree):
+    """One file of a small held-out part is more than the tolerated fraction of it."""
+    held_out = make_source(tree, "eval", holdout=0.4, max_bad_fraction=0.001)
+    path = held_out._names[0]
+    with open(path, "wb"):
+        pass
+    held_out.verify(len(held_out), threads=2)
+    with open(held_out._names[1], "wb"):
+        pass
+    with pytest.raises(DataError, match="At most 1 images may be unreadable"):
+        held_out.verify(len(held_out), threads=2)
+
+
+def test_splits_are_not_classes(tree):
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tree / "data" / split / name).mkdir(parents=True)
+            for i in range(3):
+                path = tree / "data" / split / name / f"{i}.png"
+                Image.new("RGB", (20, 20), (i, 0, 0)).save(path)
+    with pytest.raises(DataError, match=r"they are splits: train, val\. .*/data/train"):
+        make_source(tree / "data")
+    settings = dict(eval_path=str(tree / "data" / "val"))
+    train = make_source(tree / "data" / "train", **settings)
+    held_out = make_source(tree / "data" / "train", "eval", **settings)
+    for source in (train, held_out):
+        assert len(source) == 6 and source.num_classes == 2
+        assert source.report.classes == {"cat": 3, "dog": 3}
+    assert train.report.digest == held_out.report.digest  # the same names and sizes
+    Image.new("RGB", (200, 20)).save(tree / "data" / "val" / "dog" / "0.png")
+    changed = make_source(tree / "data" / "train", "eval", **settings)
+    assert changed.report.digest != held_out.report.digest
+    (tree / "data" / "val" / "dog").rename(tree / "data" / "val" / "cow")
+    with pytest.raises(DataError, match="cow is not"):
+        make_source(tree / "data" / "train", "eval", **settings)
+
+
+def test_a_linked_class_is_a_class_and_what_is_skipped_is_counted(
+    tree, tmp_path_factory
+):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    Image.new("RGB", (20, 20)).save(elsewhere / "1.png")
+    (tree / "emu").symlink_to(elsewhere)
+    (tree / "dog" / "loop").symlink_to("..")
+    source = make_source(tree)
+    assert source.report.classes == {"cat": 10, "dog": 11, "emu": 1}
+    assert source.report.skipped == {
+        "links to folders that are listed already": 1,
+        "no image suffix (.txt)": 1,
+    }
+
+
+def test_names_that_are_not_utf8_are_read_and_reported(tree, caplog):
+    raw = str(tree / "cat").encode() + b"/caf\xe9.png"
+    Image.new("RGB", (20, 20), (1, 2, 3)).save(tree / "new.png")
+    (tree / "new.png").rename(raw.decode(errors="surrogateescape"))
+    source = make_source(tree, max_bad_fraction=0.1)
+    assert len(source) == 22
+    np.testing.assert_array_equal(source[10]["image"][0, 0], [1, 2, 3])
+    with open(raw, "wb") as file:
+        file.write(b"nothing")
+    source[10]
+    assert "caf\ufffd.png" in caplog.text
+
+
 def test_missing_and_empty_folders_are_data_errors(tmp_path):
-    with pytest.raises(DataError, match="must be an existing directory"):
+    with pytest.raises(DataError, match="must be an existing directory; got"):
         make_source(tmp_path / "nowhere")
     with pytest.raises(DataError, match="found 0 images"):
         make_source(tmp_path)

@@ -1,6 +1,7 @@
 """A small TFDS dataset, built here as array_record and read without TensorFlow."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -68,3 +69,34 @@ def test_missing_data_sets_and_splits_are_data_errors(data_dir):
         make_source(data_dir, "train", name="nothing_of_the_kind")
     with pytest.raises(DataError, match="'half'"):
         make_source(data_dir, "train", train_split="half")
+
+
+def fake(monkeypatch, **example):
+    """A prepared dataset of one example, without features."""
+
+    class Data(list):
+        dataset_info = types.SimpleNamespace(features={})
+
+    monkeypatch.setattr(tfds, "data_source", lambda *args, **kwargs: Data([example]))
+    return tfds_source.make_source("train", SHAPE, name="x")
+
+
+def test_images_of_other_types_and_missing_labels_are_refused(monkeypatch):
+    image = np.full((24, 24, 3), 9, np.uint8)
+    for dtype in (np.uint16, np.float32):
+        with pytest.raises(
+            DataError, match=f"must be of type uint8; it is {np.dtype(dtype)}"
+        ):
+            fake(monkeypatch, image=image[..., :1].astype(dtype))[0]
+    with pytest.raises(
+        DataError, match="label is -1, which stands for a missing label"
+    ):
+        fake(monkeypatch, image=image, label=-1)[0]
+    with pytest.raises(DataError, match="whole number; got 1.5"):
+        fake(monkeypatch, image=image, label=1.5)[0]
+    assert fake(monkeypatch, image=image, label=np.int64(3))[0]["label"] == 3
+
+
+def test_transparent_images_are_shown_on_white(monkeypatch):
+    image = np.zeros((24, 24, 4), np.uint8)
+    assert (fake(monkeypatch, image=image)[0]["image"] == 255).all()

@@ -1,4 +1,4 @@
-"""Shared parts of data sources: types of examples, source classes and image reading.
+"""Shared parts of data sources: types of examples, source classes and cropping.
 
 A source has `len`, `num_classes` and random access by index. Example i is a dict with
 `image`, uint8 [H, W, C] or, for a clip, [T, H, W, C], and `label`, an int. Images may be
@@ -6,25 +6,39 @@ larger than `data.image_shape`; `transforms.random_crop` cuts them. The argument
 "train" or "eval", and the held-out examples of "eval" never change.
 """
 
-import contextlib
+import concurrent.futures
+import dataclasses
 import logging
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from ul.core.errors import DataError
+from ul.core.files import display_name
+from ul.data.image_files import UNREADABLE
 
 log = logging.getLogger("ul")
 
 Example = dict[str, Any]
 Shape = tuple[int, ...]  # [H, W, C] of images, [T, H, W, C] of clips
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-# The exceptions that Pillow raises for a file that is not a complete image.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceReport:
+    """A summary of the files of a source, for the log and for config.json.
+
+    classes: the number of examples of each class of the split by name; None if it is
+      unknown. skipped: the number of skipped files by reason, of both splits.
+    digest: digest of the names and sizes of all files of the split; "" without files.
+    """
+
+    classes: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    digest: str = ""
 
 
 class FunctionSource:
@@ -34,10 +48,14 @@ class FunctionSource:
     """
 
     def __init__(
-        self, length: int, get_example: Callable[[int], Example], num_classes: int
+        self,
+        length: int,
+        get_example: Callable[[int], Example],
+        num_classes: int,
+        report: SourceReport | None = None,
     ):
         self._length, self._get_example = length, get_example
-        self.num_classes = num_classes
+        self.num_classes, self.report = num_classes, report or SourceReport()
 
     def __len__(self) -> int:
         return self._length
@@ -53,24 +71,26 @@ class SkipUnreadable:
     runs get the same examples.
 
     Raises:
-      DataError: when more than `max_bad_fraction` of the files have proved unreadable.
+      DataError: when more than `max_unreadable` files have proved unreadable.
     """
 
     def __init__(
         self,
-        files: Sequence[str],
+        names: Sequence[str],
         get_example: Callable[[int], Example],
-        max_bad_fraction: float,
         num_classes: int,
+        *,
+        max_unreadable: int,
+        report: SourceReport,
     ):
-        self.num_classes = num_classes
-        self._files, self._get_example = files, get_example
-        self._max_bad_fraction = max_bad_fraction
+        self.num_classes, self.report = num_classes, report
+        self._names, self._get_example = names, get_example
+        self._max_unreadable = max_unreadable
         self._unreadable: set[int] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._names)
 
     def __getitem__(self, i) -> Example:
         for candidate in range(int(i), int(i) + len(self)):
@@ -83,38 +103,48 @@ class SkipUnreadable:
             f"At least one image must be readable; all {len(self)} files are unreadable."
         )
 
+    def verify(self, count: int, threads: int) -> None:
+        """Read the first `count` examples with several threads and a progress bar.
+
+        Raises:
+          DataError: too many files are unreadable.
+        """
+        with concurrent.futures.ThreadPoolExecutor(threads) as executor:
+            bar = tqdm(
+                executor.map(self.__getitem__, range(count)),
+                total=count,
+                desc="checking held-out images",
+                unit="image",
+                delay=2.0,
+                dynamic_ncols=True,
+            )
+            for _ in bar:
+                pass
+
     def _report(self, index: int, error: Exception) -> None:
         with self._lock:
             if index in self._unreadable:
                 return
             self._unreadable.add(index)
             count = len(self._unreadable)
-        file = self._files[index]
+        file = display_name(self._names[index])
         log.warning(
             "Skipped an unreadable image, %d so far: %s (%s)", count, file, error
         )
-        if count > self._max_bad_fraction * len(self):
+        if count > self._max_unreadable:
             raise DataError(
-                f"At most a fraction {self._max_bad_fraction} of the images may be "
-                f"unreadable; {count} of {len(self)} are, most recently {file}. Repair or "
-                "remove these files, or raise data.source.max_bad_fraction."
+                f"At most {self._max_unreadable} images may be unreadable "
+                f"(data.source.max_bad_fraction); {count} are, most recently {file}. Repair "
+                "or remove these files, or raise data.source.max_bad_fraction."
             ) from error
 
 
-@contextlib.contextmanager
-def open_image(file) -> Iterator[Image.Image]:
-    """Open an image, given its path or a file object, without Pillow's warnings."""
-    with warnings.catch_warnings():
-        # They concern unusual metadata, not pixels.
-        warnings.simplefilter("ignore")
-        with Image.open(file) as image:
-            yield image
-
-
 def resize_and_center_crop(image: Image.Image, shape: Shape) -> np.ndarray:
-    """Resize an image until it just covers [H, W, C] and cut out the center, as uint8."""
-    height, width, channels = shape
-    image = image.convert("L" if channels == 1 else "RGB")
+    """Resize an RGB or gray image until it just covers [H, W, C] and cut out the center.
+
+    Returns the center as uint8.
+    """
+    height, width, _ = shape
     scale = max(height / image.height, width / image.width)
     size = (
         max(width, round(image.width * scale)),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ul.data.sources.base import Example, FunctionSource
+from ul.data.sources.base import Example, FunctionSource, SourceReport
 
 TEXT_DTYPE = np.dtype("<f2")
 
@@ -21,6 +21,7 @@ class CaptionedSource:
 
     num_classes: int
     text_shape: tuple[int, int]  # tokens, channels
+    report = SourceReport()
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -61,7 +62,9 @@ class CaptionedLatents:
 
 def without_captions(source: CaptionedSource) -> FunctionSource:
     """Return the images and labels of a source with captions."""
-    return FunctionSource(len(source), source.labeled_image, source.num_classes)
+    return FunctionSource(
+        len(source), source.labeled_image, source.num_classes, source.report
+    )
 
 
 def pad_text(vectors: np.ndarray, text_shape: tuple[int, int]) -> Example:

@@ -1,5 +1,8 @@
 """Shared parts of imported images and clips: manifests, comparison and reading."""
 
+import collections
+import hashlib
+import json
 import struct
 from collections.abc import Callable
 
@@ -7,8 +10,9 @@ import numpy as np
 
 from ul.core.errors import DataError
 from ul.data import record_shards
+from ul.data.image_files import UNREADABLE
 from ul.data.record_shards import RecordReader, ShardStore
-from ul.data.sources.base import UNREADABLE, FunctionSource
+from ul.data.sources.base import FunctionSource, SourceReport
 
 
 def write_manifest(
@@ -79,9 +83,10 @@ def open_split(
 def record_source(
     records: RecordReader,
     unpack: Callable[[bytes], tuple[int, np.ndarray]],
-    num_classes: int,
+    manifest: dict,
+    split: str,
 ) -> FunctionSource:
-    """Return the source of records from which `unpack` reads the label and the image.
+    """Return the source of a split, from whose records `unpack` reads label and image.
 
     Raises:
       DataError: on reading a damaged record.
@@ -95,4 +100,12 @@ def record_source(
             raise records.damage_error(i, f"cannot be decoded ({e})") from e
         return {"image": image, "label": label}
 
-    return FunctionSource(len(records), get_example, num_classes)
+    classes, about = manifest["classes"], manifest["splits"][split]
+    rejected = [file for file in manifest.get("rejected", ()) if file["split"] == split]
+    shards = json.dumps([shard["sha256"] for shard in about["shards"]])
+    report = SourceReport(
+        classes=dict(zip(classes, about["labels"], strict=True)),
+        skipped=dict(collections.Counter(file["why"] for file in rejected)),
+        digest=hashlib.sha256(shards.encode()).hexdigest()[:16],
+    )
+    return FunctionSource(len(records), get_example, len(classes), report)

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from ul.core.errors import DataError
-from ul.data import record_shards
+from ul.data import record_shards, storage_dtype
 from ul.data.record_shards import RecordReader, Shard, ShardStore
 from ul.data.sources import imported_images
 from ul.data.sources.base import Example, FunctionSource, Shape
@@ -47,7 +47,7 @@ def to_storage_dtype(vectors: np.ndarray) -> np.ndarray:
       NonFiniteError: a vector has NaN or infinity.
       ConfigError: float16 cannot hold the vectors.
     """
-    return record_shards.cast_to_storage(
+    return storage_dtype.cast_to_storage(
         vectors,
         TEXT_DTYPE,
         name="The vectors of the text encoder",
@@ -137,7 +137,7 @@ class CaptionedImages(CaptionedSource):
         text_shape: tuple[int, int],
     ):
         self._images, self._captions, self.text_shape = images, captions, text_shape
-        self.num_classes = images.num_classes
+        self.num_classes, self.report = images.num_classes, images.report
 
     def __len__(self) -> int:
         return len(self._images)

@@ -15,6 +15,7 @@ from etils import epath
 from PIL import Image
 
 from ul.core.errors import DataError
+from ul.data import image_files
 from ul.data.record_shards import ShardStore
 from ul.data.sources import imported
 from ul.data.sources.base import FunctionSource, Shape
@@ -58,7 +59,8 @@ def unpack(record: bytes, size: int) -> tuple[int, np.ndarray]:
     while offset < len(record):
         (length,) = LENGTH.unpack_from(record, offset)
         offset += LENGTH.size
-        with Image.open(io.BytesIO(record[offset : offset + length])) as image:
+        file = io.BytesIO(record[offset : offset + length])
+        with image_files.open_image(file, ("WEBP",)) as image:
             parts.append(np.asarray(image))
         offset += length
     return label, np.concatenate(parts).reshape(count, size, size, 3)
@@ -81,4 +83,4 @@ def make_source(split: str, shape: Shape, *, path: str) -> FunctionSource:
             "with another --frames or --size."
         )
     unpack_sized = functools.partial(unpack, size=size)
-    return imported.record_source(records, unpack_sized, len(manifest["classes"]))
+    return imported.record_source(records, unpack_sized, manifest, split)

@@ -4,9 +4,9 @@ import base64
 import io
 
 from etils import epath
-from PIL import Image
 
 from ul.core.errors import DataError
+from ul.data import image_files
 
 # A larger file is shrunk and becomes a JPEG.
 MAX_BYTES = 400_000
@@ -26,14 +26,12 @@ def file_data_uri(path) -> str:
     """
     try:
         content = epath.Path(path).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            if image.format != "PNG":
-                raise DataError(f"{path} must be a PNG image; it is {image.format}.")
+        with image_files.open_image(io.BytesIO(content), ("PNG",)) as image:
             image.load()
             if len(content) <= MAX_BYTES:
                 return png_data_uri(content)
             small = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+    except image_files.UNREADABLE as e:
         raise DataError(
             f"{path} must be a PNG image, but cannot be read: {e}. Run python -m ul evaluate "
             "again to write it."

@@ -1,0 +1,100 @@
+"""Listing folders as people keep them: links, loops, pipes and folders of devices."""
+
+import os
+
+import pytest
+
+from tests.lib.breaks import Break
+from ul.core.errors import DataError
+from ul.data import file_listing
+
+BREAKS = (
+    Break(
+        "a link to a parent is followed for ever",
+        "ul/data/file_listing.py",
+        "            if identity in visited:",
+        "            if identity in visited and False:",
+        "test_a_link_to_a_parent_is_not_followed_again",
+    ),
+    Break(
+        "links are followed before real folders",
+        "ul/data/file_listing.py",
+        "folder = folders.pop() if folders else links.popleft()",
+        "folder = links.popleft() if links else folders.pop()",
+        "test_a_link_never_takes_the_place_of_its_target",
+    ),
+)
+
+
+def write(path, content="x"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def names(root) -> list[str]:
+    return [file.name for file in file_listing.list_files(str(root)).files]
+
+
+def test_files_are_sorted_and_have_their_sizes(tmp_path):
+    write(tmp_path / "b" / "2.png", "abc")
+    write(tmp_path / "a.png")
+    listing = file_listing.list_files(str(tmp_path))
+    assert [(f.name, f.size) for f in listing.files] == [("a.png", 1), ("b/2.png", 3)]
+    assert listing.files[1].path == str(tmp_path / "b" / "2.png")
+    assert not listing.skipped
+
+
+def test_linked_files_and_folders_are_listed(tmp_path):
+    write(tmp_path / "elsewhere" / "dog" / "1.png")
+    write(tmp_path / "data" / "cat" / "1.png")
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere" / "dog")
+    (tmp_path / "data" / "cat" / "2.png").symlink_to("1.png")
+    assert names(tmp_path / "data") == ["cat/1.png", "cat/2.png", "dog/1.png"]
+
+
+def test_a_link_to_a_parent_is_not_followed_again(tmp_path):
+    for name in ("cat", "dog"):
+        write(tmp_path / name / "1.png")
+        (tmp_path / name / "loop").symlink_to("..")
+    listing = file_listing.list_files(str(tmp_path))
+    assert [file.name for file in listing.files] == ["cat/1.png", "dog/1.png"]
+    assert listing.skipped == {"links to folders that are listed already": 2}
+
+
+def test_a_link_never_takes_the_place_of_its_target(tmp_path):
+    write(tmp_path / "z" / "deep" / "1.png")
+    (tmp_path / "a").symlink_to("z")
+    write(tmp_path / "m" / "1.png")
+    (tmp_path / "m" / "n").symlink_to("../z/deep")
+    assert names(tmp_path) == ["m/1.png", "z/deep/1.png"]
+
+
+def test_what_is_no_file_of_the_user_is_counted(tmp_path):
+    write(tmp_path / "1.png")
+    write(tmp_path / ".hidden.png")
+    write(tmp_path / ".cache" / "2.png")
+    write(tmp_path / "@eaDir" / "1.png")
+    write(tmp_path / "__MACOSX" / "1.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "self.png").symlink_to("self.png")
+    listing = file_listing.list_files(str(tmp_path))
+    assert [file.name for file in listing.files] == ["1.png"]
+    assert listing.skipped == {
+        "hidden": 2,
+        "system folders": 2,
+        "pipes, sockets and devices": 1,
+        "links to nothing": 2,
+    }
+
+
+def test_names_that_are_not_utf8_are_listed(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as file:
+        file.write(b"x")
+    (listed,) = file_listing.list_files(str(tmp_path)).files
+    assert os.fsencode(listed.name) == b"caf\xe9.png" and os.path.isfile(listed.path)
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="must be an existing directory"):
+        file_listing.list_files(str(tmp_path / "none"))
