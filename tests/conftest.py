@@ -1,6 +1,7 @@
 """Eight CPU devices, no silent rank promotion, flags that count as parsed."""
 
 import fcntl
+import json
 import os
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ flags.FLAGS.mark_as_parsed()
 import pytest  # noqa: E402
 
 from tests.lib.commands import DIGITS, Commands  # noqa: E402
+from ul.core import sealed_json  # noqa: E402
 
 # Whose tests run whole commands, the longest first: no worker is left with them at the end.
 LONG = (
@@ -75,5 +77,5 @@ def trained(tmp_path_factory, cache):
     shutil.copytree(shared, own)
     for file in own.rglob("config.json"):  # stage 2 names its stage 1 by path
         text = file.read_text().replace(str(Path(cache) / "begun"), str(own))
-        file.write_text(text)
+        file.write_text(json.dumps(sealed_json.seal(json.loads(text))))
     return own

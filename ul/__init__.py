@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ul.inference.api import (
+        AnyClass,
         Autoencoder,
         Generator,
         load_autoencoder,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # The one place of the version: setup.py and code_version() read it here.
 __version__ = "0.1.0"
 __all__ = [
+    "AnyClass",
     "Autoencoder",
     "Generator",
     "__version__",

@@ -1,5 +1,7 @@
 """Saving and restoring checkpoints, and every way in which one can be unusable."""
 
+import errno
+import itertools
 import json
 import shutil
 
@@ -8,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
 
 from tests.lib.breaks import Break
-from ul.checkpoints import store
+from ul.checkpoints import digests, reading, store
 from ul.core import mesh as meshes
-from ul.core import processes
+from ul.core import processes, sealed_json, storage
 from ul.core.errors import CheckpointError, NonFiniteError, PeerLost, StorageError
 from ul.train import state
 
@@ -80,9 +83,9 @@ def test_a_directory_without_checkpoints_gives_none(tmp_path):
 
 
 def test_each_committed_step_is_verified(saved):
-    assert store.verified_steps(saved) == [1, 2, 3]
+    assert reading.verified_steps(saved) == [1, 2, 3]
     record = json.loads((saved / "verified" / "3.json").read_text())
-    assert record["digests"] == store.digest_leaves(make_state(3))[0]
+    assert record["digests"] == digests.digest_leaves(make_state(3))[0]
 
 
 def test_retention_keeps_the_last_and_the_multiples(tmp_path):
@@ -90,7 +93,7 @@ def test_retention_keeps_the_last_and_the_multiples(tmp_path):
     for step in range(1, 12):
         checkpoints.save(step, make_state(step))
     checkpoints.close()
-    assert store.verified_steps(tmp_path) == [4, 8, 10, 11]
+    assert reading.verified_steps(tmp_path) == [4, 8, 10, 11]
     assert sorted(int(p.stem) for p in (tmp_path / "verified").iterdir()) == [
         4,
         8,
@@ -105,7 +108,7 @@ def test_retention_by_time(tmp_path):
     for step in range(1, 6):
         checkpoints.save(step, make_state(step))
     checkpoints.close()
-    assert store.verified_steps(tmp_path) == [1, 5]
+    assert reading.verified_steps(tmp_path) == [1, 5]
 
 
 @pytest.mark.parametrize("harm", ["truncate", "remove", "metadata", "flip"])
@@ -125,29 +128,147 @@ def test_a_damaged_step_falls_back_to_the_previous_one(saved, harm):
             file.write_bytes(content)
     assert int(restore_latest(saved).step) == 2
     # Its number is free again, and its files are kept.
-    assert store.verified_steps(saved) == [1, 2]
+    assert reading.verified_steps(saved) == [1, 2]
     assert [p.name.split("-")[0] for p in (saved / "damaged").iterdir()] == ["3"]
 
 
-def test_a_step_without_its_commit_marker_does_not_count(saved):
-    (saved / "checkpoints" / "3" / "commit_success.txt").unlink()
-    assert store.verified_steps(saved) == [1, 2]
+def tree_content(folder) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("harm", ["marker", "directory", "all", "not recorded"])
+def test_a_run_whose_newest_step_is_incomplete_is_not_touched(saved, harm):
+    """For example copied without *.txt, or while the copy is still going on."""
+    if harm == "directory":
+        shutil.rmtree(saved / "checkpoints" / "3")
+    elif harm == "all":
+        shutil.rmtree(saved / "checkpoints")
+    else:
+        (saved / "checkpoints" / "3" / "commit_success.txt").unlink()
+    if harm == "not recorded":
+        (saved / "verified" / "3.json").unlink()
+    before = tree_content(saved)
+    with pytest.raises(
+        CheckpointError, match="3.*lacks its commit.*Nothing was changed"
+    ):
+        store.check_nothing_is_missing(saved)
+    assert tree_content(saved) == before
+
+
+def test_only_the_step_that_was_being_saved_is_removed(saved):
+    """A step without a marker that this run did not begin to save stays where it is."""
+    for step in (1, 3):
+        (saved / "checkpoints" / str(step) / "commit_success.txt").unlink()
+    (saved / "verified" / "3.json").unlink()
+    (saved / "unfinished.json").write_text(json.dumps({"step": 3}))
+    store.check_nothing_is_missing(saved)
     assert int(restore_latest(saved).step) == 2
+    assert not (saved / "checkpoints" / "3").exists()
+    assert (saved / "checkpoints" / "1" / "state").exists()
+    assert not (saved / "unfinished.json").exists()
+
+
+def test_unknown_files_and_broken_records_stop_no_start(saved, caplog):
+    (saved / "verified" / "8 (1).json").write_text("{}")
+    (saved / "verified" / "9.json.bak").write_text("{}")
+    (saved / "checkpoints" / "notes").mkdir()
+    (saved / "unfinished.json").write_text("[1]")
+    (saved / "verified" / "3.json").write_bytes(b"\xff")
+    store.check_nothing_is_missing(saved)
+    assert int(restore_latest(saved).step) == 3
+    assert "ignored 8 (1).json, 9.json.bak" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["read_item", "listing", "meta"])
+@pytest.mark.parametrize("kind", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
+def test_storage_that_fails_for_a_moment_is_tried_again(
+    saved, monkeypatch, where, kind
+):
+    break_storage(monkeypatch, where, OSError(kind, "lost"), num_failures=2)
+    assert int(restore_latest(saved).step) == 3
+    assert not (saved / "damaged").exists()
+
+
+@pytest.mark.parametrize("where", ["read_item", "listing", "meta"])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), 74),
+        (PermissionError(errno.EACCES, "Permission denied"), 64),
+        (ValueError("UNAVAILABLE: Error reading [tensorstore_spec=...]"), 74),
+    ],
+)
+def test_storage_that_fails_moves_no_checkpoint(saved, monkeypatch, where, error, code):
+    if isinstance(error, ValueError) and where != "read_item":
+        return  # Only TensorStore reports its errors in this way.
+    before = tree_content(saved)
+    break_storage(monkeypatch, where, error, num_failures=10**6)
+    with pytest.raises(StorageError) as e:
+        restore_latest(saved)
+    assert e.value.code == code
+    monkeypatch.undo()
+    assert tree_content(saved) == before
+
+
+def break_storage(monkeypatch, where, error, num_failures):
+    """Let the first calls fail that read arrays, list directories or read the meta."""
+    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.001)
+    owner, name = {
+        "read_item": (reading, "read_item"),
+        "listing": (type(epath.Path("/")), "iterdir"),
+        "meta": (type(epath.Path("/")), "read_bytes"),
+    }[where]
+    call, failures = getattr(owner, name), itertools.count()
+
+    def fail_first(*args, **kwargs):
+        if next(failures) < num_failures:
+            raise error
+        return call(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, fail_first)
+
+
+def test_a_path_that_the_locale_cannot_express_is_no_damage(saved, monkeypatch):
+    error = UnicodeEncodeError("ascii", "\u00e9", 0, 1, "ordinal not in range(128)")
+    break_storage(monkeypatch, "read_item", error, num_failures=10**6)
+    with pytest.raises(StorageError, match="Set LC_ALL=C.UTF-8") as e:
+        restore_latest(saved)
+    assert e.value.code == 64 and not (saved / "damaged").exists()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flipped_bit_in_the_meta_is_damage_and_not_another_model(saved, seed):
+    path = saved / "checkpoints" / "3" / "meta" / "metadata"
+    content = bytearray(path.read_bytes())
+    position = np.random.default_rng(seed).integers(8 * len(content))
+    content[position // 8] ^= 1 << (position % 8)
+    path.write_bytes(content)
+    assert int(restore_latest(saved).step) == 2
+
+
+def test_steps_of_older_versions_are_refused_and_kept(saved):
+    for step in (1, 2, 3):
+        path = saved / "checkpoints" / str(step) / "meta" / "metadata"
+        path.write_text(json.dumps({"schema": 1, "step": step, "digests": {"a": 1}}))
+    with pytest.raises(CheckpointError, match="written by an older version"):
+        restore_latest(saved)
+    assert not (saved / "damaged").exists()
 
 
 def test_a_kill_between_commit_and_verification_loses_nothing(saved):
     shutil.rmtree(saved / "verified")
     with pytest.raises(CheckpointError, match="no verified checkpoint"):
-        store.choose_verified_step(saved, None)
+        reading.choose_verified_step(saved, None)
     assert int(restore_latest(saved).step) == 3
-    assert 3 in store.verified_steps(saved)
+    assert 3 in reading.verified_steps(saved)
 
 
 def test_a_step_with_wrong_digests_is_skipped(saved):
     path = saved / "checkpoints" / "3" / "meta" / "metadata"
     meta = json.loads(path.read_text())
-    meta["digests"]["params/encoder/bias"] ^= 1
-    path.write_text(json.dumps(meta))
+    meta["digests"]["params/encoder/bias"] = "0" * 16
+    path.write_text(json.dumps(sealed_json.seal(meta)))
     assert int(restore_latest(saved).step) == 2
 
 
@@ -181,7 +302,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
     with pytest.raises(NonFiniteError, match="ema/0.9/encoder"):
         checkpoints.save(2, broken)
     checkpoints.close()
-    assert store.verified_steps(tmp_path) == [1]
+    assert reading.verified_steps(tmp_path) == [1]
 
 
 def abstract_encoder(width=256):
@@ -229,31 +350,45 @@ def test_a_lost_process_is_told_apart_from_a_full_disk(
 
 
 def test_a_subtree_can_be_restored_alone(saved):
-    restored = store.restore_subtree(saved, 2, abstract_encoder())
+    restored = reading.restore_subtree(saved, 2, abstract_encoder())
     np.testing.assert_array_equal(
         restored["ema"]["0.9"]["encoder"]["kernel"], init()["encoder"]["kernel"]
     )
 
 
 def test_a_subtree_of_another_shape_or_name_is_refused(saved):
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        store.restore_subtree(saved, 2, abstract_encoder(width=64))
+    with pytest.raises(CheckpointError, match=r"1 differ: .*\[128, 64\]"):
+        reading.restore_subtree(saved, 2, abstract_encoder(width=64))
     wrong = {"ema": {"0.5": abstract_encoder()["ema"]["0.9"]}}
     with pytest.raises(CheckpointError, match="no ema/0.5/encoder"):
-        store.restore_subtree(saved, 2, wrong)
+        reading.restore_subtree(saved, 2, wrong)
 
 
 def test_choosing_an_unverified_step_lists_the_verified_ones(saved):
-    assert store.choose_verified_step(saved, None) == 3
+    assert reading.choose_verified_step(saved, None) == 3
     with pytest.raises(CheckpointError, match=r"no verified step 7, only \[1, 2, 3\]"):
-        store.choose_verified_step(saved, 7)
+        reading.choose_verified_step(saved, 7)
 
 
 BREAKS = (
     Break(
+        "every step without a marker is deleted",
+        "ul/checkpoints/store.py",
+        "cleanup_tmp_directories=False",
+        "cleanup_tmp_directories=True",
+        "test_only_the_step_that_was_being_saved_is_removed",
+    ),
+    Break(
+        "storage that fails counts as damage",
+        "ul/checkpoints/reading.py",
+        "if storage.is_storage_error(e):\n            raise files.read_error(directory, e)",
+        "if False:\n            raise files.read_error(directory, e)",
+        "test_storage_that_fails_moves_no_checkpoint",
+    ),
+    Break(
         "the digests of a checkpoint are not compared",
         "ul/checkpoints/store.py",
-        'digests != meta["digests"] or ',
+        'leaf_digests != meta["digests"] or ',
         "",
         "test_a_step_with_wrong_digests_is_skipped",
     ),

@@ -56,6 +56,43 @@ def test_an_export_gives_bit_for_bit_what_the_run_gives(made):
     np.testing.assert_array_equal(got, want["sample"])
 
 
+def test_a_loaded_model_prints_as_one_line(made):
+    root, _ = made
+    ae, gen = ul.load_autoencoder(root / "ae"), ul.load_generator(root / "gen")
+    for model in (ae, gen):
+        assert "\n" not in repr(model) and len(repr(model)) < 300
+    assert "image_shape=(8, 8, 1), latent_shape=(4, 4, 4), step=2" in repr(ae)
+
+
+def test_the_rate_of_each_image_and_where_its_bits_are(made):
+    """The mean of a map is the rate, but for the noisy end, which is almost pure noise."""
+    root, _ = made
+    with pytest.raises(ConfigError, match="Pass with_prior=True"):
+        ul.load_autoencoder(root / "runs" / "s1").rate(IMAGES)
+    ae = ul.load_autoencoder(root / "runs" / "s1", with_prior=True)
+    rate, maps = ae.rate(IMAGES), ae.bit_maps(IMAGES)
+    assert rate.shape == (3,) and maps.shape == (3, 4, 4) and (rate > 0).all()
+    assert len(set(rate.tolist())) == 3
+    terminal = rate - maps.mean((1, 2))
+    assert (terminal > 0).all() and (terminal < 0.01).all()
+    np.testing.assert_array_equal(ae.rate(IMAGES, seed=0), rate)
+    assert not np.array_equal(ae.rate(IMAGES, seed=1), rate)
+
+
+def test_any_class_is_asked_for_by_name(made):
+    gen = ul.load_generator(made[0] / "gen")
+    any_class = gen.sample(ul.AnyClass(2), seed=3)
+    assert any_class.shape == (2, 8, 8, 1)
+    for labels in ([0, 10], [-1, 0]):
+        with pytest.raises(
+            DataError, match=r"from 0 to 9; got .* ul.AnyClass\(count\)"
+        ):
+            gen.sample(labels)
+    np.testing.assert_array_equal(
+        gen.sample({"label": ul.AnyClass(2)}, seed=3), any_class
+    )
+
+
 def test_it_loads_where_there_is_no_orbax(made):
     root, want = made
     np.save(root / "images.npy", IMAGES)
@@ -125,8 +162,22 @@ def flip(path):
     path.write_bytes(content)
 
 
+def rewrite(path, change):
+    """Change a config.json by hand, without its digest."""
+    record = json.loads(path.read_text())
+    del record["digest"]
+    change(record)
+    path.write_text(json.dumps(record))
+
+
 def other_version(path):
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    rewrite(path, lambda record: record["export"].update(format=2))
+
+
+def flipped_setting(path):
+    path.write_text(
+        path.read_text().replace('"latent_channels": 4', '"latent_channels": 5')
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,6 +201,12 @@ def other_version(path):
             ConfigError,
             "must have format 1; got 2",
         ),
+        (
+            "config.json",
+            flipped_setting,
+            ConfigError,
+            "must be as the run wrote it; its content does not have its digest",
+        ),
         ("config.json", lambda p: p.unlink(), ConfigError, "No run found in"),
     ],
 )
@@ -162,9 +219,7 @@ def test_what_is_damaged_is_said_in_one_line(copy, file, harm, error, message):
 
 def test_a_network_of_another_shape_is_refused(copy):
     path = copy / "config.json"
-    path.write_text(
-        path.read_text().replace('"latent_channels": 4', '"latent_channels": 5')
-    )
+    rewrite(path, lambda record: record["config"]["encoder"].update(latent_channels=5))
     with pytest.raises(
         DataError, match="must hold the network of the config, but 1 tensors differ"
     ):
@@ -262,10 +317,7 @@ def test_a_guide_of_other_latents_is_refused_in_one_line(
 ):
     root, _ = made
     shutil.copytree(root / "gen", tmp_path / "gen")
-    path = tmp_path / "gen" / "config.json"
-    record = json.loads(path.read_text())
-    change(record)
-    path.write_text(json.dumps(record))
+    rewrite(tmp_path / "gen" / "config.json", change)
     with pytest.raises(ConfigError, match=message) as e:
         generator(root, f"{tmp_path}/gen")
     assert "\n" not in str(e.value)

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.lib.commands import digests, wait_for_step
-from ul.checkpoints.store import verified_steps
+from ul.checkpoints.reading import verified_steps
 
 SWEEP = """
 from experiments import sweeps

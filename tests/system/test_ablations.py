@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ul import evaluation
-from ul.checkpoints import store
+from ul.checkpoints import reading
 from ul.evaluation import paper_tables, table
 from ul.metrics import extractors
 from ul.runs import session
@@ -39,7 +39,7 @@ def trained(where, file, variant, **changes):
     """Two steps, and two more by a second session."""
     for steps in (2, 4):
         session.train(small(file, variant, steps, **changes), str(where))
-    assert store.verified_steps(where)[-1] == 4
+    assert reading.verified_steps(where)[-1] == 4
     steps = [
         json.loads(line)["step"]
         for line in (where / "metrics.jsonl").read_text().splitlines()

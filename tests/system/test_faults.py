@@ -31,6 +31,7 @@ FID yet; evaluations write nothing before their end).
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -38,9 +39,9 @@ import jax.numpy as jnp
 import pytest
 
 from tests.lib.commands import digests, lines, stage1, wait_for
-from ul.checkpoints import store, workdir
+from ul.checkpoints import reading
 from ul.core import processes
-from ul.core.errors import ConfigError, NoProgress, OutOfMemory
+from ul.core.errors import ConfigError, OutOfMemory
 from ul.train import guard
 
 # Commands that are ended from outside take a while: not in the default suite.
@@ -73,7 +74,7 @@ def test_a_signal_while_the_step_compiles_ends_the_run_at_once(command, tmp_path
     assert code == 75, text
     assert "received SIGTERM during compile: nothing new to save" in text
     assert "compiled in" not in text
-    assert store.verified_steps(tmp_path / "w") == []
+    assert reading.verified_steps(tmp_path / "w") == []
 
 
 def test_a_signal_while_restoring_ends_the_run_at_once(trained, command, tmp_path):
@@ -95,7 +96,7 @@ def test_a_signal_during_a_look_breaks_it_off_and_saves(trained, command, tmp_pa
     code, text = signalled(command, tmp_path, "validating at step 4", *args)
     assert code == 75, text
     assert "SIGTERM: the run was saved at step 4 and stopped" in text
-    assert store.verified_steps(tmp_path / "w") == [4]
+    assert reading.verified_steps(tmp_path / "w") == [4]
     # The look at step 4 was not said; what comes after is what it always was.
     assert [line["step"] for line in lines(tmp_path / "w")] == [2, 4]
     command(*stage1(tmp_path / "w", "--config.checkpoint.every=100"))
@@ -112,47 +113,85 @@ def test_a_second_signal_ends_the_run_at_once(trained, command, tmp_path):
 
 
 def test_standing_still_is_reported_with_stacks_and_ends_with_124(command, tmp_path):
-    """The pictures' folder has a pipe in it: reading it never ends."""
-    from PIL import Image
-
-    folder = tmp_path / "images" / "a"
-    folder.mkdir(parents=True)
-    for i in range(40):
-        Image.new("L", (8, 8), i).save(folder / f"{i}.png")
-    for i in range(40, 80):
-        os.mkfifo(folder / f"{i}.png")
-    source = (
-        "--config=experiments/folder.py:stage1",
-        f"--config.data.source.path={tmp_path / 'images'}",
-        "--config.data.num_classes=1",
+    """Opening the data never ends: the config file replaces their source."""
+    config = tmp_path / "slow.py"
+    config.write_text(
+        "import time\n"
+        "from experiments import digits\n"
+        "from ul.data.sources import registry\n"
+        "def open_slowly(split, shape): time.sleep(1000)\n"
+        "registry.SOURCES['digits'] = open_slowly\n"
+        "get_config = digits.get_config\n"
     )
     out = command(
-        *("train", *source, f"--workdir={tmp_path / 'w'}", "--config.watchdog.start=3"),
+        "train",
+        f"--config={config}:smoke",
+        f"--workdir={tmp_path / 'w'}",
+        "--config.watchdog.start=3",
         code=124,
     )
     assert "no progress for" in out and "watchdog.start allows 3 s" in out
     (report,) = (tmp_path / "w" / "logs").glob("stall-process-0-*.txt")
     assert "most recent call first" in report.read_text()
-    assert "sources/folder.py" in report.read_text()
+    assert "in open_slowly" in report.read_text()
+
+
+def test_a_rejected_run_leaves_no_directory_and_does_not_count(command, tmp_path):
+    out = command(*stage1(tmp_path / "w", "--config.batch_size=7"), code=64)
+    assert "batch_size must be divisible by" in out and not (tmp_path / "w").exists()
+    (tmp_path / "mine").mkdir()
+    command(*stage1(tmp_path / "mine", "--config.batch_size=7"), code=64)
+    assert (tmp_path / "mine").exists()
+
+
+def test_a_workdir_that_cannot_be_written_is_a_permanent_error(command, tmp_path):
+    """Waiting does not help, so no launcher may try again."""
+    (tmp_path / "file").write_text("")
+    out = command(*stage1(tmp_path / "file" / "w"), code=64)
+    assert "cannot be written" in out and "choose another path" in out
+
+
+def test_a_run_without_its_checkpoints_is_not_started_again(trained, command, tmp_path):
+    """Neither config.json nor metrics.jsonl changes."""
+    shutil.copytree(trained / "smoke", tmp_path / "w")
+    shutil.rmtree(tmp_path / "w" / "checkpoints")
+
+    def content() -> dict[str, bytes]:
+        files = [p for p in (tmp_path / "w").rglob("*") if p.is_file()]
+        return {str(p): p.read_bytes() for p in files if p.name != ".lock"}
+
+    before = content()
+    out = command(*stage1(tmp_path / "w"), code=66)
+    assert "verified records checkpoint 8, but it is missing" in out
+    assert content() == before
+
+
+def test_broken_logs_and_records_never_stop_a_run(trained, command, tmp_path):
+    """As in a copy of the run of which bytes were lost, or that somebody edited."""
+    where = tmp_path / "w"
+    shutil.copytree(trained / "smoke", where)
+    with (where / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n[1,2]\n{"step": "x"}\n')
+    (where / "attempts.json").write_text("[]")
+    (where / "verified" / "8 (1).json").write_text("{}")
+    (where / "parameters.txt").unlink(missing_ok=True)
+    (where / "parameters.txt").mkdir()
+    command(*stage1(where, "--config.steps=9"))
+    assert reading.verified_steps(where)[-1] == 9 and lines(where)[-1]["step"] == 9
+    (where / "metrics.jsonl").unlink()
+    (where / "metrics.jsonl").mkdir()
+    out = command(*stage1(where, "--config.steps=10"))
+    assert "metrics.jsonl cannot be written, but training continues" in out
+    assert reading.verified_steps(where)[-1] == 10
 
 
 def test_starts_without_a_new_checkpoint_are_counted(command, tmp_path):
     limited = stage1(tmp_path, "--max_attempts=2", "--config.optimizer.lr=1e30")
     command(*limited, code=70)
-    newest = max(store.verified_steps(tmp_path), default=0)
+    newest = max(reading.verified_steps(tmp_path), default=0)
     command(*limited, code=70)
     out = command(*limited, code=69)
     assert f"2 starts in a row saved nothing beyond step {newest}" in out
-
-
-def test_attempts_start_afresh_with_progress_and_at_the_end(tmp_path):
-    for newest in (0, 0, 2, 2):
-        workdir.record_start_attempt(tmp_path, newest, 2)
-    with pytest.raises(NoProgress, match="beyond step 2"):
-        workdir.record_start_attempt(tmp_path, 2, 2)
-    workdir.record_start_attempt(tmp_path, 2, 0)
-    workdir.clear_start_attempts(tmp_path)
-    workdir.record_start_attempt(tmp_path, 2, 2)
 
 
 def test_other_data_and_other_settings_are_refused_unless_allowed(
@@ -162,6 +201,7 @@ def test_other_data_and_other_settings_are_refused_unless_allowed(
     command(*args)
     record = json.loads((tmp_path / "config.json").read_text())
     record["provenance"]["data"] = "0123456789abcdef"
+    record.pop("digest", None)
     (tmp_path / "config.json").write_text(json.dumps(record))
     out = command(*args, code=64)
     assert "the training examples: 0123456789abcdef -> " in out

@@ -25,7 +25,8 @@ from tests.lib.commands import (
     wait_for_checkpoint,
     wait_for_step,
 )
-from ul.checkpoints import store
+from ul.checkpoints import digests as array_digests
+from ul.checkpoints import reading
 
 pytestmark = pytest.mark.processes
 # Twenty steps, saved at ten and at the end; no validation on the way.
@@ -105,9 +106,11 @@ def test_a_run_goes_on_with_other_processes(
     wait_for_step(made.processes[0], workdir, 11)
     made.processes[-1].send_signal(signal.SIGTERM)
     made.wait(*[75] * first)
-    newest = store.verified_steps(workdir)[-1]
+    newest = reading.verified_steps(workdir)[-1]
     assert 10 <= newest < 20
-    found, _ = store.digest_leaves(ul.load_autoencoder(workdir, weights="raw").params)
+    found, _ = array_digests.digest_leaves(
+        ul.load_autoencoder(workdir, weights="raw").params
+    )
     saved = digests(workdir, newest)
     assert all(saved[f"params/{path}"] == d for path, d in found.items())
     out = run(then)[0]
@@ -121,7 +124,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(together, tmp_path):
     wait_for_step(made.processes[0], stopped, 3)
     made.processes[1].send_signal(signal.SIGTERM)
     logs = made.wait(75, 75)
-    (step,) = store.verified_steps(stopped)
+    (step,) = reading.verified_steps(stopped)
     reason = "stop request of another process"
     assert f"{reason}: the run was saved at step {step} and stopped" in logs[0]
     assert f"SIGTERM: the run was saved at step {step} and stopped" in logs[1]
@@ -138,7 +141,7 @@ def test_a_signal_to_one_process_that_compiles_ends_all(together, tmp_path):
     logs = made.wait(75, 75)
     assert "received SIGTERM during compile: nothing new to save" in logs[0]
     assert "received SIGTERM of process 0 during compile" in logs[1]
-    assert store.verified_steps(tmp_path / "w") == []
+    assert reading.verified_steps(tmp_path / "w") == []
 
 
 def test_a_process_that_is_killed_ends_the_others_and_the_rerun_resumes(
@@ -246,4 +249,4 @@ def test_damage_that_one_process_meets_is_passed_over_by_all(together, tmp_path)
     logs = together(2, tmp_path, "--config.mesh.fsdp=2").wait(0, 0)
     assert "checkpoint 8 cannot be read" in logs[0]
     assert "resumed at step 6" in logs[0]
-    assert store.verified_steps(tmp_path)[-1] == 8
+    assert reading.verified_steps(tmp_path)[-1] == 8

@@ -71,7 +71,7 @@ def test_the_python_face(trained):
     np.testing.assert_array_equal(ae.decode(z, seed=4), ae.reconstruct(images, seed=4))
     assert np.any(ae.decode(z, seed=4) != ae.decode(z, seed=4, noisy=True))
     generator = ul.load_generator(trained / "smoke2")
-    labels = [3, 1, 4, generator.num_classes]
+    labels = [3, 1, 4, 9]
     samples = generator.sample(labels, guidance=1.5, seed=7)
     assert (samples.shape, samples.dtype) == ((4, 8, 8, 1), np.uint8)
     np.testing.assert_array_equal(
@@ -79,7 +79,7 @@ def test_the_python_face(trained):
     )
     with pytest.raises(DataError, match="labels"):
         generator.sample([11])
-    with pytest.raises(DataError, match="from 0 to 10.* got 99999999999"):
+    with pytest.raises(DataError, match="from 0 to 9; got 99999999999"):
         generator.sample([99999999999])
     with pytest.raises(DataError, match="labels"):
         generator.sample([1.7])
@@ -102,9 +102,11 @@ def test_a_moved_pair_of_runs_still_loads(trained, tmp_path):
     shutil.copytree(trained / "smoke2", tmp_path / "smoke2")
     record = json.loads((tmp_path / "smoke2" / "config.json").read_text())
     record["provenance"]["stage1"]["workdir"] = "/where/it/was/smoke"
+    record.pop("digest", None)
     (tmp_path / "smoke2" / "config.json").write_text(json.dumps(record))
     assert ul.load_generator(tmp_path / "smoke2").sample([0]).shape == (1, 8, 8, 1)
     record["provenance"]["stage1"]["encoder"] = "00000000"
+    record.pop("digest", None)
     (tmp_path / "smoke2" / "config.json").write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match="another encoder"):
         ul.load_generator(tmp_path / "smoke2")

@@ -149,7 +149,7 @@ BREAKS = (
     Break(
         "a resumed run that keeps the lines of later steps",
         "ul/train/writer.py",
-        'if json.loads(line)["step"] <= last:',
+        'elif record["step"] <= last:',
         'if json.loads(line)["step"] > 0:',
         "test_a_resumed_writer_drops_later_and_broken_lines",
     ),

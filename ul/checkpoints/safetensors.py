@@ -19,9 +19,9 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from ul.checkpoints.store import leaf_differences, shape_and_dtype
+from ul.checkpoints.digests import leaf_differences, shape_and_dtype
 from ul.checkpoints.workdir import load_run_record
-from ul.core import trees
+from ul.core import sealed_json, trees
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import write_atomic, write_error
 
@@ -91,7 +91,7 @@ def write_export(
     """
     digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
     section = {"format": FORMAT_VERSION, **export, "files": digests}
-    record = json.dumps(run_record | {"export": section}, indent=2)
+    record = json.dumps(sealed_json.seal(run_record | {"export": section}), indent=2)
     files = {**contents, "config.json": record.encode()}
     try:
         directory.mkdir(parents=True, exist_ok=True)

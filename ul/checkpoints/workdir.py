@@ -10,8 +10,16 @@ from typing import Any
 
 from etils import epath
 
-from ul.core.errors import ConfigError, NoProgress, WorkdirInUse
-from ul.core.files import lock, write_atomic
+from ul.core import sealed_json
+from ul.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NoProgress,
+    UnusablePath,
+    WorkdirInUse,
+)
+from ul.core.files import lock, read_text, write_atomic
 from ul.core.provenance import code_version, package_versions
 
 log = logging.getLogger("ul")
@@ -26,6 +34,10 @@ CHANGEABLE_KEYS = (
     "mesh",
     "sampling",
     "data.threads",
+    "data.source.path",  # provenance holds the digests of the data
+    "data.source.eval_path",
+    "data.source.data_dir",
+    "data.source.captions",
     "stage1.workdir",  # provenance.stage1 holds the digest of the encoder
     "stage1.step",
     "latent_cache",  # provenance.latent_cache holds the digest of the cached latents
@@ -101,21 +113,36 @@ def config_changes(saved: dict, config: dict) -> list[str]:
     )
 
 
-def process_invariants(config: dict, data_digest: str) -> dict[str, Any]:
+def process_invariants(config: dict, provenance: dict) -> dict[str, Any]:
     """Return what must be equal on all processes of a run, with dotted keys."""
     record = {
         "config": config,
         "code_version": code_version(),
-        "data": data_digest,
+        "data": provenance["data"],
+        "files": _listing_digests(provenance),
         "versions": package_versions(),
     }
     return json.loads(json.dumps(flatten(record)))
+
+
+def _listing_digests(provenance: dict) -> dict[str, str]:
+    """Return the digest of the list of files of each split that has files."""
+    report = provenance.get("dataset", {})
+    return {split: about["digest"] for split, about in report.items()}
 
 
 def resume_conflicts(saved: dict, config: dict, provenance: dict) -> list[str]:
     """Return a phrase for each difference that would make a resumed run another run."""
     conflicts = config_changes(saved["config"], config)
     before, now = saved["provenance"].get("data"), provenance.get("data")
+    files_before = _listing_digests(saved["provenance"])
+    files_now = _listing_digests(provenance)
+    for split in files_before.keys() & files_now.keys():
+        if files_before[split] != files_now[split]:
+            conflicts.append(
+                f"the files of the {split} split: digest of names and sizes "
+                f"{files_before[split]} -> {files_now[split]}"
+            )
     if before != now:
         conflicts.append(
             f"the training examples: {before} -> {now} (other files, another order, "
@@ -130,8 +157,8 @@ def write_or_check_config(
     """Write config.json, after checking that an existing one belongs to the same run.
 
     `provenance` is stored beside the config: mesh, number of processes, digest of the
-    training examples, the stage-1 checkpoint that was restored. With `allow_changes`,
-    differences are logged instead of refused.
+    training examples, what the data hold, the stage-1 checkpoint that was restored. With
+    `allow_changes`, differences are logged instead of refused.
 
     Raises:
       ConfigError: the directory belongs to another run.
@@ -161,7 +188,7 @@ def write_or_check_config(
         "code_version": code_version(),
         "versions": package_versions(),
     }
-    write_atomic(path, json.dumps(record, indent=2))
+    write_atomic(path, json.dumps(sealed_json.seal(record), indent=2))
 
 
 def _check_same_encoder(workdir: epath.Path, before: dict, now: dict) -> None:
@@ -189,20 +216,20 @@ def _warn_of_other_devices(before: dict, now: dict) -> None:
         )
 
 
-def record_start_attempt(
-    workdir: epath.Path, newest_step: int, max_attempts: int
-) -> None:
+@contextlib.contextmanager
+def count_start(
+    workdir: epath.Path, newest_step: int, max_attempts: int, *, is_new: bool
+) -> Iterator[None]:
     """Count one more start of the run, which resumes from checkpoint `newest_step`.
+
+    A start that is rejected before config.json is written does not count, and a directory
+    that it created (`is_new`) is removed.
 
     Raises:
       NoProgress: `max_attempts` (0: no limit) starts in a row resumed from this step.
     """
     path = workdir / "attempts.json"
-    try:
-        record = json.loads(path.read_text())
-        attempts = record["attempts"] if record["step"] == newest_step else 0
-    except (OSError, ValueError, KeyError):
-        attempts = 0
+    attempts = _read_attempts(path, newest_step)
     if max_attempts and attempts >= max_attempts:
         raise NoProgress(
             f"{attempts} starts in a row saved nothing beyond step {newest_step} of "
@@ -210,6 +237,39 @@ def record_start_attempt(
             "cause, then delete attempts.json."
         )
     write_atomic(path, json.dumps({"step": newest_step, "attempts": attempts + 1}))
+    began = _modification_time(workdir / "config.json")
+    try:
+        yield
+    except (ConfigError, DataError, CheckpointError):
+        if _modification_time(workdir / "config.json") == began:
+            write_atomic(path, json.dumps({"step": newest_step, "attempts": attempts}))
+            if is_new and began is None:
+                _remove_empty(workdir)
+        raise
+
+
+def _modification_time(path: epath.Path) -> float | None:
+    return path.stat().mtime if path.exists() else None
+
+
+def _remove_empty(workdir: epath.Path) -> None:
+    """Remove a directory that holds nothing but the files of a rejected start."""
+    if {file.name for file in workdir.iterdir()} <= {"attempts.json", ".lock"}:
+        for name in ("attempts.json", ".lock"):
+            (workdir / name).unlink(missing_ok=True)
+        workdir.rmdir()
+
+
+def _read_attempts(path: epath.Path, newest_step: int) -> int:
+    """Return the number of starts that were counted since checkpoint `newest_step`."""
+    try:
+        record = json.loads(read_text(path))
+        return int(record["attempts"]) if record["step"] == newest_step else 0
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError, OverflowError):
+        log.warning("%s is ignored: it is no record of starts", path)
+        return 0
 
 
 def clear_start_attempts(workdir: epath.Path) -> None:
@@ -217,29 +277,48 @@ def clear_start_attempts(workdir: epath.Path) -> None:
     (workdir / "attempts.json").unlink(missing_ok=True)
 
 
-def load_provenance(workdir) -> dict[str, Any]:
-    """Return the provenance in config.json, or an empty dict before the first start.
+def load_saved(workdir) -> dict[str, Any]:
+    """Return config.json, or an empty dict before the first start.
 
     Raises:
       ConfigError: config.json cannot be read.
     """
     exists = (epath.Path(workdir) / "config.json").exists()
-    return load_run_record(workdir)["provenance"] if exists else {}
+    return load_run_record(workdir) if exists else {}
 
 
 def load_run_record(workdir) -> dict[str, Any]:
     """Return config.json: config, provenance, code_version, versions.
 
     Raises:
-      ConfigError: the file is missing or cannot be read.
+      ConfigError: the file is missing or was changed.
+      StorageError: it cannot be read.
     """
+    path = epath.Path(workdir) / "config.json"
     try:
-        record = json.loads((epath.Path(workdir) / "config.json").read_text())
+        text = read_text(path)
+    except FileNotFoundError as e:
+        raise _no_run(workdir, "missing") from e
+    except UnusablePath as e:
+        if isinstance(e.__cause__, NotADirectoryError | IsADirectoryError):
+            raise _no_run(workdir, "missing") from e
+        raise
+    except UnicodeDecodeError as e:
+        raise _no_run(workdir, "unreadable") from e
+    try:
+        record = sealed_json.unseal(text, may_lack_digest=True)
         return {"config": record["config"], "provenance": record["provenance"]} | record
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        missing = isinstance(e, FileNotFoundError | NotADirectoryError)
+    except (KeyError, json.JSONDecodeError) as e:
+        raise _no_run(workdir, "unreadable") from e
+    except ValueError as e:
         raise ConfigError(
-            f"No run found in {str(workdir)!r}: config.json is "
-            f"{'missing' if missing else 'unreadable'}. Pass the directory that "
-            "python -m ul train wrote."
+            f"{path} must be as the run wrote it; {e}. Restore the file. If you changed it "
+            'on purpose, remove its line "digest".'
         ) from e
+
+
+def _no_run(workdir, problem: str) -> ConfigError:
+    return ConfigError(
+        f"No run found in {str(workdir)!r}: config.json is {problem}. Pass the directory "
+        "that python -m ul train wrote."
+    )

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Tree = Any
 
@@ -49,11 +50,12 @@ def all_finite(tree: Tree) -> jax.Array:
 
 
 def digest(leaf: jax.Array) -> jax.Array:
-    """Return a uint32 that changes when any single bit of `leaf` changes.
+    """Return a hash of the elements and their positions, uint32 [2].
 
-    Word i of the array is multiplied by the odd number 2 i + 1, and the products are
-    summed modulo 2^32. Odd factors are invertible, so no single change can vanish, and a
-    sum of integers is the same on every mesh.
+    Each of the two words is a sum, modulo 2^32, of a mixed value of every element. For a
+    given position the mixing is invertible, so a change of one element cannot vanish; other
+    changes vanish with a probability of about 2^-64. A sum of integers is the same on every
+    mesh.
 
     Raises:
       TypeError: the elements are wider than 32 bits.
@@ -72,7 +74,20 @@ def digest(leaf: jax.Array) -> jax.Array:
     for axis, length in enumerate(words.shape):
         position = position * jnp.uint32(length)
         position += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    return jnp.sum(words * (2 * position + 1), dtype=jnp.uint32)
+    lanes = [_mix(words ^ (position * step)) for step in _POSITION_STEPS]
+    return jnp.stack([jnp.sum(lane, dtype=jnp.uint32) for lane in lanes])
+
+
+# Odd, so that all positions are told apart: 2^32 divided by the golden ratio, and the third
+# prime of xxHash.
+_POSITION_STEPS = (np.uint32(0x9E3779B9), np.uint32(0xC2B2AE3D))
+
+
+def _mix(word: jax.Array) -> jax.Array:
+    """Mix the bits of each uint32: the last step of MurmurHash3, which is invertible."""
+    word = (word ^ (word >> 16)) * np.uint32(0x85EBCA6B)
+    word = (word ^ (word >> 13)) * np.uint32(0xC2B2AE35)
+    return word ^ (word >> 16)
 
 
 def scale_gradient(x: jax.Array, scale) -> jax.Array:

@@ -11,12 +11,14 @@ from ul.core import mesh as meshes
 from ul.core.errors import CheckpointError, ConfigError
 from ul.inference import autoguidance
 from ul.inference import weights as saved_weights
+from ul.inference.conditions import AnyClass
 from ul.inference.models import Autoencoder, Generator, seed_key
 from ul.inference.weights import SavedRun
 from ul.stages import registry
 from ul.stages.stage import Stage
 
 __all__ = [
+    "AnyClass",
     "Autoencoder",
     "Generator",
     "load_autoencoder",
@@ -29,19 +31,21 @@ log = logging.getLogger("ul")
 
 
 def load_autoencoder(
-    workdir, *, step: int | None = None, weights: str = "ema"
+    workdir, *, step: int | None = None, weights: str = "ema", with_prior: bool = False
 ) -> Autoencoder:
     """Load encoder and decoder of the stage-1 run in `workdir`, on all devices.
 
     The architecture comes from the run's config.json, the weights from a verified
-    checkpoint: `step`, or the newest. A directory of `ul export` works too.
+    checkpoint: `step`, or the newest. A directory of `ul export` works too. The methods
+    `rate` and `bit_maps` need the prior too.
 
     Raises:
       ConfigError: there is no stage-1 run, or it has no such weights.
       CheckpointError: there is no verified checkpoint, or it is damaged.
       DataError: files of an export are damaged.
     """
-    return restore_stage1(workdir, ("encoder", "decoder"), step=step, weights=weights)
+    networks = ("encoder", "decoder") + ("prior",) * with_prior
+    return restore_stage1(workdir, networks, step=step, weights=weights)
 
 
 def restore_stage1(

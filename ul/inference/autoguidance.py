@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from ul.checkpoints import store
+from ul.checkpoints import digests
 from ul.core.errors import ConfigError
 from ul.inference import weights as saved_weights
 from ul.inference.weights import SavedRun
@@ -65,7 +65,7 @@ def load_guiding_model(spec: str, guided: SavedRun, mesh) -> GuidingModel:
         "workdir": str(epath.Path(workdir).resolve()),
         "step": chosen.step,
         "weights": chosen.name,
-        "digest": store.fingerprint(params),
+        "digest": digests.fingerprint(params),
     }
     if chosen.ema_sources:
         description["ema_sources"] = chosen.ema_sources

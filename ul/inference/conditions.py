@@ -1,24 +1,36 @@
 """Validate the conditions passed to a generator: labels, text or context frames."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ul.core.errors import DataError
 from ul.stages.conditions import Conditions
 
+
+@dataclasses.dataclass(frozen=True)
+class AnyClass:
+    """The condition of `count` samples that may be of any class."""
+
+    count: int
+
+
 # Class labels [N], or arrays of N rows by the name of the condition.
-ConditionValues = Sequence[int] | np.ndarray | Mapping[str, np.ndarray]
+ConditionValues = Sequence[int] | np.ndarray | AnyClass | Mapping[str, Any]
 
 
-def condition_value(values: ConditionValues, name: str) -> np.ndarray:
+def condition_value(values: ConditionValues, name: str) -> Any:
     """Return one condition by name; labels may be passed without a name.
+
+    It is an array, or an AnyClass.
 
     Raises:
       KeyError: it is not there.
     """
-    by_name = values if isinstance(values, Mapping) else {"label": values}
-    return np.asarray(by_name[name])
+    value = values[name] if isinstance(values, Mapping) else {"label": values}[name]
+    return value if isinstance(value, AnyClass) else np.asarray(value)
 
 
 def validate_conditions(
@@ -65,14 +77,17 @@ def validate_conditions(
     return validated
 
 
-def _label(label: np.ndarray, null: int) -> np.ndarray:
+def _label(label: np.ndarray | AnyClass, null: int) -> np.ndarray:
+    if isinstance(label, AnyClass):
+        return np.full(label.count, null, np.int32)
     is_list = label.ndim == 1 and label.size > 0 and label.dtype.kind in "iu"
-    if is_list and label.min() >= 0 and label.max() <= null:
+    if is_list and label.min() >= 0 and label.max() < null:
         return label.astype(np.int32)
     shape = f"{label.dtype}{list(label.shape)}"
     raise DataError(
-        f"labels must be a list of integers from 0 to {null}, where {null} means no label; "
-        f"got {f'{label.min()}..{label.max()}' if is_list else shape}."
+        f"labels must be a list of integers from 0 to {null - 1}; got "
+        f"{f'{label.min()}..{label.max()}' if is_list else shape}. For samples of any class "
+        "pass ul.AnyClass(count)."
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from ul.checkpoints import safetensors, store
+from ul.checkpoints import digests, safetensors
 from ul.checkpoints.workdir import load_run_record
 from ul.inference import api
 from ul.inference import weights as saved_weights
@@ -80,7 +80,7 @@ def _write(
     }
     descriptions = {
         name: _description(name, run["config"], codec)
-        | {"source": source | {"digest": store.fingerprint(params)}}
+        | {"source": source | {"digest": digests.fingerprint(params)}}
         for name, params in networks.items()
     }
     files = safetensors.serialize_networks(networks, descriptions)

@@ -8,18 +8,19 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul.checkpoints import store
+from ul.checkpoints import digests
 from ul.core import batching
 from ul.core.errors import ConfigError
 from ul.data.datasets import Datasets
-from ul.inference import conditions
+from ul.inference import conditions, rates
 from ul.inference.autoguidance import GuidingModel
 from ul.inference.conditions import ConditionValues
+from ul.metrics.rate_split import RateSplitNats
 from ul.stages.codec import Codec, LatentSampler
 from ul.stages.stage import Stage
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Autoencoder:
     """The encoder and decoder of a stage-1 run of any kind.
 
@@ -61,7 +62,7 @@ class Autoencoder:
             "workdir": str(epath.Path(workdir).resolve()),
             "step": self.step,
             "weights": self.weights,
-            "encoder": store.fingerprint(self.params["encoder"]),
+            "encoder": digests.fingerprint(self.params["encoder"]),
         }
 
     def encode(self, images) -> np.ndarray:
@@ -133,6 +134,47 @@ class Autoencoder:
             row=_rows(len(images), first),
         )
 
+    def rate(self, images, *, seed: int = 0) -> np.ndarray:
+        """Return the bits per pixel of each image, float64 [N], for uint8 [N, H, W, C].
+
+        This is the term of the prior in the loss, from at least 64 noise levels. It is a
+        Monte-Carlo estimate, which `seed` determines.
+
+        Raises:
+          ConfigError: the prior is no diffusion, or was not loaded.
+          DataError: images of another shape or dtype.
+        """
+        return rates.bits_per_pixel(self._split(images, seed), self._num_pixels)
+
+    def bit_maps(self, images, *, seed: int = 0) -> np.ndarray:
+        """Return the bits per pixel at each latent position, [N, h, w], as `rate`.
+
+        The mean over the positions is the rate without the small share of the noisy end.
+        """
+        return rates.bit_maps(self._split(images, seed), self._num_pixels)
+
+    def _split(self, images, seed: int) -> RateSplitNats:
+        images = conditions.check_array(images, self.image_shape, np.uint8, "images")
+        if self.stage.joint_diffusion is not None and "prior" not in self.params:
+            raise ConfigError(
+                "The rate needs the prior, which was not loaded. Pass with_prior=True to "
+                "ul.load_autoencoder."
+            )
+        rows = rates.numbered(images, 0, len(images))
+        return rates.split_nats(
+            self.stage, self.params, rows, seed_key(seed), self.mesh
+        )
+
+    @property
+    def _num_pixels(self) -> int:
+        return math.prod(self.image_shape[:-1])
+
+    def __repr__(self) -> str:
+        return (
+            f"Autoencoder(stage={self.stage.name!r}, image_shape={self.image_shape}, "
+            f"latent_shape={self.latent_shape}, step={self.step}, weights={self.weights!r})"
+        )
+
     def map_rows(self, title: str, fn, **batch) -> np.ndarray:
         """Apply `fn` to the rows of `batch` in evaluation batches, on the run's mesh.
 
@@ -147,7 +189,7 @@ class Autoencoder:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Generator:
     """The base model of a stage-2 run with the autoencoder it was trained on.
 
@@ -166,8 +208,15 @@ class Generator:
 
     @property
     def num_classes(self) -> int:
-        """Labels are 0 .. num_classes - 1; num_classes itself means any class."""
+        """Labels are 0 .. num_classes - 1."""
         return self.stage.num_classes
+
+    def __repr__(self) -> str:
+        return (
+            f"Generator(stage={self.stage.name!r}, step={self.step}, "
+            f"weights={self.weights!r}, conditions={tuple(self.stage.conditions.fields)}, "
+            f"autoencoder={self.autoencoder!r})"
+        )
 
     def sample_latents(
         self,
@@ -211,9 +260,9 @@ class Generator:
     ) -> np.ndarray:
         """Sample uint8 images [N, H, W, C] from class labels [N] or other conditions.
 
-        A text model takes {"text": [N, L, channels], "text_length": [N]}. A model that
-        continues clips takes {"context": first frames, uint8 [N, t, H, W, C]} and returns
-        clips [N, T, H, W, C] that begin with them.
+        `AnyClass(N)` samples any class. A text model takes {"text": [N, L, channels],
+        "text_length": [N]}. A model that continues clips takes {"context": first frames,
+        uint8 [N, t, H, W, C]} and returns clips [N, T, H, W, C] that begin with them.
         guidance: 1 means no guidance. first: the number of the first row. Image i depends on
         row i, `seed` and first + i alone, so 50,000 samples can be drawn in chunks.
 

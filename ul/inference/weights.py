@@ -8,7 +8,7 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
-from ul.checkpoints import safetensors, store
+from ul.checkpoints import reading, safetensors
 from ul.checkpoints.workdir import load_run_record
 from ul.core import ema_names
 from ul.core import mesh as meshes
@@ -80,7 +80,7 @@ def steps(workdir) -> list[int]:
       ConfigError: this is neither a run's workdir nor an export.
     """
     export = safetensors.read_export_record(workdir)
-    return [export["step"]] if export else store.verified_steps(workdir)
+    return [export["step"]] if export else reading.verified_steps(workdir)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def choose_step(workdir, step: int | None) -> int:
     """
     export = safetensors.read_export_record(workdir)
     if export is None:
-        return store.choose_verified_step(workdir, step)
+        return reading.choose_verified_step(workdir, step)
     if step not in (None, export["step"]):
         raise CheckpointError(
             f"The export {workdir} holds step {export['step']} only; got step {step}. Omit "
@@ -157,7 +157,7 @@ def _combined(workdir: str, step: int, name: str, widths: dict[str, float]) -> W
     """
     width = ema_names.relative_std(name)
     assert width is not None
-    steps = [s for s in store.verified_steps(workdir) if 0 < s <= step]
+    steps = [s for s in reading.verified_steps(workdir) if 0 < s <= step]
     averages = [(s, n) for s in steps for n in widths]
     combination = ema.find_combination(
         [(s, widths[n]) for s, n in averages], step, width
@@ -251,7 +251,7 @@ def _stored(workdir: str, step: int, path: tuple[str, ...], abstract) -> Any:
     """Restore the part of a state at `path`."""
     for name in reversed(path):
         abstract = {name: abstract}
-    state = store.restore_subtree(workdir, step, abstract)
+    state = reading.restore_subtree(workdir, step, abstract)
     for name in path:
         state = state[name]
     return state

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from ul.config import Stage1Config, TrainConfig
 from ul.core import batching, rng
@@ -50,6 +51,17 @@ def make_mesh(config: TrainConfig, devices: Any = None) -> jax.sharding.Mesh:
     return mesh
 
 
+def learning_rate(config: TrainConfig, *, steps: int) -> optax.Schedule:
+    """Return the learning rate of a config as a function of the step, for `steps` steps."""
+    optimizer = config.optimizer
+    return optim.learning_rate(
+        lr=optimizer.lr,
+        warmup=optimizer.warmup,
+        steps=steps,
+        final_fraction=optimizer.final_fraction,
+    )
+
+
 def make_update(
     config: TrainConfig, stage: Stage, mesh: jax.sharding.Mesh
 ) -> UpdateSpec:
@@ -58,12 +70,7 @@ def make_update(
     It reads no data and restores no stage 1.
     """
     root, optimizer = jax.random.key(config.seed), config.optimizer
-    schedule = optim.learning_rate(
-        lr=optimizer.lr,
-        warmup=optimizer.warmup,
-        steps=config.steps,
-        final_fraction=optimizer.final_fraction,
-    )
+    schedule = learning_rate(config, steps=config.steps)
     assert stage.objective is not None, "only an imported stage has no objective"
     return UpdateSpec(
         init=lambda: stage.init(root),
@@ -180,7 +187,8 @@ def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> 
     """
     mesh, codec = make_mesh(config), stage.codec
     assert codec is not None
-    terms = _held_out_terms(config, stage, datasets.eval, mesh, lambda batch: batch)
+    examples = datasets.verified_held_out(config.validation.num_examples)
+    terms = _held_out_terms(config, stage, examples, mesh, lambda batch: batch)
     shown = next(datasets.eval_batches(datasets.eval, config.validation.num_images))
     key = jax.random.key(0)
 
@@ -237,7 +245,8 @@ def build_stage2_run(
             if name in batch
         }
 
-    examples = datasets.eval if cache is None else cache.held_out
+    num_examples = config.validation.num_examples
+    examples = cache.held_out if cache else datasets.verified_held_out(num_examples)
     conditions = _validation_conditions(config, stage, examples, codec, frozen, mesh)
     terms = _held_out_terms(
         config, stage, examples, mesh, lambda batch: prepare(batch, 0)

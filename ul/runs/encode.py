@@ -53,8 +53,11 @@ def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, 
             "build", lambda: _encoder(config, datasets), seconds
         )
         identity["shard_examples"] = shard_examples
-        data_digest = json.dumps(identity["splits"])
-        check_processes_agree(dataclasses.asdict(config), data_digest, seconds)
+        data = {
+            "data": json.dumps(identity["splits"]),
+            "dataset": datasets.report(),
+        }
+        check_processes_agree(dataclasses.asdict(config), data, seconds)
         processes.run_on_first(
             "begin", lambda: store.begin(identity, latent_cache.differences), seconds
         )

@@ -10,11 +10,13 @@ import jax
 from etils import epath
 
 from ul.checkpoints import workdir
-from ul.checkpoints.store import Checkpoints, verified_steps
+from ul.checkpoints.reading import verified_steps
+from ul.checkpoints.store import Checkpoints, check_nothing_is_missing
 from ul.config import Stage1Config, TrainConfig
 from ul.config.schema import CheckpointConfig
 from ul.core import memory, processes
-from ul.core.errors import ConfigError
+from ul.core.errors import ConfigError, StorageError
+from ul.data import summary
 from ul.data.datasets import Datasets
 from ul.inference import api
 from ul.runs import assemble
@@ -40,11 +42,12 @@ def build_run(config: TrainConfig, provenance: dict) -> tuple[loop.Run, dict]:
     """
     stage, datasets = registry.build(config), Datasets.from_config(config)
     if isinstance(config, Stage1Config):
-        return assemble.build_stage1_run(config, stage, datasets), {}
+        run = assemble.build_stage1_run(config, stage, datasets)
+        return run, {"dataset": datasets.report()}
     if isinstance(config, PixelDiffusionConfig):
         assert stage.codec is not None
         run = assemble.build_stage2_run(config, stage, datasets, stage.codec, {})
-        return run, {}
+        return run, {"dataset": datasets.report()}
     assert isinstance(config, Stage2Config)
     autoencoder, stage1 = api.restore_frozen_stage1(
         config.stage1.workdir,
@@ -64,7 +67,7 @@ def build_run(config: TrainConfig, provenance: dict) -> tuple[loop.Run, dict]:
         frozen = {"decoder": frozen["decoder"]}  # the encoder is no longer needed
         record["latent_cache"] = cache.provenance
     run = assemble.build_stage2_run(config, stage, datasets, codec, frozen, cache)
-    return run, record
+    return run, record | {"dataset": datasets.report()}
 
 
 def train(
@@ -93,31 +96,27 @@ def train(
         def on_first_process(name, fn):
             return processes.run_on_first(name, fn, seconds)
 
-        # The directory is locked before anything in it is read.
-        on_first_process(
-            "workdir",
-            lambda: stack.enter_context(workdir.lock_directory(path)) and None,
-        )
         directory = epath.Path(path)
-        profiler = loop.Profiler(directory, *profile)
+
         saved_provenance = on_first_process(
-            "load provenance", lambda: workdir.load_provenance(directory)
+            "enter workdir", lambda: enter_workdir(stack, config, path, max_attempts)
         )
+        profiler = loop.Profiler(directory, *profile)
         run, provenance = processes.run_on_all(
             "build", lambda: build_run(config, saved_provenance), seconds
         )
         provenance |= run_provenance(run)
         settings = dataclasses.asdict(config)
-        check_processes_agree(settings, run.data_digest, seconds)
-
-        def begin():
-            workdir.write_or_check_config(
+        check_processes_agree(settings, provenance, seconds)
+        if processes.is_first():
+            log_dataset(provenance["dataset"], config)
+            warn_of_long_ramp(config)
+        on_first_process(
+            "write config.json",
+            lambda: workdir.write_or_check_config(
                 directory, settings, provenance, allow_changes=allow_changes
-            )
-            newest = max(verified_steps(directory), default=0)
-            workdir.record_start_attempt(directory, newest, max_attempts)
-
-        on_first_process("write config.json", begin)
+            ),
+        )
         checkpoints = open_checkpoints(directory, config.checkpoint)
         stack.callback(profiler.close)
         stack.push(functools.partial(_close, checkpoints))
@@ -126,7 +125,35 @@ def train(
             loop.train(run, checkpoints, open_writer, guard, profiler)
         if processes.is_first():
             workdir.clear_start_attempts(directory)
-            curves.plot_metrics(directory)
+            draw_curves(directory)
+
+
+def enter_workdir(
+    stack: contextlib.ExitStack, config: TrainConfig, path: str, max_attempts: int
+) -> dict[str, Any]:
+    """Lock the workdir before anything in it is read, and count this start.
+
+    Returns the provenance that an earlier start recorded.
+    """
+    directory = epath.Path(path)
+    is_new = not directory.exists()
+    stack.enter_context(workdir.lock_directory(path))
+    check_nothing_is_missing(directory)
+    saved = workdir.load_saved(directory)
+    newest = max(verified_steps(directory), default=0)
+    log_changed_steps(saved.get("config", {}), config, newest)
+    stack.enter_context(
+        workdir.count_start(directory, newest, max_attempts, is_new=is_new)
+    )
+    return saved.get("provenance", {})
+
+
+def draw_curves(directory: epath.Path) -> None:
+    """Draw curves.png; a finished run does not fail because of a picture."""
+    try:
+        curves.plot_metrics(directory)
+    except (OSError, StorageError) as e:
+        log.warning("curves.png is not drawn: %s", e)
 
 
 def _close(checkpoints: Checkpoints, kind, error, traceback) -> None:
@@ -149,13 +176,54 @@ def run_provenance(run: loop.Run) -> dict[str, Any]:
     }
 
 
-def check_processes_agree(settings: dict, data: str, seconds: float) -> None:
+def log_changed_steps(saved: dict[str, Any], config: TrainConfig, newest: int) -> None:
+    """Log what another number of steps does to the learning rate of a resumed run."""
+    steps = saved.get("steps", config.steps)
+    if not newest or steps == config.steps:
+        return
+    before, after = (
+        float(assemble.learning_rate(config, steps=n)(newest))
+        for n in (steps, config.steps)
+    )
+    log.warning(
+        "steps changed from %d to %d, and with it the schedule of the learning rate: it was "
+        "%.3g at step %d and goes on at %.3g",
+        steps,
+        config.steps,
+        before,
+        newest,
+        after,
+    )
+
+
+def warn_of_long_ramp(config: TrainConfig) -> None:
+    """Warn if the run ends before the prior has its whole weight in the encoder."""
+    loss = getattr(config, "loss", None)
+    ramp_steps = getattr(loss, "ramp_steps", 0)
+    if ramp_steps > config.steps:
+        log.warning(
+            "loss.ramp_steps %d is more than steps %d, so the prior never acts on the encoder "
+            "with its whole weight and the rate is not the planned one",
+            ramp_steps,
+            config.steps,
+        )
+
+
+def log_dataset(report: dict[str, Any], config: TrainConfig) -> None:
+    """Log what the data hold, and warn of what is probably a mistake."""
+    for line in summary.lines(report):
+        log.info("%s", line)
+    for warning in summary.warnings(report, config.data.num_classes):
+        log.warning("%s", warning)
+
+
+def check_processes_agree(settings: dict, provenance: dict, seconds: float) -> None:
     """Check that all processes run the same code on the same config, packages and data.
 
     Raises:
       ConfigError: on all of them, with the first process that differs and both values.
     """
-    own = workdir.process_invariants(settings, data)
+    own = workdir.process_invariants(settings, provenance)
     first = processes.run_on_first("share config and data digest", lambda: own, seconds)
 
     def compare():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from etils import epath
 
-from ul.checkpoints.store import verified_steps
+from ul.checkpoints.reading import verified_steps
 from ul.core import files
 from ul.core.errors import CheckpointError, Preempted, StorageError, WorkdirInUse
 from ul.sweeps import execution as trial_execution

@@ -1,6 +1,7 @@
 """Training curves: the scalars of metrics.jsonl plotted into one PNG."""
 
 import json
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,15 +22,24 @@ PANELS = {
 LOG_SCALE_PANELS = {"loss, bits/pixel", "gradient norm"}
 
 
+def parse_metrics_line(line: str) -> dict[str, Any] | None:
+    """Return the record in a line of metrics.jsonl: `step` and numbers; None if broken."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None  # A kill or a full disk left half a line.
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return None
+    is_number = [isinstance(value, int | float) for value in record.values()]
+    return record if all(is_number) else None
+
+
 def read_metrics(workdir) -> dict[str, np.ndarray]:
     """Return each scalar of metrics.jsonl as an array [n, 2] of steps and values."""
     series: dict[str, list] = {}
-    for line in (epath.Path(workdir) / "metrics.jsonl").read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # A kill or a full disk left half a line.
-        for name, value in record.items():
+    content = (epath.Path(workdir) / "metrics.jsonl").read_bytes()
+    for line in content.decode(errors="replace").splitlines():
+        for name, value in (record := parse_metrics_line(line) or {}).items():
             if name != "step":
                 series.setdefault(name, []).append((record["step"], value))
     return {name: np.asarray(points, np.float64) for name, points in series.items()}

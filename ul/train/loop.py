@@ -283,6 +283,7 @@ def train(
             batch = run.prepare(meshes.to_global(run.mesh, rows, run.batch_size), step)
             if step_fn is None:
                 step_fn = compile_step(run, state, batch)
+                metrics_log.bar.unpause()  # The time left is that of the steps.
             state, moments = step_fn(state, batch)
             decision = consensus.poll(save_due=saver.is_due())
             if step == start_step + 2:
@@ -294,7 +295,7 @@ def train(
             stop = decision.stop
             if not stop and (step % run.validate_every == 0 or step == run.steps):
                 stop = not validate(run, state, metrics_log, consensus, step)
-            if decision.save or step % run.save_every == 0:
+            if step % run.save_every == 0 or decision.save and saver.is_stale(step):
                 saver.save(step, state)
             if stop and step < run.steps:
                 saver.ensure_saved(step, state)
@@ -327,6 +328,14 @@ class CheckpointSaver:
     def is_due(self) -> bool:
         """Whether the last save is `save_minutes` ago."""
         return (time.monotonic() - self._last_time) / 60.0 >= self._run.save_minutes
+
+    def is_stale(self, step: int) -> bool:
+        """Whether no save has happened since the decision of `step` was asked for.
+
+        The decision answers requests of the step before, so a save at that step has met
+        them already.
+        """
+        return self._last_step < step - 1
 
     def save(self, step: int, state: states.TrainState) -> None:
         """Write the pending metrics, which may refuse the state, and start to save it."""

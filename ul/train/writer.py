@@ -4,7 +4,7 @@ import json
 import logging
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from clu import parameter_overview
@@ -13,6 +13,7 @@ from etils import epath
 from ul.core import extras, trees
 from ul.core.errors import StorageError
 from ul.core.files import write_atomic, write_error
+from ul.train.curves import parse_metrics_line
 from ul.train.image_grids import to_pil
 
 log = logging.getLogger("ul")
@@ -61,18 +62,25 @@ class MetricsWriter:
         Lines of later steps are removed, because the resumed run writes them again.
         """
         self._workdir = epath.Path(workdir)
+        self._failed: set[str] = set()
+        self._file: IO[str] | None = None
+        self._try("metrics.jsonl", lambda: self._open_metrics(start))
+        self._trackers: dict[str, Any] = {}
+        if tensorboard:
+            self._try("tensorboard", lambda: self._open_tensorboard(start))
+        if wandb:
+            tracker = _wandb(self._workdir, config)
+            self._trackers |= {"wandb": tracker} if tracker else {}
+
+    def _open_metrics(self, start: int) -> None:
         path = self._workdir / "metrics.jsonl"
         if path.exists():
             kept = _lines_until(path, start)
             write_atomic(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
-        self._trackers: dict[str, Any] = {}
-        self._failed: set[str] = set()
-        if tensorboard:
-            self._trackers["tensorboard"] = _tensorboard(self._workdir, start)
-        if wandb:
-            tracker = _wandb(self._workdir, config)
-            self._trackers |= {"wandb": tracker} if tracker else {}
+
+    def _open_tensorboard(self, start: int) -> None:
+        self._trackers["tensorboard"] = _tensorboard(self._workdir, start)
 
     def write_parameters(self, params) -> None:
         """Write parameters.txt: name, shape and size of each; the totals are logged."""
@@ -91,7 +99,7 @@ class MetricsWriter:
         self._try("metrics.jsonl", lambda: self._write_line({"step": step} | values))
         self._track(
             "tensorboard",
-            lambda t: [t.add_scalar(k, v, step) for k, v in values.items()],
+            lambda t: [t.add_scalar(_tag(k), v, step) for k, v in values.items()],
         )
         self._track("wandb", lambda t: t.log(values, step=step))
 
@@ -100,12 +108,14 @@ class MetricsWriter:
         path = self._workdir / "samples" / f"{name}-{step:08d}.png"
         self._try(path.parent.name, lambda: save_png(path, image))
         self._track(
-            "tensorboard", lambda t: t.add_image(name, image, step, dataformats="HWC")
+            "tensorboard",
+            lambda t: t.add_image(f"eval/{name}", image, step, dataformats="HWC"),
         )
 
     def _write_line(self, record: dict) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
 
     def _try(self, name: str, write: Callable[[], Any]) -> None:
         try:
@@ -125,7 +135,8 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Close the file and the trackers."""
-        self._try("metrics.jsonl", self._file.close)
+        if self._file is not None:
+            self._try("metrics.jsonl", self._file.close)
         self._track("tensorboard", lambda t: t.close())
         self._track("wandb", lambda t: t.finish())
 
@@ -147,15 +158,23 @@ class NullWriter:
 
 
 def _lines_until(path: epath.Path, last: int) -> list[str]:
-    """Return the lines of metrics.jsonl up to step `last`, without incomplete ones."""
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= last:
-                kept.append(line)
-        except (ValueError, KeyError):
-            pass  # A kill left half a line.
+    """Return the lines of metrics.jsonl up to step `last`, without broken ones."""
+    kept, num_broken = [], 0
+    for line in path.read_bytes().decode(errors="replace").splitlines():
+        record = parse_metrics_line(line)
+        if record is None:
+            num_broken += 1
+        elif record["step"] <= last:
+            kept.append(line)
+    if num_broken > 1:  # A kill may leave half a line.
+        log.warning("%s: removed %d lines that are no records", path, num_broken)
     return kept
+
+
+def _tag(name: str) -> str:
+    """Return the TensorBoard tag of a scalar; held-out ones have a group of their own."""
+    is_held_out = name.startswith("eval_")
+    return f"eval/{name.removeprefix('eval_')}" if is_held_out else f"train/{name}"
 
 
 def _tensorboard(workdir: epath.Path, start: int):

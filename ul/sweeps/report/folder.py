@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from ul.checkpoints import store, workdir
+from ul.checkpoints import reading, workdir
 from ul.core.errors import ConfigError, DataError, UserError
 from ul.data.datasets import Datasets
 from ul.stages import registry
@@ -170,7 +170,7 @@ def _read_stage_run(
     except (UserError, AttributeError, TypeError) as e:
         problems.append(f"this version of the code rejects its config: {_one_line(e)}")
     try:
-        trained_steps = max(store.verified_steps(path), default=0)
+        trained_steps = max(reading.verified_steps(path), default=0)
     except (OSError, ValueError) as e:
         trained_steps = 0
         problems.append(f"its checkpoints cannot be listed: {_one_line(e)}")

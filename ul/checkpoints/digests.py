@@ -1,0 +1,62 @@
+"""Digests, shapes and dtypes of all arrays of a state, by path."""
+
+import hashlib
+import json
+
+import jax
+
+from ul.core import trees
+
+
+def shape_and_dtype(leaf) -> list:
+    """Return [shape, dtype] of an array as JSON stores it."""
+    return [list(leaf.shape), str(leaf.dtype)]
+
+
+def shapes_and_dtypes(tree) -> dict[str, list]:
+    """Return `shape_and_dtype` of every leaf by path."""
+    leaves = trees.leaves_by_path(tree)
+    return {path: shape_and_dtype(leaf) for path, leaf in leaves.items()}
+
+
+@jax.jit
+def _digest_leaves(leaves: list) -> tuple[list, list]:
+    digests: list[jax.Array] = []
+    finite: list[jax.Array] = []
+    for leaf in leaves:
+        if digests:  # One leaf after the other, so that their temporaries share memory.
+            leaf, digests[-1] = jax.lax.optimization_barrier((leaf, digests[-1]))
+        digests.append(trees.digest(leaf))
+        finite.append(trees.all_finite(leaf))
+    return digests, finite
+
+
+def digest_leaves(tree) -> tuple[dict[str, str], list[str]]:
+    """Return the digest of every leaf by path, and the paths of non-finite leaves.
+
+    A digest is 16 hexadecimal digits and does not depend on how the leaf is sharded.
+    """
+    leaves = trees.leaves_by_path(tree)
+    digests, finite = jax.device_get(_digest_leaves(list(leaves.values())))
+    nonfinite = [path for path, f in zip(leaves, finite, strict=True) if not f]
+    return {
+        path: f"{int(high):08x}{int(low):08x}"
+        for path, (high, low) in zip(leaves, digests, strict=True)
+    }, nonfinite
+
+
+def fingerprint(tree) -> str:
+    """Return sixteen hex digits that identify the values of all leaves."""
+    digests, _ = digest_leaves(tree)
+    text = json.dumps(digests, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def leaf_differences(saved: dict[str, list], expected: dict[str, list]) -> list[str]:
+    """Return a phrase for each path whose shape or dtype differs or that one side lacks."""
+    return [
+        f"{path}: saved {saved.get(path, 'nothing')}, "
+        f"expected {expected.get(path, 'nothing')}"
+        for path in sorted(saved.keys() | expected.keys())
+        if saved.get(path) != expected.get(path)
+    ]
