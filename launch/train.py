@@ -7,6 +7,9 @@
 In a run of many processes every process runs this same command, see launch/README.md.
 """
 
+import dataclasses
+import json
+
 from absl import flags
 
 from launch.lib import cli, cluster, submit_flags
@@ -30,11 +33,17 @@ _ALLOW = flags.DEFINE_bool(
     False,
     "Resume even if the config or the data differ from those that the run began with.",
 )
+_PRINT = flags.DEFINE_bool(
+    "print_config", False, "Print the complete config as JSON and exit."
+)
 
 
 def main() -> None:
     """Train."""
-    config, workdir = _CONFIG(), cli.required(_WORKDIR)
+    config = _CONFIG()
+    if _PRINT.value:
+        return print(json.dumps(dataclasses.asdict(config), indent=2))
+    workdir = cli.required(_WORKDIR)
     first, _, last = _PROFILE.value.partition(":")
     if not (first.isdigit() and last.isdigit()):
         raise ConfigError(

@@ -1,18 +1,22 @@
 """Kubernetes on Google Cloud (GKE): a JobSet on one TPU slice or on GPU nodes."""
 
 import dataclasses
+import logging
 import subprocess
 from pathlib import Path
 
 from launch.gke.jobset import template_values
+from launch.lib.cloud_place import CloudPlace
 from launch.lib.jobs import Job
-from launch.lib.place import Place, require_settings, setting
+from launch.lib.place import require_settings, setting
 from launch.lib.templates import fill
 from ul.core.errors import ConfigError
 
+log = logging.getLogger("ul")
+
 
 @dataclasses.dataclass(frozen=True)
-class GkePlace(Place):
+class GkePlace(CloudPlace):
     """Render a JobSet and hand it to kubectl."""
 
     SUBMIT_COMMAND = ("kubectl", "create", "-f", "-")
@@ -33,12 +37,22 @@ class GkePlace(Place):
     nodes: int = setting(1, "Number of GPU nodes.")
     gpus_per_node: int = setting(0, "GPUs of one node.")
     namespace: str = setting("default", "Kubernetes namespace of the JobSet.")
-    service_account: str = setting(
-        "", "Kubernetes service account that may read and write the bucket."
-    )
     queue: str = setting("", "Local queue of Kueue that admits the JobSet.")
-    spot: bool = setting(False, "Use Spot capacity, which may be taken away.")
     grace_seconds: int = setting(120, "Seconds between SIGTERM and SIGKILL for a pod.")
+    max_restarts: int = setting(
+        20, "Restarts after failures; those after evictions do not count."
+    )
+    tolerations: tuple[str, ...] = setting(
+        (), "KEY=VALUE:EFFECT or KEY:EFFECT: a taint to tolerate; may be repeated."
+    )
+    mounts: tuple[str, ...] = setting(
+        (),
+        "gcs:BUCKET:/PATH, pvc:CLAIM:/PATH or host:/DIR:/PATH: data to mount; may be "
+        "repeated.",
+    )
+    kubectl: tuple[str, ...] = setting(
+        (), "Any other option of kubectl, for example --kubectl=--context=mine."
+    )
 
     def __post_init__(self) -> None:
         require_settings(image=self.image, accelerator=self.accelerator)
@@ -46,6 +60,11 @@ class GkePlace(Place):
             raise ConfigError(
                 "Give either --topology for TPUs, or --gpus_per_node for GPUs; got "
                 f"{'both' if self.topology else 'neither'}."
+            )
+
+        if self.nodes > 1 and self.gpus_per_node:
+            log.warning(
+                "between GPU nodes NCCL uses slow TCP without the cluster's GPUDirect plugin"
             )
 
     def render(self, job: Job) -> dict[str, str]:
@@ -57,4 +76,5 @@ class GkePlace(Place):
     def submit(self, job: Job) -> int:
         """Create the JobSet in the cluster and return kubectl's exit code."""
         jobset = self.render(job)["jobset.yaml"]
-        return subprocess.run(self.SUBMIT_COMMAND, input=jobset, text=True).returncode
+        command = [*self.SUBMIT_COMMAND, *self.kubectl]
+        return subprocess.run(command, input=jobset, text=True).returncode

@@ -6,8 +6,10 @@ import dataclasses
 from json import dumps  # a JSON string is also a YAML string
 from typing import TYPE_CHECKING, Any
 
+from launch.gke import pods
 from launch.gke.slices import hosts_and_chips
 from launch.lib.jobs import Job
+from launch.lib.templates import name_values
 
 if TYPE_CHECKING:
     from launch.gke import GkePlace
@@ -27,8 +29,16 @@ def template_values(place: GkePlace, job: Job) -> dict[str, Any]:
     else:
         hosts, limit = place.nodes, f"nvidia.com/gpu: {place.gpus_per_node}"
         selector["gke-accelerator"] = place.accelerator
-    if place.queue:
-        metadata += ["labels:", f"  kueue.x-k8s.io/queue-name: {dumps(place.queue)}"]
+    pairs = [label.partition("=") for label in name_values("labels", place.labels)]
+    own_labels = [f"  {dumps(name)}: {dumps(value)}" for name, _, value in pairs]
+    queue = [f"  kueue.x-k8s.io/queue-name: {dumps(place.queue)}"] * bool(place.queue)
+    metadata += ["labels:", *queue, *own_labels] if queue or own_labels else []
+    mounts, volumes, annotations = pods.mount_lines(place.mounts)
+    pod_metadata = ["  labels:", *(f"  {line}" for line in own_labels)] * bool(
+        own_labels
+    )
+    if annotations:
+        pod_metadata += ["  annotations:", *(f"    {line}" for line in annotations)]
     if place.spot:
         selector["gke-spot"] = "true"
     if place.service_account:
@@ -40,12 +50,16 @@ def template_values(place: GkePlace, job: Job) -> dict[str, Any]:
         name=job.name,
         image=dumps(place.image),
         namespace=dumps(place.namespace),
-        max_attempts=job.max_attempts,
         hosts=hosts,
         resource=limit,
         selector=[f"cloud.google.com/{k}: {dumps(v)}" for k, v in selector.items()],
         metadata=metadata,
         account=account,
+        pod_metadata=["metadata:", *pod_metadata] * bool(pod_metadata),
+        env=pods.env_lines(tuple(name_values("env", place.env))),
+        tolerations=pods.toleration_lines(place.tolerations),
+        mounts=mounts,
+        volumes=volumes,
         train=[f"- {dumps(word)}" for word in words],
     )
 

@@ -8,6 +8,10 @@ from absl import flags
 
 from ul.core.errors import ConfigError
 
+# A start that ends sooner may have failed before `ul train` could count it. Launchers give
+# up after --max_attempts of them in a row.
+SHORT_START_SECONDS = 600
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:

@@ -32,7 +32,7 @@ _EXAMPLES = flags.DEFINE_integer(
 )
 _LIMIT = flags.DEFINE_bool(
     "latent_limit",
-    False,
+    True,
     "Assume that the latent codes at most as many directions as it has elements.",
 )
 _OUT = flags.DEFINE_string(

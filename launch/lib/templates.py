@@ -2,12 +2,20 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+
+from ul.core.errors import ConfigError
 
 
 def shell_words(words: list[str]) -> list[str]:
     """Return the words quoted for a shell script."""
     return [shlex.quote(word) for word in words]
+
+
+def options(**values: str) -> list[str]:
+    """Return --name=value for each value that is not empty."""
+    return [f"--{key.replace('_', '-')}={v}" for key, v in values.items() if v]
 
 
 def fill(template: Path, **values: str | int | list[str]) -> str:
@@ -25,3 +33,15 @@ def fill(template: Path, **values: str | int | list[str]) -> str:
         else:
             lines.append(re.sub(r"%\{(\w+)\}", lambda m: str(values[m[1]]), line))
     return "\n".join(lines) + "\n"
+
+
+def name_values(flag: str, values: Sequence[str]) -> Sequence[str]:
+    """Return the values of a flag after checking that each is NAME=VALUE.
+
+    Raises:
+      ConfigError: one is not.
+    """
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z_][\w./-]*=.*", value):
+            raise ConfigError(f"--{flag} must be NAME=VALUE; got {value!r}.")
+    return values

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launch.lib.jobs import Job
+from launch.lib.jobs import SHORT_START_SECONDS, Job
 from launch.lib.templates import shell_words
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def template_values(place: SlurmPlace, job: Job) -> dict[str, Any]:
         tasks_per_node=place.tasks_per_node,
         stop_seconds=place.stop_seconds,
         max_attempts=job.max_attempts,
+        short_seconds=SHORT_START_SECONDS,
+        cpus=_export_cpus(place),
         cwd=shlex.quote(str(Path.cwd())),
         logs=shlex.quote(str(job.log_dir())),
         id="%A_%a" if is_array else "%j",
@@ -31,6 +33,13 @@ def template_values(place: SlurmPlace, job: Job) -> dict[str, Any]:
         array=[ARRAY_TASK_ID] if is_array else [],
         trials=_choose_trial(job.trials) if is_array else [],
         train=shell_words(job.command()),
+    )
+
+
+def _export_cpus(place: SlurmPlace) -> list[str]:
+    """Return the line that passes --cpus_per_task to srun, which does not inherit it."""
+    return [f"export SRUN_CPUS_PER_TASK={place.cpus_per_task}"] * bool(
+        place.cpus_per_task
     )
 
 

@@ -6,17 +6,14 @@ import subprocess
 from pathlib import Path
 
 from launch.lib import shipped
-from launch.lib.jobs import Job
-from launch.lib.place import Place, require_settings, setting
-from launch.lib.templates import fill, shell_words
-
-
-def _options(**values: str) -> list[str]:
-    return [f"--{key.replace('_', '-')}={v}" for key, v in values.items() if v]
+from launch.lib.cloud_place import CloudPlace
+from launch.lib.jobs import SHORT_START_SECONDS, Job
+from launch.lib.place import require_settings, setting
+from launch.lib.templates import fill, name_values, options, shell_words
 
 
 @dataclasses.dataclass(frozen=True)
-class TpuVmPlace(Place):
+class TpuVmPlace(CloudPlace):
     """Render two shell scripts: one that watches the queue, one for every worker."""
 
     SUBMIT_COMMAND = ("bash", "queue.sh")
@@ -28,14 +25,15 @@ class TpuVmPlace(Place):
     )
     zone: str = setting("", "Zone of Google Cloud, for example us-east5-a. Required.")
     project: str = setting("", "Google Cloud project; if empty, the one set in gcloud.")
-    service_account: str = setting(
-        "", "Service account that may read and write the bucket."
-    )
-    spot: bool = setting(False, "Use Spot capacity, which may be taken away.")
     valid_until: str = setting(
         "", "Give up if the request is not granted within this time, for example 6h."
     )
     poll_seconds: int = setting(60, "Seconds between two checks of the resource.")
+    gcloud: tuple[str, ...] = setting(
+        (),
+        "Any other option of gcloud's request, for example --gcloud=--network=mine; may be "
+        "repeated.",
+    )
 
     def __post_init__(self) -> None:
         require_settings(
@@ -46,21 +44,25 @@ class TpuVmPlace(Place):
         """Return the scripts, see queue.sh and worker.sh."""
         job.require_bucket()
         request = (
-            _options(
+            options(
                 accelerator_type=self.accelerator,
                 runtime_version=self.runtime,
                 service_account=self.service_account,
                 valid_until_duration=self.valid_until,
             )
+            + options(labels=",".join(name_values("labels", self.labels)))
             + ["--spot"] * self.spot
+            + list(self.gcloud)
         )
         values: dict = dict(
             name=job.name,
             root=shlex.quote(str(shipped.ROOT)),
-            location=shell_words(_options(zone=self.zone, project=self.project)),
+            location=shell_words(options(zone=self.zone, project=self.project)),
             request=[" \\\n    ".join(shell_words(request))],
             poll_seconds=self.poll_seconds,
             max_attempts=job.max_attempts,
+            short_seconds=SHORT_START_SECONDS,
+            env=[f"export {shlex.quote(v)}" for v in name_values("env", self.env)],
             train=shell_words(job.command()),
         )
         folder = Path(__file__).parent

@@ -13,7 +13,7 @@ script_dir=$(cd "$(dirname "$0")" && pwd)
 state() {
   local output
   if output=$(gcloud compute tpus queued-resources describe "$name" "${location[@]}" \
-    --format='value(state.state)' 2>&1); then
+    --quiet --format='value(state.state)' 2>&1); then
     tail -n 1 <<<"$output"
   elif [[ $output == *NOT_FOUND* ]]; then
     echo NONE
@@ -33,12 +33,18 @@ delete() {
 }
 
 on_all() {
-  gcloud compute tpus tpu-vm ssh "$name" "${location[@]}" --worker=all --command="$1"
+  gcloud compute tpus tpu-vm ssh "$name" "${location[@]}" --worker=all --quiet \
+    --command="$1"
 }
 
 send() {
   gcloud compute tpus tpu-vm scp "$script_dir/code.tgz" "$script_dir/worker.sh" "$name:" \
-    "${location[@]}" --worker=all
+    "${location[@]}" --worker=all --quiet
+}
+
+last_log_line() {
+  gcloud compute tpus tpu-vm ssh "$name" "${location[@]}" --worker=0 --quiet \
+    --command='tail -c 2000 train.log | tr "\r" "\n" | tail -n 1' 2>/dev/null
 }
 
 # Does nothing on a worker that runs already or has ended.
@@ -50,15 +56,27 @@ start() {
 git -C %{root} diff --quiet HEAD || echo "uncommitted changes are not sent" >&2
 git -C %{root} archive --format=tar.gz --output="$script_dir/code.tgz" HEAD || exit 64
 
-last=
+last=''
+line=''
+requests=0
 while true; do
   now=$(state)
   [[ $now == "$last" ]] || echo "$(date -u +%FT%TZ) $name: $now"
   last=$now
   case $now in
-    NONE) create || exit 1 ;;
+    NONE)
+      if ((requests++ >= %{max_attempts})); then
+        echo "$name: %{max_attempts} requests in a row never became active; giving up"
+        exit 69
+      fi
+      create || exit 1
+      ;;
     ACTIVE)
-      start
+      requests=0
+      start || echo "$name: the workers cannot be reached; trying again"
+      new_line=$(last_log_line)
+      [[ -z $new_line || $new_line == "$line" ]] || echo "$name: $new_line"
+      line=$new_line
       codes=$(on_all 'sed s/^/exit-code=/ exit-code 2>/dev/null || true' |
         sed -n 's/^exit-code=//p' | sort -rn)
       if [[ -n $codes ]]; then

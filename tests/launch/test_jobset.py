@@ -130,12 +130,13 @@ def test_exit_codes_lead_to_the_action_of_the_table(name):
     assert disruption["onPodConditions"][0]["type"] == "DisruptionTarget"
     assert {74, 75, 124, 134, 137, 139, 143} <= set(again["onExitCodes"]["values"])
     assert {64, 65, 66, 69, 70, 73} <= set(stop["onExitCodes"]["values"])
-    first, second = spec["failurePolicy"]["rules"]
-    assert first["onJobFailureMessagePatterns"] == [
-        "matching FailJob rule at index [01]$"
-    ]
-    assert first["action"] == "RestartJobSetAndIgnoreMaxRestarts"
-    assert second["action"] == "FailJobSet"
-    assert all(
-        r["onJobFailureReasons"] == ["PodFailurePolicy"] for r in (first, second)
-    )
+    patterns = {
+        "evicted": ["matching FailJob rule at index 0$"],
+        "runAgain": ["matching FailJob rule at index 1$"],
+        "stop": None,
+    }
+    rules = {rule["name"]: rule for rule in spec["failurePolicy"]["rules"]}
+    assert list(rules) == list(patterns)
+    for name_of_rule, rule in rules.items():
+        assert rule.get("onJobFailureMessagePatterns") == patterns[name_of_rule]
+        assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]

@@ -83,12 +83,40 @@ def test_slurm_requeues_after_exit_codes_that_allow_it(stand_in, start, code):
     assert ("requeue 7" in calls()) == run_again(code)
 
 
-def test_slurm_requeues_unexpected_errors_at_most_max_attempts_times(stand_in, start):
-    stand_in("srun", "exit 1")
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("code", [c for c in CODES if run_again(c)])
+def test_slurm_gives_up_after_max_attempts_short_starts(
+    stand_in, start, tmp_path, code, writable
+):
+    """Also if the workdir, and with it the count of short starts, cannot be written."""
+    stand_in("srun", f"exit {code}")
     calls = stand_in("scontrol", "echo JobState=RUNNING")
-    for restarts in (2, 3):
-        start(SLURM_RESTART_COUNT=str(restarts)).wait()
-    assert calls().count("requeue 7") == 1
+    if writable:
+        (tmp_path / "logs").mkdir()
+    for restart in range(6):
+        assert start(SLURM_RESTART_COUNT=str(restart)).wait() == code
+        if calls().count("requeue 7") <= restart:
+            break
+    assert restart == 2 and calls().count("requeue 7") == 2
+
+
+def test_slurm_counts_only_short_starts(stand_in, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm.batch_script, "SHORT_START_SECONDS", 0)
+    (tmp_path / "logs").mkdir()
+    stand_in("srun", "exit 75")
+    calls = stand_in("scontrol", "echo JobState=RUNNING")
+    for restart in range(6):
+        start(SLURM_RESTART_COUNT=str(restart)).wait()
+    assert calls().count("requeue 7") == 6
+
+
+def test_slurm_passes_the_cores_of_a_process_to_srun(stand_in, job, tmp_path):
+    """Since version 22.05 srun does not inherit --cpus-per-task."""
+    calls = stand_in("srun", f"echo $SRUN_CPUS_PER_TASK >{tmp_path}/cpus; exit 0")
+    script = slurm.SlurmPlace(cpus_per_task=6).render(job(tmp_path))["job.sh"]
+    env = stand_in.env | {"SLURM_JOB_ID": "7"}
+    assert subprocess.run(["bash", "-c", script], env=env).returncode == 0
+    assert len(calls()) == 1 and (tmp_path / "cpus").read_text() == "6\n"
 
 
 def test_slurm_does_not_requeue_a_cancelled_job(stand_in, start):
@@ -160,12 +188,61 @@ def test_a_tpu_worker_retries_after_exit_codes_that_allow_it(worker, code):
     assert worker(code, 0)[0] == (0 if run_again(code) else code)
 
 
-def test_a_tpu_worker_stops_after_repeated_unexpected_errors(worker):
-    code, calls = worker(1, 75, 1, 1, 1, 0)
-    assert (code, len(calls)) == (1, 5)
+@pytest.mark.parametrize("code", [c for c in CODES if run_again(c)])
+def test_a_tpu_worker_gives_up_after_max_attempts_short_starts(worker, code):
+    ended_with, calls = worker(*[code] * 9, 0)
+    assert (ended_with, len(calls)) == (code, 3)
     assert calls[0] == "-m ul train --config c --workdir gs://bucket/s1 " + (
         "--config.x=a 'b'"
     )
+
+
+def test_a_tpu_worker_counts_only_short_starts(worker, render_tpu_vm):
+    text = render_tpu_vm["worker.sh"]
+    render_tpu_vm["worker.sh"] = text.replace("began < 600", "began < 0")
+    assert worker(*[75] * 8, 0)[0] == 0
+
+
+def test_a_tpu_worker_whose_installation_fails_ends(stand_in, render_tpu_vm, tmp_path):
+    stand_in("sleep", "")
+    calls = stand_in("tar", "exit 1")
+    env = stand_in.env | {"HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-c", render_tpu_vm["worker.sh"]],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and (tmp_path / "exit-code").read_text() == "1\n"
+    assert len(calls()) == 3 and done.stdout.count("installation failed") == 3
+
+
+def test_a_resource_that_never_becomes_active_is_given_up(
+    stand_in, render_tpu_vm, tmp_path
+):
+    state = tmp_path / "state"
+    body = f"""
+      case "$*" in
+        *describe*)
+          if [[ -e {state} ]]; then echo FAILED; else echo NOT_FOUND >&2; exit 1; fi ;;
+        *create*) touch {state} ;;
+        *delete*) rm {state} ;;
+      esac"""
+    calls = stand_in("gcloud", body)
+    for name, text in render_tpu_vm.items():
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        ["bash", "queue.sh"],
+        cwd=tmp_path,
+        env=stand_in.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 69 and "never became active" in done.stdout
+    assert sum("create" in call for call in calls()) == 3
+    assert all("--quiet" in call for call in calls())
 
 
 def test_a_queued_resource_is_requested_again_when_it_is_taken_away(

@@ -51,11 +51,19 @@ trap - TERM
 
 echo "$(date -u +%FT%TZ) job $job restart ${SLURM_RESTART_COUNT:-0}: exit code $code"
 case $code in
-  74 | 75 | 124 | 12[89] | 1[3-9]? | 2??) ;;
-  # An unexpected error, perhaps before `ul train` counted this start.
-  1) if ((${SLURM_RESTART_COUNT:-0} >= 5)); then exit 1; fi ;;
+  1 | 74 | 75 | 124 | 12[89] | 1[3-9]? | 2??) ;;
   *) exit "$code" ;;
 esac
+# `ul train` counts its starts, but not those that end before it can write to the workdir.
+# Those are short. If the count cannot be stored, every restart counts.
+starts=/shared/sweep/logs/short-starts-$job
+count=$(cat "$starts" 2>/dev/null || echo "${SLURM_RESTART_COUNT:-0}")
+if ((SECONDS < 600)); then count=$((count + 1)); else count=0; fi
+echo "$count" 2>/dev/null >"$starts"
+if ((count >= 5)); then
+  echo "$count starts in a row ended within 600 s; the job is not requeued"
+  exit "$code"
+fi
 # A job that its user cancelled stays cancelled.
 if scontrol show job -o "$job" | grep -q 'JobState=RUNNING'; then
   scontrol requeue "$job"
