@@ -53,7 +53,7 @@ OWNERS = {
     "av": ("ul/importing/decoding.py",),
     "ml_collections": ("launch/lib/config_", "experiments/"),
     "clu": ("ul/core/metrics.py", "ul/train/writer.py"),
-    "orbax": ("ul/checkpoints/store.py",),
+    "orbax": ("ul/checkpoints/",),
     "grain": ("ul/data/",),
     "array_record": ("ul/data/",),
     "tensorflow_datasets": ("ul/data/",),

@@ -234,6 +234,6 @@ def test_pictures_are_read_or_refused_in_one_line(tmp_path):
     assert bit_map.read_picture(str(tmp_path / "a.png"), 2, 1).shape == (4, 3, 1)
     Image.fromarray(np.full((8, 6), 7000, np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "text.png").write_text("no picture")
-    for name, message in (("deep", "must have 8 bits"), ("text", "cannot be read")):
+    for name, message in (("deep", "does not have 8 bits"), ("text", "cannot be read")):
         with pytest.raises(DataError, match=message):
             bit_map.read_picture(str(tmp_path / f"{name}.png"), 1, 3)

@@ -117,6 +117,12 @@ def test_a_damaged_file_is_refused(tmp_path):
         ({"arr_0": np.zeros(3)}, "must contain the statistics mu and sigma"),
         ({"mu": np.zeros(3), "sigma": np.eye(2)}, "must be a mean .* and a covariance"),
         ({"mu": np.full(2, np.nan), "sigma": np.eye(2)}, "must be finite"),
+        ({"mu": np.zeros(2), "sigma": -np.eye(2)}, "eigenvalues are 0 or more; .* -1"),
+        ({"mu": np.zeros(2), "sigma": np.triu(np.ones((2, 2)))}, "must be symmetric"),
+        (
+            {"mu": np.zeros(2) + 0j, "sigma": np.eye(2) + 1j},
+            "must be real .* complex128",
+        ),
         ({"mu": np.asarray([{}]), "sigma": np.eye(1)}, "cannot be read"),  # a pickle
     ],
 )

@@ -82,7 +82,7 @@ def test_the_assumptions_are_stated(plan):
     text = bitrate.to_markdown(plan)
     assert "exact for Gaussian data and ideal networks" in text
     assert "covariance of 1437 whole images." in text
-    assert "(4x4x4 = 64 elements) is not taken into account" in text
+    assert "At most 64 directions are coded, as many as the latent (4x4x4)" in text
     assert "experiments/RESULTS.md compares predicted with measured rates" in text
     assert (ROOT / "experiments/RESULTS.md").is_file()
 

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from ul.data import pipeline
 from ul.data.datasets import Datasets, fixed_subset
 from ul.evaluation.request import Request
 from ul.inference import api
+from ul.inference import weights as stored_weights
 from ul.metrics import clip_score, references
 from ul.metrics.clip_score import ClipNetwork
 from ul.metrics.extractors import MissingWeights
@@ -32,6 +34,7 @@ from ul.metrics.streaming import (
 from ul.objectives import held_out
 from ul.stages.stage import Stage
 
+log = logging.getLogger("ul")
 NUM_DIGEST_IMAGES = 64
 
 
@@ -44,6 +47,32 @@ def data_digest(examples) -> str:
 def kept_rows(total: int) -> np.ndarray:
     """Return the positions of the images whose features precision and recall compare."""
     return fixed_subset(total, MAX_ROWS)
+
+
+def training_progress(workdir: str, step: int) -> str:
+    """Return how far the training of the evaluated weights had progressed."""
+    steps = stored_weights.load_run(workdir).record["config"].get("steps")
+    return "imported weights" if steps is None else f"step {step:,} of {steps:,}"
+
+
+def changed_splits(workdir: str, datasets: Datasets) -> list[str]:
+    """Return the splits whose files are not those that the run was trained with, and warn.
+
+    Only the splits that are open are compared. Runs of older versions recorded no files.
+    """
+    recorded = stored_weights.load_run(workdir).provenance.get("dataset", {})
+    changed = [
+        split
+        for split, about in datasets.report().items()
+        if split in recorded and recorded[split]["digest"] != about["digest"]
+    ]
+    for split in changed:
+        log.warning(
+            "the files of the %s split changed since training; these numbers are of the "
+            "present files",
+            split,
+        )
+    return changed
 
 
 class EvaluationContext:
@@ -156,6 +185,7 @@ class EvaluationContext:
             for name in {n for f in features if (n := network_of(f)) is not None}:
                 with contextlib.suppress(MissingWeights):  # its metrics are skipped
                     networks[name] = self.networks.get(name)
+            references.check_widths(reference, shape, networks)
             references.check_networks(reference, tuple(features), networks)
             self._references[path] = reference
         return self._references[path]
@@ -196,6 +226,11 @@ class EvaluatedRun:
     def mesh(self) -> jax.sharding.Mesh:
         """The devices that the run is evaluated on."""
         return self.autoencoder.mesh
+
+    @property
+    def step(self) -> int:
+        """The step of the evaluated checkpoint."""
+        return self.autoencoder.step
 
     @property
     def networks(self) -> FeatureNetworkProvider:
@@ -249,3 +284,7 @@ class EvaluatedGenerator(EvaluatedRun):
     @property
     def datasets(self) -> Datasets:
         return self.generator.datasets
+
+    @property
+    def step(self) -> int:
+        return self.generator.step

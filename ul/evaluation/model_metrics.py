@@ -14,7 +14,7 @@ from ul.diffusion.weightings import Sigmoid
 from ul.evaluation import bit_plots
 from ul.evaluation.context import EvaluatedAutoencoder, EvaluatedGenerator
 from ul.evaluation.measurement import EvaluatedExample, Measurement, Obstacle
-from ul.inference import api
+from ul.inference import api, rates
 from ul.metrics import likelihood, rate_split, reconstruction
 from ul.objectives import held_out
 from ul.runs import assemble
@@ -24,8 +24,6 @@ from ul.stages.stage import JointDiffusion, Stage
 EXAMPLES_PER_DIMENSION = 10
 MAX_DIMENSIONS = 4096
 NUM_MAPS = 16
-# A map shows one example, so it needs more noise levels than a mean over many examples.
-NUM_MAP_DRAWS = 64
 # Nothing bounds the information in the latents of an imported autoencoder.
 NO_RATE = Obstacle(
     "latents without noise have no rate; a stage 2 on them gives base_rate_bpp"
@@ -83,7 +81,7 @@ class BoundMeasurement(Measurement):
         return NO_DIFFUSIONS if run.stage.joint_diffusion is None else None
 
     def add(self, image: np.ndarray, example: EvaluatedExample, first: int) -> None:
-        rows = _rows(example["image"], first, self._run.count)
+        rows = rates.numbered(example["image"], first, self._run.count)
         self._nats.append(_bound_nats(self._run, rows))
 
     def result(self) -> dict[str, Any]:
@@ -110,8 +108,9 @@ class RateSplitMeasurement(Measurement):
         run, images = self._run, example["image"]
         if self._images is None:
             self._images = images[:NUM_MAPS]
-        rows = _rows(images, first, run.count)
-        bits = _split(run.autoencoder, self._diffusions, rows, run.request.seed, "")
+        ae, key = run.autoencoder, api.seed_key(run.request.seed)
+        rows = rates.numbered(images, first, run.count)
+        bits = rates.split_nats(run.stage, ae.params, rows, key, ae.mesh)
         self._bits.append(bits)
 
     @functools.cached_property
@@ -184,41 +183,13 @@ class BaseRateMeasurement(Measurement):
         return {"base_rate_bpp": bpp, "base_rate_bpp_sem": sem}
 
 
-def _rows(images: np.ndarray, first: int, total: int) -> dict[str, np.ndarray]:
-    """The rows of images, each with its number and its stratum in [0, 1)."""
-    row = np.arange(first, first + len(images), dtype=np.int32)
-    stratum = (row / total).astype(np.float32)
-    return {"image": images, "row": row, "stratum": stratum}
-
-
-def _split(
-    ae: api.Autoencoder, diffusions: JointDiffusion, rows: dict, seed: int, title: str
-) -> rate_split.RateSplitNats:
-    """The split rate of some rows; with a `title`, under a progress bar."""
-    return batching.map_rows(
-        lambda image, row, stratum: rate_split.split_rate_nats(
-            diffusions.networks,
-            diffusions.prior_schedule,
-            ae.params,
-            image,
-            row,
-            stratum,
-            api.seed_key(seed),
-            num_draws=max(ae.stage.evaluation.num_draws, NUM_MAP_DRAWS),
-        ),
-        rows,
-        batch_size=ae.stage.evaluation.batch_size,
-        mesh=ae.mesh,
-        title=title,
-    )
-
-
 def split_rate(
     ae: api.Autoencoder, diffusions: JointDiffusion, images: np.ndarray, seed: int
 ) -> rate_split.RateSplit:
     """Return the rate of uint8 images [N, H, W, C] by noise level, channel and position."""
-    rows = _rows(images, 0, len(images))
-    bits = _split(ae, diffusions, rows, seed, title="splitting the rate")
+    rows, key = rates.numbered(images, 0, len(images)), api.seed_key(seed)
+    title = "splitting the rate"
+    bits = rates.split_nats(ae.stage, ae.params, rows, key, ae.mesh, title)
     pixels = int(np.prod(ae.image_shape[:-1]))
     return rate_split.average_rate_split(bits, diffusions.prior_schedule, pixels)
 

@@ -6,7 +6,11 @@ from typing import Any
 
 from ul.core.errors import ConfigError
 from ul.evaluation import model_metrics, probes
-from ul.evaluation.context import EvaluatedRun
+from ul.evaluation.context import (
+    EvaluatedRun,
+    changed_splits,
+    training_progress,
+)
 from ul.evaluation.measurement import (
     FeatureMeasurement,
     Measurement,
@@ -134,9 +138,12 @@ def protocol(
     """Return what a reader must know about the numbers of a plan's metrics."""
     networks = {name for m in plan.metrics if (name := m.feature_network) is not None}
     stated: dict[str, Any] = {
+        "training": training_progress(run.request.workdir, run.step),
         "networks": {n: run.networks.get(n).protocol() for n in sorted(networks)},
         "references": _reference_protocols(plan.references),
     }
+    if changed := changed_splits(run.request.workdir, run.datasets):
+        stated["data"] = f"changed since training: {', '.join(changed)}"
     texts = {m.name: m.describe_protocol(run.shape) for m in plan.metrics}
     stated |= {name: text for name, text in texts.items() if text}
     for measurement in measured:

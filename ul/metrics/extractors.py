@@ -47,6 +47,16 @@ class FeatureNetwork:
 
         return apply
 
+    def widths(self, shape: tuple[int, ...]) -> dict[str | None, int]:
+        """Return the number of features by part, for images [*shape]; nothing is computed.
+
+        The part of a network with one output is None.
+        """
+        image = jax.ShapeDtypeStruct((1, *shape[:-1], 3), np.uint8)
+        output = jax.eval_shape(self.function, self.params, image)
+        parts = output if isinstance(output, Mapping) else {None: output}
+        return {part: features.shape[-1] for part, features in parts.items()}
+
     def protocol(self) -> dict[str, str]:
         """Return what a reader must know about the network behind a number."""
         return {"file": self.file, "sha256": self.digest, "resize": self.resize}

@@ -167,7 +167,15 @@ class PairMetric(Metric):
         """Return the metric's numbers from the values [N] of all examples."""
         if self.numbers is not None:
             return self.numbers(values)
-        return {self.columns[0].key: float(values.mean())}
+        return mean_and_sem(self.columns[0].key, values)
+
+
+def mean_and_sem(key: str, values: np.ndarray) -> dict[str, float]:
+    """Return the mean of values [N] as `key`, and its standard error as `<key>_sem`."""
+    numbers = {key: float(values.mean())}
+    if len(values) > 1:
+        numbers[f"{key}_sem"] = float(values.std(ddof=1) / np.sqrt(len(values)))
+    return numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,12 @@ from ul.core.errors import ConfigError, DataError
 from ul.core.files import sha256
 from ul.metrics import frechet
 from ul.metrics.extractors import FeatureNetwork
+from ul.metrics.features import pixels
 from ul.metrics.streaming import FEATURE_SOURCES, FeatureStatistics, Reference
 
 SCHEMA_VERSION = 1
+# Relative; other projects compute and store covariances in float32.
+COVARIANCE_TOLERANCE = 1e-4
 SUFFIXES = {"pool": "", "spatial": "_s"}
 # The errors that numpy raises for files that are missing, damaged or of another format.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
@@ -140,16 +143,32 @@ def read(
 
 
 def _read_gaussian(path: str, data, mu: str, sigma: str) -> frechet.Gaussian:
-    mean, covariance = data[mu].astype(np.float64), data[sigma].astype(np.float64)
+    where = f"--reference {path}: {mu} and {sigma}"
+    mean, covariance = data[mu], data[sigma]
+    if not all(np.issubdtype(a.dtype, np.floating) for a in (mean, covariance)):
+        raise DataError(
+            f"{where} must be real floating-point numbers; their types are {mean.dtype} and "
+            f"{covariance.dtype}. Compute the reference again."
+        )
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise DataError(
-            f"--reference {path}: {mu} and {sigma} must be a mean [d] and a covariance "
-            f"[d, d]; their shapes are {mean.shape} and {covariance.shape}."
+            f"{where} must be a mean [d] and a covariance [d, d]; their shapes are "
+            f"{mean.shape} and {covariance.shape}."
         )
     if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(covariance))):
+        raise DataError(f"{where} must be finite, but they contain NaN or infinity.")
+    asymmetry = np.abs(covariance - covariance.T).max(initial=0.0)
+    if asymmetry > COVARIANCE_TOLERANCE * np.abs(covariance).max(initial=0.0):
         raise DataError(
-            f"--reference {path}: {mu} and {sigma} must be finite, but they contain NaN "
-            "or infinity."
+            f"--reference {path}: {sigma} must be symmetric, as a covariance is; the largest "
+            f"difference to its transpose is {asymmetry:.3g}. Compute the reference again."
+        )
+    values = np.linalg.eigvalsh(covariance)
+    if len(values) and values[0] < -COVARIANCE_TOLERANCE * np.abs(values).max():
+        raise DataError(
+            f"--reference {path}: {sigma} must be a covariance, whose eigenvalues are 0 or "
+            f"more; the smallest is {values[0]:.3g}. Compute the reference again."
         )
     return mean, covariance
 
@@ -190,3 +209,27 @@ def check_networks(
                     f"networks of this evaluation, but {name} {key} is {recorded[key]} in "
                     f"the file and {current[key]} now. Compute the reference again."
                 )
+
+
+def check_widths(
+    reference: Reference, shape: tuple[int, ...], networks: Mapping[str, FeatureNetwork]
+) -> None:
+    """Check that the statistics are of as many features as the networks compute.
+
+    Raises:
+      DataError: they are not, so they are of other features.
+    """
+    for need, (mean, _) in reference.gaussians.items():
+        network, part = FEATURE_SOURCES[need]
+        if need == pixels.NAME:
+            width = pixels.features(np.zeros((1, *shape), np.uint8)).shape[-1]
+        elif network in networks:
+            width = networks[network].widths(shape)[part]
+        else:
+            continue
+        if len(mean) != width:
+            raise DataError(
+                f"--reference {reference.protocol['file']}: {array_names(need)[0]} must "
+                f"have {width} values, the number of {need} features; it has {len(mean)}. "
+                "Pass statistics of the same network."
+            )

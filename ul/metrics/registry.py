@@ -25,6 +25,7 @@ from ul.metrics.metric import (
     Metric,
     PairMetric,
     RunMetric,
+    mean_and_sem,
 )
 from ul.metrics.streaming import MAX_ROWS
 
@@ -77,7 +78,7 @@ METRICS: tuple[Metric, ...] = (
         values=reconstruction.mse,
         per_frame=False,
         numbers=lambda mse: {
-            "psnr_db": float(reconstruction.psnr_from_mse(mse).mean()),
+            **mean_and_sem("psnr_db", reconstruction.psnr_from_mse(mse)),
             "pooled_psnr_db": float(reconstruction.psnr_from_mse(mse.mean())),
         },
         protocol="per image, peak 255, then the mean; pooled: of the mean squared error",

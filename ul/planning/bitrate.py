@@ -5,6 +5,7 @@ spectrum of the training images (ul/diffusion/waterfilling.py), as a table and a
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Sequence
 
@@ -20,6 +21,10 @@ from ul.planning import spectrum as spectra
 from ul.planning.spectrum import Spectrum
 from ul.stages.stage import Stage
 
+log = logging.getLogger("ul")
+
+# A covariance of fewer images than this for each value is uncertain.
+FEW_EXAMPLES = 4
 ESTIMATORS = ("auto", "covariance", "patches", "radial")
 MAX_EXAMPLES = 10_000
 # Fewer large images suffice, because each of them holds more values.
@@ -64,7 +69,7 @@ def make_plan(
     *,
     estimator: str = "auto",
     num_examples: int | None = None,
-    latent_limit: bool = False,
+    latent_limit: bool = True,
     show_progress: bool = False,
 ) -> BitratePlan:
     """Predict every pair of factor and bias, and the stage's own pair.
@@ -197,7 +202,7 @@ def _assumptions(plan: BitratePlan) -> list[str]:
     if plan.spectrum.max_coded is None:
         limit = (
             f"The size of the latent ({shape} = {elements} elements) is not taken into "
-            "account; --latent_limit does that."
+            "account (--nolatent_limit)."
         )
     else:
         limit = (
@@ -282,6 +287,13 @@ def _training_spectrum(
     if is_auto and len(image) < image_values:
         # The sample covariance of fewer images than values misses most directions.
         estimator = "radial"
+    if estimator == "covariance" and len(image) < FEW_EXAMPLES * image_values:
+        log.warning(
+            "%d images are few for the covariance of %d values; the smaller variances, and "
+            "with them high rates, are uncertain",
+            len(image),
+            image_values,
+        )
     if estimator == "patches":
         return spectra.patch_spectrum(image, side, cell)
     if estimator == "covariance":
