@@ -46,6 +46,8 @@ def run(
     logging.basicConfig(format=form, level=logging.WARNING, force=True)
     logging.getLogger("ul").setLevel(logging.INFO)
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax logs every detail
+    # A read that fails leaves others behind, whose errors would surround the one message.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         if help_page.is_requested(sys.argv[1:]):
             return print(help_page.render(main, groups, exit_code_table))

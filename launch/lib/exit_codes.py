@@ -27,7 +27,7 @@ EXIT_CODES = (
     _row(
         errors.ConfigError,
         False,
-        "Invalid config or arguments, or a device is out of memory.",
+        "Invalid config, arguments or paths, or a device is out of memory.",
     ),
     _row(errors.DataError, False, "Data are missing or broken."),
     _row(
@@ -40,7 +40,7 @@ EXIT_CODES = (
     ),
     _row(errors.NonFiniteError, False, "Training produced NaN or infinity."),
     _row(errors.WorkdirInUse, False, "Another run uses the workdir."),
-    _row(errors.StorageError, True, "A file or a checkpoint could not be written."),
+    _row(errors.StorageError, True, "The storage failed in reading or writing a file."),
     _row(
         errors.Preempted,
         True,

@@ -87,9 +87,18 @@ def test_scale_gradient_keeps_the_value_and_scales_the_gradient():
     assert grad == 0.25 * 6.0
 
 
-def test_all_finite_ignores_integers_and_finds_a_nan():
-    assert trees.all_finite({"a": jnp.ones(3), "n": jnp.arange(2)})
-    assert not trees.all_finite({"a": jnp.asarray([1.0, jnp.nan])})
+def test_nonfinite_elements_are_counted_and_integers_have_none():
+    values = jnp.asarray([1.0, jnp.nan, -jnp.inf, 2.0])
+    for leaf, expected in ((values, 2), (values[:1], 0), (jnp.arange(2), 0)):
+        digest_of_leaf, count = trees.digest_and_count_nonfinite(leaf)
+        assert int(count) == expected
+        np.testing.assert_array_equal(digest_of_leaf, trees.digest(leaf))
+
+
+def test_a_digest_needs_no_memory_of_the_size_of_the_leaf():
+    leaf = jax.ShapeDtypeStruct((512, 1024), jnp.float32)
+    compiled = jax.jit(trees.digest_and_count_nonfinite).lower(leaf).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.01 * 4 * leaf.size
 
 
 BREAKS = (

@@ -20,15 +20,8 @@ def shapes_and_dtypes(tree) -> dict[str, list]:
 
 
 @jax.jit
-def _digest_leaves(leaves: list) -> tuple[list, list]:
-    digests: list[jax.Array] = []
-    finite: list[jax.Array] = []
-    for leaf in leaves:
-        if digests:  # One leaf after the other, so that their temporaries share memory.
-            leaf, digests[-1] = jax.lax.optimization_barrier((leaf, digests[-1]))
-        digests.append(trees.digest(leaf))
-        finite.append(trees.all_finite(leaf))
-    return digests, finite
+def _digest_leaves(leaves: list) -> list[tuple[jax.Array, jax.Array]]:
+    return [trees.digest_and_count_nonfinite(leaf) for leaf in leaves]
 
 
 def digest_leaves(tree) -> tuple[dict[str, str], list[str]]:
@@ -37,12 +30,13 @@ def digest_leaves(tree) -> tuple[dict[str, str], list[str]]:
     A digest is 16 hexadecimal digits and does not depend on how the leaf is sharded.
     """
     leaves = trees.leaves_by_path(tree)
-    digests, finite = jax.device_get(_digest_leaves(list(leaves.values())))
-    nonfinite = [path for path, f in zip(leaves, finite, strict=True) if not f]
-    return {
-        path: f"{int(high):08x}{int(low):08x}"
-        for path, (high, low) in zip(leaves, digests, strict=True)
-    }, nonfinite
+    results = jax.device_get(_digest_leaves(list(leaves.values())))
+    by_path = dict(zip(leaves, results, strict=True))
+    digests = {
+        path: f"{int(words[0]):08x}{int(words[1]):08x}"
+        for path, (words, _) in by_path.items()
+    }
+    return digests, [path for path, (_, count) in by_path.items() if count]
 
 
 def fingerprint(tree) -> str:

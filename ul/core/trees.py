@@ -39,16 +39,6 @@ def num_elements(tree: Tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def all_finite(tree: Tree) -> jax.Array:
-    """Return whether every element of every floating-point leaf is finite."""
-    leaves = [
-        jnp.all(jnp.isfinite(leaf))
-        for leaf in jax.tree.leaves(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]
-    return jnp.all(jnp.stack(leaves)) if leaves else jnp.array(True)
-
-
 def digest(leaf: jax.Array) -> jax.Array:
     """Return a hash of the elements and their positions, uint32 [2].
 
@@ -59,6 +49,15 @@ def digest(leaf: jax.Array) -> jax.Array:
 
     Raises:
       TypeError: the elements are wider than 32 bits.
+    """
+    return digest_and_count_nonfinite(leaf)[0]
+
+
+def digest_and_count_nonfinite(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the `digest` of a leaf, and its number of elements that are not finite.
+
+    One reduction computes all of it, which XLA fuses with the mixing; separate ones would
+    store arrays of the size of the leaf.
     """
     if leaf.dtype == jnp.bool_ or leaf.dtype.itemsize == 1:
         words = leaf.astype(jnp.uint32)
@@ -74,8 +73,16 @@ def digest(leaf: jax.Array) -> jax.Array:
     for axis, length in enumerate(words.shape):
         position = position * jnp.uint32(length)
         position += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    lanes = [_mix(words ^ (position * step)) for step in _POSITION_STEPS]
-    return jnp.stack([jnp.sum(lane, dtype=jnp.uint32) for lane in lanes])
+    summands = [_mix(words ^ (position * step)) for step in _POSITION_STEPS]
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        summands.append((~jnp.isfinite(leaf)).astype(jnp.uint32))
+    sums = jax.lax.reduce(
+        summands,
+        [np.uint32(0)] * len(summands),
+        lambda a, b: [x + y for x, y in zip(a, b, strict=True)],
+        tuple(range(words.ndim)),
+    )
+    return jnp.stack(sums[:2]), sums[2] if len(sums) > 2 else jnp.uint32(0)
 
 
 # Odd, so that all positions are told apart: 2^32 divided by the golden ratio, and the third
