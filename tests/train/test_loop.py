@@ -145,6 +145,32 @@ def test_curves_are_drawn_from_the_log(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "[1, 2]",
+        '{"step": "x"}',
+        '{"loss": 1.0}',
+        '{"step": 3, "loss',
+        '{"step": 3, "a": "b"}',
+    ],
+)
+def test_a_line_of_metrics_that_is_no_record_is_ignored(line):
+    assert curves.parse_metrics_line(line) is None
+
+
+def test_lines_that_are_no_records_are_removed_when_a_run_goes_on(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    kept = b'{"step": 2, "loss_bpp": 1.5}'
+    path.write_bytes(kept + b'\n\xff\xfe\n[1,2]\n{"step": 9, "loss_bpp": 1.0}\n{"st')
+    writer = MetricsWriter(tmp_path, 4, tensorboard=False, wandb=False, config={})
+    writer.write_scalars(6, {"loss_bpp": 0.5})
+    writer.close()
+    assert path.read_bytes() == kept + b'\n{"step": 6, "loss_bpp": 0.5}\n'
+    assert "removed 3 lines that are no records" in caplog.text
+
+
 BREAKS = (
     Break(
         "a resumed run that keeps the lines of later steps",
