@@ -19,9 +19,9 @@ def shapes_and_dtypes(tree) -> dict[str, list]:
     return {path: shape_and_dtype(leaf) for path, leaf in leaves.items()}
 
 
-@jax.jit
-def _digest_leaves(leaves: list) -> list[tuple[jax.Array, jax.Array]]:
-    return [trees.digest_and_count_nonfinite(leaf) for leaf in leaves]
+# Compiled once for each shape, of which a network has few; a program for the whole tree
+# takes several times as long to compile.
+_digest = jax.jit(trees.digest_and_count_nonfinite)
 
 
 def digest_leaves(tree) -> tuple[dict[str, str], list[str]]:
@@ -30,7 +30,7 @@ def digest_leaves(tree) -> tuple[dict[str, str], list[str]]:
     A digest is 16 hexadecimal digits and does not depend on how the leaf is sharded.
     """
     leaves = trees.leaves_by_path(tree)
-    results = jax.device_get(_digest_leaves(list(leaves.values())))
+    results = jax.device_get([_digest(leaf) for leaf in leaves.values()])
     by_path = dict(zip(leaves, results, strict=True))
     digests = {
         path: f"{int(words[0]):08x}{int(words[1]):08x}"
