@@ -19,8 +19,11 @@ def test_leaves_by_path_names_every_leaf():
     }
 
 
+compiled_digest = jax.jit(trees.digest)
+
+
 def digest(leaf) -> tuple[int, ...]:
-    return tuple(np.asarray(trees.digest(jnp.asarray(leaf))).tolist())
+    return tuple(np.asarray(compiled_digest(jnp.asarray(leaf))).tolist())
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.int8])
