@@ -18,7 +18,7 @@ import jax
 from etils import epath, epy
 
 from ul.checkpoints import digests
-from ul.core import files, sealed_json, storage
+from ul.core import files, sealed_json, storage, trees
 from ul.core.errors import CheckpointError, UnreadableStep, UnusablePath
 
 with epy.lazy_imports():  # Exported models are loaded without Orbax.
@@ -190,7 +190,15 @@ def load_state(workdir: epath.Path, step: int, abstract: Any) -> Any:
             raise
 
     try:
-        return storage.retry(read, f"reading checkpoint {step}")
+        state = storage.retry(read, f"reading checkpoint {step}")
+        # Orbax leaves out what its own, damaged metadata does not list.
+        leaves = trees.leaves_by_path(state)
+        absent = [p for p, leaf in leaves.items() if not isinstance(leaf, jax.Array)]
+        if absent:
+            raise ValueError(
+                f"{absent[0]} and {len(absent) - 1} other arrays are missing"
+            )
+        return state
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except UnicodeEncodeError as e:
