@@ -53,12 +53,18 @@ def test_linked_files_and_folders_are_listed(tmp_path):
 
 
 def test_a_link_to_a_parent_is_not_followed_again(tmp_path):
+    write(tmp_path / "cat" / "1.png")
+    (tmp_path / "cat" / "loop").symlink_to("..")
+    listing = file_listing.list_files(str(tmp_path))
+    assert [file.name for file in listing.files] == ["cat/1.png"]
+    assert listing.skipped == {"links to folders that are listed already": 1}
+
+
+def test_several_loops_are_left_too(tmp_path):
     for name in ("cat", "dog"):
         write(tmp_path / name / "1.png")
         (tmp_path / name / "loop").symlink_to("..")
-    listing = file_listing.list_files(str(tmp_path))
-    assert [file.name for file in listing.files] == ["cat/1.png", "dog/1.png"]
-    assert listing.skipped == {"links to folders that are listed already": 2}
+    assert names(tmp_path) == ["cat/1.png", "dog/1.png"]
 
 
 def test_a_link_never_takes_the_place_of_its_target(tmp_path):
