@@ -152,7 +152,7 @@ def test_a_run_whose_newest_step_is_incomplete_is_not_touched(saved, harm):
     with pytest.raises(
         CheckpointError, match="3.*lacks its commit.*Nothing was changed"
     ):
-        store.check_nothing_is_missing(saved)
+        reading.check_nothing_is_missing(saved)
     assert tree_content(saved) == before
 
 
@@ -162,7 +162,7 @@ def test_only_the_step_that_was_being_saved_is_removed(saved):
         (saved / "checkpoints" / str(step) / "commit_success.txt").unlink()
     (saved / "verified" / "3.json").unlink()
     (saved / "unfinished.json").write_text(json.dumps({"step": 3}))
-    store.check_nothing_is_missing(saved)
+    reading.check_nothing_is_missing(saved)
     assert int(restore_latest(saved).step) == 2
     assert not (saved / "checkpoints" / "3").exists()
     assert (saved / "checkpoints" / "1" / "state").exists()
@@ -175,7 +175,7 @@ def test_unknown_files_and_broken_records_stop_no_start(saved, caplog):
     (saved / "checkpoints" / "notes").mkdir()
     (saved / "unfinished.json").write_text("[1]")
     (saved / "verified" / "3.json").write_bytes(b"\xff")
-    store.check_nothing_is_missing(saved)
+    reading.check_nothing_is_missing(saved)
     assert int(restore_latest(saved).step) == 3
     assert "ignored 8 (1).json, 9.json.bak" in caplog.text
 
@@ -418,8 +418,8 @@ BREAKS = (
     Break(
         "storage that fails counts as damage",
         "ul/checkpoints/reading.py",
-        "if storage.is_storage_error(e):\n            raise files.read_error(directory, e)",
-        "if False:\n            raise files.read_error(directory, e)",
+        "except (MemoryError, StorageError, jax.errors.JaxRuntimeError):",
+        "except (MemoryError, jax.errors.JaxRuntimeError):",
         "test_storage_that_fails_moves_no_checkpoint",
     ),
     Break(

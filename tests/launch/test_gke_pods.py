@@ -1,4 +1,4 @@
-"""What users add to the pods of a JobSet, in a dry run and as Kubernetes reads it."""
+"""Environment, labels, tolerations and mounts reach the pods of a rendered JobSet."""
 
 import pytest
 import yaml

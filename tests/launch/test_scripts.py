@@ -218,6 +218,19 @@ def test_a_tpu_worker_whose_installation_fails_ends(stand_in, render_tpu_vm, tmp
     assert len(calls()) == 3 and done.stdout.count("installation failed") == 3
 
 
+def run_queue(stand_in, scripts, folder) -> subprocess.CompletedProcess:
+    for name, text in scripts.items():
+        (folder / name).write_text(text)
+    return subprocess.run(
+        ["bash", "queue.sh"],
+        cwd=folder,
+        env=stand_in.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 def test_a_resource_that_never_becomes_active_is_given_up(
     stand_in, render_tpu_vm, tmp_path
 ):
@@ -230,16 +243,7 @@ def test_a_resource_that_never_becomes_active_is_given_up(
         *delete*) rm {state} ;;
       esac"""
     calls = stand_in("gcloud", body)
-    for name, text in render_tpu_vm.items():
-        (tmp_path / name).write_text(text)
-    done = subprocess.run(
-        ["bash", "queue.sh"],
-        cwd=tmp_path,
-        env=stand_in.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_queue(stand_in, render_tpu_vm, tmp_path)
     assert done.returncode == 69 and "never became active" in done.stdout
     assert sum("create" in call for call in calls()) == 3
     assert all("--quiet" in call for call in calls())
@@ -264,16 +268,7 @@ def test_a_queued_resource_is_requested_again_when_it_is_taken_away(
         *exit-code=*) [[ -s {tmp_path}/states ]] || printf 'exit-code=%s\\n' 0 65 0 ;;
       esac"""
     calls = stand_in("gcloud", body)
-    for name, text in render_tpu_vm.items():
-        (tmp_path / name).write_text(text)
-    done = subprocess.run(
-        ["bash", "queue.sh"],
-        cwd=tmp_path,
-        env=stand_in.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_queue(stand_in, render_tpu_vm, tmp_path)
     assert done.returncode == 65, done.stderr
     actions = re.compile("create|scp|setsid|delete")
     steps = [m[0] for call in calls() if (m := actions.search(call))]

@@ -1,5 +1,6 @@
 """Metrics of the loop, its warning of a collapse, and its writers when a disk fails."""
 
+import contextlib
 import json
 import logging
 import math
@@ -171,7 +172,29 @@ def test_lines_that_are_no_records_are_removed_when_a_run_goes_on(tmp_path, capl
     assert "removed 3 lines that are no records" in caplog.text
 
 
+def test_a_request_that_a_save_has_met_is_not_open():
+    """Requests of step 4 are answered at step 5; a save at step 4 has met them."""
+    checkpoints = types.SimpleNamespace(save=lambda step, state: None)
+    metrics_log = types.SimpleNamespace(flush=lambda: None)
+    guard = types.SimpleNamespace(phase=lambda name: contextlib.nullcontext())
+    run = types.SimpleNamespace(save_minutes=1e-9)
+    saver = loop.CheckpointSaver(run, checkpoints, metrics_log, guard, start_step=0)
+    saved = []
+    for step in range(2, 9):  # A save is due at every step.
+        if saver.is_due() and saver.is_request_open(step):
+            saver.save(step, types.SimpleNamespace(step=step))
+            saved.append(step)
+    assert saved == [2, 4, 6, 8]
+
+
 BREAKS = (
+    Break(
+        "a request that a save has met is met again",
+        "ul/train/loop.py",
+        "return self._last_step < step - 1",
+        "return True",
+        "test_a_request_that_a_save_has_met_is_not_open",
+    ),
     Break(
         "a resumed run that keeps the lines of later steps",
         "ul/train/writer.py",

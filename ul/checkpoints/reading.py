@@ -10,6 +10,7 @@ tried again and then ends the command; nothing is moved.
 
 import errno
 import functools
+import json
 import logging
 import re
 from typing import Any
@@ -18,8 +19,13 @@ import jax
 from etils import epath, epy
 
 from ul.checkpoints import digests
-from ul.core import files, sealed_json, storage, trees
-from ul.core.errors import CheckpointError, UnreadableStep, UnusablePath
+from ul.core import files, sealed_json, trees
+from ul.core.errors import (
+    CheckpointError,
+    StorageError,
+    UnreadableStep,
+    UnusablePath,
+)
 
 with epy.lazy_imports():  # Exported models are loaded without Orbax.
     import orbax.checkpoint as ocp
@@ -28,6 +34,8 @@ log = logging.getLogger("ul")
 
 # Orbax writes this file into a step that is complete (AtomicityMode.COMMIT_FILE).
 COMMIT_MARKER = "commit_success.txt"
+# Names the step that is being saved.
+UNFINISHED = "unfinished.json"
 # The version of `meta`. Version 1 had other digests.
 SCHEMA = 2
 MAX_MESSAGE_LENGTH = 300
@@ -48,7 +56,7 @@ def short_message(error: Exception) -> str:
 def is_committed(workdir: epath.Path, step: int) -> bool:
     """Return whether a step has the marker that Orbax writes last."""
     marker = workdir / "checkpoints" / str(step) / COMMIT_MARKER
-    return storage.retry(marker.exists, f"looking for {marker}")
+    return files.read(marker.exists, marker)
 
 
 def numbered(directory: epath.Path, suffix: str = "") -> list[int]:
@@ -60,22 +68,22 @@ def numbered(directory: epath.Path, suffix: str = "") -> list[int]:
       StorageError: the directory cannot be listed.
     """
 
-    def names() -> list[str]:
-        return [entry.name for entry in directory.iterdir()]
-
     try:
-        entries = storage.retry(names, f"listing {directory}")
-    except FileNotFoundError:
+        names = files.read(lambda: [e.name for e in directory.iterdir()], directory)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    except Exception as e:
-        if not storage.is_storage_error(e):
-            raise
-        raise files.read_error(directory, e) from e
     pattern = re.compile(r"(0|[1-9]\d*)" + re.escape(suffix))
-    matches = [(name, pattern.fullmatch(name)) for name in entries]
-    if unknown := [n for n, m in matches if m is None and not n.startswith(".")]:
-        log.warning("%s: ignored %s", directory, ", ".join(sorted(unknown)[:3]))
+    matches = [(name, pattern.fullmatch(name)) for name in names]
+    unknown = [n for n, m in matches if m is None and not n.startswith(".")]
+    _warn_of_unknown(str(directory), tuple(sorted(unknown)[:3]))
     return sorted(int(match[1]) for _, match in matches if match)
+
+
+@functools.cache
+def _warn_of_unknown(directory: str, names: tuple[str, ...]) -> None:
+    """Name ignored files once; a run lists its directories after every save."""
+    if names:
+        log.warning("%s: ignored %s", directory, ", ".join(names))
 
 
 def recorded_steps(workdir: epath.Path) -> list[int]:
@@ -95,10 +103,19 @@ def verified_steps(workdir) -> list[int]:
     return [step for step in recorded_steps(workdir) if is_committed(workdir, step)]
 
 
-def check_nothing_is_missing(workdir: epath.Path, unfinished: int | None) -> None:
-    """Check that the newest checkpoint that the run wrote can be found.
+def unfinished_step(workdir: epath.Path) -> int | None:
+    """Return the step that a start of this run began to save and did not finish."""
+    try:
+        return int(json.loads(files.read_text(workdir / UNFINISHED))["step"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s is ignored: it is no record of a save", workdir / UNFINISHED)
+        return None
 
-    unfinished: the step that a killed start was saving, which may be incomplete.
+
+def check_nothing_is_missing(workdir: epath.Path) -> None:
+    """Check, before a run writes anything, that its newest checkpoint can be found.
 
     Raises:
       CheckpointError: it is missing, or a step lacks its commit marker. Training from an
@@ -116,7 +133,7 @@ def check_nothing_is_missing(workdir: epath.Path, unfinished: int | None) -> Non
     unknown = [
         step
         for step in numbered(workdir / "checkpoints")
-        if step > newest and step != unfinished
+        if step > newest and step != unfinished_step(workdir)
     ]
     if unknown:
         raise CheckpointError(
@@ -152,7 +169,7 @@ def load_meta(workdir: epath.Path, step: int) -> dict[str, Any]:
     path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
     try:
         text = files.read_text(path)
-        meta = sealed_json.unseal(text, may_lack_digest=True)
+        meta = sealed_json.unseal(text)
     except (FileNotFoundError, NotADirectoryError) as e:
         raise _unreadable(step, e) from e
     except UnicodeEncodeError as e:
@@ -190,7 +207,7 @@ def load_state(workdir: epath.Path, step: int, abstract: Any) -> Any:
             raise
 
     try:
-        state = storage.retry(read, f"reading checkpoint {step}")
+        state = files.read(read, directory)
         # Orbax leaves out what its own, damaged metadata does not list.
         leaves = trees.leaves_by_path(state)
         absent = [p for p, leaf in leaves.items() if not isinstance(leaf, jax.Array)]
@@ -199,39 +216,28 @@ def load_state(workdir: epath.Path, step: int, abstract: Any) -> Any:
                 f"{absent[0]} and {len(absent) - 1} other arrays are missing"
             )
         return state
-    except (MemoryError, jax.errors.JaxRuntimeError):
+    except (MemoryError, StorageError, jax.errors.JaxRuntimeError):
         raise
     except UnicodeEncodeError as e:
         raise UnusablePath(_encoding_message(directory, e)) from e
-    except (FileNotFoundError, NotADirectoryError) as e:
-        raise _unreadable(step, e) from e
     except Exception as e:  # Orbax and TensorStore raise many kinds of errors.
-        if storage.is_storage_error(e):
-            raise files.read_error(directory, e) from e
         _check_readable(directory)
         raise _unreadable(step, e) from e
 
 
-def _check_readable(directory: epath.Path) -> None:
+def _check_readable(path: epath.Path) -> None:
     """Read all files of a step; their content is wrong only if the storage gives it.
 
     Raises:
       StorageError: the storage fails.
     """
-
-    def read(path: epath.Path) -> None:
-        if not path.is_dir():
-            path.read_bytes()
-            return
-        for child in list(path.iterdir()):
-            storage.retry(functools.partial(read, child), f"reading {child}")
-
-    try:
-        storage.retry(functools.partial(read, directory), f"reading {directory}")
-    except Exception as e:
-        if not storage.is_storage_error(e):
-            raise
-        raise files.read_error(directory, e) from e
+    if not files.read(path.exists, path):
+        return
+    if files.read(path.is_dir, path):
+        for child in files.read(lambda: list(path.iterdir()), path):
+            _check_readable(child)
+    else:
+        files.read(path.read_bytes, path)
 
 
 def _encoding_message(path: epath.Path, error: UnicodeEncodeError) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 from etils import epath, epy
 
 from ul.checkpoints import digests, reading
-from ul.checkpoints.reading import COMMIT_MARKER, SCHEMA
-from ul.core import files, processes, sealed_json, storage
+from ul.checkpoints.reading import COMMIT_MARKER, SCHEMA, UNFINISHED
+from ul.core import files, processes, sealed_json
 from ul.core.errors import (
     CheckpointError,
     NonFiniteError,
@@ -26,7 +26,7 @@ from ul.core.errors import (
     UnreadableStep,
     UserError,
 )
-from ul.core.files import write_atomic, write_error
+from ul.core.files import write_atomic
 
 with epy.lazy_imports():  # Exported models are loaded without Orbax.
     import orbax.checkpoint as ocp
@@ -36,7 +36,6 @@ log = logging.getLogger("ul")
 
 # Seconds that processes wait for each other around a restore.
 AGREEMENT_SECONDS = 900.0
-UNFINISHED = "unfinished.json"
 
 
 def _save_error(message: str, error: Exception) -> UserError:
@@ -47,26 +46,6 @@ def _save_error(message: str, error: Exception) -> UserError:
     if processes.is_peer_failure(error):
         return processes.peer_lost_error(error)
     return StorageError(f"{message}: {reading.short_message(error)}")
-
-
-def unfinished_step(workdir: epath.Path) -> int | None:
-    """Return the step that a start of this run began to save and did not finish."""
-    try:
-        return int(json.loads(files.read_text(workdir / UNFINISHED))["step"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, IsADirectoryError):
-        log.warning("%s is ignored: it is no record of a save", workdir / UNFINISHED)
-        return None
-
-
-def check_nothing_is_missing(workdir: epath.Path) -> None:
-    """Check, before a run writes anything, that its newest checkpoint can be found.
-
-    Raises:
-      CheckpointError: as `reading.check_nothing_is_missing`.
-    """
-    reading.check_nothing_is_missing(workdir, unfinished_step(workdir))
 
 
 class Checkpoints:
@@ -105,28 +84,26 @@ class Checkpoints:
             cleanup_tmp_directories=False,
             enable_async_checkpointing=True,
         )
-        try:
-            self._manager = storage.retry(
-                lambda: ocp.CheckpointManager(self._checkpoints, options=options),
-                f"opening {self._checkpoints}",
-            )
-        except OSError as e:
-            raise files.read_error(self._checkpoints, e) from e
+        self._manager = files.write(
+            lambda: ocp.CheckpointManager(self._checkpoints, options=options),
+            self._checkpoints,
+        )
         self._pending: tuple[int, dict] | None = None
 
     def _remove_unfinished(self) -> None:
         """Remove the step that a start of this run was saving when it was killed."""
-        step = unfinished_step(self._workdir)
+        step = reading.unfinished_step(self._workdir)
         if step is None:
             return
         directory = self._checkpoints / str(step)
-        try:
+
+        def remove():
             if directory.exists() and not self._is_committed(step):
                 directory.rmtree()
                 log.warning("removed checkpoint %d, which was not finished", step)
             (self._workdir / UNFINISHED).unlink(missing_ok=True)
-        except OSError as e:
-            raise write_error(directory, e) from e
+
+        files.write(remove, directory)
 
     def save(self, step: int, state) -> None:
         """Start saving `state`; return as soon as it is copied off the devices.
@@ -209,18 +186,14 @@ class Checkpoints:
 
         def write():
             self._verified.mkdir(parents=True, exist_ok=True)
-            content = json.dumps(sealed_json.seal(record))
-            write_atomic(self._verified / f"{step}.json", content)
+            write_atomic(self._verified / f"{step}.json", json.dumps(record))
             for other in reading.recorded_steps(self._workdir):
                 if not self._is_committed(other):
                     (self._verified / f"{other}.json").unlink(missing_ok=True)
-            if unfinished_step(self._workdir) == step:
+            if reading.unfinished_step(self._workdir) == step:
                 (self._workdir / UNFINISHED).unlink(missing_ok=True)
 
-        try:
-            storage.retry(write, f"recording checkpoint {step}")
-        except OSError as e:
-            raise write_error(self._verified, e) from e
+        files.write(write, self._verified)
 
     def restore_latest(self, abstract) -> Any:
         """Restore the newest undamaged step; return None if there are no steps.
@@ -264,16 +237,16 @@ class Checkpoints:
             return
         for step in steps if processes.is_first() else []:
             target = self._damaged / f"{step}-{int(time.time())}"
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                # The record goes first: a record without its step would stop every start.
-                (self._verified / f"{step}.json").unlink(missing_ok=True)
-                (self._checkpoints / str(step)).rename(target)
-            except OSError as e:
-                raise write_error(target, e) from e
+            files.write(functools.partial(self._move, step, target), target)
             log.warning("checkpoint %d was moved to %s", step, target)
         processes.barrier("move damaged checkpoints", AGREEMENT_SECONDS)
         self._manager.reload()
+
+    def _move(self, step: int, target: epath.Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The record goes first: a record without its step would stop every start.
+        (self._verified / f"{step}.json").unlink(missing_ok=True)
+        (self._checkpoints / str(step)).rename(target)
 
     def _load(self, step: int, abstract) -> tuple[Any, dict]:
         """Read the state and the meta of a step.

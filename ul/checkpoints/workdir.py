@@ -16,7 +16,6 @@ from ul.core.errors import (
     ConfigError,
     DataError,
     NoProgress,
-    UnusablePath,
     WorkdirInUse,
 )
 from ul.core.files import lock, read_text, write_atomic
@@ -220,10 +219,10 @@ def _warn_of_other_devices(before: dict, now: dict) -> None:
 def count_start(
     workdir: epath.Path, newest_step: int, max_attempts: int, *, is_new: bool
 ) -> Iterator[None]:
-    """Count one more start of the run, which resumes from checkpoint `newest_step`.
+    """Count one more start, from checkpoint `newest_step`, while the run is being built.
 
-    A start that is rejected before config.json is written does not count, and a directory
-    that it created (`is_new`) is removed.
+    A start that is rejected in this block does not count, and a directory that it created
+    (`is_new`) is removed.
 
     Raises:
       NoProgress: `max_attempts` (0: no limit) starts in a row resumed from this step.
@@ -237,19 +236,13 @@ def count_start(
             "cause, then delete attempts.json."
         )
     write_atomic(path, json.dumps({"step": newest_step, "attempts": attempts + 1}))
-    began = _modification_time(workdir / "config.json")
     try:
         yield
     except (ConfigError, DataError, CheckpointError):
-        if _modification_time(workdir / "config.json") == began:
-            write_atomic(path, json.dumps({"step": newest_step, "attempts": attempts}))
-            if is_new and began is None:
-                _remove_empty(workdir)
+        write_atomic(path, json.dumps({"step": newest_step, "attempts": attempts}))
+        if is_new:
+            _remove_empty(workdir)
         raise
-
-
-def _modification_time(path: epath.Path) -> float | None:
-    return path.stat().mtime if path.exists() else None
 
 
 def _remove_empty(workdir: epath.Path) -> None:
@@ -297,16 +290,12 @@ def load_run_record(workdir) -> dict[str, Any]:
     path = epath.Path(workdir) / "config.json"
     try:
         text = read_text(path)
-    except FileNotFoundError as e:
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise _no_run(workdir, "missing") from e
-    except UnusablePath as e:
-        if isinstance(e.__cause__, NotADirectoryError | IsADirectoryError):
-            raise _no_run(workdir, "missing") from e
-        raise
     except UnicodeDecodeError as e:
         raise _no_run(workdir, "unreadable") from e
     try:
-        record = sealed_json.unseal(text, may_lack_digest=True)
+        record = sealed_json.unseal(text)
         return {"config": record["config"], "provenance": record["provenance"]} | record
     except (KeyError, json.JSONDecodeError) as e:
         raise _no_run(workdir, "unreadable") from e

@@ -3,13 +3,16 @@
 import fcntl
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from etils import epath
 
 from ul.core import storage
 from ul.core.errors import StorageError, UnusablePath
 
+T = TypeVar("T")
 READ_BLOCK_BYTES = 2**22
 # Suffixes of pickle files. Reading a pickle can run code, so none is ever read.
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
@@ -27,10 +30,22 @@ def write_error(path: object, error: Exception) -> StorageError:
     return StorageError(message + "Check the storage and its free space.")
 
 
+def write(call: Callable[[], T], path: object) -> T:
+    """Return `call()`, which writes `path`; storage that fails is tried a few times.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    try:
+        return storage.retry(call, f"writing {path}")
+    except Exception as e:
+        if not storage.is_storage_error(e):
+            raise
+        raise write_error(path, e) from e
+
+
 def write_atomic(path: epath.Path, content: str | bytes) -> None:
     """Write a file so that readers see all of the content or none of it.
-
-    A failure of the storage is tried again a few times.
 
     Raises:
       StorageError: the file cannot be written.
@@ -38,34 +53,38 @@ def write_atomic(path: epath.Path, content: str | bytes) -> None:
     temporary = path.parent / f".{path.name}.part"
     data = content.encode() if isinstance(content, str) else content
 
-    def write():
+    def replace():
         temporary.write_bytes(data)
         temporary.replace(path)
 
-    try:
-        storage.retry(write, f"writing {path}")
-    except Exception as e:
-        if not storage.is_storage_error(e):
-            raise
-        raise write_error(path, e) from e
+    write(replace, path)
 
 
-def read_text(path: epath.Path) -> str:
-    """Return the text of a file; a failure of the storage is tried again a few times.
+def read(call: Callable[[], T], path: object) -> T:
+    """Return `call()`, which reads `path`; storage that fails is tried a few times.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError, NotADirectoryError: there is no such file.
       StorageError: it cannot be read.
-      ValueError: it is not UTF-8.
     """
     try:
-        return storage.retry(path.read_bytes, f"reading {path}").decode()
-    except FileNotFoundError:
+        return storage.retry(call, f"reading {path}")
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except Exception as e:
         if not storage.is_storage_error(e):
             raise
         raise read_error(path, e) from e
+
+
+def read_text(path: epath.Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+      FileNotFoundError, NotADirectoryError, StorageError: as `read`.
+      ValueError: it is not UTF-8.
+    """
+    return read(path.read_bytes, path).decode()
 
 
 def read_error(path: object, error: Exception) -> StorageError:

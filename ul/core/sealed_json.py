@@ -18,20 +18,15 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"digest": digest(record)}
 
 
-def unseal(text: str, *, may_lack_digest: bool = False) -> dict[str, Any]:
-    """Return the record in a text.
-
-    may_lack_digest: accept a record whose key `digest` was removed by hand.
+def unseal(text: str) -> dict[str, Any]:
+    """Return the record in a text; one without the key `digest` is taken as it is.
 
     Raises:
-      ValueError: the text is no such record, or another one than was sealed.
+      ValueError: the text is no JSON object, or another one than was sealed.
     """
     record = json.loads(text)
     if not isinstance(record, dict):
         raise ValueError("it is not a JSON object")
-    stored = record.get("digest")
-    if stored is None and may_lack_digest:
-        return record
-    if stored != digest(record):
+    if record.get("digest", digest(record)) != digest(record):
         raise ValueError("its content does not have its digest")
     return record

@@ -10,8 +10,8 @@ import jax
 from etils import epath
 
 from ul.checkpoints import workdir
-from ul.checkpoints.reading import verified_steps
-from ul.checkpoints.store import Checkpoints, check_nothing_is_missing
+from ul.checkpoints.reading import check_nothing_is_missing, verified_steps
+from ul.checkpoints.store import Checkpoints
 from ul.config import Stage1Config, TrainConfig
 from ul.config.schema import CheckpointConfig
 from ul.core import memory, processes
@@ -93,30 +93,29 @@ def train(
         # the watchdog ends this one.
         seconds = config.watchdog.start / 2.0
 
-        def on_first_process(name, fn):
-            return processes.run_on_first(name, fn, seconds)
-
-        directory = epath.Path(path)
-
-        saved_provenance = on_first_process(
-            "enter workdir", lambda: enter_workdir(stack, config, path, max_attempts)
-        )
-        profiler = loop.Profiler(directory, *profile)
-        run, provenance = processes.run_on_all(
-            "build", lambda: build_run(config, saved_provenance), seconds
-        )
-        provenance |= run_provenance(run)
-        settings = dataclasses.asdict(config)
-        check_processes_agree(settings, provenance, seconds)
+        directory, profiler = epath.Path(path), loop.Profiler(path, *profile)
+        with contextlib.ExitStack() as building:
+            saved_provenance = processes.run_on_first(
+                "enter workdir",
+                lambda: enter_workdir(stack, building, config, path, max_attempts),
+                seconds,
+            )
+            run, provenance = processes.run_on_all(
+                "build", lambda: build_run(config, saved_provenance), seconds
+            )
+            provenance |= run_provenance(run)
+            settings = dataclasses.asdict(config)
+            check_processes_agree(settings, provenance, seconds)
+            processes.run_on_first(
+                "write config.json",
+                lambda: workdir.write_or_check_config(
+                    directory, settings, provenance, allow_changes=allow_changes
+                ),
+                seconds,
+            )
         if processes.is_first():
             log_dataset(provenance["dataset"], config)
             warn_of_long_ramp(config)
-        on_first_process(
-            "write config.json",
-            lambda: workdir.write_or_check_config(
-                directory, settings, provenance, allow_changes=allow_changes
-            ),
-        )
         checkpoints = open_checkpoints(directory, config.checkpoint)
         stack.callback(profiler.close)
         stack.push(functools.partial(_close, checkpoints))
@@ -129,10 +128,15 @@ def train(
 
 
 def enter_workdir(
-    stack: contextlib.ExitStack, config: TrainConfig, path: str, max_attempts: int
+    stack: contextlib.ExitStack,
+    building: contextlib.ExitStack,
+    config: TrainConfig,
+    path: str,
+    max_attempts: int,
 ) -> dict[str, Any]:
     """Lock the workdir before anything in it is read, and count this start.
 
+    The lock lasts as long as `stack`; a start that fails within `building` does not count.
     Returns the provenance that an earlier start recorded.
     """
     directory = epath.Path(path)
@@ -142,7 +146,7 @@ def enter_workdir(
     saved = workdir.load_saved(directory)
     newest = max(verified_steps(directory), default=0)
     log_changed_steps(saved.get("config", {}), config, newest)
-    stack.enter_context(
+    building.enter_context(
         workdir.count_start(directory, newest, max_attempts, is_new=is_new)
     )
     return saved.get("provenance", {})

@@ -295,7 +295,11 @@ def train(
             stop = decision.stop
             if not stop and (step % run.validate_every == 0 or step == run.steps):
                 stop = not validate(run, state, metrics_log, consensus, step)
-            if step % run.save_every == 0 or decision.save and saver.is_stale(step):
+            if (
+                step % run.save_every == 0
+                or decision.save
+                and saver.is_request_open(step)
+            ):
                 saver.save(step, state)
             if stop and step < run.steps:
                 saver.ensure_saved(step, state)
@@ -329,11 +333,10 @@ class CheckpointSaver:
         """Whether the last save is `save_minutes` ago."""
         return (time.monotonic() - self._last_time) / 60.0 >= self._run.save_minutes
 
-    def is_stale(self, step: int) -> bool:
-        """Whether no save has happened since the decision of `step` was asked for.
+    def is_request_open(self, step: int) -> bool:
+        """Whether nothing was saved since the requests that the decision of `step` answers.
 
-        The decision answers requests of the step before, so a save at that step has met
-        them already.
+        They were made at the step before, so a save at that step has met them already.
         """
         return self._last_step < step - 1
 
