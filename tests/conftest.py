@@ -4,11 +4,15 @@ import fcntl
 import json
 import os
 import shutil
-from pathlib import Path
+
+from tests.lib import compilation_cache
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Nothing here runs for long: compile fast, in this process and in the commands it starts.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    compilation_cache.prune()
+os.environ.update(compilation_cache.environment())
 
 import jax  # noqa: E402
 
@@ -46,36 +50,28 @@ def pytest_collection_modifyitems(items):
     )
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Compiled once, used by every command of all test workers."""
-    base = tmp_path_factory.getbasetemp()
-    return str(
-        (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "jax_cache"
-    )
-
-
 @pytest.fixture
-def command(cache):
-    return Commands(cache)
+def command():
+    return Commands()
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, cache):
+def trained(tmp_path_factory):
     """Both smoke stages, trained once for all test workers; each worker has a copy."""
-    own, shared = tmp_path_factory.mktemp("runs") / "trained", Path(cache) / "trained"
-    Path(cache).mkdir(exist_ok=True)
-    with open(Path(cache) / "trained.lock", "w") as lock:
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    own, shared = tmp_path_factory.mktemp("runs") / "trained", common / "trained"
+    begun = common / "begun"
+    with open(common / "trained.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one worker trains, the others wait
         if not shared.exists():
-            begun = Path(cache) / "begun"
-            run, workdir = Commands(cache), f"--config.stage1.workdir={begun / 'smoke'}"
+            run, workdir = Commands(), f"--config.stage1.workdir={begun / 'smoke'}"
             for variant, more in (("smoke", ()), ("smoke2", (workdir,))):
                 config = f"--config={DIGITS}:{variant}"
                 run("train", config, f"--workdir={begun / variant}", *more)
             begun.rename(shared)
     shutil.copytree(shared, own)
     for file in own.rglob("config.json"):  # stage 2 names its stage 1 by path
-        text = file.read_text().replace(str(Path(cache) / "begun"), str(own))
+        text = file.read_text().replace(str(begun), str(own))
         file.write_text(json.dumps(sealed_json.seal(json.loads(text))))
     return own

@@ -8,38 +8,52 @@ import sys
 import time
 from pathlib import Path
 
+from tests.lib import forks
+
 ROOT = Path(__file__).parents[2]
 DIGITS = "experiments/digits.py"
 
 
 class Commands:
-    """Starts and runs `python -m ul <command>` with a compilation cache."""
+    """Runs `python -m ul <command>`: to its end in a fork, or as a process of its own."""
 
-    def __init__(self, cache: str):
-        self._cache = cache
+    def _environment(self, devices, more=None):
+        return (
+            os.environ
+            | {
+                "JAX_PLATFORMS": "cpu",
+                "JAX_NUM_CPU_DEVICES": str(devices),
+                "PYTHONPATH": str(ROOT),
+            }
+            | (more or {})
+        )
 
     def start(self, module, *args, devices=1, prefix=(), **more):
-        env = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "JAX_COMPILATION_CACHE_DIR": self._cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-            "PYTHONPATH": str(ROOT),
-        }
+        """Return a process that the test may stop or kill."""
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", "ul", module, *map(str, args)],
             cwd=ROOT,
-            env=env | more.pop("env", {}),
+            # What may be killed does not write into the compilation cache.
+            env=self._environment(devices, more.pop("env", None))
+            | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"},
             stdout=more.pop("stdout", subprocess.PIPE),
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def __call__(self, module, *args, code=0, **how):
-        process = self.start(module, *args, **how)
-        output, _ = process.communicate(timeout=400)
-        assert process.returncode == code, output
-        return output
+    def __call__(self, module, *args, code=0, devices=1, env=None, file_bytes=None):
+        """Return the output, standard error included, of a command that ends with `code`.
+
+        file_bytes: no file may grow beyond this size.
+        """
+        done = forks.server().run(
+            (module, *args),
+            env=self._environment(devices, env),
+            one_output=True,
+            file_bytes=file_bytes,
+        )
+        assert done.code == code, done.out
+        return done.out
 
 
 def free_port() -> int:

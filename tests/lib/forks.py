@@ -1,13 +1,17 @@
 """Run many commands quickly: one process imports the project once, and forks for each.
 
-Two seconds of imports per command add up to minutes. A fork prints and exits as
+Two to five seconds of imports per command add up to minutes. A fork prints and exits as
 `python -m ul COMMAND` does, but shares the imported modules.
 """
 
+import atexit
 import dataclasses
+import functools
 import json
 import os
+import resource
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,37 +33,74 @@ class Done:
     err: str
 
 
-def run_all(
-    commands: Sequence[Sequence[str]],
-    *,
-    parse_only: bool = False,
-    forbid_devices: bool = False,
-    env: dict[str, str] | None = None,
-) -> list[Done]:
-    """Run commands, as words after `python -m ul`, one after the other.
+class Server:
+    """A process that forks for every command. It never starts JAX's devices itself."""
 
-    parse_only: stop before the command's own work: flags are parsed, configs and sweeps are
-      loaded and validated, places are built.
-    forbid_devices: exit with STARTED_DEVICES if the command starts JAX's devices.
-    """
-    options = {"parse_only": parse_only, "forbid_devices": forbid_devices}
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [sys.executable, "-m", "tests.lib.forks", folder],
-            input=json.dumps([[list(map(str, c)) for c in commands], options]),
+    def __init__(self):
+        self._folder = Path(tempfile.mkdtemp())
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.lib.forks", self._folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             cwd=ROOT,
-            env=(env or os.environ) | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             text=True,
-            check=True,
         )
-        return [
-            Done(
-                int(Path(folder, f"{i}.code").read_text()),
-                Path(folder, f"{i}.out").read_text(),
-                Path(folder, f"{i}.err").read_text(),
-            )
-            for i in range(len(commands))
-        ]
+        atexit.register(self._close)
+
+    def run(
+        self,
+        words: Sequence[str],
+        *,
+        parse_only: bool = False,
+        forbid_devices: bool = False,
+        env: dict[str, str] | None = None,
+        one_output: bool = False,
+        file_bytes: int | None = None,
+    ) -> Done:
+        """Run a command, given as the words after `python -m ul`.
+
+        parse_only: stop before the command's own work: flags are parsed, configs and
+          sweeps are loaded and validated, places are built.
+        forbid_devices: exit with STARTED_DEVICES if the command starts JAX's devices.
+        env: its whole environment; this process's by default.
+        one_output: standard error goes where standard output goes.
+        file_bytes: no file may grow beyond this size.
+        """
+        request = {
+            "words": list(map(str, words)),
+            "parse_only": parse_only,
+            "forbid_devices": forbid_devices,
+            "env": dict(env or os.environ),
+            "one_output": one_output,
+            "file_bytes": file_bytes,
+        }
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        texts = [_take(self._folder / kind) for kind in ("out", "err")]
+        return Done(code, *texts)
+
+    def _close(self):
+        self._process.communicate()  # the end of its input ends it
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@functools.cache
+def server() -> Server:
+    """Return this process's server, which is started by the first call."""
+    return Server()
+
+
+def run_all(commands: Sequence[Sequence[str]], **options) -> list[Done]:
+    """Run commands one after the other, with the options of `Server.run`."""
+    return [server().run(words, **options) for words in commands]
+
+
+def _take(file: Path) -> str:
+    text = file.read_text() if file.exists() else ""
+    file.unlink(missing_ok=True)
+    return text
 
 
 def _parse_only(main, operand="", **_) -> None:
@@ -82,14 +123,35 @@ def _parse_only(main, operand="", **_) -> None:
         places.place_from_flags(typed[0])
 
 
-def _run(prefix: str, words: list[str], parse_only: bool, forbid_devices: bool) -> int:
+def _set_environment(env: dict[str, str]) -> None:
+    """Change to an environment, also where JAX has read the old one."""
+    import jax
+
+    for name, value in env.items():
+        option = name.lower()
+        if option.startswith("jax_") and value != os.environ.get(name):
+            kind = type(getattr(jax.config, option))
+            jax.config.update(option, kind(value) if kind in (int, float) else value)
+    os.environ.clear()
+    os.environ.update(env)
+
+
+def _run(
+    folder: Path, words, parse_only, forbid_devices, env, one_output, file_bytes
+) -> int:
     """Run a command in this process and return its exit code."""
     from launch.lib import cli
     from ul.core.errors import UserError
     from ul.core.jax_internals import internal_module
 
-    for number, kind in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{prefix}.{kind}", os.O_WRONLY | os.O_CREAT), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(os.open(folder / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    error = folder / ("out" if one_output else "err")
+    os.dup2(os.open(error, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    _set_environment(env)
+    if file_bytes is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
     if parse_only:
         cli.run = _parse_only
     sys.argv = words
@@ -110,25 +172,26 @@ def _run(prefix: str, words: list[str], parse_only: bool, forbid_devices: bool) 
     return STARTED_DEVICES if started else 0
 
 
-def _main(folder: str) -> None:
+def _serve(folder: Path) -> None:
     # Heavy imports, shared by the forks.
+    import sklearn.datasets  # noqa: F401
+    import tensorboardX  # noqa: F401
+
     import ul.evaluation
     import ul.runs.session
     import ul.sweeps.report  # noqa: F401
 
-    commands, options = json.load(sys.stdin)
-    for i, words in enumerate(commands):
+    for line in sys.stdin:
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                code = _run(os.path.join(folder, str(i)), words, **options)
+                code = _run(folder, **json.loads(line))
             finally:
                 os._exit(code)  # at once: the interpreter takes long to clean up
         _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        Path(folder, f"{i}.code").write_text(str(code))
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _serve(Path(sys.argv[1]))

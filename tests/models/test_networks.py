@@ -89,12 +89,16 @@ CASES = {
 
 
 def noisy_params(module, args, seed=2):
-    """Parameters away from their zero starts."""
-    params = jax.jit(module.init)(jax.random.key(seed), *args)["params"]
+    """Parameters away from their zero starts, without compiling an initialization."""
+    shapes = jax.eval_shape(module.init, jax.random.key(seed), *args)["params"]
     rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params
-    )
+
+    def draw(path, p):
+        middle = 1.0 if path[-1].key == "scale" else 0.0
+        std = 0.1 if p.ndim < 2 else 0.1 + p.shape[-2] ** -0.5
+        return (middle + std * rng.normal(size=p.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -54,10 +54,10 @@ def together(command):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, cache):
+def alone(tmp_path_factory):
     """Twenty steps of one process, never stopped."""
     workdir = tmp_path_factory.mktemp("alone")
-    Commands(cache)(*stage1(workdir, *TWENTY))
+    Commands()(*stage1(workdir, *TWENTY))
     return workdir
 
 

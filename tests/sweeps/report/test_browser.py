@@ -45,9 +45,9 @@ def example_page(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained_page(tmp_path_factory, cache):
+def trained_page(tmp_path_factory):
     """The page of a trial that is trained and evaluated, and one with stage 1 only."""
-    out, run = tmp_path_factory.mktemp("trained"), Commands(cache)
+    out, run = tmp_path_factory.mktemp("trained"), Commands()
     no_tensorboard = "--config.log.tensorboard=false"
 
     def train_stage1(factor):

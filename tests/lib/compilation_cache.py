@@ -1,0 +1,45 @@
+"""Where the tests keep what XLA compiled: for all workers, their commands and later runs."""
+
+import hashlib
+import os
+import platform
+import shutil
+from pathlib import Path
+
+
+LARGEST = 500 * 2**20  # bytes
+
+
+def environment() -> dict[str, str]:
+    """Return JAX's settings of a cache in the user's cache folder.
+
+    JAX's keys contain the versions and XLA's flags, but not the instructions of the CPU,
+    so every kind of CPU has a folder. JAX's own limit of the size is not used: it reads
+    the whole folder for every program.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base, "unified_latents", f"tests-{_cpu()}")
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def prune() -> None:
+    """Empty the cache if it is larger than LARGEST."""
+    folder = Path(environment()["JAX_COMPILATION_CACHE_DIR"])
+    if folder.is_dir() and sum(f.stat().st_size for f in folder.iterdir()) > LARGEST:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cpu() -> str:
+    """Return a digest of what this CPU can do."""
+    info = Path("/proc/cpuinfo")
+    flags = [
+        line
+        for line in (info.read_text().splitlines() if info.exists() else ())
+        if line.startswith(("flags", "Features"))
+    ]
+    described = platform.machine() + "".join(flags[:1])
+    return hashlib.sha256(described.encode()).hexdigest()[:8]
