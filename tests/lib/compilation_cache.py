@@ -6,7 +6,6 @@ import platform
 import shutil
 from pathlib import Path
 
-
 LARGEST = 500 * 2**20  # bytes
 
 

@@ -40,7 +40,9 @@ def test_what_a_run_leaves(trained):
 
 
 def test_a_run_reports_what_it_read(trained):
-    provenance = json.loads((trained / "smoke" / "config.json").read_text())["provenance"]
+    provenance = json.loads((trained / "smoke" / "config.json").read_text())[
+        "provenance"
+    ]
     report = provenance["dataset"]
     assert report["train"]["examples"] == 1437 and report["eval"]["examples"] == 360
 

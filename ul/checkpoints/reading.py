@@ -56,7 +56,7 @@ def short_message(error: Exception) -> str:
 def is_committed(workdir: epath.Path, step: int) -> bool:
     """Return whether a step has the marker that Orbax writes last."""
     marker = workdir / "checkpoints" / str(step) / COMMIT_MARKER
-    return files.read(marker.exists, marker)
+    return files.exists(marker)
 
 
 def numbered(directory: epath.Path, suffix: str = "") -> list[int]:
@@ -231,13 +231,15 @@ def _check_readable(path: epath.Path) -> None:
     Raises:
       StorageError: the storage fails.
     """
-    if not files.read(path.exists, path):
+    try:
+        children = files.read(lambda: list(path.iterdir()), path)
+    except FileNotFoundError:
         return
-    if files.read(path.is_dir, path):
-        for child in files.read(lambda: list(path.iterdir()), path):
-            _check_readable(child)
-    else:
+    except NotADirectoryError:
         files.read(path.read_bytes, path)
+        return
+    for child in children:
+        _check_readable(child)
 
 
 def _encoding_message(path: epath.Path, error: UnicodeEncodeError) -> str:

@@ -8,6 +8,7 @@ unfinished.json names the step that is being saved. Only that step may be remove
 killed run starts again; nothing else that lacks a marker is ever deleted.
 """
 
+import contextlib
 import functools
 import json
 import logging
@@ -18,12 +19,13 @@ from etils import epath, epy
 
 from ul.checkpoints import digests, reading
 from ul.checkpoints.reading import COMMIT_MARKER, SCHEMA, UNFINISHED
-from ul.core import files, processes, sealed_json
+from ul.core import files, processes, sealed_json, storage
 from ul.core.errors import (
     CheckpointError,
     NonFiniteError,
     StorageError,
     UnreadableStep,
+    UnusablePath,
     UserError,
 )
 from ul.core.files import write_atomic
@@ -37,15 +39,21 @@ log = logging.getLogger("ul")
 # Seconds that processes wait for each other around a restore.
 AGREEMENT_SECONDS = 900.0
 
+ARRAY_INDEX = "manifest.ocdbt"  # in the folder of a state
+
 
 def _save_error(message: str, error: Exception) -> UserError:
     """Return the error to raise for a failed save.
 
-    It is PeerLost where a collective of the save failed, and StorageError otherwise.
+    It is PeerLost where a collective of the save failed, UnusablePath where waiting cannot
+    help, and StorageError otherwise.
     """
     if processes.is_peer_failure(error):
         return processes.peer_lost_error(error)
-    return StorageError(f"{message}: {reading.short_message(error)}")
+    text = f"{message}: {reading.short_message(error)}"
+    if storage.is_storage_error(error) and not storage.may_pass(error):
+        return UnusablePath(f"{text}. Change its permissions or choose another path.")
+    return StorageError(text)
 
 
 class Checkpoints:
@@ -98,7 +106,7 @@ class Checkpoints:
         directory = self._checkpoints / str(step)
 
         def remove():
-            if directory.exists() and not self._is_committed(step):
+            if files.exists(directory) and not self._is_committed(step):
                 directory.rmtree()
                 log.warning("removed checkpoint %d, which was not finished", step)
             (self._workdir / UNFINISHED).unlink(missing_ok=True)
@@ -146,11 +154,16 @@ class Checkpoints:
         This is cheap enough for every step, and no process waits for another: they see
         the end of a save at different steps.
         """
-        if self._pending and not self._manager.is_saving_in_progress():
-            step, meta = self._pending
-            if processes.is_first() and self._is_committed(step):
-                self._mark_verified(step, meta)
-                self._pending = None
+        if not self._pending or self._manager.is_saving_in_progress():
+            return
+        step, meta = self._pending
+        if (
+            processes.is_first()
+            and self._is_committed(step)
+            and files.exists(self._array_index(step))
+        ):
+            self._mark_verified(step, meta)
+            self._pending = None
 
     def wait(self) -> None:
         """Wait for the save in progress, and mark it as verified once it is committed.
@@ -173,7 +186,16 @@ class Checkpoints:
                 f"Checkpoint {step} was written but has no {COMMIT_MARKER}; check the "
                 f"storage of {self._checkpoints} and run the same command again."
             )
+        # Orbax commits a step even if it did not find what its processes wrote.
+        if not files.exists(self._array_index(step)):
+            raise StorageError(
+                f"Checkpoint {step} was written, but {ARRAY_INDEX} is missing, which lists its "
+                "arrays. Check the storage and run the same command again."
+            )
         self._mark_verified(step, meta)
+
+    def _array_index(self, step: int) -> epath.Path:
+        return self._checkpoints / str(step) / "state" / ARRAY_INDEX
 
     def _is_committed(self, step: int) -> bool:
         return reading.is_committed(self._workdir, step)
@@ -269,8 +291,15 @@ class Checkpoints:
         return reading.load_state(self._workdir, step, abstract), meta
 
     def close(self) -> None:
-        """Wait for the save in progress and release Orbax's manager."""
+        """Wait for the save in progress and release Orbax's manager.
+
+        Raises:
+          StorageError, PeerLost: as `wait`.
+        """
         try:
             self.wait()
         finally:
-            self._manager.close()
+            # Orbax raises the error of a failed save a second time, which would hide the
+            # first one.
+            with contextlib.suppress(Exception):
+                self._manager.close()

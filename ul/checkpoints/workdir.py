@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from ul.core import sealed_json
+from ul.core import files, sealed_json
 from ul.core.errors import (
     CheckpointError,
     ConfigError,
@@ -163,7 +163,7 @@ def write_or_check_config(
       ConfigError: the directory belongs to another run.
     """
     path = workdir / "config.json"
-    if path.exists():
+    if files.exists(path):
         saved = load_run_record(workdir)
         if "export" in saved:
             raise ConfigError(
@@ -247,10 +247,10 @@ def count_start(
 
 def _remove_empty(workdir: epath.Path) -> None:
     """Remove a directory that holds nothing but the files of a rejected start."""
-    if {file.name for file in workdir.iterdir()} <= {"attempts.json", ".lock"}:
+    if set(files.names(workdir)) <= {"attempts.json", ".lock"}:
         for name in ("attempts.json", ".lock"):
-            (workdir / name).unlink(missing_ok=True)
-        workdir.rmdir()
+            files.remove(workdir / name)
+        files.write(workdir.rmdir, workdir)
 
 
 def _read_attempts(path: epath.Path, newest_step: int) -> int:
@@ -267,7 +267,7 @@ def _read_attempts(path: epath.Path, newest_step: int) -> int:
 
 def clear_start_attempts(workdir: epath.Path) -> None:
     """Reset the count of starts, once the run has reached its last step."""
-    (workdir / "attempts.json").unlink(missing_ok=True)
+    files.remove(workdir / "attempts.json")
 
 
 def load_saved(workdir) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def load_saved(workdir) -> dict[str, Any]:
     Raises:
       ConfigError: config.json cannot be read.
     """
-    exists = (epath.Path(workdir) / "config.json").exists()
+    exists = files.exists(epath.Path(workdir) / "config.json")
     return load_run_record(workdir) if exists else {}
 
 

@@ -87,6 +87,70 @@ def read_text(path: epath.Path) -> str:
     return read(path.read_bytes, path).decode()
 
 
+def exists(path: epath.Path) -> bool:
+    """Return whether there is such a file or directory.
+
+    `path.exists()` also returns False where the storage fails, and what exists would be
+    written again.
+
+    Raises:
+      StorageError: the storage does not say.
+    """
+    try:
+        read(lambda: _stat(path), path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def size(path: epath.Path) -> int:
+    """Return the size of a file in bytes.
+
+    Raises:
+      FileNotFoundError, NotADirectoryError, StorageError: as `read`.
+    """
+    status = read(lambda: _stat(path), path)
+    return status.st_size if isinstance(status, os.stat_result) else status.length
+
+
+def _stat(path: epath.Path):
+    # That of epath fails for a user without a name, as containers may have.
+    return path.stat() if "://" in str(path) else os.stat(path)
+
+
+def names(directory: epath.Path, suffix: str = "") -> list[str]:
+    """Return the sorted names of a directory that end in `suffix`; [] if there is none.
+
+    `directory.glob` also returns nothing where the storage fails.
+
+    Raises:
+      StorageError: the directory cannot be listed.
+    """
+    try:
+        listed = read(lambda: [entry.name for entry in directory.iterdir()], directory)
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in listed if name.endswith(suffix))
+
+
+def make_directory(path: epath.Path) -> None:
+    """Create a directory and those above it, if needed.
+
+    Raises:
+      StorageError: it cannot be created.
+    """
+    write(lambda: path.mkdir(parents=True, exist_ok=True), path)
+
+
+def remove(path: epath.Path) -> None:
+    """Remove a file if it exists.
+
+    Raises:
+      StorageError: it cannot be removed.
+    """
+    write(lambda: path.unlink(missing_ok=True), path)
+
+
 def read_error(path: object, error: Exception) -> StorageError:
     """Return the error to raise for a file or directory that cannot be read."""
     reason = str(error).strip().split("\n")[0]
@@ -100,13 +164,17 @@ def sha256(path: epath.Path) -> str:
     """Return the SHA-256 digest of a file in hexadecimal.
 
     Raises:
-      OSError: the file cannot be read.
+      FileNotFoundError, NotADirectoryError, StorageError: as `read`.
     """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(READ_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+
+    def digest():
+        total = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(READ_BLOCK_BYTES):
+                total.update(block)
+        return total.hexdigest()
+
+    return read(digest, path)
 
 
 def lock(path: Path, *, wait: bool = False) -> int | None:

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
@@ -347,6 +348,10 @@ def exit_after_error(code: int, reason: str) -> NoReturn:
         hard_exit(code, seconds=PREEMPTED_EXIT_SECONDS)
     if count() > 1:
         hard_exit(code, reason)
+    # The threads of a save that failed wait ten minutes for each other, and Python for them.
+    others = set(threading.enumerate()) - {threading.current_thread()}
+    if not all(thread.daemon for thread in others):
+        hard_exit(code)
     sys.exit(code)
 
 

@@ -11,6 +11,7 @@ number of processes and interruptions gives the same directory.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -23,8 +24,8 @@ from array_record.python import array_record_data_source, array_record_module
 from etils import epath
 from tqdm import tqdm
 
+from ul.core import files
 from ul.core.errors import ConfigError, DataError
-from ul.core.files import sha256, write_atomic, write_error
 
 SUFFIX = ".array_record"
 
@@ -80,13 +81,13 @@ class ShardStore:
           ConfigError: the directory was begun with another identity.
         """
         path = self.path / "begun.json"
-        if not path.exists():
-            if any(self.path.glob(f"*{SUFFIX}")):
+        if not files.exists(path):
+            if files.names(self.path, SUFFIX):
                 raise ConfigError(
                     f"{self.path} must have begun.json, which records what its shards contain; "
                     "it is missing. Choose another --out, or delete the directory."
                 )
-            return write_atomic(path, json.dumps(identity, indent=2))
+            return files.write_atomic(path, json.dumps(identity, indent=2))
         if differences := compare(self._read_json(path), identity):
             raise ConfigError(
                 f"--out {self.path} must be new or hold the same {self.description}; it "
@@ -101,7 +102,7 @@ class ShardStore:
           DataError: begun.json cannot be read.
         """
         path = self.path / "begun.json"
-        return self._read_json(path) if path.exists() else None
+        return self._read_json(path) if files.exists(path) else None
 
     def begin_again(self, identity: dict) -> None:
         """Replace the identity. The directory is incomplete until a new manifest is written.
@@ -109,22 +110,23 @@ class ShardStore:
         Raises:
           StorageError: the directory cannot be written.
         """
-        try:
-            (self.path / "manifest.json").unlink(missing_ok=True)
-        except OSError as e:
-            raise write_error(self.path, e) from e
-        write_atomic(self.path / "begun.json", json.dumps(identity, indent=2))
+        files.remove(self.path / "manifest.json")
+        files.write_atomic(self.path / "begun.json", json.dumps(identity, indent=2))
 
     def is_complete(self) -> bool:
         """Return whether there is a manifest, which is written last."""
-        return (self.path / "manifest.json").exists()
+        return files.exists(self.path / "manifest.json")
 
     def read_summary(self, shard: Shard) -> dict | None:
-        """Return the summary of a shard, or None unless it is complete and undamaged."""
+        """Return the summary of a shard, or None unless it is complete and undamaged.
+
+        Raises:
+          StorageError: it cannot be read.
+        """
         try:
-            summary = json.loads((self.path / f"{shard.name}.json").read_text())
-            intact = sha256(self.path / summary["file"]) == summary["sha256"]
-        except (OSError, ValueError, KeyError):
+            summary = json.loads(files.read_text(self.path / f"{shard.name}.json"))
+            intact = files.sha256(self.path / summary["file"]) == summary["sha256"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
         return summary if intact else None
 
@@ -160,16 +162,21 @@ class ShardStore:
                 count += 1
             with _storage_errors(path):
                 writer.close()
-                digest, size = sha256(part), part.stat().length
-                part.replace(path) if local else part.copy(path, overwrite=True)
-        summary = {"file": path.name, "count": count, "bytes": size, "sha256": digest}
+            digest, length = files.sha256(part), files.size(part)
+            move = (
+                functools.partial(part.replace, path)
+                if local
+                else functools.partial(part.copy, path, overwrite=True)
+            )
+            files.write(move, path)
+        summary = {"file": path.name, "count": count, "bytes": length, "sha256": digest}
         summary |= more_fields()
-        write_atomic(self.path / f"{shard.name}.json", json.dumps(summary))
+        files.write_atomic(self.path / f"{shard.name}.json", json.dumps(summary))
         return summary
 
     def write_manifest(self, manifest: dict) -> None:
         """Write manifest.json, which declares the directory complete."""
-        write_atomic(self.path / "manifest.json", json.dumps(manifest, indent=2))
+        files.write_atomic(self.path / "manifest.json", json.dumps(manifest, indent=2))
 
     def load_manifest(self, keys: set[str]) -> tuple[dict, str]:
         """Return the manifest, which must have `keys`, and a digest that identifies it.
@@ -178,8 +185,8 @@ class ShardStore:
           DataError: there is no manifest, or it is that of something else.
         """
         path = self.path / "manifest.json"
-        if not path.exists():
-            if (self.path / "begun.json").exists():
+        if not files.exists(path):
+            if files.exists(self.path / "begun.json"):
                 raise DataError(
                     f"The {self.description} in {self.path} is incomplete: manifest.json is "
                     f"missing. {self.rerun_to('finish it')}"
@@ -194,12 +201,12 @@ class ShardStore:
                 f"{path} must be the manifest of a {self.description}; it lacks "
                 f"{', '.join(missing)}. Pass the directory that {self.command} wrote."
             )
-        return manifest, sha256(path)[:16]
+        return manifest, files.sha256(path)[:16]
 
     def _read_json(self, path: epath.Path) -> Any:
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as e:
+            return json.loads(files.read_text(path))
+        except (FileNotFoundError, ValueError) as e:
             raise DataError(
                 f"{path} cannot be read: {_first_line(e)}. {self.rerun_to('repair it')}"
             ) from e
@@ -230,24 +237,18 @@ class ShardStore:
     def _check_size(self, shard: dict) -> None:
         path = self.path / shard["file"]
         try:
-            size = path.stat().length
-        except OSError as e:
+            num_bytes = files.size(path)
+        except (FileNotFoundError, NotADirectoryError) as e:
             raise DataError(f"{path} is missing. {self.rerun_to('write it')}") from e
-        if size != shard["bytes"]:
+        if num_bytes != shard["bytes"]:
             raise DataError(
-                f"{path} has {size} bytes, not {shard['bytes']}. "
+                f"{path} has {num_bytes} bytes, not {shard['bytes']}. "
                 f"{self.rerun_to('repair it')}"
             )
 
     def _check_digest(self, shard: dict) -> None:
         path = self.path / shard["file"]
-        try:
-            damaged = sha256(path) != shard["sha256"]
-        except OSError as e:
-            raise DataError(
-                f"{path} cannot be read: {_first_line(e)}. {self.rerun_to('repair it')}"
-            ) from e
-        if damaged:
+        if files.sha256(path) != shard["sha256"]:
             raise DataError(
                 f"{path} is damaged: its digest is not that of the manifest. "
                 f"{self.rerun_to('repair it')}"
@@ -361,7 +362,7 @@ def _storage_errors(path: epath.Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as e:
-        raise write_error(path, e) from e
+        raise files.write_error(path, e) from e
 
 
 def _first_line(error: Exception) -> str:

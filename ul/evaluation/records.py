@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from etils import epath
 
+from ul.core import files
 from ul.core.errors import DataError
-from ul.core.files import write_atomic, write_error
+from ul.core.files import write_atomic
 from ul.core.provenance import code_version
 from ul.evaluation.request import Request
 from ul.metrics import registry
@@ -59,10 +60,7 @@ def evaluation_folder(workdir) -> epath.Path:
       StorageError: it cannot be created.
     """
     folder = epath.Path(workdir) / "evals"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise write_error(folder, e) from e
+    files.make_directory(folder)
     return folder
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from ul.core import files
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError
-from ul.core.files import write_error
 from ul.data.datasets import SPLITS, Datasets
 from ul.evaluation.context import data_digest, kept_rows
 from ul.evaluation.request import check_metrics, select_metrics
@@ -58,7 +58,7 @@ def make_reference(
     examples = datasets.ordered(split)
     extract = FeatureExtractor(features, networks, meshes.make())
     protocol = _protocol(datasets, split, examples, extract)
-    if path.exists():
+    if files.exists(path):
         _check_same(path, references.read_protocol(path), protocol)
         print(f"{out} is already complete; nothing to do")
         return protocol
@@ -67,7 +67,7 @@ def make_reference(
     _resume(unfinished, statistics, protocol)
     saved, rest = time.monotonic(), np.arange(statistics.count, len(examples))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_directory(path.parent)
         for part in datasets.chunks(examples, rest, f"{split} images"):
             statistics.add(extract(part["image"]))
             if time.monotonic() - saved >= every_seconds:
@@ -75,9 +75,9 @@ def make_reference(
                 saved = time.monotonic()
             check(statistics.count)
         references.write(path, references.to_arrays(statistics, protocol))
-        unfinished.unlink(missing_ok=True)
+        files.remove(unfinished)
     except OSError as e:
-        raise write_error(out, e) from e
+        raise files.write_error(out, e) from e
     return protocol
 
 
@@ -142,7 +142,7 @@ def _resume(
     unfinished: epath.Path, statistics: FeatureStatistics, protocol: dict
 ) -> None:
     """Restore the unfinished statistics of an earlier run of the command."""
-    if not unfinished.exists():
+    if not files.exists(unfinished):
         return
     _check_same(unfinished, references.read_protocol(unfinished), protocol)
     with np.load(unfinished, allow_pickle=False) as data:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from ul.core import files
 from ul.core.errors import DataError
 from ul.metrics import registry
 from ul.metrics.metric import GENERATION
@@ -104,8 +105,9 @@ def evaluations(workdir) -> list[dict]:
       DataError: one has no date, as those of older versions.
     """
     results = []
-    for file in sorted((epath.Path(workdir) / "evals").glob("*.json")):
-        results.append(json.loads(file.read_text()))
+    folder = epath.Path(workdir) / "evals"
+    for file in (folder / name for name in files.names(folder, ".json")):
+        results.append(json.loads(files.read_text(file)))
         if "date" not in results[-1]:
             raise DataError(
                 f"An evaluation must have a date; {file} has none, because an older "

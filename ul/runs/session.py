@@ -14,7 +14,7 @@ from ul.checkpoints.reading import check_nothing_is_missing, verified_steps
 from ul.checkpoints.store import Checkpoints
 from ul.config import Stage1Config, TrainConfig
 from ul.config.schema import CheckpointConfig
-from ul.core import memory, processes
+from ul.core import files, memory, processes
 from ul.core.errors import ConfigError, StorageError
 from ul.data import summary
 from ul.data.datasets import Datasets
@@ -140,7 +140,7 @@ def enter_workdir(
     Returns the provenance that an earlier start recorded.
     """
     directory = epath.Path(path)
-    is_new = not directory.exists()
+    is_new = not files.exists(directory)
     stack.enter_context(workdir.lock_directory(path))
     check_nothing_is_missing(directory)
     saved = workdir.load_saved(directory)

@@ -16,8 +16,9 @@ from typing import Any
 from etils import epath
 
 from ul.checkpoints.workdir import value_differences
+from ul.core import files
 from ul.core.errors import ConfigError
-from ul.core.files import lock, write_atomic, write_error
+from ul.core.files import lock, write_atomic
 from ul.core.provenance import code_version
 from ul.sweeps.expand import Trial, TrialStage, result_settings
 
@@ -114,24 +115,21 @@ def write_or_check_sweep(
       StorageError: the directory cannot be written.
     """
     out, record = epath.Path(directory), build_record(sweep, trials)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with _locked(out):
-            path = out / "sweep.json"
-            if path.exists():
-                saved = read_sweep(out)
-                _check_unchanged(out, saved, record, is_subset)
-                names = {trial["name"] for trial in saved["trials"]}
-                new = [t for t in record["trials"] if t["name"] not in names]
-                if not new:
-                    return
-                record = saved | {
-                    "trials": saved["trials"] + new,
-                    "configs": saved["configs"] | record["configs"],
-                }
-            write_atomic(path, json.dumps(record, indent=2) + "\n")
-    except OSError as e:
-        raise write_error(out, e) from e
+    files.make_directory(out)
+    with _locked(out):
+        path = out / "sweep.json"
+        if files.exists(path):
+            saved = read_sweep(out)
+            _check_unchanged(out, saved, record, is_subset)
+            names = {trial["name"] for trial in saved["trials"]}
+            new = [t for t in record["trials"] if t["name"] not in names]
+            if not new:
+                return
+            record = saved | {
+                "trials": saved["trials"] + new,
+                "configs": saved["configs"] | record["configs"],
+            }
+        write_atomic(path, json.dumps(record, indent=2) + "\n")
 
 
 def _check_unchanged(
@@ -156,9 +154,15 @@ def read_sweep(out: epath.Path) -> dict[str, Any]:
       ConfigError: the file is missing or cannot be read.
     """
     try:
-        record = json.loads((out / "sweep.json").read_text())
+        record = json.loads(files.read_text(out / "sweep.json"))
         return {"trials": record["trials"], "configs": record["configs"]} | record
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as e:
         missing = isinstance(e, FileNotFoundError | NotADirectoryError)
         raise ConfigError(
             f"No sweep found in {str(out)!r}: sweep.json is "
@@ -169,8 +173,8 @@ def read_sweep(out: epath.Path) -> dict[str, Any]:
 
 def _read_done(directory: epath.Path) -> dict | None:
     try:
-        return json.loads((directory / "DONE.json").read_text())
-    except (OSError, ValueError):
+        return json.loads(files.read_text(directory / "DONE.json"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
@@ -237,10 +241,7 @@ def mark_trial_finished(out: epath.Path, trial: Trial) -> None:
       StorageError: the file or its directory cannot be written.
     """
     path = out / trial.name
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise write_error(path, e) from e
+    files.make_directory(path)
     record = {
         "trial": trial.name,
         "digests": [stage.digest for stage in trial.stages],

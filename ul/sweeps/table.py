@@ -10,6 +10,8 @@ from typing import Any
 
 from etils import epath
 
+from ul.core import files
+from ul.core.errors import StorageError
 from ul.sweeps.execution import TrialExecution
 
 REDRAW_SECONDS = 1.0
@@ -58,9 +60,9 @@ def _read_evaluations(workdir: epath.Path) -> dict[str, Any]:
     """Return the results of all evaluations of a run in one dict."""
     results: dict[str, Any] = {}
     try:
-        for path in sorted((workdir / "evals").glob("*.json")):
-            results |= json.loads(path.read_text())
-    except (OSError, ValueError):
+        for name in files.names(workdir / "evals", ".json"):
+            results |= json.loads(files.read_text(workdir / "evals" / name))
+    except (StorageError, FileNotFoundError, ValueError):
         pass  # A file is being written.
     return results
 

@@ -33,7 +33,8 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=task/affinity
+TaskProlog={folder}/task_prolog.sh
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
@@ -54,6 +55,23 @@ NodeName=n0 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 State=
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=2 State=UNKNOWN
 PartitionName=cpu Nodes=n[0-1] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
+# Before every task: its step, on how many CPUs it may run and how many srun asked for.
+TASK_PROLOG = """#!/bin/sh
+echo "$SLURM_JOB_ID.$SLURM_STEP_ID $(nproc) ${{SLURM_CPUS_PER_TASK:-0}}" >>{folder}/cpus
+"""
+
+# Since 22.05, srun ignores this variable of the job but hands it on to the tasks. Without
+# it, tasks see how many CPUs srun itself was asked for.
+SRUN = """#!/bin/sh
+unset SLURM_CPUS_PER_TASK
+exec {srun} "$@"
+"""
+
+
+def write_program(file, text):
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o755)
 
 
 def install():
@@ -109,6 +127,11 @@ class Slurm:
         said = self("squeue", "-h", "-o", "%T %r", "-j", str(job), "--states=all")
         return [line.split()[0] for line in said.splitlines()]
 
+    def cpus(self, job):
+        """Of each task of a job's step: CPUs it may run on, and CPUs asked for."""
+        seen = (self.folder / "cpus").read_text().splitlines()
+        return [(int(n), int(c)) for s, n, c in map(str.split, seen) if s == f"{job}.0"]
+
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
@@ -125,9 +148,12 @@ def slurm(tmp_path_factory):
     (folder / "slurm.conf").write_text(
         CONFIG.format(host=host, ports=ports, folder=folder)
     )
+    write_program(folder / "task_prolog.sh", TASK_PROLOG.format(folder=folder))
+    srun = SRUN.format(srun=shutil.which("srun"))
+    write_program(folder / "bin" / "srun", srun)
     env = os.environ | {
         "SLURM_CONF": f"{folder}/slurm.conf",
-        "PATH": f"{os.environ['PATH']}:/usr/sbin",
+        "PATH": f"{folder}/bin:{os.environ['PATH']}:/usr/sbin",
     }
     cluster = Slurm(folder, env)
     munge = [f"--{n}-file={folder}/munge.{n}" for n in ("key", "pid", "log", "seed")]

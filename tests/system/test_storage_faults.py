@@ -1,0 +1,246 @@
+"""Storage fails at every call that the project makes, found by running it.
+
+Each scenario is a piece of work on files. It runs once undisturbed, which gives the list of
+its calls; then once for each call and fault.
+"""
+
+import errno
+import itertools
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from orbax.checkpoint._src.futures import signaling_client
+
+from experiments import sweeps as sweep_files
+from launch.lib import trials
+from tests.checkpoints.test_store import abstract, make_state
+from tests.data import test_latent_cache
+from tests.lib import storage_faults
+from tests.lib.breaks import Break
+from tests.lib.commands import DIGITS
+from ul.checkpoints import reading, store, workdir
+from ul.core import files, storage
+from ul.core.errors import StorageError, UnusablePath
+from ul.data import latent_cache
+from ul.sweeps import records
+
+LOST = OSError(errno.EIO, "Input/output error")
+DENIED = OSError(errno.EACCES, "Permission denied")
+ODD = OSError(errno.EREMOTEIO, "an error number that nobody expected")
+
+
+def prepare_checkpoints(folder):
+    checkpoints = store.Checkpoints(folder, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, make_state(step))
+    checkpoints.close()
+    # As a start leaves it that was killed in a save.
+    files.write_atomic(epath.Path(folder) / reading.UNFINISHED, '{"step": 3}')
+    shutil.copytree(folder / "checkpoints" / "2", folder / "checkpoints" / "3")
+    (folder / "checkpoints" / "3" / reading.COMMIT_MARKER).unlink()
+
+
+def use_checkpoints(folder):
+    """Resume, save one more step and read it again."""
+    path = epath.Path(folder)
+    reading.check_nothing_is_missing(path)
+    checkpoints = store.Checkpoints(folder, keep=2)
+    try:
+        restored = checkpoints.restore_latest(abstract())
+        assert int(restored.step) == 2
+        checkpoints.save(3, make_state(3))
+        checkpoints.wait()
+    finally:
+        checkpoints.close()
+    latest = reading.choose_verified_step(folder, None)
+    again = reading.restore_subtree(folder, latest, {"params": abstract().params})
+    return latest, np.asarray(jax.tree.leaves(again)[0]).sum()
+
+
+def keep_checkpoints(folder):
+    """What was verified stays verified, readable and in its place."""
+    assert not (folder / "damaged").exists()
+    steps = reading.verified_steps(folder)
+    assert 2 in steps
+    for step in steps:
+        reading.restore_subtree(folder, step, {"params": abstract().params})
+
+
+CONFIG = {"steps": 5, "data": {"source": {"kind": "digits"}}}
+
+
+def prepare_workdir(folder):
+    workdir.write_or_check_config(epath.Path(folder), CONFIG, {}, allow_changes=False)
+
+
+def use_workdir(folder):
+    path = epath.Path(folder)
+    with workdir.count_start(path, 0, 5, is_new=False):
+        workdir.write_or_check_config(
+            path, CONFIG | {"steps": 6}, {}, allow_changes=False
+        )
+    workdir.clear_start_attempts(path)
+    return workdir.load_saved(folder)["config"]
+
+
+def keep_workdir(folder):
+    assert workdir.load_saved(folder)["config"]["steps"] in (5, 6)
+
+
+def prepare_shards(folder):
+    test_latent_cache.write(epath.Path(folder))
+    # The last shard is missing, and so is what declares the directory complete.
+    (folder / "manifest.json").unlink()
+    sorted(folder.glob("eval-*.array_record"))[-1].unlink()
+
+
+def use_shards(folder):
+    manifest = test_latent_cache.write(epath.Path(folder))
+    shards = latent_cache.open_store(epath.Path(folder))
+    shards.verify(manifest, part=(0, 1))
+    return latent_cache.load_manifest(shards)
+
+
+def keep_shards(folder):
+    assert len(list(folder.glob("train-*.array_record"))) == len(
+        [
+            s
+            for s in latent_cache.plan_shards(test_latent_cache.make_identity())
+            if s.split == "train"
+        ]
+    )
+
+
+def make_trials():
+    points = sweep_files.grid("loss.weighting.factor", (1.5, 2.0))
+    return trials.expand(sweep_files.trials(points, stage1=f"{DIGITS}:smoke"), ())
+
+
+def prepare_sweep(folder):
+    both = make_trials()
+    records.write_or_check_sweep(folder, "s", both[:1], is_subset=True)
+    records.mark_trial_finished(epath.Path(folder), both[0])
+
+
+def use_sweep(folder):
+    both = make_trials()
+    records.write_or_check_sweep(folder, "s", both)
+    rest = records.unfinished_trials(str(folder), both)
+    for trial in rest:
+        records.mark_trial_finished(epath.Path(folder), trial)
+    return [t.name for t in rest], len(records.read_sweep(epath.Path(folder))["trials"])
+
+
+def keep_sweep(folder):
+    both = make_trials()
+    assert records.is_trial_finished(folder, both[0])
+
+
+SCENARIOS = {
+    "checkpoints": (prepare_checkpoints, use_checkpoints, keep_checkpoints),
+    "workdir": (prepare_workdir, use_workdir, keep_workdir),
+    "shards": (prepare_shards, use_shards, keep_shards),
+    "sweep": (prepare_sweep, use_sweep, keep_sweep),
+}
+FAULTS = {
+    "once": (LOST, 1),
+    "last": (LOST, 1),
+    "odd": (ODD, 1),
+    "always": (LOST, None),
+    "denied": (DENIED, None),
+}
+
+
+@pytest.fixture
+def short_waits(monkeypatch):
+    """The threads of a save that failed wait seconds for each other, not ten minutes."""
+    client = type(signaling_client.get_signaling_client())
+    original = client.blocking_key_value_get
+    monkeypatch.setattr(
+        client,
+        "blocking_key_value_get",
+        lambda self, key, timeout_secs: original(self, key, min(timeout_secs, 3)),
+    )
+
+
+# In the default suite, the faults that matter most.
+CASES = [
+    pytest.param(name, faults, marks=pytest.mark.slow if slow else ())
+    for name in SCENARIOS
+    for faults, slow in ((("once", "last", "always"), False), (("odd", "denied"), True))
+]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.parametrize(("name", "faults"), CASES)
+def test_no_failing_call_loses_anything(name, faults, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.0)
+    prepare, use, keep = SCENARIOS[name]
+    start, ended, number = tmp_path / "start", [], itertools.count()
+    start.mkdir()
+    prepare(start)
+
+    def attempt(fault=None, place=None):
+        # Threads of a save that failed may still write into the folder of their attempt.
+        folder = tmp_path / str(next(number))
+        shutil.copytree(start, folder)
+        with storage_faults.watched(folder) as watched:
+            watched.failing = place
+            if fault:
+                watched.error, watched.times = FAULTS[fault]
+                watched.after = calls[place] - 1 if fault == "last" else 0
+            try:
+                result = use(folder)
+            except StorageError as e:
+                result = e
+        keep(folder)
+        return result, watched.places
+
+    expected, calls = attempt()
+    places = sorted(calls)
+    assert places and not isinstance(expected, StorageError)
+    for place in places:
+        for fault in faults:
+            is_silent = place.method in storage_faults.SILENT
+            # Storage that fails for good also fails in other calls than these of Orbax.
+            if place.in_orbax and is_silent and FAULTS[fault][1] is None:
+                continue
+            if fault == "last" and calls[place] == 1:
+                continue
+            try:
+                result, _ = attempt(fault, place)
+            except Exception as e:
+                ended.append(f"{place} {fault}: {type(e).__name__}: {e}")
+                continue
+            failed = isinstance(result, StorageError)
+            if FAULTS[fault][1] and failed and not place.in_orbax:
+                ended.append(f"{place} {fault}: {result}")
+            elif not failed and result != expected:
+                ended.append(f"{place} {fault}: {result} in place of {expected}")
+            elif failed and (fault == "denied") != isinstance(result, UnusablePath):
+                ended.append(f"{place} {fault}: {type(result).__name__}: {result}")
+    assert not ended, "\n".join(
+        [f"{len(ended)} of {len(faults) * len(places)}", *ended]
+    )
+
+
+BREAKS = (
+    Break(
+        "storage that fails taken for a missing commit marker",
+        "ul/checkpoints/reading.py",
+        "return files.exists(marker)",
+        "return marker.exists()",
+        "test_no_failing_call_loses_anything",
+    ),
+    Break(
+        "a step whose arrays were not found taken for a saved one",
+        "ul/checkpoints/store.py",
+        "if not files.exists(self._array_index(step)):",
+        "if False:",
+        "test_no_failing_call_loses_anything",
+    ),
+)
