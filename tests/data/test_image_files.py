@@ -137,10 +137,10 @@ def test_other_formats_are_refused_whatever_their_suffix(tmp_path):
     """Pillow would start Ghostscript for PostScript that is called x.png."""
     path = tmp_path / "x.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(ValueError, match="cannot identify"):
         read(str(path))
     Image.fromarray(NOISE).save(path, "TIFF")
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(ValueError, match="cannot identify"):
         read(str(path))
 
 
@@ -154,7 +154,7 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded():
 
 def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(OSError, match="not a regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         read(str(tmp_path / "x.png"))
 
 

@@ -18,8 +18,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 # About 200 MB as RGB. A small file can declare billions of pixels.
 MAX_PIXELS = 2**26
-# The exceptions that Pillow raises for a file that is not a complete image.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# What the functions here raise for a file that is no complete image, or cannot be read.
+UNREADABLE = (OSError, ValueError)
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
@@ -38,11 +38,13 @@ def open_image(file, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
     """Open an image, given its path or a file object, and yield it as it is stored.
 
     Raises:
-      One of UNREADABLE: it has none of the formats, or too many pixels.
+      ValueError: it has none of the formats, or too many pixels; also for what is raised
+        while it is decoded in the block.
+      OSError: the storage fails.
     """
     if isinstance(file, str) and os.path.exists(file) and not os.path.isfile(file):
-        raise OSError(f"{file} is not a regular file")  # Opening a pipe would wait.
-    with warnings.catch_warnings():
+        raise ValueError(f"{file} is not a regular file")  # Opening a pipe would wait.
+    with _decoder_errors(), warnings.catch_warnings():
         # They concern unusual metadata and sizes, which are checked below.
         warnings.simplefilter("ignore")
         with Image.open(file, formats=tuple(formats)) as image:
@@ -53,11 +55,30 @@ def open_image(file, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
             yield image
 
 
+@contextlib.contextmanager
+def _decoder_errors() -> Iterator[None]:
+    """Raise a ValueError for what Pillow raises at a broken file, which may be anything.
+
+    Its OSErrors have no error number. Those of the storage, which have one, pass.
+    """
+    try:
+        yield
+    except (ValueError, MemoryError):
+        raise
+    except OSError as e:
+        if e.errno is not None:
+            raise
+        raise ValueError(str(e)) from e
+    except Exception as e:
+        raise ValueError(f"{type(e).__name__}: {e}") from e
+
+
 def read_image(file, channels: int) -> Image.Image:
     """Decode an image upright, as RGB for 3 channels or as gray for 1.
 
     Raises:
-      One of UNREADABLE: the file is not a complete image of 8 bits per channel.
+      ValueError: the file is not a complete image of 8 bits per channel.
+      OSError: the storage fails.
     """
     with open_image(file) as image:
         _check_bits(image)

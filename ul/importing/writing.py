@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ul.checkpoints import workdir
+from ul.core import files
 from ul.core.errors import DataError
 from ul.core.files import display_name, write_atomic
 from ul.data import pipeline, record_shards
@@ -272,9 +273,9 @@ def _write_shard(
 def _pack(record_format: RecordFormat, entry: Entry, label: int) -> tuple[bytes, str]:
     """Return the record of a file and "", or b"" and the reason why the file is broken."""
     try:
-        content = entry.read()
-    except OSError as e:
-        # The cause may be temporary, so the file is not rejected for good.
+        # The file may be intact, so it is not rejected for good.
+        content = files.read(entry.read, entry.file)
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise DataError(
             f"{entry.file} cannot be read: {e.strerror}. Repair or remove it, then run the "
             "same command again."

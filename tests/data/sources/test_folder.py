@@ -1,10 +1,13 @@
 """A folder of images as a source, with the damage that real folders have."""
 
+import errno
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from ul.core.errors import DataError
+from ul.core import storage
+from ul.core.errors import DataError, StorageError
 from ul.data.sources import folder
 
 SHAPE = (16, 16, 3)
@@ -72,6 +75,27 @@ def test_an_unreadable_file_is_logged_once_and_replaced_by_the_next(tree, caplog
     np.testing.assert_array_equal(source[4]["image"], source[5]["image"])
     source[4]
     assert len([r for r in caplog.records if "cat/4.png" in r.message]) == 1
+
+
+@pytest.mark.parametrize("num_failures", [2, 99])
+def test_storage_that_fails_replaces_no_image(tree, monkeypatch, num_failures):
+    """Another run would read the file, and the two would have other examples."""
+    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.0)
+    source, opened, left = make_source(tree), Image.open, [num_failures]
+    expected = source[0]["image"]
+
+    def fail(*args, **kwargs):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", fail)
+    if num_failures > storage.MAX_ATTEMPTS:
+        with pytest.raises(StorageError, match="cannot be read: .*Input/output error"):
+            source[0]
+    else:
+        np.testing.assert_array_equal(source[0]["image"], expected)
 
 
 def test_a_truncated_file_is_unreadable(tree):

@@ -8,6 +8,7 @@ larger than `data.image_shape`; `transforms.random_crop` cuts them. The argument
 
 import concurrent.futures
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ul.core import storage
 from ul.core.errors import DataError
-from ul.core.files import display_name
+from ul.core.files import display_name, read_error
 from ul.data.image_files import UNREADABLE
 
 log = logging.getLogger("ul")
@@ -72,6 +74,7 @@ class SkipUnreadable:
 
     Raises:
       DataError: when more than `max_unreadable` files have proved unreadable.
+      StorageError: the storage fails, and the file may be intact.
     """
 
     def __init__(
@@ -96,8 +99,14 @@ class SkipUnreadable:
         for candidate in range(int(i), int(i) + len(self)):
             candidate %= len(self)
             try:
-                return self._get_example(candidate)
+                return storage.retry(
+                    functools.partial(self._get_example, candidate),
+                    f"reading {display_name(self._names[candidate])}",
+                )
             except UNREADABLE as e:
+                # Another run would read the file, and then have other examples.
+                if storage.may_pass(e):
+                    raise read_error(self._names[candidate], e) from e
                 self._report(candidate, e)
         raise DataError(
             f"At least one image must be readable; all {len(self)} files are unreadable."
