@@ -21,6 +21,7 @@ from tests.lib.originals import (
 )
 from ul import importing
 from ul.core.errors import ConfigError, DataError
+from ul.data import record_shards
 from ul.data.sources import imported_images, registry
 from ul.importing import archives
 
@@ -364,6 +365,7 @@ def test_another_pillow_cannot_continue_an_import_but_read_it(
     for name in ("begun.json", "manifest.json"):  # As older versions wrote them.
         content = json.loads((out / name).read_text())
         assert content.pop("made_with")["pillow"] != "1.2.3"
+        del content[record_shards.SEAL]
         (out / name).write_text(json.dumps(content))
     assert len(read_examples(out)) == sum(CLASSES.values())
     with pytest.raises(ConfigError, match="pillow: stored an unknown version") as e:

@@ -24,10 +24,11 @@ from array_record.python import array_record_data_source, array_record_module
 from etils import epath
 from tqdm import tqdm
 
-from ul.core import files
+from ul.core import files, sealed_json
 from ul.core.errors import ConfigError, DataError
 
 SUFFIX = ".array_record"
+SEAL = "record_digest"  # "digest" is the entry for that of the examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ class ShardStore:
                     f"{self.path} must have begun.json, which records what its shards contain; "
                     "it is missing. Choose another --out, or delete the directory."
                 )
-            return files.write_atomic(path, json.dumps(identity, indent=2))
+            return files.write_atomic(path, _seal(identity))
         if differences := compare(self._read_json(path), identity):
             raise ConfigError(
                 f"--out {self.path} must be new or hold the same {self.description}; it "
@@ -111,7 +112,7 @@ class ShardStore:
           StorageError: the directory cannot be written.
         """
         files.remove(self.path / "manifest.json")
-        files.write_atomic(self.path / "begun.json", json.dumps(identity, indent=2))
+        files.write_atomic(self.path / "begun.json", _seal(identity))
 
     def is_complete(self) -> bool:
         """Return whether there is a manifest, which is written last."""
@@ -124,7 +125,7 @@ class ShardStore:
           StorageError: it cannot be read.
         """
         try:
-            summary = json.loads(files.read_text(self.path / f"{shard.name}.json"))
+            summary = _unseal(files.read_text(self.path / f"{shard.name}.json"))
             intact = files.sha256(self.path / summary["file"]) == summary["sha256"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
@@ -171,12 +172,12 @@ class ShardStore:
             files.write(move, path)
         summary = {"file": path.name, "count": count, "bytes": length, "sha256": digest}
         summary |= more_fields()
-        files.write_atomic(self.path / f"{shard.name}.json", json.dumps(summary))
+        files.write_atomic(self.path / f"{shard.name}.json", _seal(summary))
         return summary
 
     def write_manifest(self, manifest: dict) -> None:
         """Write manifest.json, which declares the directory complete."""
-        files.write_atomic(self.path / "manifest.json", json.dumps(manifest, indent=2))
+        files.write_atomic(self.path / "manifest.json", _seal(manifest))
 
     def load_manifest(self, keys: set[str]) -> tuple[dict, str]:
         """Return the manifest, which must have `keys`, and a digest that identifies it.
@@ -205,7 +206,7 @@ class ShardStore:
 
     def _read_json(self, path: epath.Path) -> Any:
         try:
-            return json.loads(files.read_text(path))
+            return _unseal(files.read_text(path))
         except (FileNotFoundError, ValueError) as e:
             raise DataError(
                 f"{path} cannot be read: {_first_line(e)}. {self.rerun_to('repair it')}"
@@ -363,6 +364,16 @@ def _storage_errors(path: epath.Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as e:
         raise files.write_error(path, e) from e
+
+
+def _seal(record: dict) -> str:
+    return json.dumps(sealed_json.seal(record, SEAL), indent=2)
+
+
+def _unseal(text: str) -> dict:
+    record = sealed_json.unseal(text, SEAL)
+    record.pop(SEAL, None)  # It is none of what the writer wrote.
+    return record
 
 
 def _first_line(error: Exception) -> str:

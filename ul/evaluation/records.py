@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from ul.core import files
+from ul.core import files, sealed_json
 from ul.core.errors import DataError
 from ul.core.files import write_atomic
 from ul.core.provenance import code_version
@@ -155,5 +155,6 @@ def write(
     save_png(folder / f"{result.name()}.png", picture)
     for end, figure in figures.items():
         save_bytes(folder / f"{result.name()}-{end}", figure)
+    content = sealed_json.seal(content)
     write_atomic(folder / f"{result.name()}.json", json.dumps(content, indent=2))
     return content

@@ -1,11 +1,10 @@
 """The evaluations of several runs as one table."""
 
-import json
 from typing import Any, NamedTuple
 
 from etils import epath
 
-from ul.core import files
+from ul.core import files, sealed_json
 from ul.core.errors import DataError
 from ul.metrics import registry
 from ul.metrics.metric import GENERATION
@@ -102,12 +101,18 @@ def evaluations(workdir) -> list[dict]:
     """Return all evaluations of a workdir, oldest first; an empty list if it has none.
 
     Raises:
-      DataError: one has no date, as those of older versions.
+      DataError: one is damaged, or has no date, as those of older versions.
     """
     results = []
     folder = epath.Path(workdir) / "evals"
     for file in (folder / name for name in files.names(folder, ".json")):
-        results.append(json.loads(files.read_text(file)))
+        try:
+            results.append(sealed_json.unseal(files.read_text(file)))
+        except ValueError as e:
+            raise DataError(
+                f"{file} must be an evaluation of this project, unchanged; {e}. Delete it "
+                "and evaluate again."
+            ) from e
         if "date" not in results[-1]:
             raise DataError(
                 f"An evaluation must have a date; {file} has none, because an older "

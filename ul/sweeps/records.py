@@ -16,7 +16,7 @@ from typing import Any
 from etils import epath
 
 from ul.checkpoints.workdir import value_differences
-from ul.core import files
+from ul.core import files, sealed_json
 from ul.core.errors import ConfigError
 from ul.core.files import lock, write_atomic
 from ul.core.provenance import code_version
@@ -129,6 +129,7 @@ def write_or_check_sweep(
                 "trials": saved["trials"] + new,
                 "configs": saved["configs"] | record["configs"],
             }
+        record = sealed_json.seal(record)
         write_atomic(path, json.dumps(record, indent=2) + "\n")
 
 
@@ -154,7 +155,7 @@ def read_sweep(out: epath.Path) -> dict[str, Any]:
       ConfigError: the file is missing or cannot be read.
     """
     try:
-        record = json.loads(files.read_text(out / "sweep.json"))
+        record = sealed_json.unseal(files.read_text(out / "sweep.json"))
         return {"trials": record["trials"], "configs": record["configs"]} | record
     except (
         FileNotFoundError,
@@ -166,7 +167,7 @@ def read_sweep(out: epath.Path) -> dict[str, Any]:
         missing = isinstance(e, FileNotFoundError | NotADirectoryError)
         raise ConfigError(
             f"No sweep found in {str(out)!r}: sweep.json is "
-            f"{'missing' if missing else 'unreadable'}. Pass the directory that "
+            f"{'missing' if missing else f'unreadable ({e})'}. Pass the directory that "
             "python -m ul sweep wrote."
         ) from e
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from ul.core import files
+from ul.core import files, sealed_json
 from ul.core.errors import StorageError
 from ul.sweeps.execution import TrialExecution
 
@@ -61,9 +61,9 @@ def _read_evaluations(workdir: epath.Path) -> dict[str, Any]:
     results: dict[str, Any] = {}
     try:
         for name in files.names(workdir / "evals", ".json"):
-            results |= json.loads(files.read_text(workdir / "evals" / name))
+            results |= sealed_json.unseal(files.read_text(workdir / "evals" / name))
     except (StorageError, FileNotFoundError, ValueError):
-        pass  # A file is being written.
+        pass  # A file is being written, or damaged.
     return results
 
 

@@ -1,7 +1,6 @@
 """Read a sweep's folder: which trials it has, and how far each of them has come."""
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from ul.checkpoints import reading, workdir
+from ul.core import sealed_json
 from ul.core.errors import ConfigError, DataError, UserError
 from ul.data.datasets import Datasets
 from ul.stages import registry
@@ -66,7 +66,7 @@ def _trials_from_sweep_json(root: epath.Path) -> tuple[str, str, list[TrialResul
     """Return the sweep's name, the code version, and the trials in the file's order."""
     path = root / "sweep.json"
     try:
-        content = json.loads(path.read_text())
+        content = sealed_json.unseal(path.read_text())
         trials = [
             _read_trial(
                 root,
@@ -195,7 +195,7 @@ def _read_evaluations(
     for file in sorted((root / directory / "evals").glob("*.json")):
         path = f"evals/{file.name}"
         try:
-            fields = json.loads(file.read_text())
+            fields = sealed_json.unseal(file.read_text())
             _check_fields(fields)
         except (OSError, ValueError) as e:
             problems.append(f"{path} cannot be read: {_one_line(e)}")
