@@ -138,7 +138,7 @@ def test_directories_that_cannot_be_used_are_refused(expand, tmp_path):
         write(tmp_path / "file", expand(*points(1.5)))
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(
-        ConfigError, match=r"sweep.json is unreadable \\(.*\\). Pass the directory"
+        ConfigError, match=r"sweep.json is unreadable \(.*\). Pass the directory"
     ):
         write(tmp_path, expand(*points(1.5)))
 
