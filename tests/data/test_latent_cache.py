@@ -88,6 +88,12 @@ def test_a_cache_returns_the_latents_that_were_written(out, store, dtype):
         assert [source[i]["label"] for i in range(n)] == [i % 3 for i in range(n)]
 
 
+def test_a_directory_that_another_command_began_is_refused(out, store):
+    store.begin({"size": 8, "classes": ["a"]}, lambda stored, requested: [])
+    with pytest.raises(ConfigError, match="differs .another command began it"):
+        write(out)
+
+
 def test_the_latents_of_context_frames_are_stored_beside_the_latents(out, store):
     identity = make_identity(context_frames=2)
     shards = latent_cache.plan_shards(identity)

@@ -123,7 +123,7 @@ def test_a_damaged_file_is_refused(tmp_path):
             {"mu": np.zeros(2) + 0j, "sigma": np.eye(2) + 1j},
             "must be real .* complex128",
         ),
-        ({"mu": np.asarray([{}]), "sigma": np.eye(1)}, "cannot be read"),  # a pickle
+        ({"mu": np.asarray([{}]), "sigma": np.eye(1)}, "it holds pickled objects"),
     ],
 )
 def test_other_files_are_refused(tmp_path, arrays, message):

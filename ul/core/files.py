@@ -160,6 +160,15 @@ def read_error(path: object, error: Exception) -> StorageError:
     return StorageError(message + "Check the storage and run the same command again.")
 
 
+def numpy_reason(error: Exception) -> str:
+    """Return why numpy could not load a file, in one line.
+
+    For pickled objects, numpy itself proposes a setting that would run what they contain.
+    """
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return "it holds pickled objects" if "allow_pickle" in reason else reason
+
+
 def sha256(path: epath.Path) -> str:
     """Return the SHA-256 digest of a file in hexadecimal.
 

@@ -89,7 +89,11 @@ class ShardStore:
                     "it is missing. Choose another --out, or delete the directory."
                 )
             return files.write_atomic(path, _seal(identity))
-        if differences := compare(self._read_json(path), identity):
+        try:
+            differences = compare(self._read_json(path), identity)
+        except (KeyError, TypeError):
+            differences = ["another command began it"]
+        if differences:
             raise ConfigError(
                 f"--out {self.path} must be new or hold the same {self.description}; it "
                 f"differs ({'; '.join(differences)}). Choose another --out, or delete the "

@@ -14,7 +14,7 @@ from etils import epath
 from tqdm import tqdm
 
 from ul.checkpoints import workdir
-from ul.core import text_files
+from ul.core import files, text_files
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import write_atomic
 from ul.data import record_shards
@@ -166,7 +166,7 @@ def read_prompt_embeddings(
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
         raise DataError(
             f"{path} must be an .npz file of python -m ul embed_captions --prompts; reading it "
-            f"failed: {e}"
+            f"failed: {files.numpy_reason(e)}"
         ) from e
     if source["kind"] == "imported_captions":
         _check_encoder(path, encoder, source["captions"])

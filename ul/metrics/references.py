@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 
 from ul.core.errors import ConfigError, DataError
-from ul.core.files import sha256
+from ul.core.files import numpy_reason, sha256
 from ul.metrics import frechet
 from ul.metrics.extractors import FeatureNetwork
 from ul.metrics.features import pixels
@@ -79,12 +79,8 @@ def read_protocol(path: epath.Path) -> dict[str, Any]:
     except UNREADABLE as e:
         raise DataError(
             f"{path} must be a reference file with a protocol, but it cannot be read as "
-            f"one: {_first_line(e)}"
+            f"one: {numpy_reason(e)}"
         ) from e
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0] or type(error).__name__
 
 
 def read(
@@ -114,7 +110,7 @@ def read(
             names = set(data)
     except UNREADABLE as e:
         raise DataError(
-            f"--reference {path} cannot be read as an .npz file: {_first_line(e)}"
+            f"--reference {path} cannot be read as an .npz file: {numpy_reason(e)}"
         ) from e
     if not gaussians:
         raise DataError(
@@ -179,7 +175,7 @@ def _read_images(path: str) -> np.ndarray:
             image = data["arr_0"]
     except UNREADABLE as e:
         raise DataError(
-            f"--reference {path}: arr_0 cannot be read: {_first_line(e)}"
+            f"--reference {path}: arr_0 cannot be read: {numpy_reason(e)}"
         ) from e
     if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3:
         raise DataError(

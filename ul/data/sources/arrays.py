@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 
 from ul.core.errors import DataError
+from ul.core.files import numpy_reason
 from ul.data.sources.base import FunctionSource, Shape, SourceReport
 
 log = logging.getLogger("ul")
@@ -61,7 +62,9 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
         else:
             image, label = data, None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
-        raise DataError(f"{path} cannot be read as a .npy or .npz file: {e}") from e
+        raise DataError(
+            f"{path} cannot be read as a .npy or .npz file: {numpy_reason(e)}"
+        ) from e
     image = image[..., None] if image.ndim == 3 else image
     if image.dtype != np.uint8 or image.ndim != 4:
         raise DataError(
