@@ -166,7 +166,8 @@ def numpy_reason(error: Exception) -> str:
     For pickled objects, numpy itself proposes a setting that would run what they contain.
     """
     reason = str(error).strip().split("\n")[0] or type(error).__name__
-    return "it holds pickled objects" if "allow_pickle" in reason else reason
+    is_pickle_error = "allow_pickle" in reason or "Python objects" in reason
+    return "it holds pickled objects" if is_pickle_error else reason
 
 
 def sha256(path: epath.Path) -> str:
