@@ -53,3 +53,27 @@ def test_a_gif_shows_every_frame_exactly(fps, duration, channels):
                 tile = sheet[top : top + 6, left : left + 6]
                 expected = np.broadcast_to(clips[i, t], tile.shape)
                 np.testing.assert_array_equal(tile, expected)
+
+
+def test_text_stands_around_a_grid_whose_pixels_stay():
+    images = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8)
+    grid = image_grids.tile_images(images, 2)
+    picture = image_grids.add_text(grid, "step 8", ["above", "below"], ["0", "1"])
+    rows, columns = grid.shape[:2]
+    np.testing.assert_array_equal(picture[-rows:, -columns:], grid)
+    plain = image_grids.add_text(grid, "step 8")
+    assert picture.shape[0] > plain.shape[0] > rows
+    left = picture[-rows:, : picture.shape[1] - columns]
+    upper, lower = np.split(left[: rows // 2 * 2], 2)
+    assert upper.min() < 100 and lower.min() < 100 and np.any(upper != lower)
+    gray = image_grids.add_text(grid[..., :1], "a title that is wider than the grid")
+    assert gray.shape[1] > columns and gray.shape[2] == 1
+
+
+def test_a_line_follows_the_frames_that_were_given():
+    clips = np.zeros((2, 4, 5, 6, 3), np.uint8)
+    strip = image_grids.draw_grid(clips, 1, 2, context_frames=2)
+    bright = np.flatnonzero((strip == image_grids.CONTEXT_BRIGHTNESS).all(axis=(0, 2)))
+    # Two frames of six pixels with a border before each, all twice as large.
+    assert bright.tolist() == [2 * 14, 2 * 14 + 1]
+    assert image_grids.draw_grid(clips, 1, 2).max() < image_grids.CONTEXT_BRIGHTNESS

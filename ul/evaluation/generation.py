@@ -10,6 +10,7 @@ from tqdm import tqdm
 from ul.data.datasets import chunk_rows
 from ul.evaluation import plan as plans
 from ul.evaluation import prompts, samples_npz
+from ul.evaluation import request as requests
 from ul.evaluation.context import EvaluatedGenerator, EvaluationContext
 from ul.evaluation.measurement import Measurement
 from ul.evaluation.prompts import ConditionBatches
@@ -74,8 +75,26 @@ def evaluate_generator(request: Request, context: EvaluationContext) -> dict:
         | plans.protocol(run, plan, measured)
         | {"labels": labels},
     )
-    picture = image_grids.draw_grid(shown, _num_columns(gen), zoom(shown))
-    return write(folder, result, picture, figures)
+    return write(folder, result, _picture(run, shown), figures)
+
+
+def _picture(run: EvaluatedGenerator, shown: np.ndarray) -> np.ndarray:
+    """Draw samples under step, weights and guidance, and the class of each column."""
+    gen, request = run.generator, run.request
+    columns, conditions = _num_columns(gen), gen.stage.conditions
+    names: list[str] = []
+    if conditions.names == ("label",):
+        label = requests.sample_labels(request, run.count, gen.num_classes)[
+            : len(shown)
+        ]
+        if np.array_equal(label, np.arange(len(shown)) % columns):
+            names = [str(number) for number in range(columns)]
+    return image_grids.add_text(
+        image_grids.draw_grid(shown, columns, zoom(shown), conditions.context_frames),
+        f"step {gen.step:,}, {request.weights}, guidance {request.guidance:g}"
+        + ", a class per column" * bool(names),
+        columns=names,
+    )
 
 
 def _num_columns(gen: api.Generator) -> int:

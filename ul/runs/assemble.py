@@ -1,5 +1,6 @@
 """Assemble a run: from a config to the mesh, the update and all that the loop needs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -201,7 +202,13 @@ def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> 
             check=check,
         )
         pairs = np.concatenate([shown["image"], reconstructions])
-        picture = image_grids.draw_grid(pairs, len(shown["row"]), _zoom(stage))
+        count = len(shown["row"])
+        each = 1 if pairs.ndim == 4 else count  # A clip has a row of its own.
+        picture = image_grids.add_text(
+            image_grids.draw_grid(pairs, count, _zoom(stage)),
+            "held-out images" if pairs.ndim == 4 else "held-out clips",
+            ["original"] * each + ["reconstruction"] * each,
+        )
         return terms(params, check), {"reconstructions": picture}
 
     return _make_run(
@@ -248,9 +255,8 @@ def build_stage2_run(
     num_examples = config.validation.num_examples
     examples = cache.held_out if cache else datasets.verified_held_out(num_examples)
     conditions = _validation_conditions(config, stage, examples, codec, frozen, mesh)
-    terms = _held_out_terms(
-        config, stage, examples, mesh, lambda batch: prepare(batch, 0)
-    )
+    prepare_first = functools.partial(prepare, step=0)
+    terms = _held_out_terms(config, stage, examples, mesh, prepare_first)
 
     def validate(params, check):
         samples = batching.map_rows(
@@ -263,7 +269,8 @@ def build_stage2_run(
             check=check,
         )
         columns = min(len(samples), stage.num_classes if "label" in conditions else 10)
-        picture = image_grids.draw_grid(samples, columns, _zoom(stage))
+        given = stage.conditions.context_frames
+        picture = image_grids.draw_grid(samples, columns, _zoom(stage), given)
         return terms(params, check), {"samples": picture}
 
     return _make_run(

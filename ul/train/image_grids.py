@@ -5,10 +5,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 # Brightness of the one-pixel border around each image of a grid, 0..255.
 BORDER_BRIGHTNESS = 40
+# Of the line that follows the given frames of a clip.
+CONTEXT_BRIGHTNESS = 255
+TEXT_PIXELS = 12
 # How many frames of a clip are shown side by side.
 MAX_STRIP_FRAMES = 8
 # Frames per second of animations: slow enough to follow the motion.
@@ -32,19 +35,63 @@ def tile_images(images: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
     return sheet.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def draw_strip(clips: np.ndarray, frames: Sequence[int], scale: int = 1) -> np.ndarray:
-    """Draw [N, T, H, W, C] uint8 clips, one per row, with the given frames side by side."""
+def draw_strip(
+    clips: np.ndarray, frames: Sequence[int], scale: int = 1, context_frames: int = 0
+) -> np.ndarray:
+    """Draw [N, T, H, W, C] uint8 clips, one per row, with the given frames side by side.
+
+    A bright line follows the first `context_frames` frames of the clip, which were given.
+    """
     chosen = clips[:, list(frames)]
-    return tile_images(chosen.reshape(-1, *chosen.shape[2:]), len(frames), scale)
+    strip = tile_images(chosen.reshape(-1, *chosen.shape[2:]), len(frames), scale)
+    if context_frames:
+        left = sum(frame < context_frames for frame in frames) * (clips.shape[3] + 1)
+        strip[:, left * scale : (left + 1) * scale] = CONTEXT_BRIGHTNESS
+    return strip
 
 
-def draw_grid(examples: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
+def draw_grid(
+    examples: np.ndarray, columns: int, scale: int = 1, context_frames: int = 0
+) -> np.ndarray:
     """Draw images in rows of `columns`, or clips as one strip of evenly spaced frames each."""
     if examples.ndim == 4:
         return tile_images(examples, columns, scale)
     last = examples.shape[1] - 1
     frames = np.linspace(0, last, min(MAX_STRIP_FRAMES, last + 1)).round().astype(int)
-    return draw_strip(examples, frames.tolist(), scale)
+    return draw_strip(examples, frames.tolist(), scale, context_frames)
+
+
+def add_text(
+    picture: np.ndarray,
+    title: str,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> np.ndarray:
+    """Write a title above a grid, names beside its rows and names above its columns.
+
+    picture: uint8 [H, W, 1 or 3]. rows, columns: of equal height and width; a name that is
+    wider than its column is cut off. The grid's own pixels are not changed.
+    """
+    font = ImageFont.load_default(TEXT_PIXELS)
+    line = TEXT_PIXELS + 6
+    left = max((math.ceil(font.getlength(name)) + 8 for name in rows), default=0)
+    top = line * (1 + bool(columns))
+    width = max(left + picture.shape[1], math.ceil(font.getlength(title)) + 8)
+    mode = "L" if picture.shape[-1] == 1 else "RGB"
+    sheet = Image.new(mode, (width, top + picture.shape[0]), "white")
+    sheet.paste(to_pil(picture), (left, top))
+    draw = ImageDraw.Draw(sheet)
+    draw.text((4, 2), title, "black", font)
+    for i, name in enumerate(rows):
+        middle = top + (i + 0.5) * picture.shape[0] / len(rows)
+        draw.text((4, middle), name, "black", font, anchor="lm")
+    cell = picture.shape[1] / max(len(columns), 1)
+    for i, name in enumerate(columns):
+        while len(name) > 1 and font.getlength(name) > cell - 2:
+            name = name[:-1]
+        draw.text((left + (i + 0.5) * cell, line + 2), name, "black", font, anchor="ma")
+    pixels = np.asarray(sheet)
+    return pixels[..., None] if mode == "L" else pixels
 
 
 def to_pil(image: np.ndarray) -> Image.Image:
