@@ -46,8 +46,10 @@ def run(
     logging.basicConfig(format=form, level=logging.WARNING, force=True)
     logging.getLogger("ul").setLevel(logging.INFO)
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax logs every detail
-    # A read that fails leaves others behind, whose errors would surround the one message.
+    absl_logging.get_absl_logger().addFilter(mistakes.shorten)
+    # Storage that fails leaves other calls behind, whose errors would surround the message.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = mistakes.print_unraisable
     try:
         if help_page.is_requested(sys.argv[1:]):
             return print(help_page.render(main, groups, exit_code_table))

@@ -1,9 +1,11 @@
 """Errors of a command: one line on the terminal and an exit code."""
 
+import contextlib
 import difflib
+import logging
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -39,6 +41,22 @@ def describe_parse_error(error: Exception, argv: list[str]) -> str:
     return " ".join([f"{argument}: the config has no key {key}.", *hints])
 
 
+def shorten(record: logging.LogRecord) -> bool:
+    """Log what Orbax reports of an error in one line; it raises the error as well."""
+    record.msg, record.args = record.getMessage().split("\n")[0], ()
+    record.exc_info = record.exc_text = None
+    return True
+
+
+def print_unraisable(unraisable: Any) -> None:
+    """Take the place of sys.unraisablehook: say nothing of calls that nobody waits for.
+
+    TensorStore reports here what it could not hand to an event loop that had ended.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
 def exit_with(error: BaseException, *, trace: bool) -> NoReturn:
     """Print an error as one line, with its traceback if unexpected, and exit."""
     if isinstance(error, KeyboardInterrupt):
@@ -49,7 +67,8 @@ def exit_with(error: BaseException, *, trace: bool) -> NoReturn:
             f"Paths in gs:// need gcsfs, which is not installed. {hint}"
         )
     code = error.code if isinstance(error, UserError) else 1
-    if code == 1 or trace:
-        traceback.print_exc()
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # The disk of the log may be full, too.
+        if code == 1 or trace:
+            traceback.print_exc()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
     processes.exit_after_error(code, str(error))

@@ -33,10 +33,6 @@ class ProcessGroup:
         for process in self._running:
             process.send_signal(number)  # does nothing if the process has ended
 
-    def _handle(self, number: int, frame) -> None:
-        self._send(signal.SIGKILL if self.stopped else number)
-        self.stopped = True
-
     def _check(self, processes: list[LocalProcess], grace: float) -> None:
         codes = [process.poll() for process in self._running]
         failed = [i for i, code in enumerate(codes) if code]
@@ -57,14 +53,21 @@ class ProcessGroup:
 
     def run(self, processes: list[LocalProcess], grace: float) -> None:
         """Start the processes, show the output of the first one, and wait for all."""
+        # A signal may arrive before all processes are started, so it is passed on below.
+        received: list[int] = []
         numbers = (signal.SIGTERM, signal.SIGINT)
-        handlers = {n: signal.signal(n, self._handle) for n in numbers}
+        handlers = {
+            n: signal.signal(n, lambda n, _: received.append(n)) for n in numbers
+        }
         try:
             log = processes[0].log
             shown = log.stat().st_size if log.exists() else 0
             self._running += [process.start() for process in processes]
             alive = True
             while alive:
+                while received:
+                    self._send(signal.SIGKILL if self.stopped else received[0])
+                    self.stopped = bool(received.pop(0))
                 # Before the log is read: what an ended process wrote is shown below.
                 alive = any(process.poll() is None for process in self._running)
                 self._check(processes, grace)

@@ -1,6 +1,8 @@
 """Processes that start and end together."""
 
+import os
 import signal
+import time
 
 import pytest
 
@@ -83,6 +85,23 @@ def test_a_signal_goes_once_to_all_and_each_has_time_to_save(run, tmp_path):
         SAVES + "sleep 0.4; echo $n >signals; exit 75",
         "await ready-0; await ready-1; kill -TERM $PPID; exit 0",
     )
+    assert (group.code, group.stopped) == (75, True)
+    assert (tmp_path / "signals").read_text() == "1\n"
+
+
+def test_a_signal_while_the_processes_start_reaches_all(run, tmp_path, monkeypatch):
+    start = LocalProcess.start
+
+    def interrupted(self):
+        process = start(self)
+        while not (tmp_path / f"ready-{self.environment['I']}").exists():
+            time.sleep(0.01)
+        if self.environment["I"] == "0":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(LocalProcess, "start", interrupted)
+    group = run(SAVES + "echo $n >signals; exit 75", SAVES + "exit 75")
     assert (group.code, group.stopped) == (75, True)
     assert (tmp_path / "signals").read_text() == "1\n"
 

@@ -23,6 +23,9 @@ device too small                               here; at compile: planning/pods/t
 other devices than asked for, CPU fallback     here
 processes of unlike config or code             test_processes: processes_that_differ
 two runs in one workdir                        test_train: a_workdir_in_use
+storage that fails, at every call              test_storage_faults
+a bit flipped in any other file                test_flipped_bits
+kill -9 at random moments, many times          test_kill_storms
 
 Not produced: a file system mounted read-only and object stores (no such thing here; a
 file in the directory's place gives the same error), a signal while FID is computed (no

@@ -222,6 +222,7 @@ def test_a_full_disk_exits_74_and_keeps_what_was_saved(trained, command, tmp_pat
     longer = stage1(workdir, "--config.steps=10")
     out = command(*longer, code=74, file_bytes=100_000)
     assert "Checkpoint 10 was not written" in out
+    assert "Traceback" not in out and "Event loop is closed" not in out
     assert reading.verified_steps(workdir) == [6, 8]
     command(*longer)
     assert reading.verified_steps(workdir) == [8, 10]
