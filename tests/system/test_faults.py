@@ -140,7 +140,8 @@ def test_standing_still_is_reported_with_stacks_and_ends_with_124(command, tmp_p
 
 
 def test_a_rejected_run_leaves_no_directory_and_does_not_count(command, tmp_path):
-    out = command(*stage1(tmp_path / "w", "--config.batch_size=7"), code=64)
+    rejected = stage1(tmp_path / "w", "--config.batch_size=7")
+    out = command(*rejected, devices=2, code=64)
     assert "batch_size must be divisible by" in out and not (tmp_path / "w").exists()
 
 
