@@ -55,25 +55,26 @@ class ProcessGroup:
         """Start the processes, show the output of the first one, and wait for all."""
         # A signal may arrive before all processes are started, so it is passed on below.
         received: list[int] = []
-        numbers = (signal.SIGTERM, signal.SIGINT)
         handlers = {
-            n: signal.signal(n, lambda n, _: received.append(n)) for n in numbers
+            number: signal.signal(number, lambda number, _: received.append(number))
+            for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
-            log = processes[0].log
-            shown = log.stat().st_size if log.exists() else 0
+            shown = log.stat().st_size if (log := processes[0].log).exists() else 0
             self._running += [process.start() for process in processes]
             alive = True
             while alive:
                 while received:
-                    self._send(signal.SIGKILL if self.stopped else received[0])
-                    self.stopped = bool(received.pop(0))
+                    number = received.pop(0)
+                    self._send(signal.SIGKILL if self.stopped else number)
+                    self.stopped = True
                 # Before the log is read: what an ended process wrote is shown below.
                 alive = any(process.poll() is None for process in self._running)
                 self._check(processes, grace)
                 shown += copy_to_terminal(log, shown)
                 time.sleep(POLL_SECONDS * alive)
         finally:
+            self.stopped |= bool(received)
             self._send(signal.SIGKILL)
-            for n, handler in handlers.items():
-                signal.signal(n, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

@@ -17,7 +17,7 @@ COUNT = 2000
 
 
 def check(file, pixels):
-    """One outcome of one file: its pixels, or None if it was rejected."""
+    """Compare what a reader made of a file, pixels or None, with what it must be."""
     if pixels is None:
         assert file.pixels is None or file.may_be_rejected, f"{file.name!r} rejected"
         return
@@ -28,7 +28,7 @@ def check(file, pixels):
 
 
 def add_what_is_no_file(path):
-    """A pipe, a folder and a link to nothing, all with the names of images."""
+    """Add a pipe, a folder and a link to nothing, all with the names of images."""
     os.mkfifo(path / "a" / "pipe.png")
     (path / "a" / "folder.png").mkdir()
     (path / "b" / "link.png").symlink_to("nowhere.png")
@@ -37,7 +37,7 @@ def add_what_is_no_file(path):
 
 @pytest.fixture
 def peak():
-    """How much memory a test added to the largest use of this process, in bytes."""
+    """Measure by how many bytes a test raised the memory that this process needed at most."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield lambda: 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 

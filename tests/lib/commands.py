@@ -33,7 +33,7 @@ class Commands:
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", "ul", module, *map(str, args)],
             cwd=ROOT,
-            # What may be killed does not write into the compilation cache.
+            # A killed process could leave half a program in the compilation cache.
             env=self._environment(devices, more.pop("env", None))
             | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"},
             stdout=more.pop("stdout", subprocess.PIPE),

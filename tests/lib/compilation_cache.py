@@ -1,4 +1,4 @@
-"""Where the tests keep what XLA compiled: for all workers, their commands and later runs."""
+"""All test workers, their commands and later runs share one cache of compiled programs."""
 
 import hashlib
 import os

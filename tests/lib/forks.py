@@ -11,7 +11,9 @@ import json
 import os
 import resource
 import runpy
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # Exit code of a command that started JAX's devices, although it must not.
 STARTED_DEVICES = 99
+# Of one command: then its process and the server are killed.
+MAX_SECONDS = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Server:
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             text=True,
+            start_new_session=True,
         )
         atexit.register(self._close)
 
@@ -77,6 +82,9 @@ class Server:
         }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
+        if not select.select([self._process.stdout], [], [], MAX_SECONDS)[0]:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            raise AssertionError(f"{words} did not end within {MAX_SECONDS} s")
         code = int(self._process.stdout.readline())
         texts = [_take(self._folder / kind) for kind in ("out", "err")]
         return Done(code, *texts)

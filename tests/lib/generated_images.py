@@ -164,7 +164,7 @@ def truncated(rng):
     whole = _encode(Image.fromarray(_rgb(rng)), format)
     with Image.open(io.BytesIO(whole), formats=(format,)) as image:
         pixels = np.asarray(image.convert("RGB"))
-    # What was cut off may not concern the pixels; a part of them must not be made up.
+    # A reader may accept the file if all pixels are there, but it must not invent any.
     return whole[: rng.integers(0, len(whole))], pixels, {"may_be_rejected": True}
 
 

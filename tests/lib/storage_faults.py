@@ -49,7 +49,7 @@ class Place:
 
 @dataclasses.dataclass
 class Storage:
-    """How often each place was called, and which is to fail.
+    """Count the calls of each place, and let one place fail.
 
     after: how many calls succeed before. times: how many fail then; None for all.
     """

@@ -67,11 +67,7 @@ def numbered(directory: epath.Path, suffix: str = "") -> list[int]:
     Raises:
       StorageError: the directory cannot be listed.
     """
-
-    try:
-        names = files.read(lambda: [e.name for e in directory.iterdir()], directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    names = files.names(directory)
     pattern = re.compile(r"(0|[1-9]\d*)" + re.escape(suffix))
     matches = [(name, pattern.fullmatch(name)) for name in names]
     unknown = [n for n, m in matches if m is None and not n.startswith(".")]

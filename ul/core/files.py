@@ -128,7 +128,7 @@ def names(directory: epath.Path, suffix: str = "") -> list[str]:
     """
     try:
         listed = read(lambda: [entry.name for entry in directory.iterdir()], directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(name for name in listed if name.endswith(suffix))
 

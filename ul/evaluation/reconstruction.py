@@ -64,19 +64,9 @@ def evaluate_autoencoder(request: Request, context: EvaluationContext) -> dict:
         | plans.protocol(run, plan, measured)
         | {"data_digest": data_digest(examples)},
     )
-    count = len(pairs) // 2
-    is_clip = pairs.ndim == 5
-    picture = image_grids.add_text(
-        image_grids.draw_grid(pairs, count, zoom(pairs)),
-        f"step {ae.step:,}, {request.weights}",
-        ["original", "reconstruction"] if not is_clip else _clip_names(count),
-    )
+    title = f"step {ae.step:,}, {request.weights}"
+    picture = image_grids.draw_pairs(pairs, title, zoom(pairs))
     return write(folder, result, picture, figures)
-
-
-def _clip_names(count: int) -> list[str]:
-    """Return the names of the rows of a picture of clips, one clip in each."""
-    return ["original"] * count + ["reconstruction"] * count
 
 
 def _reconstruct(run: EvaluatedAutoencoder, examples, measured) -> np.ndarray:

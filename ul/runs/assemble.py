@@ -202,13 +202,8 @@ def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> 
             check=check,
         )
         pairs = np.concatenate([shown["image"], reconstructions])
-        count = len(shown["row"])
-        each = 1 if pairs.ndim == 4 else count  # A clip has a row of its own.
-        picture = image_grids.add_text(
-            image_grids.draw_grid(pairs, count, _zoom(stage)),
-            "held-out images" if pairs.ndim == 4 else "held-out clips",
-            ["original"] * each + ["reconstruction"] * each,
-        )
+        title = "held-out examples"
+        picture = image_grids.draw_pairs(pairs, title, _zoom(stage))
         return terms(params, check), {"reconstructions": picture}
 
     return _make_run(

@@ -61,6 +61,18 @@ def draw_grid(
     return draw_strip(examples, frames.tolist(), scale, context_frames)
 
 
+def draw_pairs(pairs: np.ndarray, title: str, scale: int) -> np.ndarray:
+    """Draw originals above their reconstructions, under a title.
+
+    pairs: all originals and then all reconstructions, images or clips. Images stand side by
+    side, and each clip has a row of its own.
+    """
+    count = len(pairs) // 2
+    each = 1 if pairs.ndim == 4 else count
+    rows = ["original"] * each + ["reconstruction"] * each
+    return add_text(draw_grid(pairs, count, scale), title, rows)
+
+
 def add_text(
     picture: np.ndarray,
     title: str,

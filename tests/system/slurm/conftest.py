@@ -128,7 +128,7 @@ class Slurm:
         return [line.split()[0] for line in said.splitlines()]
 
     def cpus(self, job):
-        """Of each task of a job's step: CPUs it may run on, and CPUs asked for."""
+        """Return, for each task of a job, how many CPUs it may use and srun asked for."""
         seen = (self.folder / "cpus").read_text().splitlines()
         return [(int(n), int(c)) for s, n, c in map(str.split, seen) if s == f"{job}.0"]
 
