@@ -184,5 +184,5 @@ def test_names_that_are_not_utf8_are_read_and_reported(tree, caplog):
 def test_missing_and_empty_folders_are_data_errors(tmp_path):
     with pytest.raises(DataError, match="must be an existing directory; got"):
         make_source(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="found 0 images"):
+    with pytest.raises(DataError, match="must hold images .*; found none"):
         make_source(tmp_path)

@@ -97,6 +97,11 @@ def _list_images(path: str, key: str) -> FileListing:
             images.append(file)
         else:
             listing.skipped[f"no image suffix ({suffix or 'no suffix'})"] += 1
+    if not images:
+        raise DataError(
+            f"{key} {path} must hold images ({', '.join(image_files.SUFFIXES)}); found "
+            "none. Pass the folder of the images or of their class folders."
+        )
     return FileListing(images, listing.skipped)
 
 
