@@ -1,6 +1,7 @@
 """Eight CPU devices, no silent rank promotion, flags that count as parsed."""
 
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from tests.lib import compilation_cache
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Nothing here runs for long: compile fast, in this process and in the commands it starts.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+# The workers share the cores already, and idle BLAS threads spin.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     compilation_cache.prune()
 os.environ.update(compilation_cache.environment())
@@ -26,7 +29,7 @@ flags.FLAGS.mark_as_parsed()
 import pytest  # noqa: E402
 
 from tests.lib.commands import DIGITS, Commands  # noqa: E402
-from ul.core import sealed_json  # noqa: E402
+from ul.core import processes, sealed_json  # noqa: E402
 
 # Whose tests run whole commands, the longest first: no worker is left with them at the end.
 LONG = (
@@ -43,11 +46,26 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items):
+    # A tenth of the time goes into looking for garbage among a million objects otherwise.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
     items.sort(
         key=lambda item: (
             LONG.index(item.path.name) if item.path.name in LONG else len(LONG)
         )
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def immortal_worker():
+    """What ends a process at once ends a test here, not the worker with all other tests."""
+
+    def leave(code, *_, **__):
+        raise SystemExit(code)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "hard_exit", leave)
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ Two to five seconds of imports per command add up to minutes. A fork prints and 
 import atexit
 import dataclasses
 import functools
+import gc
 import json
 import os
 import resource
@@ -182,13 +183,18 @@ def _run(
 
 def _serve(folder: Path) -> None:
     # Heavy imports, shared by the forks.
-    import sklearn.datasets  # noqa: F401
+    import matplotlib.backends.backend_agg  # noqa: F401
+    import sklearn.datasets
+    import sklearn.model_selection  # noqa: F401
     import tensorboardX  # noqa: F401
 
+    import launch.lib.cli  # noqa: F401
     import ul.evaluation
     import ul.runs.session
     import ul.sweeps.report  # noqa: F401
 
+    gc.freeze()  # no fork copies what it only looks at for garbage
+    gc.set_threshold(100_000, 20, 100)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

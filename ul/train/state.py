@@ -1,11 +1,13 @@
 """The state of a run: step, parameters, optimizer state and averages."""
 
+import functools
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend import core
 
 from ul.core import mesh as meshes
 
@@ -37,9 +39,19 @@ def create(
     )
 
 
+@functools.lru_cache(maxsize=1)
+def _trace(init, tx, ema_names):
+    """Return the computation of the first state and its shapes.
+
+    A run needs both, and tracing the networks takes longer than computing their state.
+    """
+    trace = jax.make_jaxpr(lambda: create(init(), tx, ema_names), return_shape=True)
+    return trace()
+
+
 def abstract_state(init, tx, ema_names, mesh) -> TrainState:
     """Return shapes, dtypes and shardings of the state on `mesh`; compute nothing."""
-    shapes = jax.eval_shape(lambda: create(init(), tx, ema_names))
+    _, shapes = _trace(init, tx, ema_names)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding
@@ -51,8 +63,12 @@ def abstract_state(init, tx, ema_names, mesh) -> TrainState:
 
 def initialize(init, tx, ema_names, mesh) -> TrainState:
     """Return the state before the first step, computed directly in its sharding."""
-    shardings = jax.tree.map(
-        lambda leaf: leaf.sharding, abstract_state(init, tx, ema_names, mesh)
-    )
+    abstract = abstract_state(init, tx, ema_names, mesh)
+    computation, _ = _trace(init, tx, ema_names)
+    leaves, structure = jax.tree.flatten(abstract)
     with jax.set_mesh(mesh):
-        return jax.jit(lambda: create(init(), tx, ema_names), out_shardings=shardings)()
+        state = jax.jit(
+            core.jaxpr_as_fun(computation),
+            out_shardings=[leaf.sharding for leaf in leaves],
+        )()
+    return structure.unflatten(state)
