@@ -1,22 +1,33 @@
 # make demo: environment, both stages on digits (shorter than the experiment), evaluation,
 # pictures, one table.
 # make test: environment, the default test suite.
-PYTHON ?= python3
+# The versions of other packages: tested (constraints.txt), lowest (the bounds of setup.py),
+# or newest.
+VERSIONS ?= tested
+PYTHON ?= $(PYTHON_$(VERSIONS))
+PYTHON_tested := python3
+PYTHON_lowest := python3.11
+PYTHON_newest := python3.13
 SEED ?= 0
 RUN ?= runs/demo
-VENV ?= .venv
+VENV ?= .venv$(filter-out -tested,-$(VERSIONS))
 BIN := $(VENV)/bin
 # Some of the tests of `make processes` and `make slow`, by name.
 K ?=
 export PYTHONPATH := .
 
 .PHONY: demo test oracle processes slow browser slurm breaks goldens lint types smoke \
-  tour wheel newest lowest clean
+  tour wheel clean
+
+INSTALL_tested := pip install -q -c constraints.txt -e '.[test,lint]'
+INSTALL_lowest := uv pip install -q --resolution lowest-direct -e '.[test]'
+INSTALL_newest := uv pip install -q -e '.[test,tpu]'
 
 $(VENV)/.done: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,lint]'
+	$(BIN)/python -m pip install -q --upgrade pip uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/python -m $(INSTALL_$(VERSIONS))
+	$(if $(filter tested,$(VERSIONS)),,$(BIN)/python -m pip freeze)
 	touch $@
 
 demo: $(VENV)/.done
@@ -50,27 +61,6 @@ tour: $(VENV)/.done
 # installs the source folder instead.
 wheel:
 	bash tests/lib/try_wheel.sh $(PYTHON)
-
-# The default suite and a dry run for TPUs with the newest versions of everything.
-NEWEST_PYTHON ?= python3.13
-newest:
-	$(NEWEST_PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install -q --upgrade pip
-	.venv-newest/bin/python -m pip install -q -e '.[test,tpu]'
-	.venv-newest/bin/python -m pip freeze
-	.venv-newest/bin/python -m ul plan pod --config digits:stage1 \
-	  --topology v5e:2x2 --mesh data=1,fsdp=4
-	.venv-newest/bin/python -m pytest $(SUITE)
-
-# The default suite with the lowest version of every direct dependency in setup.py.
-LOWEST_PYTHON ?= python3.11
-lowest:
-	$(LOWEST_PYTHON) -m venv --clear .venv-lowest
-	.venv-lowest/bin/python -m pip install -q uv
-	.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python \
-	  --resolution lowest-direct -e '.[test]'
-	.venv-lowest/bin/uv pip freeze --python .venv-lowest/bin/python
-	.venv-lowest/bin/python -m pytest $(SUITE)
 
 # Networks against PyTorch's. Some packages without their dependencies: torchvision wants
 # the PyTorch of its own build, the others want torchvision or what these tests do not use.
