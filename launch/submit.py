@@ -6,7 +6,8 @@
         --config imagenet512:stage1 --config.data.source.path=/shared/imagenet512 \\
         --workdir /shared/s1 --dry-run
 
-The config is validated before anything is submitted. See launch/README.md.
+The config is validated before anything is submitted, and its mesh and batch are compared
+with the devices of the place. See launch/README.md.
 """
 
 import functools
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch.lib import cli, jobs, places, submit_flags
+from launch.lib import cli, job_checks, jobs, places, submit_flags
 from launch.lib.place import submit_jobs
 from ul.core.errors import ConfigError
 from ul.stages import kinds
@@ -66,6 +67,7 @@ def _job(place: str) -> jobs.Job:
 def main(name: str) -> None:
     """Submit the job to the place of this name."""
     job, place = _job(name), places.place_from_flags(name)
+    job_checks.check(job, place, _CONFIG(), _DEVICES.value)
     sys.exit(submit_jobs(place, [job], dry_run=_DRY_RUN.value))
 
 

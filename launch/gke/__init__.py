@@ -5,12 +5,12 @@ import logging
 import subprocess
 from pathlib import Path
 
+from launch.gke import slices
 from launch.gke.jobset import template_values
 from launch.lib.cloud_place import CloudPlace
 from launch.lib.jobs import Job
 from launch.lib.place import require_settings, setting
 from launch.lib.templates import fill
-from ul.core.errors import ConfigError
 
 log = logging.getLogger("ul")
 
@@ -56,16 +56,16 @@ class GkePlace(CloudPlace):
 
     def __post_init__(self) -> None:
         require_settings(image=self.image, accelerator=self.accelerator)
-        if bool(self.topology) == bool(self.gpus_per_node):
-            raise ConfigError(
-                "Give either --topology for TPUs, or --gpus_per_node for GPUs; got "
-                f"{'both' if self.topology else 'neither'}."
-            )
-
+        assert self.num_devices  # which refuses settings that contradict each other
         if self.nodes > 1 and self.gpus_per_node:
-            log.warning(
-                "between GPU nodes NCCL uses slow TCP without the cluster's GPUDirect plugin"
-            )
+            log.warning("NCCL uses slow TCP between GPU nodes without GPUDirect")
+
+    @property
+    def num_devices(self) -> int:
+        """Return the chips of the slice, or the GPUs of all nodes."""
+        return slices.num_devices(
+            self.topology, self.chips_per_host, self.nodes, self.gpus_per_node
+        )
 
     def render(self, job: Job) -> dict[str, str]:
         """Return the JobSet, see jobset.yaml."""

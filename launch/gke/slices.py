@@ -1,4 +1,4 @@
-"""The hosts of a TPU slice."""
+"""The hosts and devices of a TPU slice or of GPU nodes."""
 
 import math
 import re
@@ -24,3 +24,21 @@ def hosts_and_chips(topology: str, chips_per_host: int) -> tuple[int, int]:
             f"{chips} chips for {topology} and {chips_per_host} chips per host."
         )
     return chips // chips_of_host, chips_of_host
+
+
+def num_devices(
+    topology: str, chips_per_host: int, nodes: int, gpus_per_node: int
+) -> int:
+    """Return the chips of a slice, or the GPUs of all nodes if `topology` is empty.
+
+    Raises:
+      ConfigError: both or neither are given, or the topology is invalid.
+    """
+    if bool(topology) == bool(gpus_per_node):
+        raise ConfigError(
+            "Give either --topology for TPUs, or --gpus_per_node for GPUs; got "
+            f"{'both' if topology else 'neither'}."
+        )
+    if topology:
+        return math.prod(hosts_and_chips(topology, chips_per_host))
+    return nodes * gpus_per_node

@@ -22,6 +22,11 @@ class Place(abc.ABC):
     SUBMIT_COMMAND: ClassVar[tuple[str, ...]]
     PYTHON: ClassVar[str]
 
+    @property
+    @abc.abstractmethod
+    def num_devices(self) -> int:
+        """Return the devices of all processes; 0 if the settings do not say."""
+
     @abc.abstractmethod
     def render(self, job: Job) -> dict[str, str]:
         """Return the contents of the files to submit, by file name."""
@@ -68,8 +73,7 @@ def submit_jobs(place: Place, jobs: Sequence[Job], *, dry_run: bool) -> int:
                 return code
         except FileNotFoundError as e:
             raise ConfigError(
-                f"{e.filename} is needed to submit the job and is not installed on this "
-                "machine. Install it, or use --dry-run."
+                f"{e.filename} is not installed here. Install it, or use --dry-run."
             ) from e
     if dry_run:
         print(f"would run: {shlex.join(place.SUBMIT_COMMAND)}", file=sys.stderr)

@@ -37,8 +37,13 @@ class LocalPlace(Place):
                 f"got {self.processes} and {self.devices_per_process}."
             )
 
+    @property
+    def num_devices(self) -> int:
+        """Return the devices of all processes; 0 if the only one uses what there is."""
+        return self.processes * (self.devices_per_process or int(self.processes > 1))
+
     def _environment(self, job: Job, i: int) -> dict[str, str]:
-        if self.processes == 1 and not self.devices_per_process:
+        if not self.num_devices:
             return {}
         count = self.devices_per_process or 1
         if any(option.startswith("--devices=gpu") for option in job.options):
@@ -61,8 +66,7 @@ class LocalPlace(Place):
     def render(self, job: Job) -> dict[str, str]:
         """Return a shell script with the command of every process."""
         lines = [process.shell_line() for process in self._processes(job)]
-        script = ["#!/usr/bin/env bash", *lines, "wait"]
-        return {"commands.sh": "\n".join(script) + "\n"}
+        return {"commands.sh": "\n".join(["#!/usr/bin/env bash", *lines, "wait", ""])}
 
     def submit(self, job: Job) -> int:
         """Run the job to its end and return its exit code."""

@@ -51,6 +51,11 @@ class SlurmPlace(Place):
                 f"tasks and {self.gpus_per_node} GPUs per node."
             )
 
+    @property
+    def num_devices(self) -> int:
+        """Return the GPUs of all nodes; 0 without --gpus_per_node."""
+        return self.nodes * self.gpus_per_node
+
     def render(self, job: Job) -> dict[str, str]:
         """Return the batch script, see job.sh."""
         template = Path(__file__).with_name("job.sh")

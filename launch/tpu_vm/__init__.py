@@ -1,15 +1,16 @@
 """Cloud TPU VMs: a queued resource that is requested again whenever it is taken away."""
 
 import dataclasses
-import shlex
 import subprocess
 from pathlib import Path
 
 from launch.lib import shipped
 from launch.lib.cloud_place import CloudPlace
-from launch.lib.jobs import SHORT_START_SECONDS, Job
+from launch.lib.jobs import Job
 from launch.lib.place import require_settings, setting
-from launch.lib.templates import fill, name_values, options, shell_words
+from launch.lib.templates import fill
+from launch.tpu_vm import slices
+from launch.tpu_vm.scripts import template_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,31 +41,15 @@ class TpuVmPlace(CloudPlace):
             accelerator=self.accelerator, runtime=self.runtime, zone=self.zone
         )
 
+    @property
+    def num_devices(self) -> int:
+        """Return JAX's devices of the accelerator type; 0 if its name does not say."""
+        return slices.num_devices(self.accelerator)
+
     def render(self, job: Job) -> dict[str, str]:
         """Return the scripts, see queue.sh and worker.sh."""
         job.require_bucket()
-        request = (
-            options(
-                accelerator_type=self.accelerator,
-                runtime_version=self.runtime,
-                service_account=self.service_account,
-                valid_until_duration=self.valid_until,
-            )
-            + options(labels=",".join(name_values("labels", self.labels)))
-            + ["--spot"] * self.spot
-            + list(self.gcloud)
-        )
-        values: dict = dict(
-            name=job.name,
-            root=shlex.quote(str(shipped.ROOT)),
-            location=shell_words(options(zone=self.zone, project=self.project)),
-            request=[" \\\n    ".join(shell_words(request))],
-            poll_seconds=self.poll_seconds,
-            max_attempts=job.max_attempts,
-            short_seconds=SHORT_START_SECONDS,
-            env=[f"export {shlex.quote(v)}" for v in name_values("env", self.env)],
-            train=shell_words(job.command()),
-        )
+        values = template_values(self, job)
         folder = Path(__file__).parent
         return {n: fill(folder / n, **values) for n in ("queue.sh", "worker.sh")}
 

@@ -9,6 +9,7 @@ from launch import gke, slurm, tpu_vm
 from launch.gke.slices import hosts_and_chips
 from launch.lib import jobs
 from launch.lib.templates import fill
+from launch.tpu_vm import slices
 from tests.lib import forks
 from tests.lib.breaks import Break
 from ul.core.errors import ConfigError
@@ -45,6 +46,33 @@ REFUSED = [
     (
         ["slurm", "--config=digits:stage2", "--workdir=w"],
         "stage1.workdir is required, but it is not set",
+    ),
+    (
+        ["slurm", STAGE1, "--workdir=w", "--gpus_per_node=8", "--config.mesh.fsdp=3"],
+        "mesh.data x mesh.fsdp must equal the number of devices, 8; got (data, fsdp) = "
+        "(-1, 3)",
+    ),
+    (
+        ["slurm", STAGE1, "--workdir=w", "--nodes=16", "--gpus_per_node=8"],
+        "batch_size must be divisible by devices x accumulate = 128 x 1 = 128; got 64",
+    ),
+    (
+        ["tpu_vm", STAGE1, "--workdir=gs://b/w", "--zone=z", "--runtime=r"]
+        + ["--accelerator=v5p-128", "--config.mesh.data=4", "--config.mesh.fsdp=8"],
+        "must equal the number of devices, 64; got (data, fsdp) = (4, 8)",
+    ),
+    (
+        ["gke", STAGE1, "--workdir=gs://b/w", "--image=i", "--accelerator=a"]
+        + ["--topology=4x4", "--devices=tpu:32"],
+        "--devices must name the 16 devices that the other flags ask for; got tpu:32",
+    ),
+    (
+        ["local", STAGE1, "--workdir=w", "--processes=3"],
+        "batch_size must be divisible by devices x accumulate = 3 x 1 = 3; got 64",
+    ),
+    (
+        ["local", STAGE1, "--workdir=gs://b/w"],
+        "The workdir gs://b/w needs gcsfs, which cannot be imported",
     ),
 ]
 ACCEPTED = ["gke", STAGE1, "--workdir=gs://b/w", "--image=i", "--accelerator=a"]
@@ -92,8 +120,7 @@ def test_a_missing_program_is_named(tmp_path):
     )
     assert done.code == 64
     assert done.err == (
-        "ConfigError: kubectl is needed to submit the job and is not installed on this "
-        "machine. Install it, or use --dry-run.\n"
+        "ConfigError: kubectl is not installed here. Install it, or use --dry-run.\n"
     )
 
 
@@ -178,3 +205,15 @@ BREAKS = (
         "test_kubernetes_does_not_expand_what_the_user_typed",
     ),
 )
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices"),
+    [("v5p-128", 64), ("v4-8", 4), ("v3-8", 8), ("v6e-16", 16), ("v5litepod-4", 4)],
+)
+def test_devices_of_an_accelerator_type(accelerator, devices):
+    assert slices.num_devices(accelerator) == devices
+
+
+def test_an_accelerator_type_of_the_future_is_not_checked():
+    assert slices.num_devices("tpu7x-128") == 0

@@ -23,14 +23,13 @@ MIN_SHARDED_SIZE = 2**14
 TILE = (16, 128)
 
 
-def make(data: int = -1, fsdp: int = 1, devices: Any = None) -> Mesh:
-    """Create a mesh of `devices`, by default of all; -1 on one axis fills it up.
+def axis_sizes(data: int, fsdp: int, num_devices: int) -> tuple[int, int]:
+    """Return the sizes of the axes on `num_devices` devices; -1 on one axis fills it up.
 
     Raises:
       ConfigError: the axis sizes do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
-    num_devices, requested = len(devices), f"({data}, {fsdp})"
+    requested = f"({data}, {fsdp})"
     if data == -1 and fsdp > 0:
         data = num_devices // fsdp
     elif fsdp == -1 and data > 0:
@@ -40,6 +39,17 @@ def make(data: int = -1, fsdp: int = 1, devices: Any = None) -> Mesh:
             f"mesh.data x mesh.fsdp must equal the number of devices, {num_devices}; got "
             f"(data, fsdp) = {requested}. Set one of the two to -1."
         )
+    return data, fsdp
+
+
+def make(data: int = -1, fsdp: int = 1, devices: Any = None) -> Mesh:
+    """Create a mesh of `devices`, by default of all; -1 on one axis fills it up.
+
+    Raises:
+      ConfigError: the axis sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    data, fsdp = axis_sizes(data, fsdp, len(devices))
     grid = mesh_utils.create_device_mesh(
         (data, fsdp), devices, allow_split_physical_axes=True
     )

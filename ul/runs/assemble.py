@@ -43,13 +43,23 @@ def make_mesh(config: TrainConfig, devices: Any = None) -> jax.sharding.Mesh:
             f"{platform}. Pass "
             f"{' '.join(f'--config.{name}.attention=xla' for name in names)}."
         )
-    parts = mesh.size * config.accumulate
+    check_fits(config, mesh.size)
+    return mesh
+
+
+def check_fits(config: TrainConfig, num_devices: int) -> None:
+    """Check mesh and batch of a config against a number of devices, absent or present.
+
+    Raises:
+      ConfigError: the mesh has another number of devices, or the batch does not divide.
+    """
+    meshes.axis_sizes(config.mesh.data, config.mesh.fsdp, num_devices)
+    parts = num_devices * config.accumulate
     if config.batch_size % parts:
         raise ConfigError(
-            f"batch_size must be divisible by devices x accumulate = {mesh.size} x "
+            f"batch_size must be divisible by devices x accumulate = {num_devices} x "
             f"{config.accumulate} = {parts}; got {config.batch_size}."
         )
-    return mesh
 
 
 def learning_rate(config: TrainConfig, *, steps: int) -> optax.Schedule:

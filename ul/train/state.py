@@ -71,4 +71,4 @@ def initialize(init, tx, ema_names, mesh) -> TrainState:
             core.jaxpr_as_fun(computation),
             out_shardings=[leaf.sharding for leaf in leaves],
         )()
-    return structure.unflatten(state)
+    return jax.tree.unflatten(structure, state)
