@@ -103,7 +103,7 @@ def write_trial(out: Path, factor: float, bias: float, *, fid: bool = False) -> 
     fid_fields = {"rfid": 90 / psnr, "titles": {"rfid": "rFID@360"}} if fid else {}
     write_evaluation(
         stage1, "reconstruction", 2000, 360, rate_bpp=rate, rate_bpp_sem=0.01,
-        psnr_db=psnr, ssim=1 - 1 / psnr, reconstruction_frechet=9 / psnr,
+        psnr_db=psnr, psnr_db_sem=0.2, ssim=1 - 1 / psnr, reconstruction_frechet=9 / psnr,
         skipped={"lpips": "lpips_vgg.safetensors is not in <weights>"}, **fid_fields,
     )  # fmt: skip
     for guidance in (1.0, 1.5):

@@ -120,13 +120,25 @@ def test_the_table_sorts_by_a_click_on_its_head(tab, example_page):
 
     def column():
         cells = page.locator(f"#trials tbody td:nth-child({index + 1})")
-        return [float(t) for t in cells.all_inner_texts()]
+        return [float(t.split()[0]) for t in cells.all_inner_texts()]
 
     head.click()
     assert column() == sorted(column(), reverse=True)
     head.click()
     assert column() == sorted(column())
     assert len(column()) == 6 and not errors
+
+
+@pytest.mark.parametrize("fixture", ["example_page", "trained_page"])
+def test_nothing_is_cut_off_in_a_window_of_1300_pixels(tab, fixture, request):
+    page, _, _ = tab
+    page.set_viewport_size({"width": 1300, "height": 800})
+    page.goto(f"file://{request.getfixturevalue(fixture)}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1300
+    cards = page.locator(".scroll").evaluate_all(
+        "all => all.filter(c => c.checkVisibility()).map(c => [c.scrollWidth, c.clientWidth])"
+    )
+    assert cards and all(content <= room for content, room in cards), cards
 
 
 def test_a_page_in_a_narrow_window_does_not_scroll_sideways(tab, example_page):

@@ -6,9 +6,11 @@ import json
 import math
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from tests.lib import sweep_folder
@@ -24,7 +26,17 @@ from ul.planning.pods import model_flops
 from ul.runs.train_spec import TrainSpec
 from ul.stages import registry
 from ul.sweeps import report
-from ul.sweeps.report import folder, gather, numbers, page, published, swept
+from ul.sweeps.report import (
+    folder,
+    gather,
+    numbers,
+    page,
+    plots,
+    published,
+    spreadsheet,
+    swept,
+)
+from ul.sweeps.report.plots import rate
 from ul.sweeps.report.rows import DONE, FAILED, MISSING, PARTIAL
 
 SCRIPT = "<script>alert('x')</script>"
@@ -43,7 +55,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "img", "br"):
+        if tag not in ("meta", "link", "img", "br", "wbr"):
             self.open.append(tag)
         if tag == "tr":
             self.rows.append([])
@@ -191,7 +203,57 @@ def test_skipped_metrics_are_named_with_their_reason(sweep):
     out, page = sweep
     text = (out / "report" / "index.html").read_text()
     assert "LPIPS: lpips_vgg.safetensors is not in &lt;weights&gt;" in text
-    assert not [a for _, a in page.tags if "published" == a.get("href")]
+    assert "ImageNet-512" not in text  # these are digits
+
+
+def test_every_plot_is_also_vector_graphics(sweep):
+    written = sweep[0] / "report"
+    pngs, svgs = (
+        sorted(p.stem for p in written.glob(f"*.{k}")) for k in ("png", "svg")
+    )
+    assert len(pngs) >= 8 and pngs == svgs
+    (plot,) = written.glob("rate-psnr*.svg")
+    texts = [
+        e.text or "" for e in ElementTree.parse(plot).iter() if e.tag.endswith("text")
+    ]
+    assert "bits/pixel" in texts
+
+
+def test_quality_has_error_bars_as_well_as_the_rate(sweep, monkeypatch):
+    drawn, draw = set(), Axes.errorbar
+
+    def errorbar(self, *args, xerr, yerr, **options):
+        drawn.update(zip(xerr, yerr, strict=True))
+        return draw(self, *args, xerr=xerr, yerr=yerr, **options)
+
+    monkeypatch.setattr(Axes, "errorbar", errorbar)
+    rate.quality_against_rate(gather.gather_report(str(sweep[0]), predict=False))
+    # Of PSNR, which is a mean over images, and of metrics of whole sets.
+    assert drawn == {(0.01, 0.2), (0.01, 0.0)}
+
+
+@pytest.mark.parametrize("size", [512, 256])
+def test_published_results_are_shown_beside_their_own_data_only(sweep, size):
+    report = gather.gather_report(str(sweep[0]), predict=False)
+    for row in report.rows:
+        for stage in row.trial.stages:
+            stage.config["data"] |= {
+                "image_shape": [size, size, 3],
+                "num_classes": 1000,
+            }
+    text = page.render(report, plots.all_figures(report), "today", "the command")
+    assert ("FID@500 against training FLOPs" in text) and (
+        ("Published results and their sources" in text) == (size == 512)
+    )
+    assert ("cost-fid-n-500-guidance-1-published.png" in text) == (size == 512)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-x", "@sum", "\tx", "-1e3"])
+def test_no_text_cell_is_a_formula(tmp_path, text):
+    write_run(tmp_path / text, resolved_config("stage1"))
+    out = spreadsheet.trials(gather.gather_report(str(tmp_path), predict=False))
+    cell = next(csv.reader(out.splitlines()[1:]))[0]
+    assert cell == ("-1e3" if text == "-1e3" else f"'{text}")  # a number stays one
 
 
 def test_counts_and_guidances_never_share_a_column(tmp_path):
@@ -298,9 +360,8 @@ def test_partial_failed_and_missing_trials_are_marked(tmp_path):
     ):
         assert expected in text, expected
     assert read_csv(tmp_path)["half"]["stage 1 steps"] == "700"
-    # Without any FID the published results are in a figure of their own.
     names = {p.name for p in (tmp_path / "report").glob("*.png")}
-    assert "published.png" in names and not any("cost-fid" in n for n in names)
+    assert not any("cost-fid" in n for n in names)
     assert "cost-frechet-n-500-guidance-1.png" in names
 
 

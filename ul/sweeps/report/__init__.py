@@ -34,7 +34,7 @@ def write(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # An earlier report may have had plots of other metrics.
-        for old_plot in directory.glob("*.png"):
+        for old_plot in (*directory.glob("*.png"), *directory.glob("*.svg")):
             old_plot.unlink()
     except OSError as e:
         raise StorageError(
@@ -43,6 +43,7 @@ def write(
         ) from e
     for figure in figures:
         save_bytes(directory / f"{figure.name}.png", figure.png)
+        save_bytes(directory / f"{figure.name}.svg", figure.svg)
     write_atomic(directory / "trials.csv", spreadsheet.trials(report))
     created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     command = f"python -m ul report {shlex.quote(path)}"

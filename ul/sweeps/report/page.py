@@ -47,11 +47,11 @@ def render(
     """
     parts = [
         _overview(report, created),
-        _trial_table(report),
+        _trial_tables(report),
         _notes(report.notes),
         _plots(figures, "rate", "Bitrate and quality"),
         _plots(figures, "cost", "Quality and training cost"),
-        _published_results(),
+        _published_results(report),
         _all_pictures(report),
         _plots(figures, "losses", "Loss curves"),
         _differences(report),
@@ -137,19 +137,30 @@ def _notes(notes: Sequence[str]) -> str:
     )
 
 
-def _trial_table(report: SweepReport) -> str:
-    """Return the table with one row per trial, whose numbers link to the evaluations."""
+def _trial_tables(report: SweepReport) -> str:
+    """Return the tables with one row per trial, whose numbers link to the evaluations.
+
+    Numbers of samples, which have a guidance, are in a table of their own: one table of
+    everything would be wider than a window.
+    """
     columns = [c for c in report.columns if numbers.metric(c).in_page]
     settings = swept.swept_settings(report.sweep.trials, report.differences)
+    of_samples = [c for c in columns if c.guidance is not None]
+    of_runs = [c for c in columns if c.guidance is None]
     heads = ['<th class="left">trial</th>', '<th class="left">state</th>']
-    heads += [f"<th>{escape(key)}</th>" for key in settings]
+    heads += [f"<th>{_breakable(key)}</th>" for key in settings]
     heads += [_head("predicted", "bits/pixel")]
-    heads += [_head(c.title, _column_note(c)) for c in columns]
+    heads += [_head(c.title, _column_note(c)) for c in of_runs]
     heads += [_head("training FLOPs", s) for s in ("stage 1", "stage 2", "total")]
-    body = "".join(_trial_row(row, columns, settings) for row in report.rows)
+    rows = [_run_row(row, of_runs, settings) for row in report.rows]
+    tables = f"<h2>Trials</h2>{_sorted_table('trials', heads, rows)}"
+    if of_samples:
+        heads = ['<th class="left">trial</th>']
+        heads += [_head(c.title, _column_note(c)) for c in of_samples]
+        rows = [_sample_row(row, of_samples) for row in report.rows]
+        tables += f"<h2>Samples</h2>{_sorted_table('samples', heads, rows)}"
     return (
-        '<h2>Trials</h2><div class="card scroll"><table class="sorts" id="trials"><thead>'
-        f"<tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"{tables}"
         '<p class="soft">Each number links to the evaluation that it comes from: the one of '
         "the EMA weights at the newest step with the lowest seed. Numbers over different "
         "counts of examples (n) are in separate columns. "
@@ -158,7 +169,20 @@ def _trial_table(report: SweepReport) -> str:
     )
 
 
-def _trial_row(
+def _sorted_table(name: str, heads: Sequence[str], rows: Sequence[str]) -> str:
+    """Return a table that a click on a head sorts."""
+    return (
+        f'<div class="card scroll"><table class="sorts" id="{name}"><thead>'
+        f"<tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _breakable(key: str) -> str:
+    """Return a dotted key that may be broken after its dots."""
+    return escape(key).replace(".", ".<wbr>")
+
+
+def _run_row(
     row: TrialRow,
     columns: Sequence[MetricColumn],
     settings: Mapping[str, Mapping[str, Any]],
@@ -167,13 +191,22 @@ def _trial_row(
     cells += [_setting_cell(values, row.trial.name) for values in settings.values()]
     prediction = row.prediction
     cells += [_number_cell("{:.3f}", prediction.bpp) if prediction else EMPTY_CELL]
-    cells += [
-        _metric_cell(c, row.values[c]) if c in row.values else EMPTY_CELL
-        for c in columns
-    ]
+    cells += _metric_cells(row, columns)
     flops = (row.cost.stage1, row.cost.stage2, row.cost.total)
     cells += [EMPTY_CELL if f is None else _number_cell("{:.2e}", f) for f in flops]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _sample_row(row: TrialRow, columns: Sequence[MetricColumn]) -> str:
+    cells = [f"<td>{escape(row.trial.name)}</td>", *_metric_cells(row, columns)]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _metric_cells(row: TrialRow, columns: Sequence[MetricColumn]) -> list[str]:
+    return [
+        _metric_cell(c, row.values[c]) if c in row.values else EMPTY_CELL
+        for c in columns
+    ]
 
 
 def _head(title: str, note: str) -> str:
@@ -229,7 +262,7 @@ def _metric_cell(column: MetricColumn, value: MetricValue) -> str:
 
 def _plots(figures: Sequence[ReportFigure], group: str, title: str) -> str:
     """Return the figures of one group; the predictions are shown with the rates."""
-    prefixes = {"rate": ("rate", "predicted"), "cost": ("cost", "published")}
+    prefixes = {"rate": ("rate", "predicted")}
     group_figures = [
         f for f in figures if f.name.startswith(prefixes.get(group, (group,)))
     ]
@@ -245,13 +278,17 @@ def _plots(figures: Sequence[ReportFigure], group: str, title: str) -> str:
         f'<figure class="card plot{size_class(f.name)}">'
         f'<a href="{escape(f.name)}.png"><img alt="{escape(f.title)}" '
         f'src="{pictures.png_data_uri(f.png)}"></a>'
-        f"<figcaption>{escape(f.caption)}</figcaption></figure>"
+        f'<figcaption>{escape(f.caption)} <a href="{escape(f.name)}.svg">Vector graphics'
+        "</a></figcaption></figure>"
         for f in group_figures
     )
     return f'<h2>{escape(title)}</h2><div class="plots">{plots}</div>'
 
 
-def _published_results() -> str:
+def _published_results(report: SweepReport) -> str:
+    """Return the table of results on ImageNet-512, if the sweep was trained on its like."""
+    if not published.is_comparable(report.sweep.trials):
+        return ""
     rows = "".join(
         f"<tr><td>{escape(r.name)}</td><td>{'yes' if r.guided else 'no'}</td>"
         f"<td>{r.fid:g}</td>"

@@ -7,8 +7,12 @@ the autoencoder of a latent model.
 """
 
 import dataclasses
+from collections.abc import Iterable
+
+from ul.sweeps.report.rows import TrialResult
 
 DATASET = "ImageNet-512"
+IMAGE_SHAPE, NUM_CLASSES = (512, 512, 3), 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,3 +77,17 @@ RESULTS = (
         for size, fid in (("small", small), ("medium", medium))
     ),
 )
+
+
+def is_comparable(trials: Iterable[TrialResult]) -> bool:
+    """Return whether a trial's images have the size and the classes of ImageNet-512."""
+    data = [
+        stage.config["data"]
+        for trial in trials
+        for stage in trial.stages
+        if stage.stage and stage.config
+    ]
+    return any(
+        (tuple(d["image_shape"]), d["num_classes"]) == (IMAGE_SHAPE, NUM_CLASSES)
+        for d in data
+    )

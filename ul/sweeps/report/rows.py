@@ -194,12 +194,13 @@ class ConfigDifference:
 
 @dataclasses.dataclass(frozen=True)
 class ReportFigure:
-    """A plot: the stem of its file name, what it shows, and its PNG."""
+    """A plot: the stem of its file names, what it shows, and both files."""
 
     name: str
     title: str
     caption: str
     png: bytes
+    svg: bytes
 
 
 @dataclasses.dataclass(frozen=True)

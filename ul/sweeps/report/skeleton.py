@@ -33,10 +33,10 @@ dl.overview dd { margin: 0; overflow-wrap: anywhere }
 .card { background: white; border: 1px solid var(--line); border-radius: 8px }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums }
-th, td { padding: 7px 12px; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: 6px 9px; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; vertical-align: top }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal;
-  min-width: 92px; max-width: 150px }
+  min-width: 60px; max-width: 150px; overflow-wrap: break-word }
 th small, td small { display: block; font-weight: 400; color: var(--soft); font-size: 11.5px }
 tr:last-child td { border-bottom: 0 }
 tbody tr:hover td { background: #f8fafc }

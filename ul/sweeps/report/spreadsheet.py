@@ -7,6 +7,9 @@ from typing import Any
 from ul.sweeps.report import swept
 from ul.sweeps.report.rows import MetricColumn, SweepReport, TrialRow
 
+# Source: owasp.org, "CSV Injection".
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
 
 def trials(report: SweepReport) -> str:
     """Return the CSV: name, state, overrides, steps, FLOPs and prediction of each trial.
@@ -20,8 +23,22 @@ def trials(report: SweepReport) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({k: _as_text(v) for k, v in row.items()} for row in rows)
     return out.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula.
+
+    A text that begins like one gets an apostrophe, which spreadsheets hide.
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA_SIGNS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _row(report: SweepReport, row: TrialRow, keys) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Draw the plots of a report as PNGs: rate, quality, training cost and losses."""
+"""Draw the plots of a report: rate, quality, training cost and losses."""
 
 from ul.sweeps.report.plots import cost, losses, rate, style
 from ul.sweeps.report.rows import ReportFigure, SweepReport

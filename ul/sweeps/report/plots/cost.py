@@ -11,10 +11,10 @@ from ul.sweeps.report.plots.style import (
     FIGURE_SIZE,
     annotate,
     escape_mathtext,
+    finish,
     full_title,
     series_styles,
     slug,
-    to_png,
 )
 from ul.sweeps.report.rows import MetricColumn, ReportFigure, SweepReport, TrialRow
 
@@ -36,18 +36,16 @@ class CostPoint(NamedTuple):
 
 
 def quality_against_flops(report: SweepReport) -> list[ReportFigure]:
-    """Draw FID against training FLOPs, by itself and together with published results.
+    """Draw FID against training FLOPs; without any FID the pixel Frechet distance.
 
-    If no trial has an FID, draw the pixel Frechet distance by itself, and the published
-    results in a figure of their own.
+    Published results are drawn beside an FID on their data.
     """
     fids = [c for c in report.columns if c.metric == "fid"]
-    if fids:
-        pairs = [(c, with_published) for c in fids for with_published in (False, True)]
-        return [f for pair in pairs for f in _cost_figure(report, *pair)]
-    frechets = [c for c in report.columns if c.metric == "frechet"]
-    figures = [f for c in frechets for f in _cost_figure(report, c, False)]
-    return [*figures, _published_figure()]
+    columns = fids or [c for c in report.columns if c.metric == "frechet"]
+    pairs = [(c, False) for c in columns]
+    if published.is_comparable(report.sweep.trials):
+        pairs += [(c, True) for c in fids]
+    return [f for pair in pairs for f in _cost_figure(report, *pair)]
 
 
 def _cost_points(report: SweepReport, column: MetricColumn) -> list[CostPoint]:
@@ -86,11 +84,11 @@ def _cost_figure(
     axis.legend(loc="best")
     suffix = "-published" if with_published else ""
     return [
-        ReportFigure(
+        finish(
+            figure,
             name=f"cost-{slug(column.key)}{suffix}",
             title=f"{full_title(column)} against training FLOPs",
             caption=_caption(column, with_published),
-            png=to_png(figure),
         )
     ]
 
@@ -180,22 +178,3 @@ def _draw_published(axis, side_axis) -> None:
     axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
     axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-
-
-def _published_figure() -> ReportFigure:
-    figure, (axis, side_axis) = _two_panels()
-    _draw_published(axis, side_axis)
-    title = f"Published FID against training FLOPs, {published.DATASET}"
-    axis.set(
-        xscale="log",
-        xlabel="training FLOPs of the generator (1 MAC = 2 FLOP)",
-        ylabel=f"FID@50k, {published.DATASET}",
-        title=title,
-    )
-    axis.legend(loc="upper left")
-    caption = (
-        "No trial of this sweep has an FID, so the published results are shown alone. Their "
-        "data, resolution and metric differ from everything that was measured here. The "
-        "training of autoencoders is not counted."
-    )
-    return ReportFigure("published", title, caption, to_png(figure))

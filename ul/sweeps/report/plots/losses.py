@@ -6,7 +6,7 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from ul.sweeps.report import swept
-from ul.sweeps.report.plots.style import COLORS, escape_mathtext, slug, to_png
+from ul.sweeps.report.plots.style import COLORS, escape_mathtext, finish, slug
 from ul.sweeps.report.rows import ReportFigure, SweepReport
 from ul.train import curves
 
@@ -70,9 +70,5 @@ def _panels(stage_name: str, by_trial: dict[str, Scalars]) -> ReportFigure:
     caption = "Losses in bits/pixel; all panels share one vertical axis."
     if len(by_trial) > len(panels):
         caption += f" Only the first {len(panels)} of {len(by_trial)} trials are shown."
-    return ReportFigure(
-        name=f"losses-{slug(stage_name)}",
-        title=f"Losses of {stage_name}",
-        caption=caption,
-        png=to_png(figure),
-    )
+    name = f"losses-{slug(stage_name)}"
+    return finish(figure, name, f"Losses of {stage_name}", caption)

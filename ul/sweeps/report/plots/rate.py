@@ -13,10 +13,10 @@ from ul.sweeps.report.plots.style import (
     GRAY,
     annotate,
     escape_mathtext,
+    finish,
     full_title,
     series_styles,
     slug,
-    to_png,
 )
 from ul.sweeps.report.rows import (
     MetricColumn,
@@ -33,12 +33,13 @@ MAX_LABELS = 16
 
 
 class RatePoint(NamedTuple):
-    """A trial's rate with its standard error in bits/pixel, and its quality."""
+    """A trial's rate in bits/pixel and its quality, with the standard errors of both."""
 
     row: TrialRow
     bpp: float
-    sem: float
+    bpp_sem: float
     quality: float
+    quality_sem: float
 
 
 def _rate_point(row: TrialRow, value: MetricValue) -> RatePoint | None:
@@ -53,7 +54,7 @@ def _rate_point(row: TrialRow, value: MetricValue) -> RatePoint | None:
     )
     if rate is None:
         return None
-    return RatePoint(row, rate.value, rate.sem or 0.0, value.value)
+    return RatePoint(row, rate.value, rate.sem or 0.0, value.value, value.sem or 0.0)
 
 
 def quality_against_rate(report: SweepReport) -> list[ReportFigure]:
@@ -82,12 +83,13 @@ def _rate_figure(
     predicted = _predicted_points(points, is_psnr)
     _set_rate_axis(axis, [p.bpp for p in points] + [x for x, _ in predicted.values()])
     for name, (color, marker) in styles.items():
-        line = sorted((p for p in points if p.row.series == name), key=lambda p: p[1:3])
+        line = sorted((p for p in points if p.row.series == name), key=lambda p: p[1:])
         if line:
             axis.errorbar(
                 [p.bpp for p in line],
                 [p.quality for p in line],
-                xerr=[p.sem for p in line],
+                xerr=[p.bpp_sem for p in line],
+                yerr=[p.quality_sem for p in line],
                 color=color,
                 marker=marker,
                 markersize=5,
@@ -108,11 +110,11 @@ def _rate_figure(
         title=escape_mathtext(full_title(column)),
     )
     axis.legend(loc="best")
-    return ReportFigure(
+    return finish(
+        figure,
         name=f"rate-{slug(column.key)}",
         title=f"{full_title(column)} against bits/pixel",
         caption=_rate_caption(report, column, bool(predicted)),
-        png=to_png(figure),
     )
 
 
@@ -150,7 +152,10 @@ def _rate_caption(
     report: SweepReport, column: MetricColumn, has_predicted: bool
 ) -> str:
     is_psnr = column.metric == "psnr_db"
-    sentences = ["The bars are one standard error of the rate."]
+    sentences = [
+        "The bars are one standard error over the evaluated images; metrics of whole sets "
+        "have none."
+    ]
     if report.swept_keys:
         key = swept.line_key(report.swept_keys)
         sentences.append(f"The numbers at the points are {key}.")
@@ -249,4 +254,4 @@ def measured_against_predicted(report: SweepReport) -> list[ReportFigure]:
         "loss factor and bias. It is exact for Gaussian data, ideal networks and complete "
         "training."
     )
-    return [ReportFigure("predicted", title, caption, to_png(figure))]
+    return [finish(figure, "predicted", title, caption)]

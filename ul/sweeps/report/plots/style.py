@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 
-from ul.sweeps.report.rows import MetricColumn, TrialRow
+from ul.sweeps.report.rows import MetricColumn, ReportFigure, TrialRow
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (the backend comes first)
@@ -31,6 +31,7 @@ STYLE: Any = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",  # text stays text, which can be edited
 }
 DPI = 130
 FIGURE_SIZE = (5.4, 4.0)
@@ -73,12 +74,14 @@ def annotate(axis, text: str, point: tuple[float, float]) -> None:
     )
 
 
-def to_png(figure) -> bytes:
-    """Return the figure as a PNG, and close it."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI)
+def finish(figure, name: str, title: str, caption: str) -> ReportFigure:
+    """Return the figure as a PNG and as vector graphics, and close it."""
+    files = {kind: io.BytesIO() for kind in ("png", "svg")}
+    for kind, out in files.items():
+        figure.savefig(out, format=kind, dpi=DPI)
     plt.close(figure)
-    return out.getvalue()
+    png, svg = (out.getvalue() for out in files.values())
+    return ReportFigure(name, title, caption, png, svg)
 
 
 def series_styles(rows: Iterable[TrialRow]) -> dict[str, tuple[str, str]]:
