@@ -14,6 +14,7 @@ from absl import flags
 
 from launch.lib import cli, cluster, submit_flags
 from ul.core.errors import ConfigError
+from ul.planning import bitrate
 from ul.runs import session
 
 _CONFIG = cli.define_config()
@@ -56,6 +57,7 @@ def main() -> None:
         profile=(int(first), int(last)),
         max_attempts=_ATTEMPTS.value,
         allow_changes=_ALLOW.value,
+        predict_rate=bitrate.planned_rate_bpp,
     )
 
 

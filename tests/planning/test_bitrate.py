@@ -18,6 +18,7 @@ from ul.data.datasets import Datasets
 from ul.diffusion import waterfilling
 from ul.metrics.reconstruction import covariance_spectrum
 from ul.planning import bitrate
+from ul.runs import session
 from ul.stages import registry
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,36 @@ def test_predictions_are_water_filling_of_the_training_images(plan):
         np.testing.assert_allclose(p.sample_psnr_db, 10 * np.log10(2 / error))
         assert p.num_coded == waterfilling.coded_directions(variances, precision)
     np.testing.assert_allclose(plan.config_prediction.bpp, 1.130, atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "bpp"),
+    [
+        ("digits", "stage1", 1.130),
+        ("digits", "stage2", None),  # its rate is that of its stage 1
+        ("ablations", "kl_autoencoder", None),  # no prediction for this loss
+        ("moving_digits", "stage1", None),  # nor for clips
+    ],
+)
+def test_a_run_shows_the_rate_of_its_plan(name, variant, bpp):
+    stage, datasets = (
+        untrained.stage(name, variant),
+        untrained.datasets("digits", "stage1"),
+    )
+    planned = bitrate.planned_rate_bpp(stage, datasets)
+    assert planned == (bpp if bpp is None else pytest.approx(bpp, abs=5e-4))
+
+
+def test_a_resumed_run_reads_no_images_for_its_plan():
+    config = untrained.parsed("digits", "smoke")
+    run, provenance = session.build_run(config, {}, lambda stage, datasets: 0.7)
+    assert run.planned_rate_bpp == 0.7
+    run, again = session.build_run(config, provenance, lambda *_: 1 / 0)
+    assert run.planned_rate_bpp == 0.7 and again == provenance
+    loss = {"weighting": {"bias": 1.0}}
+    config = untrained.parsed("digits", "smoke", loss=loss)
+    run, _ = session.build_run(config, provenance, lambda stage, datasets: 0.3)
+    assert run.planned_rate_bpp == 0.3
 
 
 def test_the_table_has_each_pair_once_and_marks_the_config(plan):

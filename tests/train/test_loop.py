@@ -9,6 +9,7 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from tests.lib.breaks import Break
 from ul.core.errors import ConfigError, NonFiniteError
@@ -40,7 +41,12 @@ def test_nats_become_bits_per_pixel_and_moments_a_std():
 @pytest.fixture
 def metrics_log(tmp_path):
     run = types.SimpleNamespace(
-        steps=10, batch_size=4, num_pixels=1, log_every=1, rate_floor_bpp=0.5
+        steps=10,
+        batch_size=4,
+        num_pixels=1,
+        log_every=1,
+        rate_floor_bpp=0.5,
+        planned_rate_bpp=0.75,
     )
     writer = MetricsWriter(tmp_path, 0, tensorboard=True, wandb=False, config={})
     metrics_log = loop.MetricsLog(run, writer, 0)
@@ -57,6 +63,12 @@ def test_a_rate_that_falls_below_its_floor_is_reported_once(metrics_log, caplog)
         metrics_log.flush()
     warnings = [r.message for r in caplog.records if "collapsing" in r.message]
     assert [text.split(":")[0] for text in warnings] == ["step 2", "step 5"]
+
+
+def test_the_planned_rate_stands_beside_the_measured_one(metrics_log):
+    metrics_log.add(1, {"rate_nats": moments(0.5 * math.log(2))})
+    metrics_log.flush()
+    assert "rate_bpp=0.500, planned_bpp=0.750" in str(metrics_log.bar)
 
 
 def test_terms_that_are_not_finite_stop_the_run_and_are_named(metrics_log):
@@ -136,10 +148,15 @@ def test_a_full_disk_is_reported_once_and_later_lines_are_written(
     assert record["step"] == 3
 
 
-def test_curves_are_drawn_from_the_log(tmp_path):
+def test_curves_are_drawn_from_the_log(tmp_path, monkeypatch):
     rows = [{"step": s, "loss_bpp": 1 / s, "rate_bpp": 0.1} for s in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    lines = []
+    monkeypatch.setattr(Axes, "axhline", lambda _, y, **options: lines.append(y))
     curves.plot_metrics(tmp_path)
+    assert not lines
+    curves.plot_metrics(tmp_path, planned_rate_bpp=0.2)
+    assert lines == [0.2]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     np.testing.assert_allclose(
         curves.read_metrics(tmp_path)["loss_bpp"], [(1, 1), (2, 0.5), (3, 1 / 3)]

@@ -64,7 +64,7 @@ def maps(
         squeeze=False,
         layout="constrained",
     )
-    largest = float(np.quantile(place, 0.995))
+    largest = float(place.max())
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (picture, heat) in enumerate(zip(image, place, strict=True)):
@@ -118,7 +118,7 @@ def compare(picture: np.ndarray, runs: list[BitColumn], inches: float = 3.6) -> 
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    largest = max(float(np.quantile(run.bits, 0.995)) for run in runs)
+    largest = max(float(run.bits.max()) for run in runs)
     for axis, image in zip(axes[0], [picture, *pictures], strict=False):
         axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
     axes[0, 0].set_title("original")

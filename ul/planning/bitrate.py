@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ul.core.errors import ConfigError
+from ul.core.errors import ConfigError, UserError
 from ul.data import datasets as examples_of
 from ul.data.datasets import Datasets
 from ul.diffusion import waterfilling
@@ -117,6 +117,24 @@ def make_plan(
         predictions[config_pair],
         tuple(predictions.values()),
     )
+
+
+def planned_rate_bpp(stage: Stage, datasets: Datasets) -> float | None:
+    """Return the predicted rate of the stage's own loss factor and bias.
+
+    None if no rate can be predicted: another loss, clips, or images that cannot be read.
+    """
+    weighting = getattr(stage, "weighting", None)
+    if stage.name != "joint" or not isinstance(weighting, Sigmoid):
+        return None
+    if len(stage.image_shape) != 3:
+        return None
+    try:
+        plan = make_plan(stage, datasets, [weighting.factor], [weighting.bias])
+    except UserError as e:  # training itself says what is wrong, if it matters there
+        log.warning("the rate cannot be predicted: %s", e)
+        return None
+    return plan.config_prediction.bpp
 
 
 def predict(

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from ul.runs.latent_cache import cache_identity, open_cache
 from ul.stages import registry
 from ul.stages.base import Stage2Config
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
+from ul.stages.stage import Stage
 from ul.train import curves, loop
 from ul.train.guard import Guard
 from ul.train.writer import MetricsWriter, NullWriter
@@ -31,11 +33,19 @@ from ul.train.writer import MetricsWriter, NullWriter
 log = logging.getLogger("ul")
 
 
-def build_run(config: TrainConfig, provenance: dict) -> tuple[loop.Run, dict]:
+PredictRate = Callable[[Stage, Datasets], float | None]
+
+
+def build_run(
+    config: TrainConfig,
+    provenance: dict,
+    predict_rate: PredictRate = lambda stage, datasets: None,
+) -> tuple[loop.Run, dict]:
     """Build the run of a config; also return the provenance of what it is built on.
 
     provenance: what the workdir recorded. A run that began on one step of stage 1 stays
     on it, even if stage 1 was trained further.
+    predict_rate: returns the rate in bits/pixel to expect of a stage 1, if there is one.
 
     Raises:
       ConfigError, CheckpointError: there is no such stage 1, or it does not fit.
@@ -43,7 +53,9 @@ def build_run(config: TrainConfig, provenance: dict) -> tuple[loop.Run, dict]:
     stage, datasets = registry.build(config), Datasets.from_config(config)
     if isinstance(config, Stage1Config):
         run = assemble.build_stage1_run(config, stage, datasets)
-        return run, {"dataset": datasets.report()}
+        plan = _plan(config, stage, datasets, provenance, predict_rate)
+        run = dataclasses.replace(run, planned_rate_bpp=plan["rate_bpp"])
+        return run, {"dataset": datasets.report(), "plan": plan}
     if isinstance(config, PixelDiffusionConfig):
         assert stage.codec is not None
         run = assemble.build_stage2_run(config, stage, datasets, stage.codec, {})
@@ -70,6 +82,18 @@ def build_run(config: TrainConfig, provenance: dict) -> tuple[loop.Run, dict]:
     return run, record | {"dataset": datasets.report()}
 
 
+def _plan(config, stage, datasets, provenance: dict, predict_rate: PredictRate) -> dict:
+    """Return the predicted rate of a stage 1 and the loss that it holds for.
+
+    The prediction reads images, so that of an earlier start with the same loss is used.
+    """
+    weighting = dataclasses.asdict(config)["loss"].get("weighting")
+    saved = provenance.get("plan", {})
+    if saved.get("weighting", ()) == weighting and "rate_bpp" in saved:
+        return saved
+    return {"weighting": weighting, "rate_bpp": predict_rate(stage, datasets)}
+
+
 def train(
     config: TrainConfig,
     path: str,
@@ -77,8 +101,11 @@ def train(
     profile: tuple[int, int] = (0, 0),
     max_attempts: int = 0,
     allow_changes: bool = False,
+    predict_rate: PredictRate = lambda stage, datasets: None,
 ) -> None:
     """Train in the directory `path`, or resume there. profile: first and last step to trace.
+
+    predict_rate: see `build_run`.
 
     Every process of the run calls this; process 0 alone holds and writes the directory.
 
@@ -101,7 +128,9 @@ def train(
                 seconds,
             )
             run, provenance = processes.run_on_all(
-                "build", lambda: build_run(config, saved_provenance), seconds
+                "build",
+                lambda: build_run(config, saved_provenance, predict_rate),
+                seconds,
             )
             provenance |= run_provenance(run)
             settings = dataclasses.asdict(config)
@@ -115,7 +144,7 @@ def train(
             )
         if processes.is_first():
             log_dataset(provenance["dataset"], config)
-            warn_of_long_ramp(config)
+            log_expectations(run, config)
         checkpoints = open_checkpoints(directory, config.checkpoint)
         stack.callback(profiler.close)
         stack.push(functools.partial(_close, checkpoints))
@@ -124,7 +153,7 @@ def train(
             loop.train(run, checkpoints, open_writer, guard, profiler)
         if processes.is_first():
             workdir.clear_start_attempts(directory)
-            draw_curves(directory)
+            draw_curves(directory, run.planned_rate_bpp)
 
 
 def enter_workdir(
@@ -152,10 +181,10 @@ def enter_workdir(
     return saved.get("provenance", {})
 
 
-def draw_curves(directory: epath.Path) -> None:
+def draw_curves(directory: epath.Path, planned_rate_bpp: float | None) -> None:
     """Draw curves.png; a finished run does not fail because of a picture."""
     try:
-        curves.plot_metrics(directory)
+        curves.plot_metrics(directory, planned_rate_bpp)
     except (OSError, StorageError) as e:
         log.warning("curves.png is not drawn: %s", e)
 
@@ -200,8 +229,10 @@ def log_changed_steps(saved: dict[str, Any], config: TrainConfig, newest: int) -
     )
 
 
-def warn_of_long_ramp(config: TrainConfig) -> None:
-    """Warn if the run ends before the prior has its whole weight in the encoder."""
+def log_expectations(run: loop.Run, config: TrainConfig) -> None:
+    """Log the planned rate; warn if the run ends before the prior has its whole weight."""
+    if run.planned_rate_bpp is not None:
+        log.info("the plan predicts %.3f bits/pixel", run.planned_rate_bpp)
     loss = getattr(config, "loss", None)
     ramp_steps = getattr(loss, "ramp_steps", 0)
     if ramp_steps > config.steps:

@@ -45,8 +45,10 @@ def read_metrics(workdir) -> dict[str, np.ndarray]:
     return {name: np.asarray(points, np.float64) for name, points in series.items()}
 
 
-def plot_metrics(workdir) -> None:
+def plot_metrics(workdir, planned_rate_bpp: float | None = None) -> None:
     """Write workdir/curves.png: loss, rate, latent std and gradient norm over steps.
+
+    planned_rate_bpp: drawn as a horizontal line beside the measured rate.
 
     Raises:
       StorageError: the file cannot be written.
@@ -69,6 +71,10 @@ def plot_metrics(workdir) -> None:
     for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
             axis.plot(*series[name].T, label=name, linewidth=1.2)
+        if planned_rate_bpp is not None and "rate_bpp" in names:
+            axis.axhline(
+                planned_rate_bpp, color="gray", linestyle="--", label="planned_rate_bpp"
+            )
         axis.set(title=title, xlabel="step")
         if title in LOG_SCALE_PANELS:
             axis.set_yscale("log")

@@ -63,9 +63,9 @@ class Run(UpdateSpec):
       steps. Scalars are in the unit of their name, such as `_bpp`; images are uint8
       [H, W, C]. It calls `check()` between its parts, which may raise Interrupted.
     data_digest: digest of the training examples and their order.
-    steps: number of updates of the whole run.
-    num_pixels: pixels per example, for bits per pixel.
+    steps, num_pixels: updates of the run; pixels of an example, for bits per pixel.
     rate_floor_bpp: a lower latent rate is reported as a collapse.
+    planned_rate_bpp: the rate that is predicted, shown beside the measured one.
     """
 
     batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
@@ -80,6 +80,7 @@ class Run(UpdateSpec):
     validate_every: int
     save_every: int
     save_minutes: float
+    planned_rate_bpp: float | None = None
 
 
 def summarize_moments(moments: dict[str, Moments], num_pixels: int) -> dict[str, float]:
@@ -154,6 +155,8 @@ class MetricsLog:
         self.writer.write_scalars(step, values)
         self._warn_of_collapse(step, values)
         shown = {k: f"{values[k]:.3f}" for k in values if k in ("loss_bpp", "rate_bpp")}
+        if self._run.planned_rate_bpp is not None:
+            shown["planned_bpp"] = f"{self._run.planned_rate_bpp:.3f}"
         self.bar.set_postfix({"img/s": f"{values['images_per_s']:.0f}"} | shown)
 
     def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
