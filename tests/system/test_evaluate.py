@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from tests.lib.commands import ROOT
 from tests.lib.fakes import FakeNetworks, inception
 from ul import evaluation
 from ul.checkpoints import reading
+from ul.core import sealed_json
 from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.data import datasets
-from ul.evaluation import EvaluationContext, Request, runner
+from ul.evaluation import EvaluationContext, Request, generation, runner
 from ul.evaluation import reference as references
 from ul.metrics import (
     extractors,
@@ -366,6 +368,32 @@ def test_references_have_a_command_of_their_own(command, tmp_path):
     output = command("evaluate", f"--make_reference={tmp_path / 'x.npz'}", code=64)
     assert "--config is required" in output
     assert references.SPLITS == ("train", "eval")
+
+
+@pytest.mark.parametrize("has_names", [True, False])
+def test_a_picture_of_samples_names_the_classes(
+    trained, tmp_path, has_names, monkeypatch
+):
+    workdir = tmp_path / "named"
+    shutil.copytree(trained / "smoke2", workdir)
+    if has_names:
+        file = workdir / "config.json"
+        record = json.loads(file.read_text())
+        counts = {name: 1 for name in "zero one two three four five six seven".split()}
+        record["provenance"]["dataset"]["train"]["classes"] = counts | {"8": 1, "9": 1}
+        file.write_text(json.dumps(sealed_json.seal(record)))
+    written = []
+    monkeypatch.setattr(
+        generation.image_grids, "add_text", lambda *_, columns: written.append(columns)
+    )
+    request = Request(workdir=str(workdir))
+    gen = types.SimpleNamespace(
+        stage=untrained.stage("digits", "smoke2"), num_classes=10, step=8
+    )
+    run = types.SimpleNamespace(generator=gen, request=request, count=20)
+    generation._picture(run, np.zeros((20, 8, 8, 1), np.uint8))
+    assert written[0][:2] == (["zero", "one"] if has_names else ["0", "1"])
+    assert len(written[0]) == 10
 
 
 BREAKS = (

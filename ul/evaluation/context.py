@@ -55,6 +55,12 @@ def training_progress(workdir: str, step: int) -> str:
     return "imported weights" if steps is None else f"step {step:,} of {steps:,}"
 
 
+def class_names(workdir: str) -> list[str]:
+    """Return the names of the classes that the run was trained with; [] if they have none."""
+    dataset = stored_weights.load_run(workdir).provenance.get("dataset", {})
+    return list(dataset.get("train", {}).get("classes", {}))
+
+
 def changed_splits(workdir: str, datasets: Datasets) -> list[str]:
     """Return the splits whose files are not those that the run was trained with, and warn.
 

@@ -11,7 +11,11 @@ from ul.data.datasets import chunk_rows
 from ul.evaluation import plan as plans
 from ul.evaluation import prompts, samples_npz
 from ul.evaluation import request as requests
-from ul.evaluation.context import EvaluatedGenerator, EvaluationContext
+from ul.evaluation.context import (
+    EvaluatedGenerator,
+    EvaluationContext,
+    class_names,
+)
 from ul.evaluation.measurement import Measurement
 from ul.evaluation.prompts import ConditionBatches
 from ul.evaluation.records import (
@@ -88,7 +92,8 @@ def _picture(run: EvaluatedGenerator, shown: np.ndarray) -> np.ndarray:
             : len(shown)
         ]
         if np.array_equal(label, np.arange(len(shown)) % columns):
-            names = [str(number) for number in range(columns)]
+            numbers = [str(number) for number in range(columns)]
+            names = class_names(request.workdir)[:columns] or numbers
     return image_grids.add_text(
         image_grids.draw_grid(shown, columns, zoom(shown), conditions.context_frames),
         f"step {gen.step:,}, {request.weights}, guidance {request.guidance:g}"
