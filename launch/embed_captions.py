@@ -12,6 +12,8 @@ of an image is used. Run the command again to continue; complete shards are kept
 encoder needs `pip install '.[text]'`.
 """
 
+import functools
+
 from absl import flags
 
 from launch.lib import cli, import_flags
@@ -37,9 +39,7 @@ _MODEL = flags.DEFINE_string(
 _OUT = flags.DEFINE_string(
     "out", None, "Directory of the shards, or the .npz file for --prompts. Required."
 )
-_TOKENS = flags.DEFINE_integer(
-    "tokens", 128, "Tokens to which captions are cut.", 1, 4096
-)
+_TOKENS = flags.DEFINE_integer("tokens", 128, "Tokens of a caption at most.", 1, 4096)
 _DTYPE = flags.DEFINE_enum(
     "compute", "float32", ["float32", "bfloat16"], "Type of the encoder's computations."
 )
@@ -55,18 +55,19 @@ _MISSING = import_flags.define_max_fraction(
 def main() -> None:
     """Write the embeddings and print a summary."""
     out, model = cli.required(_OUT), cli.required(_MODEL)
-    if not _PROMPTS.value:
-        image_set, files = cli.required(_IMAGES), cli.required(_CAPTIONS)
-        files = {"train": files, "eval": _EVAL_CAPTIONS.value or files}
-    encoder = text_encoder.load(model, tokens=_TOKENS.value, dtype=_DTYPE.value)
+    load_encoder = functools.partial(
+        text_encoder.load, model, tokens=_TOKENS.value, dtype=_DTYPE.value
+    )
     if _PROMPTS.value:
-        count = captions.write_prompt_embeddings(_PROMPTS.value, encoder, out)
-        return print(f"wrote {count} captions to {out}")
+        prompts = captions.read_prompts(_PROMPTS.value)
+        captions.write_prompt_embeddings(prompts, load_encoder(), out)
+        return print(f"wrote {len(prompts)} captions to {out}")
+    image_set, files = cli.required(_IMAGES), cli.required(_CAPTIONS)
     manifest = captions.embed_captions(
         image_set,
-        files,
+        {"train": files, "eval": _EVAL_CAPTIONS.value or files},
         out,
-        encoder,
+        load_encoder,
         batch_size=_BATCH.value,
         shard_examples=_SHARD.value,
         max_missing_fraction=_MISSING.value,

@@ -80,7 +80,24 @@ def run(image_set, files, out, encoder=None, **changes):
     settings = dict(batch_size=2, shard_examples=3, max_missing_fraction=0.0) | changes
     encoder = encoder or make_encoder()[0]
     files = {"train": files, "eval": files}
-    return captions.embed_captions(image_set, files, str(out), encoder, **settings)
+    return captions.embed_captions(
+        image_set, files, str(out), lambda: encoder, **settings
+    )
+
+
+def test_captions_are_read_before_the_encoder_is_loaded(image_set, tmp_path):
+    def load():
+        raise AssertionError("the encoder was loaded for captions that cannot be used")
+
+    files = {
+        "train": [str(tmp_path / "none.tsv")],
+        "eval": [str(tmp_path / "none.tsv")],
+    }
+    with pytest.raises(DataError, match="none.tsv"):
+        captions.embed_captions(
+            image_set, files, str(tmp_path / "out"), load, batch_size=2, shard_examples=3,
+            max_missing_fraction=0.0,
+        )  # fmt: skip
 
 
 def read_examples(image_set, out, split="train"):

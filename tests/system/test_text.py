@@ -193,9 +193,10 @@ def test_prompts_come_back_with_their_encoder(tmp_path):
     lines, out = tmp_path / "lines.txt", str(tmp_path / "p.npz")
     lines.write_text("a dog\n\n two  cats sleep\n")
     made, _ = make_encoder()
-    assert captions.write_prompt_embeddings(str(lines), made, out) == 2
+    prompt_lines = captions.read_prompts(str(lines))
+    captions.write_prompt_embeddings(prompt_lines, made, out)
     found, said = captions.read_prompt_embeddings(out, {"kind": "colored_digits"})
-    assert said == ["a dog", "two cats sleep"]
+    assert said == prompt_lines == ["a dog", "two cats sleep"]
     assert found["text_length"].tolist() == [2, 3]
     assert found["text"].shape == (2, TOKENS, made.channels)
     vectors = made.embed(["a dog"])[0].astype(np.float16)

@@ -46,7 +46,7 @@ def embed_captions(
     images: str,
     files: Mapping[str, Sequence[str]],
     out: str,
-    encoder: TextEncoder,
+    load_encoder: Callable[[], TextEncoder],
     *,
     batch_size: int,
     shard_examples: int,
@@ -56,7 +56,8 @@ def embed_captions(
 
     `images` is the directory of `ul import_images`; `files` are the caption files of each
     split. An image without a caption gets an empty text of length 0. An interrupted run
-    continues: complete shards stay.
+    continues: complete shards stay. The encoder, which may be large, is loaded only after
+    all captions were read.
 
     Raises:
       UserError: its subclass determines the exit code. Complete shards are kept.
@@ -67,6 +68,7 @@ def embed_captions(
         image_manifest, _ = image_store.load_manifest({"size", "classes", "digest"})
         names = imported_images.load_names(image_store, image_manifest)
         captions = match_captions(names, files, max_missing_fraction)
+        encoder = load_encoder()
         identity = {
             "images": image_manifest["digest"],
             "shard_examples": shard_examples,
@@ -108,12 +110,11 @@ def summarize(manifest: dict) -> str:
     return "\n".join(lines)
 
 
-def write_prompt_embeddings(path: str, encoder: TextEncoder, out: str) -> int:
-    """Embed the lines of a text file into an .npz file for `ul sample`; return their number.
+def read_prompts(path: str) -> list[str]:
+    """Return the lines of a text file that are not blank.
 
     Raises:
       DataError: the file cannot be read or is blank.
-      StorageError: the .npz file cannot be written.
     """
     text = text_files.read(path, f"--prompts {path}")
     prompts = [" ".join(line.split()) for _, line in text_files.numbered_lines(text)]
@@ -121,6 +122,17 @@ def write_prompt_embeddings(path: str, encoder: TextEncoder, out: str) -> int:
         raise DataError(
             f"--prompts {path} must have one prompt per line; the file is empty."
         )
+    return prompts
+
+
+def write_prompt_embeddings(
+    prompts: Sequence[str], encoder: TextEncoder, out: str
+) -> None:
+    """Embed prompts into an .npz file for `ul sample`.
+
+    Raises:
+      StorageError: the .npz file cannot be written.
+    """
     text_shape = (encoder.tokens, encoder.channels)
     embedded = [
         captioned.pad_text(_embed_one(encoder, prompt), text_shape)
@@ -135,7 +147,6 @@ def write_prompt_embeddings(path: str, encoder: TextEncoder, out: str) -> int:
         encoder=np.asarray(_canonical_json(encoder.identity)),
     )
     write_atomic(epath.Path(out), content.getvalue())
-    return len(prompts)
 
 
 def _embed_one(encoder: TextEncoder, caption: str) -> np.ndarray:
