@@ -133,5 +133,7 @@ def _open(content: bytes) -> Iterator[tuple]:
         if not container.streams.video:
             raise ValueError("it has no video stream")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise ValueError("its codec is not known")
         stream.codec_context.thread_count = 1
         yield container, stream
