@@ -1,5 +1,6 @@
 """A small TFDS dataset, built here as array_record and read without TensorFlow."""
 
+import io
 import sys
 import types
 
@@ -8,6 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.importing.test_generated_images import check
+from tests.lib.generated_images import SIDE, generate
 from ul.core.errors import DataError
 from ul.data.sources import tfds as tfds_source
 
@@ -46,6 +49,49 @@ def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tfds")
     Colors(data_dir=directory, file_format="array_record").download_and_prepare()
     return str(directory)
+
+
+class Odd(tfds.core.GeneratorBasedBuilder):
+    """Files of every kind that the world has, as they are."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    FILES = generate(500, seed=3)
+
+    def _info(self):
+        image = tfds.features.Image(shape=(None, None, 3))
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({"image": image})
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i, file in enumerate(self.FILES):
+            yield i, {"image": io.BytesIO(file.content)}
+
+
+def test_each_image_is_read_or_rejected_as_in_a_folder(tmp_path):
+    Odd(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    source = tfds_source.make_source(
+        "train", (SIDE, SIDE, 3), name="odd", data_dir=str(tmp_path)
+    )
+    # TFDS shuffles; the bytes say which file an example is.
+    stored = tfds.data_source(
+        "odd",
+        split="train",
+        data_dir=tmp_path,
+        decoders={"image": tfds.decode.SkipDecoding()},
+    )
+    by_content = {file.content: file for file in Odd.FILES}
+    assert len(source) == len(Odd.FILES)
+    for i, example in enumerate(stored):
+        try:
+            pixels = source[i]["image"]
+        except DataError as e:
+            assert f"Example {i} of" in str(e)
+            pixels = None
+        check(by_content[example["image"]], pixels)
 
 
 def make_source(data_dir, split, **changes):

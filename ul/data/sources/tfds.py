@@ -1,6 +1,7 @@
 """Datasets of TensorFlow Datasets, read without TensorFlow."""
 
 import hashlib
+import io
 import operator
 from typing import Any
 
@@ -32,16 +33,12 @@ def make_source(
     feature `label` all labels are 0.
 
     Raises:
-      DataError: TFDS cannot read the dataset; or, on reading, an image is not of type
-        uint8 or has no label.
+      DataError: TFDS cannot read the dataset; or, on reading, an image cannot be decoded,
+        has other than 8 bits, or has no label.
     """
-    import tensorflow_datasets
-
     tfds_split = train_split if split == "train" else eval_split
     try:
-        data = tensorflow_datasets.data_source(
-            name, split=tfds_split, data_dir=data_dir, download=False
-        )
+        data = _open_split(name, tfds_split, data_dir)
     except Exception as e:  # TFDS raises many classes; all mean that it cannot be read.
         raise DataError(
             f"The TFDS data set {name!r}, split {tfds_split!r}, must have been prepared as "
@@ -51,7 +48,7 @@ def make_source(
     def get_example(i):
         example = data[i]
         try:
-            image = _to_image(np.asarray(example["image"]), shape[-1])
+            image = _to_image(example["image"], shape[-1])
             label = _to_label(example.get("label", 0))
         except ValueError as e:
             raise DataError(
@@ -75,12 +72,32 @@ def make_source(
     )
 
 
-def _to_image(image: np.ndarray, channels: int) -> Image.Image:
-    """Return a decoded image [H, W, C] as RGB or gray.
+def _open_split(name: str, tfds_split: str, data_dir: str) -> Any:
+    """Return a prepared split whose images are as they are stored, encoded.
+
+    TFDS would take any format, ignore the orientation, and use OpenCV if it is installed,
+    which decodes to other pixels.
+    """
+    import tensorflow_datasets as tfds
+
+    options = dict(split=tfds_split, data_dir=data_dir, download=False)
+    data = tfds.data_source(name, **options)
+    features = data.dataset_info.features
+    if "image" in features and isinstance(features["image"], tfds.features.Image):
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        data = tfds.data_source(name, **options, decoders=decoders)
+    return data
+
+
+def _to_image(image: bytes | np.ndarray, channels: int) -> Image.Image:
+    """Return an encoded image, or a decoded one [H, W, C], as RGB or gray.
 
     Raises:
-      ValueError: its type is not uint8.
+      ValueError: it cannot be decoded, or its type is not uint8.
     """
+    if isinstance(image, bytes):
+        return image_files.read_image(io.BytesIO(image), channels)
+    image = np.asarray(image)
     if image.dtype != np.uint8:
         raise ValueError(f"its image must be of type uint8; it is {image.dtype}")
     image = image[..., 0] if image.shape[-1] == 1 else image
