@@ -1,16 +1,17 @@
 """`ul submit` refuses mistakes before anything is submitted."""
 
 import os
+import sys
 
 import pytest
 from absl import flags
 
-from launch import gke, slurm, tpu_vm
+from launch import gke, local, slurm, tpu_vm
 from launch.gke.slices import hosts_and_chips
-from launch.lib import jobs
+from launch.lib import job_checks, jobs
 from launch.lib.templates import fill
 from launch.tpu_vm import slices
-from tests.lib import forks
+from tests.lib import forks, untrained
 from tests.lib.breaks import Break
 from ul.core.errors import ConfigError
 
@@ -69,10 +70,6 @@ REFUSED = [
     (
         ["local", STAGE1, "--workdir=w", "--processes=3"],
         "batch_size must be divisible by devices x accumulate = 3 x 1 = 3; got 64",
-    ),
-    (
-        ["local", STAGE1, "--workdir=gs://b/w"],
-        "The workdir gs://b/w needs gcsfs, which cannot be imported",
     ),
 ]
 ACCEPTED = ["gke", STAGE1, "--workdir=gs://b/w", "--image=i", "--accelerator=a"]
@@ -205,6 +202,20 @@ BREAKS = (
         "test_kubernetes_does_not_expand_what_the_user_typed",
     ),
 )
+
+
+@pytest.mark.parametrize("python", [sys.executable, "/another/python"])
+def test_a_bucket_needs_gcsfs_in_this_python(monkeypatch, python):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # importing it fails
+    job = jobs.Job("n", "digits:stage1", "gs://b/w", (), (), 1, python)
+    config = untrained.parsed("digits", "stage1")
+    if python != sys.executable:  # which may have it
+        job_checks.check(job, local.LocalPlace(), config, None)
+        return
+    with pytest.raises(
+        ConfigError, match="workdir gs://b/w needs gcsfs, which cannot be"
+    ):
+        job_checks.check(job, local.LocalPlace(), config, None)
 
 
 @pytest.mark.parametrize(
