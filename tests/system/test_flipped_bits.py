@@ -5,13 +5,17 @@ Checkpoints and config.json have tests of their own.
 
 import json
 import shutil
+import types
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
 
+import ul
 from tests.data import test_latent_cache
 from tests.data.test_latent_cache import COUNTS
+from tests.lib import untrained
 from tests.lib.breaks import Break
 from tests.system import test_storage_faults as scenarios
 from ul.core import sealed_json
@@ -19,9 +23,12 @@ from ul.core.errors import UserError
 from ul.data import latent_cache
 from ul.data.latent_cache import LatentSource
 from ul.evaluation import table
+from ul.importing import captions as importing
+from ul.inference import export
+from ul.metrics import references
 from ul.sweeps import records
 
-NUM_FLIPS = 50
+NUM_FLIPS, NUM_FLIPS_NPZ = 50, 400
 
 
 def prepare_cache(folder):
@@ -66,7 +73,56 @@ def read_evaluation(folder):
     return [{k: e[k] for k in EVALUATION} for e in table.evaluations(folder)]
 
 
+def prepare_export(folder):
+    run = untrained.leave(folder.parent / "run", untrained.parsed("digits", "smoke"))
+    export.export(run, folder)
+    shutil.rmtree(run)
+
+
+def read_export(folder):
+    ae = ul.load_autoencoder(folder)
+    return ae.step, ae.weights, [a.tobytes() for a in jax.tree.leaves(ae.params)]
+
+
+def prepare_reference(folder):
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(6, 6))
+    arrays = {"mu": rng.normal(size=6), "sigma": factor @ factor.T, "num_images": 50}
+    protocol = {"image_shape": [8, 8, 3], "networks": {}, "split": "train"}
+    arrays["protocol"] = json.dumps(protocol)
+    references.write(
+        epath.Path(folder) / "r.npz", {k: np.asarray(v) for k, v in arrays.items()}
+    )
+
+
+def read_reference(folder):
+    reference = references.read(str(folder / "r.npz"), (8, 8, 3), lambda image: image)
+    gaussians = {k: [a.tobytes() for a in v] for k, v in reference.gaussians.items()}
+    record = reference.protocol
+    return gaussians, record["num_images"], record["protocol"]
+
+
+def prepare_prompts(folder):
+    encoder = types.SimpleNamespace(
+        tokens=4,
+        channels=3,
+        identity={"name": "x"},
+        embed=lambda texts: [np.full((2, 3), len(text), np.float32) for text in texts],
+    )
+    importing.write_prompt_embeddings(["a dog", "two"], encoder, str(folder / "p.npz"))
+
+
+def read_prompts(folder):
+    source = {"kind": "colored_digits"}
+    condition, prompts = importing.read_prompt_embeddings(str(folder / "p.npz"), source)
+    return {k: v.tobytes() for k, v in condition.items()}, prompts
+
+
 KINDS = {
+    "export weights": (prepare_export, read_export, "*.safetensors"),
+    "export config": (prepare_export, read_export, "config.json"),
+    "reference": (prepare_reference, read_reference, "r.npz"),
+    "prompts": (prepare_prompts, read_prompts, "p.npz"),
     "manifest": (prepare_cache, read_cache, "manifest.json"),
     "shard": (prepare_cache, read_cache, "train-*.array_record"),
     "begun": (prepare_cache, write_again, "begun.json"),
@@ -77,7 +133,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind == "export weights" else ())
+        for kind in KINDS
+    ],
+)
 def test_no_flipped_bit_is_read(kind, tmp_path):
     prepare, read, pattern = KINDS[kind]
     start, refused, rng = tmp_path / "start", 0, np.random.default_rng(0)
@@ -87,7 +149,8 @@ def test_no_flipped_bit_is_read(kind, tmp_path):
     content = (start / name).read_bytes()
     shutil.copytree(start, tmp_path / "whole")
     expected = read(tmp_path / "whole")
-    for number, position in enumerate(rng.integers(8 * len(content), size=NUM_FLIPS)):
+    count = NUM_FLIPS_NPZ if pattern.endswith(".npz") else NUM_FLIPS
+    for number, position in enumerate(rng.integers(8 * len(content), size=count)):
         folder = tmp_path / str(number)
         shutil.copytree(start, folder)
         flipped = bytearray(content)
@@ -103,6 +166,13 @@ def test_no_flipped_bit_is_read(kind, tmp_path):
 
 
 BREAKS = (
+    Break(
+        "an .npz file is read although the name of an array was damaged",
+        "ul/core/npz.py",
+        "            damaged = archive.testzip()",
+        "            damaged = None",
+        "test_no_flipped_bit_is_read",
+    ),
     Break(
         "a manifest whose bits were flipped is read",
         "ul/data/record_shards.py",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ul.core import files
+from ul.core import files, npz
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError
 from ul.data.datasets import SPLITS, Datasets
@@ -145,7 +145,7 @@ def _resume(
     if not files.exists(unfinished):
         return
     _check_same(unfinished, references.read_protocol(unfinished), protocol)
-    with np.load(unfinished, allow_pickle=False) as data:
+    with npz.opened(unfinished) as data:
         statistics.restore(dict(data))
     total = protocol["num_images"]
     log.info("Resumed after %d of %d images", statistics.count, total)

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import logging
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from etils import epath
 from tqdm import tqdm
 
 from ul.checkpoints import workdir
-from ul.core import files, text_files
+from ul.core import files, npz, text_files
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import write_atomic
 from ul.data import record_shards
@@ -171,10 +170,10 @@ def read_prompt_embeddings(
       ConfigError: another text encoder embedded the prompts.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with npz.opened(path) as data:
             condition = {name: data[name] for name in ("text", "text_length")}
             prompts, encoder = data["caption"].tolist(), str(data["encoder"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+    except npz.UNREADABLE as e:
         raise DataError(
             f"{path} must be an .npz file of python -m ul embed_captions --prompts; reading it "
             f"failed: {files.numpy_reason(e)}"

@@ -10,13 +10,13 @@ ADM's files have neither `pool` nor `protocol`, but images `arr_0` [N, H, W, 3].
 
 import functools
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from ul.core import npz
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import numpy_reason, sha256
 from ul.metrics import frechet
@@ -29,7 +29,6 @@ SCHEMA_VERSION = 1
 COVARIANCE_TOLERANCE = 1e-4
 SUFFIXES = {"pool": "", "spatial": "_s"}
 # The errors that numpy raises for files that are missing, damaged or of another format.
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
 
 def array_names(need: str) -> tuple[str, str]:
@@ -74,9 +73,9 @@ def read_protocol(path: epath.Path) -> dict[str, Any]:
       DataError: the file cannot be read, or has no protocol.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with npz.opened(path) as data:
             return json.loads(str(data["protocol"]))
-    except UNREADABLE as e:
+    except npz.UNREADABLE as e:
         raise DataError(
             f"{path} must be a reference file with a protocol, but it cannot be read as "
             f"one: {numpy_reason(e)}"
@@ -98,7 +97,7 @@ def read(
     try:
         file = epath.Path(path)
         digest = sha256(file)
-        with np.load(file, allow_pickle=False) as data:
+        with npz.opened(file) as data:
             gaussians = {
                 need: _read_gaussian(path, data, *array_names(need))
                 for need in FEATURE_SOURCES
@@ -108,7 +107,7 @@ def read(
             num_images = int(data["num_images"]) if "num_images" in data else None
             pool = data["pool"] if "pool" in data else None
             names = set(data)
-    except UNREADABLE as e:
+    except npz.UNREADABLE as e:
         raise DataError(
             f"--reference {path} cannot be read as an .npz file: {numpy_reason(e)}"
         ) from e
@@ -171,9 +170,9 @@ def _read_gaussian(path: str, data, mu: str, sigma: str) -> frechet.Gaussian:
 
 def _read_images(path: str) -> np.ndarray:
     try:
-        with np.load(epath.Path(path), allow_pickle=False) as data:
+        with npz.opened(path) as data:
             image = data["arr_0"]
-    except UNREADABLE as e:
+    except npz.UNREADABLE as e:
         raise DataError(
             f"--reference {path}: arr_0 cannot be read: {numpy_reason(e)}"
         ) from e

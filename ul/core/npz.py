@@ -1,0 +1,42 @@
+"""Read .npz files, which users bring along and which storage may damage."""
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+from etils import epath
+
+# The errors of a file that is missing, damaged or something else.
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+
+
+def _check(file: IO[bytes]) -> None:
+    """Raise BadZipFile unless every member of a zip file is intact."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (RuntimeError, zlib.error) as e:  # it seems encrypted, or compressed
+        raise zipfile.BadZipFile(str(e)) from e
+    if damaged:
+        raise zipfile.BadZipFile(f"{damaged} is damaged")
+
+
+@contextlib.contextmanager
+def opened(path: epath.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
+    """Open an .npz file after checking all of it.
+
+    numpy checks an array only when it is read, so a damaged name would make its array look
+    as if it had never been there.
+
+    Raises:
+      One of UNREADABLE: the file is missing or is no .npz file, an array or a name is
+        damaged, or pickled objects are read in the block.
+    """
+    with epath.Path(path).open("rb") as file:
+        _check(file)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as data:
+            yield data
