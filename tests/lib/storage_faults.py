@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ METHODS = tuple(
 )
 
 
+SLOW_SECONDS = 0.1
 # Methods that hide the errors of the file system, and what they return then.
 SILENT = {"exists": False, "isdir": False, "glob": []}
 
@@ -52,6 +54,7 @@ class Storage:
     """Count the calls of each place, and let one place fail.
 
     after: how many calls succeed before. times: how many fail then; None for all.
+    error: None if the calls are slow instead, by SLOW_SECONDS.
     """
 
     places: dict[Place, int] = dataclasses.field(default_factory=dict)
@@ -66,7 +69,9 @@ class Storage:
         if place != self.failing or number < self.after:
             return
         if self.times is None or number < self.after + self.times:
-            raise self.error
+            if self.error is not None:
+                raise self.error
+            time.sleep(SLOW_SECONDS)
 
 
 def _place(method: str) -> Place | None:
