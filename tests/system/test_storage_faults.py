@@ -14,17 +14,20 @@ import pytest
 from etils import epath
 from orbax.checkpoint._src.futures import signaling_client
 
+import ul
 from experiments import sweeps as sweep_files
 from launch.lib import trials
 from tests.checkpoints.test_store import abstract, make_state
 from tests.data import test_latent_cache
-from tests.lib import storage_faults
+from tests.lib import storage_faults, untrained
 from tests.lib.breaks import Break
 from tests.lib.commands import DIGITS
 from ul.checkpoints import reading, store, workdir
 from ul.core import files, storage
 from ul.core.errors import StorageError, UnusablePath
 from ul.data import latent_cache
+from ul.inference import export
+from ul.metrics import references
 from ul.sweeps import records
 
 LOST = OSError(errno.EIO, "Input/output error")
@@ -139,7 +142,47 @@ def keep_sweep(folder):
     assert records.is_trial_finished(folder, both[0])
 
 
+def prepare_export(folder):
+    untrained.leave(folder / "run", untrained.parsed("digits", "smoke"), steps=(2,))
+
+
+def use_export(folder):
+    """Export a run, and load what was written."""
+    export.export(folder / "run", folder / "out")
+    autoencoder = ul.load_autoencoder(folder / "out")
+    return autoencoder.step, [a.tobytes() for a in jax.tree.leaves(autoencoder.params)]
+
+
+def keep_export(folder):
+    assert reading.verified_steps(folder / "run") == [2]
+
+
+def write_reference(folder, name):
+    arrays = {"mu": np.zeros(3), "sigma": np.eye(3)}
+    references.write(epath.Path(folder) / name, arrays)
+
+
+def prepare_reference(folder):
+    write_reference(folder, "old.npz")
+
+
+def use_reference(folder):
+    write_reference(folder, "new.npz")
+    return [read_reference(folder, name) for name in ("old.npz", "new.npz")]
+
+
+def read_reference(folder, name):
+    reference = references.read(str(folder / name), (8, 8, 3), lambda image: image)
+    return [a.tobytes() for a in reference.gaussians["pool"]]
+
+
+def keep_reference(folder):
+    assert read_reference(folder, "old.npz")
+
+
 SCENARIOS = {
+    "reference": (prepare_reference, use_reference, keep_reference),
+    "export": (prepare_export, use_export, keep_export),
     "checkpoints": (prepare_checkpoints, use_checkpoints, keep_checkpoints),
     "workdir": (prepare_workdir, use_workdir, keep_workdir),
     "shards": (prepare_shards, use_shards, keep_shards),
@@ -172,7 +215,7 @@ CASES = [
     pytest.param(name, faults, marks=pytest.mark.slow if slow else ())
     for name in SCENARIOS
     for faults, slow in (
-        (("once", "last", "always"), False),
+        (("once", "last", "always"), name == "export"),
         (("odd", "denied", "slow"), True),
     )
 ]

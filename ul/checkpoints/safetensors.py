@@ -21,9 +21,9 @@ from etils import epath
 
 from ul.checkpoints.digests import leaf_differences, shape_and_dtype
 from ul.checkpoints.workdir import load_run_record
-from ul.core import sealed_json, trees
+from ul.core import files, sealed_json, trees
 from ul.core.errors import ConfigError, DataError
-from ul.core.files import write_atomic, write_error
+from ul.core.files import write_atomic
 
 FORMAT_VERSION = 1
 LAYOUT = "Flax: dense kernels [in, out], convolutions [H, W, in, out]"
@@ -92,19 +92,16 @@ def write_export(
     digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
     section = {"format": FORMAT_VERSION, **export, "files": digests}
     record = json.dumps(sealed_json.seal(run_record | {"export": section}), indent=2)
-    files = {**contents, "config.json": record.encode()}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            path = directory / name
-            if path.exists() and path.read_bytes() != content:
-                raise ConfigError(
-                    f"{path} must be new or have the same content; it has other content. "
-                    "Choose another --out or move the file."
-                )
-    except OSError as e:
-        raise write_error(directory, e) from e
-    for name, content in files.items():
+    written = {**contents, "config.json": record.encode()}
+    files.make_directory(directory)
+    for name, content in written.items():
+        path = directory / name
+        if files.exists(path) and files.read_bytes(path) != content:
+            raise ConfigError(
+                f"{path} must be new or have the same content; it has other content. "
+                "Choose another --out or move the file."
+            )
+    for name, content in written.items():
         write_atomic(directory / name, content)
 
 
@@ -128,8 +125,8 @@ def read_networks(workdir, abstract: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_network(path: epath.Path, digests: Mapping[str, str], abstract) -> Any:
     try:
-        content = path.read_bytes()
-    except OSError as e:
+        content = files.read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise DataError(
             f"{path} cannot be read: {e.strerror}. Export the run again."
         ) from e

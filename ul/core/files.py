@@ -77,6 +77,15 @@ def read(call: Callable[[], T], path: object) -> T:
         raise read_error(path, e) from e
 
 
+def read_bytes(path: epath.Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+      FileNotFoundError, NotADirectoryError, StorageError: as `read`.
+    """
+    return read(path.read_bytes, path)
+
+
 def read_text(path: epath.Path) -> str:
     """Return the text of a file.
 
@@ -84,7 +93,7 @@ def read_text(path: epath.Path) -> str:
       FileNotFoundError, NotADirectoryError, StorageError: as `read`.
       ValueError: it is not UTF-8.
     """
-    return read(path.read_bytes, path).decode()
+    return read_bytes(path).decode()
 
 
 def exists(path: epath.Path) -> bool:

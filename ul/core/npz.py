@@ -9,6 +9,8 @@ from typing import IO
 import numpy as np
 from etils import epath
 
+from ul.core import files
+
 # The errors of a file that is missing, damaged or something else.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
@@ -34,9 +36,21 @@ def opened(path: epath.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
     Raises:
       One of UNREADABLE: the file is missing or is no .npz file, an array or a name is
         damaged, or pickled objects are read in the block.
+      StorageError: the storage fails.
     """
-    with epath.Path(path).open("rb") as file:
-        _check(file)
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as data:
-            yield data
+
+    def open_checked() -> IO[bytes]:
+        file = epath.Path(path).open("rb")
+        try:
+            _check(file)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    with (
+        files.read(open_checked, path) as file,
+        np.load(file, allow_pickle=False) as data,
+    ):
+        yield data

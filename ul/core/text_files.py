@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from ul.core import files
 from ul.core.errors import DataError
 
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -39,11 +40,12 @@ def read(path: epath.PathLike, name: str) -> str:
     """Return the text of a file, as `decode` does.
 
     Raises:
-      DataError: it cannot be read, or has another encoding.
+      DataError: there is no such file, or it has another encoding.
+      StorageError: the storage fails.
     """
     try:
-        content = epath.Path(path).read_bytes()
-    except OSError as e:
+        content = files.read_bytes(epath.Path(path))
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise DataError(f"{name} cannot be read: {e.strerror or e}") from e
     return decode(content, name)
 

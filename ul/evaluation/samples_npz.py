@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from ul.core.errors import DataError
-from ul.core.files import write_error
+from ul.core.files import read_error, write_error
 from ul.metrics.extractors import to_rgb
 
 
@@ -93,10 +93,18 @@ class SamplesReader:
                 archive.open("arr_0.npy") as f,
             ):
                 yield f
-        except (OSError, EOFError, KeyError, ValueError) as e:
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            EOFError,
+            KeyError,
+            ValueError,
+        ) as e:
             raise DataError(f"{self._path} cannot be read as samples: {e}") from e
         except (zipfile.BadZipFile, zlib.error) as e:
             raise DataError(f"{self._path} is damaged or not an .npz: {e}") from e
+        except OSError as e:
+            raise read_error(self._path, e) from e
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         """Yield the images in order."""

@@ -20,8 +20,8 @@ from etils import epath
 
 from ul.checkpoints import workdir
 from ul.checkpoints.store import Checkpoints
+from ul.core import files, trees
 from ul.core import mesh as meshes
-from ul.core import trees
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import PICKLE_SUFFIXES, is_pickle, sha256
 from ul.stages import registry
@@ -80,7 +80,7 @@ def apply_vae_config(parsed: ExternalConfig, path: str) -> ExternalConfig:
       ConfigError: its images have other channels, or a value has the wrong type.
     """
     try:
-        values = dict(json.loads(Path(path).read_text()))
+        values = dict(json.loads(files.read_text(epath.Path(path))))
     except (OSError, TypeError, ValueError) as e:
         raise DataError(f"{path} cannot be read as a config.json: {e}") from e
     for key, supported in SUPPORTED_VALUES.items():

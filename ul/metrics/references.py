@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ul.core import npz
+from ul.core import files, npz
 from ul.core.errors import ConfigError, DataError
 from ul.core.files import numpy_reason, sha256
 from ul.metrics import frechet
@@ -58,12 +58,16 @@ def write(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an .npz file under a temporary name and rename it once it is complete.
 
     Raises:
-      OSError: the file cannot be written.
+      StorageError: the file cannot be written.
     """
     part = path.parent / f".{path.name}.part"
-    with part.open("wb") as f:
-        np.savez(f, **arrays)  # type: ignore[arg-type]
-    part.replace(path)
+
+    def replace():
+        with part.open("wb") as f:
+            np.savez(f, **arrays)  # type: ignore[arg-type]
+        part.replace(path)
+
+    files.write(replace, path)
 
 
 def read_protocol(path: epath.Path) -> dict[str, Any]:

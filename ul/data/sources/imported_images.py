@@ -12,6 +12,7 @@ import PIL
 from etils import epath
 from PIL import Image
 
+from ul.core import files
 from ul.core.errors import DataError
 from ul.data import image_files, record_shards
 from ul.data.record_shards import ShardStore
@@ -127,7 +128,7 @@ def load_names(store: ShardStore, manifest: dict) -> dict[str, list[str]]:
 
 def _shard_names(store: ShardStore, path: epath.Path) -> list[str]:
     try:
-        return json.loads(path.read_text())["names"]
+        return json.loads(files.read_text(path))["names"]
     except KeyError as e:
         raise DataError(
             f"{store.path} was imported by an older version, which did not keep the names of "

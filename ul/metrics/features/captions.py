@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ul.core import extras
+from ul.core import extras, files
 from ul.core.errors import DataError
 
 TOKENIZER_FILE = "clip_tokenizer.json"
@@ -89,7 +89,7 @@ def read_tokenizer(folder: epath.Path) -> bytes:
     """
     path = folder / "tokenizer.json"
     if path.is_file():
-        return path.read_bytes()
+        return files.read_bytes(path)
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocabulary.is_file() and merges.is_file()):
         raise DataError(

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from ul.core import files
 from ul.core.errors import DataError
 from ul.core.types import Array, Float, Int, UInt8, typechecked
 from ul.metrics.features import captions, weights
@@ -261,7 +262,7 @@ def module_and_companions(
     """
     path = folder / "config.json"
     try:
-        config_json = json.loads(path.read_text())
+        config_json = json.loads(files.read_text(path))
     except (OSError, ValueError) as e:
         raise DataError(
             f"CLIP needs the config.json of its weights, but {path} cannot be read: {e}"

@@ -16,8 +16,9 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
+from ul.core import files
 from ul.core.errors import DataError
-from ul.core.files import PICKLE_SUFFIXES, is_pickle, write_atomic, write_error
+from ul.core.files import PICKLE_SUFFIXES, is_pickle, write_atomic
 
 Params = Mapping[str, jax.Array | np.ndarray]
 
@@ -115,7 +116,7 @@ def read_manifest(weights_dir: epath.PathLike) -> dict[str, dict[str, str]]:
     """
     path = epath.Path(weights_dir) / MANIFEST_FILE
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(files.read_text(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as e:
@@ -135,13 +136,13 @@ def _read(weights_dir: epath.PathLike, network: str, file: str) -> bytes:
     path = epath.Path(weights_dir) / file
     command = _convert_command(weights_dir, network)
     for suffix in PICKLE_SUFFIXES:
-        if not path.exists() and (pickle := path.with_suffix(suffix)).exists():
+        if not files.exists(path) and files.exists(pickle := path.with_suffix(suffix)):
             raise _pickle_error(pickle, command)
     try:
-        content = path.read_bytes()
+        content = files.read_bytes(path)
     except FileNotFoundError as e:
         raise MissingWeights(f"{path} is missing. Create it with: {command}") from e
-    except OSError as e:
+    except NotADirectoryError as e:
         raise DataError(f"{path} cannot be read: {e}") from e
     if is_pickle(content):
         raise _pickle_error(path, command)
@@ -215,10 +216,7 @@ def save(
     """
     path = epath.Path(weights_dir) / module.FILE
     check_arrays(source, arrays, module)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise write_error(path.parent, e) from e
+    files.make_directory(path.parent)
     entries = read_manifest(weights_dir)
     # For a transposed view safetensors writes the memory in its own order, under the shape
     # of the view.
