@@ -41,7 +41,7 @@ _DRY_RUN = submit_flags.define_dry_run()
 places.define_flags(*places.PLACES)
 
 
-def _job(place: str) -> jobs.Job:
+def _job(place: str, place_devices: str = "") -> jobs.Job:
     # An invalid config is refused here, before it reaches the place.
     kinds.check_required(_CONFIG())
     config = flags.FLAGS["config"].serialize().partition("=")[2]
@@ -52,7 +52,9 @@ def _job(place: str) -> jobs.Job:
             "--name must be 2 to 40 characters of a-z, 0-9 and -, begin with a letter and "
             f"not end with -; got {name!r}."
         )
-    options = [f"--devices={_DEVICES.value}"] if _DEVICES.value else []
+    # Training must not fall back to CPUs where the place has GPUs or TPUs.
+    devices = _DEVICES.value or re.sub("^:.*", "", place_devices)
+    options = [f"--devices={devices}"] if devices else []
     return jobs.Job(
         name=name,
         config=config,
@@ -66,7 +68,8 @@ def _job(place: str) -> jobs.Job:
 
 def main(name: str) -> None:
     """Submit the job to the place of this name."""
-    job, place = _job(name), places.place_from_flags(name)
+    place = places.place_from_flags(name)
+    job = _job(name, place.devices)
     job_checks.check(job, place, _CONFIG(), _DEVICES.value)
     sys.exit(submit_jobs(place, [job], dry_run=_DRY_RUN.value))
 

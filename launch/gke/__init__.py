@@ -56,16 +56,14 @@ class GkePlace(CloudPlace):
 
     def __post_init__(self) -> None:
         require_settings(image=self.image, accelerator=self.accelerator)
-        assert self.num_devices  # which refuses settings that contradict each other
+        assert self.devices  # which refuses settings that contradict each other
         if self.nodes > 1 and self.gpus_per_node:
             log.warning("NCCL uses slow TCP between GPU nodes without GPUDirect")
 
     @property
-    def num_devices(self) -> int:
+    def devices(self) -> str:
         """Return the chips of the slice, or the GPUs of all nodes."""
-        return slices.num_devices(
-            self.topology, self.chips_per_host, self.nodes, self.gpus_per_node
-        )
+        return slices.devices(self)
 
     def render(self, job: Job) -> dict[str, str]:
         """Return the JobSet, see jobset.yaml."""

@@ -51,7 +51,7 @@ def mount_lines(values: tuple[str, ...]) -> tuple[list[str], list[str], list[str
     mounts: list[str] = []
     volumes: list[str] = []
     for i, value in enumerate(values):
-        match = re.fullmatch(r"(gcs|pvc|host):(.+):(/[^:]*)", value)
+        match = re.fullmatch(r"(gcs|pvc|host):([^:]+):(/[^:]*)", value)
         if match is None:
             raise ConfigError(
                 "--mounts must be gcs:BUCKET:/PATH, pvc:CLAIM:/PATH or host:/DIR:/PATH; got "

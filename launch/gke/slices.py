@@ -1,9 +1,15 @@
 """The hosts and devices of a TPU slice or of GPU nodes."""
 
+from __future__ import annotations
+
 import math
 import re
+from typing import TYPE_CHECKING
 
 from ul.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from launch.gke import GkePlace
 
 
 def hosts_and_chips(topology: str, chips_per_host: int) -> tuple[int, int]:
@@ -26,19 +32,29 @@ def hosts_and_chips(topology: str, chips_per_host: int) -> tuple[int, int]:
     return chips // chips_of_host, chips_of_host
 
 
-def num_devices(
-    topology: str, chips_per_host: int, nodes: int, gpus_per_node: int
-) -> int:
-    """Return the chips of a slice, or the GPUs of all nodes if `topology` is empty.
+def devices(place: GkePlace) -> str:
+    """Return platform:count of a slice, or of all GPU nodes.
 
     Raises:
-      ConfigError: both or neither are given, or the topology is invalid.
+      ConfigError: the settings name both or neither, contradict each other, or the
+        topology is invalid.
     """
-    if bool(topology) == bool(gpus_per_node):
+    if bool(place.topology) == bool(place.gpus_per_node):
         raise ConfigError(
             "Give either --topology for TPUs, or --gpus_per_node for GPUs; got "
-            f"{'both' if topology else 'neither'}."
+            f"{'both' if place.topology else 'neither'}."
         )
-    if topology:
-        return math.prod(hosts_and_chips(topology, chips_per_host))
-    return nodes * gpus_per_node
+    prefix = "tpu-" if place.topology else "nvidia-"
+    if not place.accelerator.startswith(prefix):
+        raise ConfigError(
+            f"--accelerator must be a label of GKE that begins with {prefix}, such as "
+            f"tpu-v5p-slice or nvidia-h100-80gb; got {place.accelerator}."
+        )
+    if not place.topology:
+        return f"gpu:{place.nodes * place.gpus_per_node}"
+    if place.nodes != 1:
+        raise ConfigError(
+            "--nodes is the number of GPU nodes; a TPU slice has those of its --topology. "
+            "Remove --nodes."
+        )
+    return f"tpu:{math.prod(hosts_and_chips(place.topology, place.chips_per_host))}"

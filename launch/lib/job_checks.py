@@ -1,5 +1,6 @@
 """Checks of a job against the place, before it is submitted."""
 
+import re
 import sys
 
 from launch.lib.jobs import Job
@@ -18,16 +19,21 @@ def check(job: Job, place: Place, config: RunConfig, devices: str | None) -> Non
     Raises:
       ConfigError: training would refuse to start there.
     """
-    count = place.num_devices
-    requested = (devices or "").partition(":")[2]
-    if count and requested.isdecimal() and int(requested) != count:
+    platform, _, count = place.devices.partition(":")
+    requested = re.fullmatch(r"(cpu|gpu|tpu|)(?::([1-9]\d*))?", devices or "")
+    if requested is None:
         raise ConfigError(
-            f"--devices must name the {count} devices that the other flags ask for; got "
-            f"{devices}."
+            f"--devices must be platform:count, such as gpu:16, tpu or :8; got {devices}."
         )
-    count = count or (int(requested) if requested.isdecimal() else 0)
+    pairs = ((platform, requested[1]), (count, requested[2]))
+    if any(own and other and own != other for own, other in pairs):
+        raise ConfigError(
+            f"--devices must name the {count} devices that the other flags ask for "
+            f"({place.devices}); got {devices}."
+        )
+    count = count or requested[2]
     if count and isinstance(config, TrainConfig):
-        assemble.check_fits(config, count)
+        assemble.check_fits(config, int(count))
     # Images and TPU VMs install the extra themselves; another Python cannot be requested here.
     if job.python == sys.executable and job.workdir.startswith("gs://"):
         extras.require("gcsfs", f"The workdir {job.workdir}", "gcs", "gcsfs")

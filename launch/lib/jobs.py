@@ -45,7 +45,7 @@ class Job:
 
     def require_bucket(self) -> None:
         """Raise ConfigError if the workdir is on a disk that is deleted with its machine."""
-        if "://" not in self.workdir:
+        if not re.match("gs://[^/]+/.", self.workdir):
             raise ConfigError(
                 "The workdir must be in a bucket, for example gs://name/run, because the "
                 f"disk of the machine is deleted with it; got {self.workdir!r}."

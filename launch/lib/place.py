@@ -24,8 +24,8 @@ class Place(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def num_devices(self) -> int:
-        """Return the devices of all processes; 0 if the settings do not say."""
+    def devices(self) -> str:
+        """Return platform:count of all processes, as --devices; "" if it is not known."""
 
     @abc.abstractmethod
     def render(self, job: Job) -> dict[str, str]:

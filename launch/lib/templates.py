@@ -41,7 +41,8 @@ def name_values(flag: str, values: Sequence[str]) -> Sequence[str]:
     Raises:
       ConfigError: one is not.
     """
+    name = r"[A-Za-z_]\w*" if flag == "env" else r"[A-Za-z_][\w./-]*"
     for value in values:
-        if not re.fullmatch(r"[A-Za-z_][\w./-]*=.*", value):
+        if not re.fullmatch(f"{name}=.*", value, re.DOTALL):
             raise ConfigError(f"--{flag} must be NAME=VALUE; got {value!r}.")
     return values

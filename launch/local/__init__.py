@@ -23,9 +23,7 @@ class LocalPlace(Place):
         0, "Devices of each process: CPU devices, or GPUs with --devices=gpu:N."
     )
     port: int = setting(0, "Port of the coordinator; 0 means a free one.")
-    grace_seconds: int = setting(
-        30, "Seconds between SIGTERM and SIGKILL once a process has failed."
-    )
+    grace_seconds: int = setting(30, "Seconds from SIGTERM to SIGKILL after a failure.")
     retries: int = setting(
         0, "How often the job is run again after an exit code that allows it."
     )
@@ -38,12 +36,13 @@ class LocalPlace(Place):
             )
 
     @property
-    def num_devices(self) -> int:
-        """Return the devices of all processes; 0 if the only one uses what there is."""
-        return self.processes * (self.devices_per_process or int(self.processes > 1))
+    def devices(self) -> str:
+        """Return the number of devices, of any platform, unless one process uses all."""
+        count = self.processes * (self.devices_per_process or self.processes > 1)
+        return f":{count}" if count else ""
 
     def _environment(self, job: Job, i: int) -> dict[str, str]:
-        if not self.num_devices:
+        if not self.devices:
             return {}
         count = self.devices_per_process or 1
         if any(option.startswith("--devices=gpu") for option in job.options):
@@ -65,8 +64,9 @@ class LocalPlace(Place):
 
     def render(self, job: Job) -> dict[str, str]:
         """Return a shell script with the command of every process."""
-        lines = [process.shell_line() for process in self._processes(job)]
-        return {"commands.sh": "\n".join(["#!/usr/bin/env bash", *lines, "wait", ""])}
+        commands = [process.shell_line() for process in self._processes(job)]
+        lines = ["#!/usr/bin/env bash", *commands, "wait", ""]
+        return {"commands.sh": "\n".join(lines)}
 
     def submit(self, job: Job) -> int:
         """Run the job to its end and return its exit code."""

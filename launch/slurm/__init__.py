@@ -41,6 +41,15 @@ class SlurmPlace(Place):
     )
 
     def __post_init__(self) -> None:
+        if min(self.nodes, self.tasks_per_node) < 1:
+            raise ConfigError(
+                "--nodes and --tasks_per_node must be at least 1; got "
+                f"{self.nodes} and {self.tasks_per_node}."
+            )
+        if wrong := [option for option in self.sbatch if not option.startswith("-")]:
+            raise ConfigError(
+                f"--sbatch must be an option of sbatch, such as --qos=high; got {wrong[0]!r}."
+            )
         if self.tasks_per_node > 1 and self.gpus_per_node not in (
             0,
             self.tasks_per_node,
@@ -52,9 +61,9 @@ class SlurmPlace(Place):
             )
 
     @property
-    def num_devices(self) -> int:
-        """Return the GPUs of all nodes; 0 without --gpus_per_node."""
-        return self.nodes * self.gpus_per_node
+    def devices(self) -> str:
+        """Return the GPUs of all nodes; nothing without --gpus_per_node."""
+        return f"gpu:{self.nodes * self.gpus_per_node}" if self.gpus_per_node else ""
 
     def render(self, job: Job) -> dict[str, str]:
         """Return the batch script, see job.sh."""

@@ -3,7 +3,7 @@
 #SBATCH --chdir=%{cwd}
 #SBATCH --nodes=%{nodes}
 #SBATCH --ntasks-per-node=%{tasks_per_node}
-#SBATCH --output=%{logs}/slurm-%{id}.log
+#SBATCH --output=%{output}/slurm-%{id}.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@%{stop_seconds}
@@ -22,7 +22,7 @@ train=(
 # SLURM sends the signal before the time limit only to this shell. srun would kill the
 # processes if it got the signal, so scancel sends it to them directly.
 trap 'signalled=1; scancel --signal=TERM "$job"' TERM
-srun --output=%{logs}/slurm-%{id}-process-%t.log --open-mode=append \
+srun --output=%{output}/slurm-%{id}-process-%t.log --open-mode=append \
   --kill-on-bad-exit=0 --wait=120 "${train[@]}" "${trial[@]}" &
 step=$!
 signalled=1

@@ -42,9 +42,10 @@ class TpuVmPlace(CloudPlace):
         )
 
     @property
-    def num_devices(self) -> int:
-        """Return JAX's devices of the accelerator type; 0 if its name does not say."""
-        return slices.num_devices(self.accelerator)
+    def devices(self) -> str:
+        """Return JAX's devices of the accelerator type; nothing for an unknown type."""
+        count = slices.num_devices(self.accelerator)
+        return f"tpu:{count}" if count else ""
 
     def render(self, job: Job) -> dict[str, str]:
         """Return the scripts, see queue.sh and worker.sh."""

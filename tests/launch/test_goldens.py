@@ -95,6 +95,13 @@ def train_commands(name):
     ]
 
 
+# The devices that the flags of a place ask for.
+OWN_DEVICES = {
+    "slurm-nodes.sh": "--devices=gpu:32",
+    "gke-tpu.yaml": "--devices=tpu:64",
+}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_place_runs_the_same_train_command(name):
     *typed, _, _ = COMMON
@@ -106,6 +113,7 @@ def test_every_place_runs_the_same_train_command(name):
         workdir_flag = command[6:8]
         assert [w for w in command if w.startswith("--config.")] == typed
         devices = [a for a in CASES[name] if a.startswith("--devices=")]
+        devices += [OWN_DEVICES[name]] if name in OWN_DEVICES else []
         rest = command[6 + len(workdir_flag) + len(typed) :]
         assert rest[: len(devices) + 1] == [*devices, "--max_attempts=5"]
         workdir = next(a for a in CASES[name] if a.startswith("--workdir="))

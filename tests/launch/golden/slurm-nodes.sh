@@ -27,6 +27,7 @@ train=(
   /shared/s1
   --config.seed=1
   '--config.ema=(0.9, 0.99)'
+  --devices=gpu:32
   --max_attempts=5
 )
 # SLURM sends the signal before the time limit only to this shell. srun would kill the
