@@ -12,7 +12,7 @@ from absl import flags
 from etils import epath
 
 from experiments.sweeps import ablations
-from launch.lib import cli, trials
+from launch.lib import cli, failures, trials
 from ul import sweeps
 from ul.core.files import write_atomic
 from ul.evaluation import paper_tables, table
@@ -42,7 +42,7 @@ def main() -> None:
     text = paper_tables.tables(numbers)
     write_atomic(epath.Path(out) / "tables.md", text + "\n")
     print(text)
-    trials.raise_failures(out, failed)
+    failures.raise_failures(out, failed)
 
 
 if __name__ == "__main__":

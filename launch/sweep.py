@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from launch.lib import cli, cluster, files, places, submit_flags, sweep_jobs, trials
+from launch.lib.failures import raise_failures
 from ul import sweeps
 
 _OUT = flags.DEFINE_string("out", None, "Directory of all trials. Required.")
@@ -67,7 +68,7 @@ def main(file: str) -> None:
         sys.exit(sweep_jobs.submit(job, place, dry_run=_DRY_RUN.value))
     retries, alone = _RETRIES.value or 0, bool(_TRIAL.value)
     failed = trials.run(out, chosen, _JOBS.value, retries, _options(0), alone=alone)
-    trials.raise_failures(out, failed)
+    raise_failures(out, failed)
 
 
 if __name__ == "__main__":

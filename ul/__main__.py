@@ -5,9 +5,13 @@ with the shipped experiments, in the folder `ul/_bundle`, so that an installatio
 other name than `ul` to the user's environment.
 """
 
+import os
 import runpy
+import signal
 import sys
 from pathlib import Path
+
+PREEMPTED = 75  # the code of Preempted, which would have to be imported
 
 
 def root() -> Path:
@@ -16,8 +20,16 @@ def root() -> Path:
     return bundle if bundle.is_dir() else Path(__file__).parents[1]
 
 
+def _leave(number, frame) -> None:
+    """End a command that is still importing; an exception might be lost in an import."""
+    os.write(2, b"Interrupted before the command began. Run the same command again.\n")
+    os._exit(PREEMPTED)
+
+
 def main() -> None:
     """Run the command on the command line, and exit with its code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)  # until launch.lib.cli.run
     # First, because the user's own folder may contain a package of the same name.
     sys.path.insert(0, str(root()))
     runpy.run_module("launch", run_name="__main__", alter_sys=True)

@@ -1,6 +1,7 @@
 """Start and end of every command: flags, one line for an error, and an exit code."""
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -50,6 +51,8 @@ def run(
     # Storage that fails leaves other calls behind, whose errors would surround the message.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = mistakes.print_unraisable
+    if callable(signal.getsignal(signal.SIGINT)):  # that of ul/__main__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if help_page.is_requested(sys.argv[1:]):
             return print(help_page.render(main, groups, exit_code_table))

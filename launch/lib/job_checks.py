@@ -34,6 +34,10 @@ def check(job: Job, place: Place, config: RunConfig, devices: str | None) -> Non
     count = count or requested[2]
     if count and isinstance(config, TrainConfig):
         assemble.check_fits(config, int(count))
+    if "://" in job.workdir and not job.workdir.startswith("gs://"):
+        raise ConfigError(
+            f"--workdir must be a path on a disk or gs://bucket/path; got {job.workdir}."
+        )
     # Images and TPU VMs install the extra themselves; another Python cannot be requested here.
     if job.python == sys.executable and job.workdir.startswith("gs://"):
         extras.require("gcsfs", f"The workdir {job.workdir}", "gcs", "gcsfs")

@@ -27,12 +27,16 @@ def describe_parse_error(error: Exception, argv: list[str]) -> str:
         error = error.args[0]
     message = str(error.args[0]).strip() if error.args else ""
     if isinstance(error, flags.UnrecognizedFlagError):
+        if error.flagname.startswith("config."):
+            return "--config is required before --config.KEY=VALUE. Pass --config=NAME."
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
         hint = f" Did you mean --{near[0]}?" if near else ""
         return f"Unknown flag --{error.flagname}.{hint}"
     if isinstance(error, flags.IllegalFlagValueError):
         typed = message.removeprefix("flag ").partition(": ")[0]
         return f"{typed}: {last_line(error).removeprefix(f'flag {typed}: ')}"
+    if "before a value for --config was specified" in message:
+        return "--config must stand before every --config.KEY=VALUE."
     if not (isinstance(error, KeyError) and message):
         return last_line(error)
     key, *hints = message.splitlines()
@@ -63,9 +67,9 @@ def exit_with(error: BaseException, *, trace: bool) -> NoReturn:
         error = Preempted("Interrupted. Finished work is kept; run the command again.")
     if isinstance(error, ImportError) and "gcsfs" in str(error):  # raised by etils
         hint = extras.install_hint("gcs", "gcsfs")
-        error = ConfigError(
-            f"Paths in gs:// need gcsfs, which is not installed. {hint}"
-        )
+        error = ConfigError(f"Paths in gs:// need gcsfs, which is missing. {hint}")
+    if isinstance(error, ImportError) and "s3fs" in str(error):
+        error = ConfigError("Paths in s3:// are not supported; use gs:// or a disk.")
     code = error.code if isinstance(error, UserError) else 1
     with contextlib.suppress(OSError):  # The disk of the log may be full, too.
         if code == 1 or trace:

@@ -12,15 +12,13 @@ from ul.importing.captions import read_prompt_embeddings
 from ul.inference import api
 
 _LABELS = flags.DEFINE_list(
-    "labels", [], "Class labels to sample, used in turn; if empty, all classes."
+    "labels", [], "Classes by number (config.json has their names); if empty, all."
 )
 _TEXT = flags.DEFINE_multi_string(
     "text", [], "Caption to sample, only for colored_digits; several are used in turn."
 )
 _EMBEDDINGS = flags.DEFINE_string(
-    "text_embeddings",
-    None,
-    "Captions as an .npz file of python -m ul embed_captions --prompts.",
+    "text_embeddings", None, "Captions as an .npz file of ul embed_captions --prompts."
 )
 # By what a model is conditioned on, these flags fit it; an error says what it takes.
 _FLAGS_OF = {
@@ -40,10 +38,10 @@ def conditions(generator: api.Generator, count: int) -> NamedConditions:
     names = generator.stage.conditions.names
     kind = "text" if "text" in names else "label" if names == ("label",) else "held_out"
     allowed, takes = _FLAGS_OF[kind]
-    for flag in (_LABELS, _TEXT, _EMBEDDINGS):
-        if flag.value and flag.name not in allowed:
-            use = f"--{flag.name} cannot be used with this model, which {takes}"
-            raise ConfigError(f"{use}. Remove it.")
+    given = {f.name for f in (_LABELS, _TEXT, _EMBEDDINGS) if f.value}
+    if unfit := sorted(given - set(allowed)):
+        use = f"--{unfit[0]} cannot be used with this model, which {takes}"
+        raise ConfigError(f"{use}. Remove it.")
     if kind == "text":
         batch, captions = _embed(generator.datasets.data.source)
         rows = [i % len(captions) for i in range(count)]
@@ -51,11 +49,13 @@ def conditions(generator: api.Generator, count: int) -> NamedConditions:
     if kind == "held_out":
         held_out = [f"held_out{i}" for i in range(count)]
         return held_out_conditions(generator, count), held_out
-    try:
-        labels = [int(x) for x in _LABELS.value] or range(generator.num_classes)
-    except ValueError as e:
-        raise ConfigError(f"--labels must be integers; got {_LABELS.value}.") from e
-    label = np.resize(np.asarray(labels), count)
+    last = generator.num_classes - 1
+    labels = [x.strip() for x in _LABELS.value] or list(map(str, range(last + 1)))
+    if wrong := [x for x in labels if not x.isdecimal() or int(x) > last]:
+        raise ConfigError(
+            f"--labels must be numbers of classes, 0 to {last}; got {wrong[0]!r}."
+        )
+    label = np.resize(np.asarray(labels, np.int64), count)
     return {"label": label}, [f"class{i}" for i in label]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from launch.lib import cluster, exit_codes, files
 from ul import sweeps
-from ul.core.errors import ConfigError, Preempted, UserError
+from ul.core.errors import ConfigError, Preempted
 from ul.stages import registry
 
 
@@ -69,12 +69,3 @@ def run(
     if runner.stopped:
         raise Preempted("Interrupted. Run the same command again to continue.")
     return failed
-
-
-def raise_failures(out: str, failed: dict[str, int]) -> None:
-    """Raise UserError with the exit code of the first failed trial, if there is one."""
-    if failed:
-        codes = ", ".join(f"{name}: {code}" for name, code in failed.items())
-        error = UserError(f"Trials failed (exit codes {codes}); see {out}/TRIAL.log.")
-        error.code = next(iter(failed.values()))
-        raise error

@@ -56,6 +56,21 @@ def test_an_export_gives_bit_for_bit_what_the_run_gives(made):
     np.testing.assert_array_equal(got, want["sample"])
 
 
+def test_latents_that_are_not_finite_are_refused(made):
+    root, want = made
+    ae = ul.load_autoencoder(root / "ae")
+    with pytest.raises(DataError, match="latents must be finite"):
+        ae.decode(want["z"] * np.nan)
+
+
+def test_a_step_that_is_missing_is_mentioned(made, caplog, tmp_path):
+    run = tmp_path / "s1"
+    shutil.copytree(made[0] / "runs" / "s1", run)
+    shutil.rmtree(run / "checkpoints" / "4")
+    assert ul.load_autoencoder(run).step == 2
+    assert "records step 4, which is missing from checkpoints/; step 2" in caplog.text
+
+
 def test_a_loaded_model_prints_as_one_line(made):
     root, _ = made
     ae, gen = ul.load_autoencoder(root / "ae"), ul.load_generator(root / "gen")

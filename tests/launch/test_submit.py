@@ -30,6 +30,18 @@ REFUSED = [
         "batch_size must be at least 1; got 0",
     ),
     (["slurm", STAGE1], "--workdir is required"),
+    (
+        ["slurm", "--workdir=w", "--config.steps=3"],
+        "--config is required before --config.KEY=VALUE",
+    ),
+    (
+        ["slurm", "--config.steps=3", STAGE1, "--workdir=w"],
+        "--config must stand before every --config.KEY=VALUE",
+    ),
+    (
+        ["local", STAGE1, "--workdir=s3://b/w"],
+        "--workdir must be a path on a disk or gs://bucket/path; got s3://b/w",
+    ),
     (["slurm", STAGE1, "--ndes=2"], "Unknown flag --ndes. Did you mean --nodes?"),
     (["slurm", STAGE1, "--nodes=two"], "--nodes=two: invalid literal for int()"),
     (["slurm", f"{STAGE1}9"], "digits.py:stage19: ValueError: The variant must be"),
@@ -108,6 +120,11 @@ REFUSED = [
             "--image=i",
             "--accelerator=tpu-v6e-slice",
         ]
+        + ["--topology=4x4"],
+        "--workdir must be a path on a disk or gs://bucket/path; got s3://b/w",
+    ),
+    (
+        ["gke", STAGE1, "--workdir=gs://", "--image=i", "--accelerator=tpu-v6e-slice"]
         + ["--topology=4x4"],
         "The workdir must be in a bucket, for example gs://name/run",
     ),
@@ -278,6 +295,13 @@ def test_a_bucket_needs_gcsfs_in_this_python(monkeypatch, python):
 )
 def test_devices_of_an_accelerator_type(accelerator, devices):
     assert slices.num_devices(accelerator) == devices
+
+
+def test_slurm_does_not_fill_in_what_a_path_contains():
+    job = jobs.Job("n", "digits:stage1", "/w/100%j", (), (), 1, "python")
+    script = slurm.SlurmPlace().render(job)["job.sh"]
+    assert "#SBATCH --output=/w/100%%j/logs/slurm-%j.log" in script
+    assert "starts=/w/100%j/logs/short-starts" in script
 
 
 def test_an_accelerator_type_of_the_future_is_not_checked(caplog):

@@ -121,6 +121,7 @@ def read_prompts(folder):
 KINDS = {
     "export weights": (prepare_export, read_export, "*.safetensors"),
     "export config": (prepare_export, read_export, "config.json"),
+    "export description": (prepare_export, read_export, "encoder.json"),
     "reference": (prepare_reference, read_reference, "r.npz"),
     "prompts": (prepare_prompts, read_prompts, "p.npz"),
     "manifest": (prepare_cache, read_cache, "manifest.json"),

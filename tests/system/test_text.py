@@ -236,6 +236,10 @@ def test_what_a_sampler_is_asked_on_the_command_line():
             prompts.conditions(classes, 3)
     with pytest.raises(ConfigError, match="either --text or --text_embeddings"):
         prompts.conditions(gen, 3)
+    for wrong in ("10", "-1", "three"):
+        with flagsaver.flagsaver(labels=[wrong]):
+            with pytest.raises(ConfigError, match=f"classes, 0 to 9; got '{wrong}'"):
+                prompts.conditions(classes, 3)
     with flagsaver.flagsaver(labels=["3", "5"]):
         assert prompts.conditions(classes, 3)[1] == ["class3", "class5", "class3"]
         with pytest.raises(ConfigError, match="--labels cannot be used"):

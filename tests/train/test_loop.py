@@ -163,6 +163,16 @@ def test_curves_are_drawn_from_the_log(tmp_path, monkeypatch):
     )
 
 
+def test_a_single_point_can_be_seen(tmp_path, monkeypatch):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss_bpp": 1.0}\n')
+    markers, plot = [], Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda *args, **o: markers.append(o["marker"]) or plot(*args, **o)
+    )
+    curves.plot_metrics(tmp_path)
+    assert markers == ["o"]
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -48,7 +48,9 @@ _STORAGE_STATUS = re.compile(
 
 def short_message(error: Exception) -> str:
     """Return the readable part of a storage library's error message."""
-    line = str(error).split(" [tensorstore_spec")[0].split("\n")[0]
+    line = str(error).split("\n")[0]
+    for detail in (" [tensorstore_spec", " See full TensorStore details"):
+        line = line.split(detail)[0]
     is_short = len(line) <= MAX_MESSAGE_LENGTH
     return line if is_short else line[:MAX_MESSAGE_LENGTH] + "..."
 
@@ -264,6 +266,13 @@ def choose_verified_step(workdir, step: int | None) -> int:
     if step is not None and step not in steps:
         raise CheckpointError(
             f"{workdir} has no verified step {step}, only {steps}; choose one of them."
+        )
+    if step is None and (newest := recorded_steps(epath.Path(workdir))[-1]) > steps[-1]:
+        log.warning(
+            "%s records step %d, which is missing from checkpoints/; step %d is used",
+            workdir,
+            newest,
+            steps[-1],
         )
     return steps[-1] if step is None else step
 

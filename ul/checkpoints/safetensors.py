@@ -115,6 +115,8 @@ def read_networks(workdir, abstract: Mapping[str, Any]) -> dict[str, Any]:
     """
     record = read_export_record(workdir)
     assert record is not None
+    for name in abstract:
+        _read_verified(epath.Path(workdir) / f"{name}.json", record["files"])
     return {
         name: _read_network(
             epath.Path(workdir) / f"{name}.safetensors", record["files"], leaves
@@ -123,7 +125,12 @@ def read_networks(workdir, abstract: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_network(path: epath.Path, digests: Mapping[str, str], abstract) -> Any:
+def _read_verified(path: epath.Path, digests: Mapping[str, str]) -> bytes:
+    """Return the content of a file of an export.
+
+    Raises:
+      DataError: it is missing, or its digest is another one.
+    """
     try:
         content = files.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as e:
@@ -135,6 +142,11 @@ def _read_network(path: epath.Path, digests: Mapping[str, str], abstract) -> Any
             f"{path} is damaged or belongs to another export: its SHA-256 must be the one "
             "in config.json. Export the run again."
         )
+    return content
+
+
+def _read_network(path: epath.Path, digests: Mapping[str, str], abstract) -> Any:
+    content = _read_verified(path, digests)
     try:
         tensors = safetensors.numpy.load(content)
     except safetensors.SafetensorError as e:

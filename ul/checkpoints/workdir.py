@@ -293,7 +293,10 @@ def load_run_record(workdir) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as e:
         raise _no_run(workdir, "missing") from e
     except UnicodeDecodeError as e:
-        raise _no_run(workdir, "unreadable") from e
+        raise ConfigError(
+            f"{path} is damaged or was not written by this project ({e}). Restore the file, "
+            "or pass another directory."
+        ) from e
     try:
         record = sealed_json.unseal(text)
         return {"config": record["config"], "provenance": record["provenance"]} | record

@@ -107,13 +107,16 @@ def check_array(values, shape: tuple[int, ...], dtype, name: str) -> np.ndarray:
     """Return [N, *shape] of that dtype; any float is accepted for float32.
 
     Raises:
-      DataError: another shape or dtype. The message calls the values `name`.
+      DataError: another shape or dtype, or a value is not finite. The message calls the
+        values `name`.
     """
     values = np.asarray(values)
     if values.ndim == len(shape) + 1 and values.shape[1:] == shape and len(values):
         if values.dtype == dtype or dtype == np.float32 and values.dtype.kind == "f":
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise DataError(f"{name} must be finite; they have NaN or infinity.")
             return values.astype(dtype)
     raise DataError(
-        f"{name} must be {np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]; got "
-        f"{values.dtype}{list(values.shape)}."
+        f"{name} must be {np.dtype(dtype).name} [N, {', '.join(map(str, shape))}] with N "
+        f"above 0; got {values.dtype}{list(values.shape)}."
     )

@@ -70,7 +70,10 @@ def plot_metrics(workdir, planned_rate_bpp: float | None = None) -> None:
     )
     for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
-            axis.plot(*series[name].T, label=name, linewidth=1.2)
+            marker = "o" if len(series[name]) == 1 else ""  # a line needs two points
+            axis.plot(
+                *series[name].T, label=name, linewidth=1.2, marker=marker, markersize=3
+            )
         if planned_rate_bpp is not None and "rate_bpp" in names:
             axis.axhline(
                 planned_rate_bpp, color="gray", linestyle="--", label="planned_rate_bpp"

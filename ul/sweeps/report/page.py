@@ -347,8 +347,11 @@ def _placeholder(reason: str) -> str:
 
 def _differences(report: SweepReport) -> str:
     title = "<h2>Config differences</h2>"
+    runs = [t for t in report.sweep.trials if any(s.config for s in t.stages)]
+    if len(runs) < 2:
+        return f"{title}<p>Fewer than two trials have begun.</p>"
     if not report.differences:
-        return f"{title}<p>The configs of all trials are equal.</p>"
+        return f"{title}<p>The configs of all trials that have begun are equal.</p>"
     names = [row.trial.name for row in report.rows]
     heads = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = "".join(

@@ -56,7 +56,8 @@ def _panels(stage_name: str, by_trial: dict[str, Scalars]) -> ReportFigure:
     for axis, (trial, losses) in zip(axes.flat, panels.items(), strict=False):
         for name, points in losses.items():
             color = COLORS[LOSSES.index(name)]
-            axis.plot(*points.T, color=color, linewidth=1.0, label=name)
+            marker = "o" if len(points) == 1 else ""  # a line needs two points
+            axis.plot(*points.T, color=color, linewidth=1.0, label=name, marker=marker)
         is_long = len(trial) > MAX_TITLE_LENGTH
         title = f"…{trial[1 - MAX_TITLE_LENGTH :]}" if is_long else trial
         axis.set_title(escape_mathtext(title), fontsize=9)

@@ -1,0 +1,40 @@
+"""Ctrl-C while a command still imports ends it at once with one line."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.lib.commands import ROOT
+from ul.core.errors import Preempted
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+def test_ctrl_c_during_the_imports(delay):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ul", "train"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    status = f"/proc/{process.pid}/status"
+    while not _catches(status, signal.SIGINT):
+        assert process.poll() is None
+        time.sleep(0.005)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == Preempted.code
+    assert "Traceback" not in text and text.count("\n") == 1
+
+
+def _catches(status, number):
+    """Whether a process has a handler of a signal, and has begun `ul.__main__`."""
+    with open(status) as file:
+        caught = next(line for line in file if line.startswith("SigCgt"))
+    if not int(caught.split()[1], 16) >> (number - 1) & 1:
+        return False
+    with open(status.replace("status", "maps")) as file:
+        return "jaxlib" in file.read()
