@@ -29,7 +29,7 @@ flags.FLAGS.mark_as_parsed()
 import pytest  # noqa: E402
 
 from tests.lib.commands import DIGITS, Commands  # noqa: E402
-from ul.core import processes, sealed_json  # noqa: E402
+from ul.core import processes, sealed_json, storage  # noqa: E402
 
 # Whose tests run whole commands, the longest first: no worker is left with them at the end.
 LONG = (
@@ -58,13 +58,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def immortal_worker():
-    """What ends a process at once ends a test here, not the worker with all other tests."""
+    """What ends a process at once ends a test here, not the worker with all other tests.
+
+    Nor does any test wait for storage that it lets fail.
+    """
 
     def leave(code, *_, **__):
         raise SystemExit(code)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "hard_exit", leave)
+        patch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.001)
         yield
 
 

@@ -15,7 +15,7 @@ from etils import epath
 from tests.lib.breaks import Break
 from ul.checkpoints import digests, reading, store
 from ul.core import mesh as meshes
-from ul.core import processes, sealed_json, storage
+from ul.core import processes, sealed_json
 from ul.core.errors import CheckpointError, NonFiniteError, PeerLost, StorageError
 from ul.train import state
 
@@ -213,7 +213,6 @@ def test_storage_that_fails_moves_no_checkpoint(saved, monkeypatch, where, error
 
 def break_storage(monkeypatch, where, error, num_failures):
     """Let the first calls fail that read arrays, list directories or read the meta."""
-    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.001)
     owner, name = {
         "read_item": (reading, "read_item"),
         "listing": (type(epath.Path("/")), "iterdir"),

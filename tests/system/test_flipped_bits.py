@@ -134,10 +134,14 @@ KINDS = {
 }
 
 
+# They load a model fifty times.
+SLOW = ("export weights", "export description")
+
+
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=pytest.mark.slow if kind == "export weights" else ())
+        pytest.param(kind, marks=pytest.mark.slow if kind in SLOW else ())
         for kind in KINDS
     ],
 )

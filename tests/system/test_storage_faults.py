@@ -23,7 +23,7 @@ from tests.lib import storage_faults, untrained
 from tests.lib.breaks import Break
 from tests.lib.commands import DIGITS
 from ul.checkpoints import reading, store, workdir
-from ul.core import files, storage
+from ul.core import files
 from ul.core.errors import StorageError, UnusablePath
 from ul.data import latent_cache
 from ul.inference import export
@@ -225,7 +225,6 @@ CASES = [
 @pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize(("name", "faults"), CASES)
 def test_no_failing_call_loses_anything(name, faults, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.0)
     prepare, use, keep = SCENARIOS[name]
     start, ended, number = tmp_path / "start", [], itertools.count()
     start.mkdir()

@@ -80,7 +80,6 @@ def test_an_unreadable_file_is_logged_once_and_replaced_by_the_next(tree, caplog
 @pytest.mark.parametrize("num_failures", [2, 99])
 def test_storage_that_fails_replaces_no_image(tree, monkeypatch, num_failures):
     """Another run would read the file, and the two would have other examples."""
-    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.0)
     source, opened, left = make_source(tree), Image.open, [num_failures]
     expected = source[0]["image"]
 

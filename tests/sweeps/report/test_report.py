@@ -31,12 +31,11 @@ from ul.sweeps.report import (
     gather,
     numbers,
     page,
-    plots,
     published,
     spreadsheet,
     swept,
 )
-from ul.sweeps.report.plots import rate
+from ul.sweeps.report.plots import cost, rate
 from ul.sweeps.report.rows import DONE, FAILED, MISSING, PARTIAL
 
 SCRIPT = "<script>alert('x')</script>"
@@ -241,7 +240,8 @@ def test_published_results_are_shown_beside_their_own_data_only(sweep, size):
                 "image_shape": [size, size, 3],
                 "num_classes": 1000,
             }
-    text = page.render(report, plots.all_figures(report), "today", "the command")
+    figures = cost.quality_against_flops(report)
+    text = page.render(report, figures, "today", "the command")
     assert ("FID@500 against training FLOPs" in text) and (
         ("Published results and their sources" in text) == (size == 512)
     )
