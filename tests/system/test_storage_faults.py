@@ -25,10 +25,11 @@ from tests.lib.commands import DIGITS
 from ul.checkpoints import reading, store, workdir
 from ul.core import files
 from ul.core.errors import StorageError, UnusablePath
-from ul.data import latent_cache
+from ul.data import image_files, latent_cache
 from ul.inference import export
 from ul.metrics import references
 from ul.sweeps import records
+from ul.train import writer
 
 LOST = OSError(errno.EIO, "Input/output error")
 DENIED = OSError(errno.EACCES, "Permission denied")
@@ -180,7 +181,28 @@ def keep_reference(folder):
     assert read_reference(folder, "old.npz")
 
 
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+
+def prepare_pictures(folder):
+    writer.save_png(epath.Path(folder) / "evals" / "old.png", PICTURE)
+
+
+def use_pictures(folder):
+    """Write a picture of a new folder, and another one in place of an old one."""
+    for name in ("evals/old.png", "samples/new.png"):
+        writer.save_png(epath.Path(folder) / name, PICTURE + 1)
+    return [image_files.read_image(str(p), 3).tobytes() for p in folder.glob("*/*.png")]
+
+
+def keep_pictures(folder):
+    """There is no half of a picture."""
+    for path in folder.glob("*/*.png"):
+        image_files.read_image(str(path), 3)
+
+
 SCENARIOS = {
+    "pictures": (prepare_pictures, use_pictures, keep_pictures),
     "reference": (prepare_reference, use_reference, keep_reference),
     "export": (prepare_export, use_export, keep_export),
     "checkpoints": (prepare_checkpoints, use_checkpoints, keep_checkpoints),

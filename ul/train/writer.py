@@ -1,5 +1,6 @@
 """The outputs of a run: metrics.jsonl, TensorBoard, W&B, images, parameters.txt."""
 
+import io
 import json
 import logging
 import zlib
@@ -12,7 +13,7 @@ from etils import epath
 
 from ul.core import extras, trees
 from ul.core.errors import StorageError
-from ul.core.files import write_atomic, write_error
+from ul.core.files import make_directory, write_atomic
 from ul.train.curves import parse_metrics_line
 from ul.train.image_grids import to_pil
 
@@ -20,16 +21,13 @@ log = logging.getLogger("ul")
 
 
 def save_bytes(path: epath.Path, content: bytes) -> None:
-    """Write a file, and its directory if needed.
+    """Write a file at once, and its directory if needed.
 
     Raises:
       StorageError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as e:
-        raise write_error(path, e) from e
+    make_directory(path.parent)
+    write_atomic(path, content)
 
 
 def save_png(path: epath.Path, image: np.ndarray) -> None:
@@ -38,12 +36,9 @@ def save_png(path: epath.Path, image: np.ndarray) -> None:
     Raises:
       StorageError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as f:
-            to_pil(image).save(f, "PNG")
-    except OSError as e:
-        raise write_error(path, e) from e
+    content = io.BytesIO()
+    to_pil(image).save(content, "PNG")
+    save_bytes(path, content.getvalue())
 
 
 class MetricsWriter:
