@@ -1,10 +1,13 @@
 """Generated caption files: each is read exactly; a damaged one is read or named."""
 
+import errno
+import tarfile
+
 import numpy as np
 import pytest
 
-from tests.lib.generated_captions import FORMATS, generate
-from ul.core.errors import DataError
+from tests.lib.generated_captions import FORMATS, archive, generate
+from ul.core.errors import DataError, StorageError
 from ul.importing import caption_files
 
 COUNT = 500
@@ -23,6 +26,19 @@ def test_each_file_is_read_exactly(format, tmp_path):
         file = tmp_path / f"captions{i}{suffix}"
         file.write_bytes(content)
         assert known(caption_files.read_captions(str(file))) == captions, content
+
+
+def test_failing_storage_is_not_a_broken_archive(tmp_path, monkeypatch):
+    suffix, content, _ = generate(np.random.default_rng(2), archive)
+    file = tmp_path / f"captions{suffix}"
+    file.write_bytes(content)
+
+    def fail(*args, **kwargs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(tarfile, "open", fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        caption_files.read_captions(str(file))
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ul.core.errors import DataError
-from ul.core.files import is_hidden
+from ul.core.files import is_hidden, read_error
 from ul.data import file_listing
 
 
@@ -47,6 +47,7 @@ def iterate_entries(path: str, skipped: collections.Counter[str]) -> Iterator[En
     Raises:
       DataError: nothing is there, a folder cannot be read, or a tar is compressed,
         truncated or has a link to a file outside of it.
+      StorageError: the storage fails.
     """
     if os.path.isdir(path):
         entries = _folder_entries(path, skipped)
@@ -85,11 +86,13 @@ def _tar_entries(path: str, offset: int, group: str) -> Iterator[Entry]:
                 file.seek(tar.offset)
                 if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
                     raise EOFError("the file is truncated")
-    except (tarfile.TarError, OSError, EOFError) as e:
+    except (tarfile.TarError, EOFError) as e:
         raise DataError(
             f"{path} must be a complete tar without compression; reading it failed: {e}. "
             "Decompress it, or download it again if it is truncated."
         ) from e
+    except OSError as e:
+        raise read_error(path, e) from e
 
 
 def _members(path: str, tar: tarfile.TarFile, group: str) -> Iterator[Entry]:

@@ -121,10 +121,14 @@ def read_tensors(path: str) -> dict[str, np.ndarray]:
       DataError: the file is missing or damaged, is a pickle, or has values that are not
         finite floating-point numbers.
     """
-    try:
+
+    def head() -> bytes:
         with open(path, "rb") as file:
-            start = file.read(9)
-    except OSError as e:
+            return file.read(9)
+
+    try:
+        start = files.read(head, path)
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise DataError(f"{path} cannot be read: {e.strerror}") from e
     if is_pickle(start) or path.endswith(PICKLE_SUFFIXES):
         raise DataError(

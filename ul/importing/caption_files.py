@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ul.core import text_files
+from ul.core import files, text_files
 from ul.core.errors import DataError
 from ul.core.files import display_name
 from ul.importing import archives
@@ -114,7 +114,7 @@ def _read_text_files(path: str) -> Iterator[tuple[str, str]]:
         if suffix.lower() == ".txt":
             name = f"--captions {path}: {display_name(entry.name)}"
             try:
-                content = entry.read()
-            except OSError as e:
+                content = files.read(entry.read, entry.file)
+            except (FileNotFoundError, NotADirectoryError) as e:
                 raise DataError(f"{name} cannot be read: {e.strerror or e}") from e
             yield stem, text_files.decode(content, name)
