@@ -46,7 +46,7 @@ def assert_finished(out, *names, stages=("stage1", "stage2")):
             (record,) = (out / name / stage / "evals").glob("*.json")
             json.loads(record.read_text())
         first = json.loads((out / name / "stage1/config.json").read_text())
-        assert f"factor{first['config']['loss']['factor']:g}" == name
+        assert f"factor{first['config']['loss']['weighting']['factor']:g}" == name
 
 
 def test_a_sweep_that_was_killed_twice_ends_like_an_undisturbed_one(

@@ -19,16 +19,16 @@ from experiments import sweeps as sweep_files
 from launch.lib import trials
 from tests.checkpoints.test_store import abstract, make_state
 from tests.data import test_latent_cache
-from tests.lib import storage_faults, untrained
+from tests.lib import storage_faults, sweep_folder, untrained
 from tests.lib.breaks import Break
 from tests.lib.commands import DIGITS
 from ul.checkpoints import reading, store, workdir
-from ul.core import files
+from ul.core import files, sealed_json
 from ul.core.errors import StorageError, UnusablePath
 from ul.data import image_files, latent_cache
 from ul.inference import export
 from ul.metrics import references
-from ul.sweeps import records
+from ul.sweeps import records, report
 from ul.train import writer
 
 LOST = OSError(errno.EIO, "Input/output error")
@@ -201,7 +201,26 @@ def keep_pictures(folder):
         image_files.read_image(str(path), 3)
 
 
+def use_report(folder):
+    """Write the report of a sweep; return what it says but for the time."""
+    page = epath.Path(report.write(str(folder), predict=False))
+    written = {p.name for p in page.parent.iterdir() if not p.name.startswith(".")}
+    return sorted(written), (page.parent / "trials.csv").read_text()
+
+
+def prepare_report(folder):
+    trial = sweep_folder.write_trial(folder, 2.0, 4.0)
+    sweep_folder.write_sweep_json(folder, [trial])
+
+
+def keep_report(folder):
+    """The evaluations, which the report only reads."""
+    for path in folder.glob("*/*/evals/*.json"):
+        assert sealed_json.unseal(path.read_text())
+
+
 SCENARIOS = {
+    "report": (prepare_report, use_report, keep_report),
     "pictures": (prepare_pictures, use_pictures, keep_pictures),
     "reference": (prepare_reference, use_reference, keep_reference),
     "export": (prepare_export, use_export, keep_export),
@@ -237,7 +256,7 @@ CASES = [
     pytest.param(name, faults, marks=pytest.mark.slow if slow else ())
     for name in SCENARIOS
     for faults, slow in (
-        (("once", "last", "always"), name == "export"),
+        (("once", "last", "always"), name in ("export", "report")),
         (("odd", "denied", "slow"), True),
     )
 ]

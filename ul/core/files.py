@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -110,6 +111,21 @@ def exists(path: epath.Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def is_directory(path: epath.Path) -> bool:
+    """Return whether there is such a directory.
+
+    Raises:
+      StorageError: the storage does not say.
+    """
+    try:
+        status = read(lambda: _stat(path), path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if isinstance(status, os.stat_result):
+        return stat.S_ISDIR(status.st_mode)
+    return status.is_directory
 
 
 def size(path: epath.Path) -> int:

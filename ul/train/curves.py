@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from etils import epath
 
-from ul.core.files import write_error
+from ul.core.files import read_bytes, write_error
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
@@ -37,7 +37,7 @@ def parse_metrics_line(line: str) -> dict[str, Any] | None:
 def read_metrics(workdir) -> dict[str, np.ndarray]:
     """Return each scalar of metrics.jsonl as an array [n, 2] of steps and values."""
     series: dict[str, list] = {}
-    content = (epath.Path(workdir) / "metrics.jsonl").read_bytes()
+    content = read_bytes(epath.Path(workdir) / "metrics.jsonl")
     for line in content.decode(errors="replace").splitlines():
         for name, value in (record := parse_metrics_line(line) or {}).items():
             if name != "step":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from etils import epath
 
-from ul.core.errors import StorageError
+from ul.core import files
 from ul.core.files import write_atomic
 from ul.sweeps.report import gather, page, plots, spreadsheet
 from ul.train.writer import save_bytes
@@ -31,16 +31,10 @@ def write(
     progress(f"drawing {len(report.rows)} trials")
     figures = plots.all_figures(report)
     directory = epath.Path(path) / "report"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        # An earlier report may have had plots of other metrics.
-        for old_plot in (*directory.glob("*.png"), *directory.glob("*.svg")):
-            old_plot.unlink()
-    except OSError as e:
-        raise StorageError(
-            f"The report must be written to {directory}, but that failed: {e}. Check the "
-            "permissions and the free space there."
-        ) from e
+    files.make_directory(directory)
+    # An earlier report may have had plots of other metrics.
+    for name in (*files.names(directory, ".png"), *files.names(directory, ".svg")):
+        files.remove(directory / name)
     for figure in figures:
         save_bytes(directory / f"{figure.name}.png", figure.png)
         save_bytes(directory / f"{figure.name}.svg", figure.svg)

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from ul.checkpoints import reading, workdir
-from ul.core import sealed_json
+from ul.core import files, sealed_json
 from ul.core.errors import ConfigError, DataError, UserError
 from ul.data.datasets import Datasets
 from ul.stages import registry
@@ -43,11 +43,11 @@ def read_sweep(path: str) -> SweepRecord:
       DataError: the folder contains no run, or its sweep.json cannot be read.
     """
     root = epath.Path(path)
-    if not root.is_dir():
+    if not files.is_directory(root):
         raise ConfigError(
             f"No folder found in {path!r}. Pass the folder of a sweep or of runs."
         )
-    has_sweep_json = (root / "sweep.json").exists()
+    has_sweep_json = files.exists(root / "sweep.json")
     if has_sweep_json:
         title, code, trials = _trials_from_sweep_json(root)
     else:
@@ -66,7 +66,7 @@ def _trials_from_sweep_json(root: epath.Path) -> tuple[str, str, list[TrialResul
     """Return the sweep's name, the code version, and the trials in the file's order."""
     path = root / "sweep.json"
     try:
-        content = sealed_json.unseal(path.read_text())
+        content = sealed_json.unseal(files.read_text(path))
         trials = [
             _read_trial(
                 root,
@@ -147,7 +147,7 @@ def _read_stage_run(
     """Read one run directory; what cannot be read becomes a problem, never an error."""
     path = root / directory
     stage = StageRun(label, directory, overrides)
-    if not (path / "config.json").exists():
+    if not files.exists(path / "config.json"):
         return stage
     problems: list[str] = []
     try:
@@ -192,10 +192,11 @@ def _read_evaluations(
 ) -> list[EvaluationRecord]:
     """Return a run's evaluations, oldest first; damaged ones are added to the problems."""
     records = []
-    for file in sorted((root / directory / "evals").glob("*.json")):
-        path = f"evals/{file.name}"
+    folder = root / directory / "evals"
+    for name in files.names(folder, ".json"):
+        path = f"evals/{name}"
         try:
-            fields = sealed_json.unseal(file.read_text())
+            fields = sealed_json.unseal(files.read_text(folder / name))
             _check_fields(fields)
         except (OSError, ValueError) as e:
             problems.append(f"{path} cannot be read: {_one_line(e)}")
@@ -229,14 +230,14 @@ def _one_line(error: Exception) -> str:
 
 def _run_dirs(root: epath.Path, prefix: str = "", depth: int = 0) -> Iterator[str]:
     """Yield the run directories in the folder, itself (".") included, sorted by name."""
-    if (root / "config.json").exists():
+    if files.exists(root / "config.json"):
         yield prefix or "."
         return
     if depth < MAX_DEPTH:
-        for child in sorted(root.iterdir()):
-            if child.is_dir() and not child.name.startswith("."):
-                name = f"{prefix}/{child.name}" if prefix else child.name
-                yield from _run_dirs(child, name, depth + 1)
+        for child in files.names(root):
+            if files.is_directory(root / child) and not child.startswith("."):
+                name = f"{prefix}/{child}" if prefix else child
+                yield from _run_dirs(root / child, name, depth + 1)
 
 
 def _trials_from_run_dirs(root: epath.Path, folder_name: str) -> list[TrialResult]:
