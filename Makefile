@@ -24,8 +24,10 @@ INSTALL_lowest := uv pip install -q --resolution lowest-direct -e '.[test]'
 INSTALL_newest := uv pip install -q -e '.[test,tpu]'
 
 $(VENV)/.done: setup.py constraints.txt
+	$(if $(INSTALL_$(VERSIONS)),,$(error VERSIONS must be tested, lowest or newest; \
+	  got $(VERSIONS)))
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip uv
+	$(BIN)/python -m pip install -q --upgrade pip $(if $(findstring uv,$(INSTALL_$(VERSIONS))),uv)
 	VIRTUAL_ENV=$(VENV) $(BIN)/python -m $(INSTALL_$(VERSIONS))
 	$(if $(filter tested,$(VERSIONS)),,$(BIN)/python -m pip freeze)
 	touch $@

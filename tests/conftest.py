@@ -58,9 +58,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def immortal_worker():
-    """What ends a process at once ends a test here, not the worker with all other tests.
+    """Let no test end its worker, with all other tests, and none wait for failing storage.
 
-    Nor does any test wait for storage that it lets fail.
+    Code that ends its process at once raises SystemExit here.
     """
 
     def leave(code, *_, **__):

@@ -56,7 +56,7 @@ class GkePlace(CloudPlace):
 
     def __post_init__(self) -> None:
         require_settings(image=self.image, accelerator=self.accelerator)
-        assert self.devices  # which refuses settings that contradict each other
+        slices.devices(self)  # refuses settings that contradict each other
         if self.nodes > 1 and self.gpus_per_node:
             log.warning("NCCL uses slow TCP between GPU nodes without GPUDirect")
 

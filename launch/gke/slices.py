@@ -44,7 +44,7 @@ def devices(place: GkePlace) -> str:
             "Give either --topology for TPUs, or --gpus_per_node for GPUs; got "
             f"{'both' if place.topology else 'neither'}."
         )
-    prefix = "tpu-" if place.topology else "nvidia-"
+    prefix = "tpu" if place.topology else "nvidia-"
     if not place.accelerator.startswith(prefix):
         raise ConfigError(
             f"--accelerator must be a label of GKE that begins with {prefix}, such as "

@@ -51,7 +51,7 @@ def run(
     # Storage that fails leaves other calls behind, whose errors would surround the message.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = mistakes.print_unraisable
-    if callable(signal.getsignal(signal.SIGINT)):  # that of ul/__main__.py
+    if callable(signal.getsignal(signal.SIGINT)):  # ul/__main__.py has set its own
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if help_page.is_requested(sys.argv[1:]):

@@ -38,6 +38,6 @@ def check(job: Job, place: Place, config: RunConfig, devices: str | None) -> Non
         raise ConfigError(
             f"--workdir must be a path on a disk or gs://bucket/path; got {job.workdir}."
         )
-    # Images and TPU VMs install the extra themselves; another Python cannot be requested here.
+    # Images and TPU VMs install the extra themselves, and another Python cannot be asked here.
     if job.python == sys.executable and job.workdir.startswith("gs://"):
         extras.require("gcsfs", f"The workdir {job.workdir}", "gcs", "gcsfs")

@@ -28,7 +28,7 @@ def template_values(place: SlurmPlace, job: Job) -> dict[str, Any]:
         cpus=_export_cpus(place),
         cwd=shlex.quote(str(Path.cwd())),
         logs=shlex.quote(str(job.log_dir())),
-        # Where SLURM fills in %j and others, a % of the path is doubled.
+        # SLURM fills in %j and others here, so a % of the path is doubled.
         output=shlex.quote(str(job.log_dir()).replace("%", "%%")),
         id="%A_%a" if is_array else "%j",
         sbatch=[f"#SBATCH {option}" for option in _sbatch_options(place, job)],

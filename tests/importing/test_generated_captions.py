@@ -14,7 +14,7 @@ COUNT = 500
 
 
 def known(captions):
-    """Without what stands for an image that has no caption."""
+    """Return the captions without those of images that have none."""
     return {name: text for name, text in captions.items() if text}
 
 

@@ -31,7 +31,7 @@ def test_ctrl_c_during_the_imports(delay):
 
 
 def _catches(status, number):
-    """Whether a process has a handler of a signal, and has begun `ul.__main__`."""
+    """Return whether a process has a handler of a signal, and has begun `ul.__main__`."""
     with open(status) as file:
         caught = next(line for line in file if line.startswith("SigCgt"))
     if not int(caught.split()[1], 16) >> (number - 1) & 1:

@@ -99,7 +99,7 @@ REFUSED = [
     (
         ["gke", STAGE1, "--workdir=gs://b/w", "--image=i", "--accelerator=v5p-128"]
         + ["--topology=4x4"],
-        "must be a label of GKE that begins with tpu-, such as tpu-v5p-slice",
+        "must be a label of GKE that begins with tpu, such as tpu-v5p-slice",
     ),
     (
         [

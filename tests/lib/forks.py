@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # Exit code of a command that started JAX's devices, although it must not.
 STARTED_DEVICES = 99
-# Of one command: then its process and the server are killed.
+# A command that takes longer is killed, together with the server.
 MAX_SECONDS = 400
 
 

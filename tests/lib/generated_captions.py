@@ -24,12 +24,12 @@ def _names(rng, count):
 
 
 def _plain(caption):
-    """The caption with single spaces, as every reader gives it."""
+    """Return the caption with single spaces, as every reader gives it."""
     return " ".join(caption.split())
 
 
 def _encode(rng, text):
-    """The text in one of the encodings and line ends that editors write."""
+    """Return the text in one of the encodings and line ends that editors write."""
     ends = ("\n", "\r\n", "\r")[rng.integers(3)]
     encoding = ("utf-8", "utf-8-sig", "utf-16")[rng.integers(3)]
     return text.replace("\n", ends).encode(encoding)
@@ -89,7 +89,7 @@ def archive(rng, names, captions):
 
 
 def _value(rng, caption):
-    """The JSON value of a caption: text, a list of texts, or one of the kinds of none."""
+    """Return the JSON value of a caption: text, a list of texts, or a kind of none."""
     if not caption.strip():
         return (None, "", [], [None], float("nan"))[rng.integers(5)]
     return (caption, [caption], [None, caption, "another"])[rng.integers(3)]

@@ -79,7 +79,7 @@ def too_short(rng):
 
 
 def of_one_color(rng):
-    """Any size and a codec that loses details: of one color, nothing can be lost."""
+    """Return a clip of any size in a lossy codec, which loses nothing of one color."""
     height, width = (int(2 * rng.integers(1, 60)) for _ in range(2))
     frame = np.broadcast_to(rng.integers(0, 256, 3, np.uint8), (9, height, width, 3))
     content = encode(np.ascontiguousarray(frame), "matroska", "mpeg4")

@@ -1,4 +1,4 @@
-"""What a sweep says at its end if trials failed."""
+"""The last message of a sweep whose trials failed."""
 
 import pytest
 

@@ -87,7 +87,7 @@ def _plan(config, stage, datasets, provenance: dict, predict_rate: PredictRate) 
 
     The prediction reads images, so that of an earlier start with the same loss is used.
     """
-    weighting = dataclasses.asdict(config)["loss"].get("weighting")
+    weighting = getattr(config.loss, "weighting", None)
     saved = provenance.get("plan", {})
     if saved.get("weighting", ()) == weighting and "rate_bpp" in saved:
         return saved

@@ -227,7 +227,7 @@ def test_quality_has_error_bars_as_well_as_the_rate(sweep, monkeypatch):
 
     monkeypatch.setattr(Axes, "errorbar", errorbar)
     rate.quality_against_rate(gather.gather_report(str(sweep[0]), predict=False))
-    # Of PSNR, which is a mean over images, and of metrics of whole sets.
+    # PSNR is a mean over images and has an error; metrics of whole sets have none.
     assert drawn == {(0.01, 0.2), (0.01, 0.0)}
 
 
