@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from launch.lib import cli, job_checks, jobs, places, submit_flags
-from launch.lib.place import submit_jobs
+from launch.lib.place import Place, submit_jobs
 from ul.core.errors import ConfigError
 from ul.stages import kinds
 
@@ -41,7 +41,7 @@ _DRY_RUN = submit_flags.define_dry_run()
 places.define_flags(*places.PLACES)
 
 
-def _job(place: str, place_devices: str = "") -> jobs.Job:
+def _job(place: Place) -> jobs.Job:
     # An invalid config is refused here, before it reaches the place.
     kinds.check_required(_CONFIG())
     config = flags.FLAGS["config"].serialize().partition("=")[2]
@@ -52,25 +52,23 @@ def _job(place: str, place_devices: str = "") -> jobs.Job:
             "--name must be 2 to 40 characters of a-z, 0-9 and -, begin with a letter and "
             f"not end with -; got {name!r}."
         )
-    # Training must not fall back to CPUs where the place has GPUs or TPUs.
-    devices = _DEVICES.value or re.sub("^:.*", "", place_devices)
-    options = [f"--devices={devices}"] if devices else []
+    devices = job_checks.required_devices(place, _DEVICES.value)
     return jobs.Job(
         name=name,
         config=config,
         workdir=cli.required(_WORKDIR),
         overrides=jobs.config_overrides(sys.argv[1:]),
-        options=(*options, f"--max_attempts={_ATTEMPTS.value}"),
+        options=(*devices, f"--max_attempts={_ATTEMPTS.value}"),
         max_attempts=_ATTEMPTS.value,
-        python=_PYTHON.value or places.PLACES[place].PYTHON,
+        python=_PYTHON.value or place.PYTHON,
     )
 
 
 def main(name: str) -> None:
     """Submit the job to the place of this name."""
     place = places.place_from_flags(name)
-    job = _job(name, place.devices)
-    job_checks.check(job, place, _CONFIG(), _DEVICES.value)
+    job = _job(place)
+    job_checks.check(job, place, [_CONFIG()], _DEVICES.value)
     sys.exit(submit_jobs(place, [job], dry_run=_DRY_RUN.value))
 
 

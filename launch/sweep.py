@@ -13,6 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
+from launch.gke import names
 from launch.lib import cli, cluster, files, places, submit_flags, sweep_jobs, trials
 from launch.lib.failures import raise_failures
 from ul import sweeps
@@ -39,17 +40,16 @@ def _options(default_attempts: int) -> tuple[str, ...]:
     return (*cluster.flags_to_pass_on(), f"--max_attempts={attempts}")
 
 
-def _job(out: str, file: str, unfinished: list[sweeps.Trial]) -> sweep_jobs.SweepJob:
+def _job(out: str, file: str) -> sweep_jobs.SweepJob:
     name = _NAME.value or Path(file.replace(".py", "")).name
     return sweep_jobs.SweepJob(
-        name=sweep_jobs.kubernetes_name(name),
+        name=names.kubernetes_name(name),
         config=file,
         workdir=out,
         overrides=tuple(f"--set={pair}" for pair in _SET.value),
         options=_options(5),
         max_attempts=_ATTEMPTS.value or 5,
         python=_PYTHON.value or places.PLACES[_PLACE.value].PYTHON,
-        trials=tuple(trial.name for trial in unfinished),
     )
 
 
@@ -64,8 +64,9 @@ def main(file: str) -> None:
     if not _DRY_RUN.value and (place == "local" or "://" not in out):
         sweeps.write_or_check_sweep(out, file, every)
     if place != "local":
-        job = _job(out, file, sweeps.unfinished_trials(out, chosen))
-        sys.exit(sweep_jobs.submit(job, place, dry_run=_DRY_RUN.value))
+        rest = sweeps.unfinished_trials(out, chosen)
+        job = _job(out, file)
+        sys.exit(sweep_jobs.submit(job, place, rest, dry_run=_DRY_RUN.value))
     retries, alone = _RETRIES.value or 0, bool(_TRIAL.value)
     failed = trials.run(out, chosen, _JOBS.value, retries, _options(0), alone=alone)
     raise_failures(out, failed)

@@ -1,8 +1,11 @@
 """Start and end of every command: flags, one line for an error, and an exit code."""
 
+import contextlib
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +31,13 @@ def required(holder: flags.FlagHolder) -> Any:
             "(--help explains it)."
         )
     return holder.value
+
+
+def _leave(number, frame) -> None:
+    """End a command whose work is done, so that Ctrl-C has nothing left to interrupt."""
+    with contextlib.suppress(OSError, RuntimeError):
+        sys.stdout.flush()
+    os._exit(0)
 
 
 def run(
@@ -58,6 +68,8 @@ def run(
             return print(help_page.render(main, groups, exit_code_table))
         function, operands = arguments.parse(sys.argv, main, operand)
         function(*operands)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, _leave)
     except (Exception, KeyboardInterrupt) as e:
         trace = flags.FLAGS.is_parsed() and _TRACE.value
         mistakes.exit_with(e, trace=trace)

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterable
 
 from launch.lib.jobs import Job
 from launch.lib.place import Place
@@ -11,8 +12,16 @@ from ul.core.errors import ConfigError
 from ul.runs import assemble
 
 
-def check(job: Job, place: Place, config: RunConfig, devices: str | None) -> None:
-    """Check the mesh, the batch and the storage of a job against the place.
+def required_devices(place: Place, requested: str | None) -> list[str]:
+    """Return the flag --devices, so that training cannot fall back to CPUs in the place."""
+    devices = requested or re.sub("^:.*", "", place.devices)
+    return [f"--devices={devices}"] if devices else []
+
+
+def check(
+    job: Job, place: Place, configs: Iterable[RunConfig], devices: str | None
+) -> None:
+    """Check the meshes, the batches and the storage of a job against the place.
 
     devices: the flag --devices, as platform:count.
 
@@ -32,8 +41,9 @@ def check(job: Job, place: Place, config: RunConfig, devices: str | None) -> Non
             f"({place.devices}); got {devices}."
         )
     count = count or requested[2]
-    if count and isinstance(config, TrainConfig):
-        assemble.check_fits(config, int(count))
+    for config in configs:
+        if count and isinstance(config, TrainConfig):
+            assemble.check_fits(config, int(count))
     if "://" in job.workdir and not job.workdir.startswith("gs://"):
         raise ConfigError(
             f"--workdir must be a path on a disk or gs://bucket/path; got {job.workdir}."

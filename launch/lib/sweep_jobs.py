@@ -1,18 +1,21 @@
 """A sweep as jobs of a cluster: one SLURM array, or one JobSet for each trial."""
 
 import dataclasses
-import hashlib
-import re
+from collections.abc import Sequence
 
-from launch.gke import GkePlace
+from absl import flags
+
+from launch.gke import GkePlace, names
 from launch.gke.slices import hosts_and_chips
+from launch.lib import job_checks
 from launch.lib.jobs import Job
 from launch.lib.place import Place, submit_jobs
 from launch.lib.places import place_from_flags
 from ul.core.errors import ConfigError
+from ul.stages import registry
+from ul.sweeps import Trial
 
 PLACES = ("slurm", "gke")
-MAX_NAME_LENGTH = 40
 
 
 class SweepJob(Job):
@@ -22,15 +25,6 @@ class SweepJob(Job):
         """Return the sweep command."""
         head = ["ul", "sweep", self.config, "--out", self.workdir]
         return [self.python, "-m", *head, *self.overrides, *self.options, *place_flags]
-
-
-def kubernetes_name(name: str) -> str:
-    """Return a name that Kubernetes accepts; a long one is cut and ends in a digest."""
-    short = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
-    if len(short) <= MAX_NAME_LENGTH:
-        return short
-    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
-    return f"{short[: MAX_NAME_LENGTH - 7].strip('-')}-{digest}"
 
 
 def split_into_jobs(sweep: SweepJob, place: Place) -> list[SweepJob]:
@@ -49,7 +43,7 @@ def split_into_jobs(sweep: SweepJob, place: Place) -> list[SweepJob]:
         )
     jobs: dict[str, SweepJob] = {}
     for trial in sweep.trials:
-        name = kubernetes_name(f"{sweep.name}-{trial}")
+        name = names.kubernetes_name(f"{sweep.name}-{trial}")
         if name in jobs:
             raise ConfigError(
                 f"Trial names must remain unique as Kubernetes names; {trial} and another "
@@ -60,13 +54,26 @@ def split_into_jobs(sweep: SweepJob, place: Place) -> list[SweepJob]:
     return list(jobs.values())
 
 
-def submit(sweep: SweepJob, place_name: str, *, dry_run: bool) -> int:
+def submit(
+    sweep: SweepJob, place_name: str, trials: Sequence[Trial], *, dry_run: bool
+) -> int:
     """Submit the unfinished trials to a place, or print what would be submitted.
 
     Returns an exit code.
+
+    Raises:
+      ConfigError: a trial would refuse to start there.
     """
     place = place_from_flags(place_name)
-    if not sweep.trials:
+    if not trials:
         print("All trials are done.")
         return 0
+    configs = [registry.parse(s.resolved_config) for t in trials for s in t.stages]
+    devices = flags.FLAGS.devices
+    job_checks.check(sweep, place, configs, devices)
+    # If the user gave --devices, it is among the options already.
+    required = () if devices else job_checks.required_devices(place, None)
+    sweep = dataclasses.replace(
+        sweep, options=(*sweep.options, *required), trials=tuple(t.name for t in trials)
+    )
     return submit_jobs(place, split_into_jobs(sweep, place), dry_run=dry_run)

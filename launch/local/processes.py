@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from etils import epath
+
+from ul.core import files
+
 
 @dataclasses.dataclass(frozen=True)
 class LocalProcess:
@@ -18,9 +22,12 @@ class LocalProcess:
     log: Path
 
     def start(self) -> subprocess.Popen:
-        """Start the process; its output is appended to the log."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        """Start the process; its output is appended to the log.
+
+        Raises:
+          StorageError: the log cannot be opened.
+        """
+        with files.open_to_append(epath.Path(self.log)) as log:
             return subprocess.Popen(
                 self.command,
                 env=os.environ | self.environment,

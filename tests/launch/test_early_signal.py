@@ -30,6 +30,20 @@ def test_ctrl_c_during_the_imports(delay):
     assert "Traceback" not in text and text.count("\n") == 1
 
 
+def test_ctrl_c_while_a_finished_command_ends():
+    code = """
+import atexit, os, signal, sys
+from launch.lib import cli
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["finished"]
+cli.run(lambda: print("done"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
 def _catches(status, number):
     """Return whether a process has a handler of a signal, and has begun `ul.__main__`."""
     with open(status) as file:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.lib import forks
 from tests.lib.breaks import Break
+from ul.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -136,11 +137,27 @@ def test_every_trial_of_a_sweep_runs_the_same_command():
     text = (GOLDEN / "sweep-gke.yaml").read_text()
     lists = re.findall(r"command:\n(( +- .*\n)+)", text)
     commands = [re.findall(r'- "(.*)"', listed) for listed, _ in lists]
-    ends = [["--max_attempts=5", f"--trial={n}"] for n in (names[0], names[-1])]
+    # Without --devices on the command line, they are those of the place.
+    options = ["--max_attempts=5", "--devices=gpu:8"]
+    ends = [[*options, f"--trial={name}"] for name in (names[0], names[-1])]
     assert commands == [[*head, "gs://bucket/sweep", *end] for end in ends]
 
 
+def test_a_trial_that_does_not_fit_into_the_place_is_not_submitted():
+    words = [*SWEEP, *SWEEPS["sweep-gke.yaml"], "--set=mesh.fsdp=3"]
+    (done,) = forks.run_all([["sweep", *words]])
+    assert done.code == ConfigError.code
+    assert "must equal the number of devices, 8" in done.err and not done.out
+
+
 BREAKS = (
+    Break(
+        "a sweep that is not compared with its place",
+        "launch/lib/sweep_jobs.py",
+        "    job_checks.check(sweep, place, configs, devices)\n",
+        "",
+        "test_a_trial_that_does_not_fit_into_the_place_is_not_submitted",
+    ),
     Break(
         "unquoted words in a job script",
         "launch/lib/templates.py",

@@ -281,12 +281,12 @@ def test_a_bucket_needs_gcsfs_in_this_python(monkeypatch, python):
     job = jobs.Job("n", "digits:stage1", "gs://b/w", (), (), 1, python)
     config = untrained.parsed("digits", "stage1")
     if python != sys.executable:  # which may have it
-        job_checks.check(job, local.LocalPlace(), config, None)
+        job_checks.check(job, local.LocalPlace(), [config], None)
         return
     with pytest.raises(
         ConfigError, match="workdir gs://b/w needs gcsfs, which cannot be"
     ):
-        job_checks.check(job, local.LocalPlace(), config, None)
+        job_checks.check(job, local.LocalPlace(), [config], None)
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,7 @@ def _parse_only(main, operand="", **_) -> None:
     if operand.startswith("the name of a shipped sweep"):
         files.call_user_function("The sweep", operands[0], "get_sweep")
     if isinstance(main, dict) and set(main) == set(places.PLACES):
-        command._job(typed[0])
-        places.place_from_flags(typed[0])
+        command._job(places.place_from_flags(typed[0]))
 
 
 def _set_environment(env: dict[str, str]) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from experiments import sweeps as sweep_files
 from experiments.sweeps import bases, chain, grid, product, zipped
-from launch.lib import sweep_jobs, trials
+from launch.gke import names
+from launch.lib import trials
 from ul.core.errors import ConfigError
 from ul.sweeps.runner import command_lines
 
@@ -165,7 +166,7 @@ def test_the_sweeps_of_this_repository_expand(file, arg):
     descriptions = importlib.import_module(f"experiments.sweeps.{file}").get_sweep(arg)
     expanded = trials.expand(descriptions, [])
     assert len(expanded) >= 3 and all(len(t.stages) == 2 for t in expanded)
-    job_names = {sweep_jobs.kubernetes_name(f"{file}-{t.name}") for t in expanded}
+    job_names = {names.kubernetes_name(f"{file}-{t.name}") for t in expanded}
     assert len(job_names) == len(expanded) and max(map(len, job_names)) <= 40
     json.dumps([t.overrides for t in expanded])
 
@@ -197,9 +198,6 @@ def test_sweep_files_that_cannot_be_read_are_refused(tmp_path, file, text, messa
 
 
 def test_job_names_fit_kubernetes():
-    assert (
-        sweep_jobs.kubernetes_name("bitrate-bias2-factor1.5")
-        == "bitrate-bias2-factor1-5"
-    )
-    long = [sweep_jobs.kubernetes_name("a" * 60 + end) for end in ("x", "y")]
+    assert names.kubernetes_name("bitrate-bias2-factor1.5") == "bitrate-bias2-factor1-5"
+    long = [names.kubernetes_name("a" * 60 + end) for end in ("x", "y")]
     assert long[0] != long[1] and [len(name) for name in long] == [40, 40]

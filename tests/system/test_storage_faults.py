@@ -17,6 +17,7 @@ from orbax.checkpoint._src.futures import signaling_client
 import ul
 from experiments import sweeps as sweep_files
 from launch.lib import trials
+from launch.local import processes
 from tests.checkpoints.test_store import abstract, make_state
 from tests.data import test_latent_cache
 from tests.lib import storage_faults, sweep_folder, untrained
@@ -26,6 +27,7 @@ from ul.checkpoints import reading, store, workdir
 from ul.core import files, sealed_json
 from ul.core.errors import StorageError, UnusablePath
 from ul.data import image_files, latent_cache
+from ul.evaluation import samples_npz
 from ul.inference import export
 from ul.metrics import references
 from ul.sweeps import records, report
@@ -219,7 +221,53 @@ def keep_report(folder):
         assert sealed_json.unseal(path.read_text())
 
 
+def write_samples(path):
+    with samples_npz.open_writer(path, 3, (8, 8, 3)) as samples:
+        for label in range(3):
+            samples.add(PICTURE[None] + label, [label])
+
+
+def prepare_samples(folder):
+    write_samples(folder / "old.npz")
+
+
+def use_samples(folder):
+    """Write and read two archives of samples, one of them in place of an old one."""
+    for name in ("old.npz", "new/samples.npz"):
+        write_samples(folder / name)
+    return [read_samples(path) for path in sorted(folder.glob("**/*.npz"))]
+
+
+def read_samples(path):
+    return [b.tobytes() for b in samples_npz.SamplesReader(path).batches(2)]
+
+
+def keep_samples(folder):
+    """There is no half of an archive."""
+    for path in folder.glob("**/*.npz"):
+        assert read_samples(path)
+
+
+def prepare_logs(folder):
+    (folder / "0.log").write_text("the log of the last start\n")
+
+
+def use_logs(folder):
+    """Start commands that write into an old log and a new one."""
+    logs = [folder / "0.log", folder / "logs" / "1.log"]
+    for log in logs:
+        process = processes.LocalProcess(["echo", "one more line"], {}, log)
+        assert process.start().wait() == 0
+    return [log.read_text() for log in logs]
+
+
+def keep_logs(folder):
+    assert (folder / "0.log").read_text().startswith("the log of the last start\n")
+
+
 SCENARIOS = {
+    "samples": (prepare_samples, use_samples, keep_samples),
+    "logs": (prepare_logs, use_logs, keep_logs),
     "report": (prepare_report, use_report, keep_report),
     "pictures": (prepare_pictures, use_pictures, keep_pictures),
     "reference": (prepare_reference, use_reference, keep_reference),

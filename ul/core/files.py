@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from etils import epath
 
@@ -165,6 +165,16 @@ def make_directory(path: epath.Path) -> None:
       StorageError: it cannot be created.
     """
     write(lambda: path.mkdir(parents=True, exist_ok=True), path)
+
+
+def open_to_append(path: epath.Path) -> IO[bytes]:
+    """Open a file that grows, such as a log, in a directory that is created if needed.
+
+    Raises:
+      StorageError: it cannot be opened.
+    """
+    make_directory(path.parent)
+    return write(lambda: path.open("ab"), path)
 
 
 def remove(path: epath.Path) -> None:

@@ -9,8 +9,8 @@ from typing import IO
 import numpy as np
 from etils import epath
 
+from ul.core import files
 from ul.core.errors import DataError
-from ul.core.files import read_error, write_error
 from ul.metrics.extractors import to_rgb
 
 
@@ -63,17 +63,20 @@ def open_writer(
     """
     target = epath.Path(path)
     partial = target.parent / f".{target.name}.part"
+    files.make_directory(target.parent)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as f, zipfile.ZipFile(f, "w") as archive:
+        with (
+            files.write(lambda: partial.open("wb"), path) as f,
+            zipfile.ZipFile(f, "w") as archive,
+        ):
             writer = SamplesWriter(archive, count, shape)
             try:
                 yield writer
             finally:
                 writer.finish()
-        partial.replace(target)
     except OSError as e:
-        raise write_error(path, e) from e
+        raise files.write_error(path, e) from e
+    files.write(lambda: partial.replace(target), path)
 
 
 class SamplesReader:
@@ -88,11 +91,13 @@ class SamplesReader:
     @contextlib.contextmanager
     def _images(self) -> Iterator[IO[bytes]]:
         try:
+            path = epath.Path(self._path)
             with (
-                zipfile.ZipFile(self._path) as archive,
-                archive.open("arr_0.npy") as f,
+                files.read(lambda: path.open("rb"), path) as f,
+                zipfile.ZipFile(f) as archive,
+                archive.open("arr_0.npy") as images,
             ):
-                yield f
+                yield images
         except (
             FileNotFoundError,
             NotADirectoryError,
@@ -104,7 +109,7 @@ class SamplesReader:
         except (zipfile.BadZipFile, zlib.error) as e:
             raise DataError(f"{self._path} is damaged or not an .npz: {e}") from e
         except OSError as e:
-            raise read_error(self._path, e) from e
+            raise files.read_error(self._path, e) from e
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         """Yield the images in order."""

@@ -285,10 +285,10 @@ class SweepRunner:
         if path is None:
             return subprocess.Popen(words, pass_fds=descriptors)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as log:
+            with files.open_to_append(epath.Path(path)) as log:
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                print(f"{now} {shlex.join(words)}", file=log, flush=True)
+                log.write(f"{now} {shlex.join(words)}\n".encode())
+                log.flush()
                 return subprocess.Popen(
                     words, stdout=log, stderr=log, pass_fds=descriptors
                 )
