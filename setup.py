@@ -75,7 +75,7 @@ setup(
     python_requires=">=3.11",
     packages=packages(),
     package_dir={f"ul._bundle.{name}": name for name in BUNDLED},
-    package_data={"": ["*.sh", "*.yaml", "py.typed"]},
+    package_data={"": ["*.sh", "*.yaml", "*.json", "py.typed"]},
     entry_points={"console_scripts": ["unified-latents = ul.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",

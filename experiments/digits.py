@@ -77,7 +77,7 @@ def _stage1() -> ml_collections.ConfigDict:
     )
     c.optimizer = common.adamw(lr=2e-3, warmup=100)
     c.ema = (0.998,)
-    c.sampling = dict(kind="ancestral", num_steps=50)
+    c.sampling = common.decoder_sampling()
     c.validation = dict(every=500, num_images=10, num_examples=360)
     c.eval = dict(batch_size=256, num_examples=360, num_draws=16)
     return c
@@ -96,7 +96,7 @@ def _stage2() -> ml_collections.ConfigDict:
     c.guidance = dict(logsnr_low=-10.0, logsnr_high=5.0)
     c.optimizer = common.adamw(lr=2e-3, warmup=100)
     c.ema = (0.998,)
-    c.sampling = dict(kind="ddim", num_steps=50)
+    c.sampling = common.latent_sampling()
     c.validation = dict(every=500, num_images=20, num_examples=360)
     c.eval = dict(batch_size=256, num_examples=360, num_draws=16)
     return c

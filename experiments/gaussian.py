@@ -78,7 +78,7 @@ def _stage1() -> ml_collections.ConfigDict:
     )
     c.optimizer = common.adamw(lr=2e-3, warmup=100)
     c.ema = (0.998,)
-    c.sampling = dict(kind="ancestral", num_steps=250)
+    c.sampling = common.decoder_sampling(24)
     c.validation = dict(every=2500, num_images=16, num_examples=512)
     c.eval = dict(batch_size=512, num_examples=2048, num_draws=8)
     return c

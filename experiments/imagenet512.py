@@ -18,10 +18,11 @@ width, three steps on a CPU; `stage1,tfds` reads a prepared TFDS imagenet2012 fr
 Status: never trained. The train steps were compiled for TPU v5p, TPU v6e and H200, where
 they fit (RESULTS.md).
 
-The paper does not state the following, so the values are ours: two blocks per convolutional
+The bias is that at which the planner predicts the paper's bitrates (large.py). The paper does
+not state the following, so the values are ours: two blocks per convolutional
 level on each side, 1x1 convolutions where the resolution changes, pixel-wise RMS norm,
 three of the six outer blocks of the base before the inner level and three after it, heads of
-128 channels, loss factor 1.5 with bias 0, batch sizes and numbers of steps.
+128 channels, batch sizes and numbers of steps.
 """
 
 import ml_collections
@@ -95,11 +96,11 @@ def _stage1() -> ml_collections.ConfigDict:
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
     c.loss = dict(
-        weighting=dict(kind="sigmoid", factor=1.5, bias=0.0),
-        ramp_steps=0,
-        rate_floor_bpp=0.005,
+        weighting=dict(kind="sigmoid", factor=1.5, bias=large.BIAS),
+        ramp_steps=large.RAMP_STEPS,
+        rate_floor_bpp=config_dict.placeholder(float),
     )
-    c.sampling = dict(kind="ddim", num_steps=64)
+    c.sampling = common.decoder_sampling(12)
     c.validation = dict(every=10_000, num_images=16, num_examples=1024)
     return c
 
@@ -114,6 +115,6 @@ def _stage2() -> ml_collections.ConfigDict:
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(weighting=dict(kind="sigmoid", bias=0.0), label_dropout=0.1)
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
-    c.sampling = dict(kind="dpmpp_2m", num_steps=32)
+    c.sampling = common.latent_sampling(32)
     c.validation = dict(every=10_000, num_images=32, num_examples=1024)
     return c

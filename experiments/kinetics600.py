@@ -90,11 +90,11 @@ def _stage1() -> ml_collections.ConfigDict:
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
     )
     c.loss = dict(
-        weighting=dict(kind="sigmoid", factor=1.5, bias=0.0),
-        ramp_steps=0,
+        weighting=dict(kind="sigmoid", factor=1.5, bias=large.BIAS),
+        ramp_steps=large.RAMP_STEPS,
         rate_floor_bpp=0.005,
     )
-    c.sampling = dict(kind="ddim", num_steps=64)
+    c.sampling = common.decoder_sampling(12)
     c.validation = dict(every=10_000, num_images=8, num_examples=256)
     return c
 
@@ -110,6 +110,6 @@ def _stage2() -> ml_collections.ConfigDict:
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.loss = dict(weighting=dict(kind="sigmoid", bias=0.0), label_dropout=0.1)
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
-    c.sampling = dict(kind="dpmpp_2m", num_steps=32)
+    c.sampling = common.latent_sampling(32)
     c.validation = dict(every=10_000, num_images=8, num_examples=256)
     return c

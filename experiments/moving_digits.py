@@ -91,7 +91,7 @@ def _stage1() -> ml_collections.ConfigDict:
     )
     c.optimizer = common.adamw(lr=2e-3, warmup=100)
     c.ema = (0.998,)
-    c.sampling = dict(kind="ancestral", num_steps=30)
+    c.sampling = common.decoder_sampling()
     c.validation = dict(every=500, num_images=8, num_examples=64)
     c.eval = dict(batch_size=64, num_examples=256, num_draws=4)
     return c
@@ -114,7 +114,7 @@ def _stage2() -> ml_collections.ConfigDict:
     c.guidance = dict(logsnr_low=-10.0, logsnr_high=5.0)
     c.optimizer = common.adamw(lr=2e-3, warmup=100)
     c.ema = (0.999,)
-    c.sampling = dict(kind="ddim", num_steps=30)
+    c.sampling = common.latent_sampling()
     c.validation = dict(every=4000, num_images=8, num_examples=64)
     c.eval = dict(batch_size=64, num_examples=256, num_draws=4)
     return c

@@ -55,3 +55,4 @@ def _make_pixel_diffusion(c: ml_collections.ConfigDict) -> None:
     c.schedule = dict(kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0)
     c.loss = dict(weighting=dict(kind="sigmoid", bias=3.0), label_dropout=0.1)
     c.guidance = dict(logsnr_low=-12.0, logsnr_high=12.0)
+    c.sampling = common.latent_sampling(32)

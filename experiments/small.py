@@ -44,7 +44,7 @@ def stage1_config(size: int, data: dict) -> ml_collections.ConfigDict:
     c.optimizer = common.adamw(lr=1e-3, warmup=200)
     c.ema = (0.999, 0.9995)
     c.checkpoint.keep_every, c.checkpoint.keep_minutes = 2000, 60.0
-    c.sampling = dict(kind="ddim", num_steps=50)
+    c.sampling = common.decoder_sampling()
     c.validation = dict(every=500, num_images=8, num_examples=256)
     c.eval = dict(batch_size=128, num_examples=512, num_draws=4)
     return c
@@ -65,7 +65,7 @@ def stage2_config(size: int, data: dict) -> ml_collections.ConfigDict:
     c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
     c.optimizer = common.adamw(lr=1e-3, warmup=200)
     c.ema = (0.999, 0.9995)
-    c.sampling = dict(kind="dpmpp_2m", num_steps=25)
+    c.sampling = common.latent_sampling()
     c.validation = dict(every=500, num_images=16, num_examples=256)
     c.eval = dict(batch_size=128, num_examples=512, num_draws=4)
     return c

@@ -20,7 +20,7 @@ TOPICS = {
         "convert",
     ),
     "Plan and train": ("plan", "train", "submit", "sweep", "ablations"),
-    "Evaluate": ("evaluate", "clip_score", "bits", "summary", "report"),
+    "Evaluate": ("evaluate", "samplers", "clip_score", "bits", "summary", "report"),
     "Use a trained model": ("sample", "export"),
 }
 

@@ -30,14 +30,8 @@ EXIT_CODES = (
         "Invalid config, arguments or paths, or a device is out of memory.",
     ),
     _row(errors.DataError, False, "Data are missing or broken."),
-    _row(
-        errors.CheckpointError, False, "A checkpoint is needed and none can be loaded."
-    ),
-    _row(
-        errors.NoProgress,
-        False,
-        "The last --max_attempts starts saved no new checkpoint.",
-    ),
+    _row(errors.CheckpointError, False, "A needed checkpoint cannot be loaded."),
+    _row(errors.NoProgress, False, "The last --max_attempts starts saved no step."),
     _row(errors.NonFiniteError, False, "Training produced NaN or infinity."),
     _row(errors.WorkdirInUse, False, "Another run uses the workdir."),
     _row(errors.StorageError, True, "The storage failed in reading or writing a file."),
@@ -45,6 +39,11 @@ EXIT_CODES = (
         errors.Preempted,
         True,
         "SIGTERM or Ctrl-C ended the command; training saved first if it had done a step.",
+    ),
+    _row(
+        errors.PosteriorCollapse,
+        False,
+        "The rate stayed below loss.rate_floor_bpp: the latents collapsed.",
     ),
     _row(
         errors.Stalled,

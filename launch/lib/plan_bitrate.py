@@ -23,7 +23,7 @@ _BIASES = flags.DEFINE_list(
     "biases", ["0", "1", "2", "3", "4", "5"], "Loss biases (b) to predict."
 )
 _SPECTRUM = flags.DEFINE_enum(
-    "spectrum", "auto", bitrate.ESTIMATORS, "How the spectrum of the data is estimated."
+    "spectrum", "auto", bitrate.ESTIMATORS, bitrate.ESTIMATORS_HELP
 )
 _EXAMPLES = flags.DEFINE_integer(
     "examples",

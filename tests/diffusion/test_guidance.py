@@ -56,6 +56,20 @@ def test_the_interval_includes_both_ends():
     assert not np.any(guided(2.0, (-4.9, 4.9))[0] == guided(2.0)[0])
 
 
+def test_the_guiding_denoiser_is_not_evaluated_outside_the_interval():
+    calls = []
+
+    def counted(z, logsnr):
+        jax.debug.callback(lambda level: calls.append(float(level)), logsnr[0])
+        return unconditional(z, logsnr)
+
+    denoise = jax.jit(guide(conditional, counted, 2.0, (-1.0, 1.0)))
+    for level in (-2.0, -1.0, 0.5, 1.5):
+        denoise(Z, jnp.full(3, level)).block_until_ready()
+    jax.effects_barrier()
+    assert calls == [-1.0, 0.5]
+
+
 MEAN_C, MEAN_U, STD = 0.7, -0.2, 0.35
 
 
@@ -125,9 +139,16 @@ BREAKS = (
     Break(
         "guidance away from the condition",
         "ul/diffusion/guidance.py",
-        "extra * (x - x_guiding)",
-        "extra * (x_guiding - x)",
+        "extra * (x - guiding_denoiser(z_t, logsnr))",
+        "extra * (guiding_denoiser(z_t, logsnr) - x)",
         "test_scale_two_doubles_the_difference",
+    ),
+    Break(
+        "the guiding denoiser evaluated at every level",
+        "ul/diffusion/guidance.py",
+        "jax.lax.cond(jnp.any(inside), guided, lambda: x)",
+        "guided()",
+        "test_the_guiding_denoiser_is_not_evaluated_outside_the_interval",
     ),
     Break(
         "guidance of scale w + 1",

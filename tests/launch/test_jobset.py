@@ -129,7 +129,7 @@ def test_exit_codes_lead_to_the_action_of_the_table(name):
     disruption, again, stop = job["podFailurePolicy"]["rules"]
     assert disruption["onPodConditions"][0]["type"] == "DisruptionTarget"
     assert {74, 75, 124, 134, 137, 139, 143} <= set(again["onExitCodes"]["values"])
-    assert {64, 65, 66, 69, 70, 73} <= set(stop["onExitCodes"]["values"])
+    assert {64, 65, 66, 69, 70, 73, 76} <= set(stop["onExitCodes"]["values"])
     patterns = {
         "evicted": ["matching FailJob rule at index 0$"],
         "runAgain": ["matching FailJob rule at index 1$"],

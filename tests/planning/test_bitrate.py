@@ -192,7 +192,10 @@ def test_a_subset_of_the_examples_is_drawn_from_all_of_them(monkeypatch):
         (dict(factors=(float("nan"),)), "--factors"),
         (dict(biases=(float("inf"),)), "--biases"),
         (dict(biases=(1e9,)), "precision must fit into float64"),
-        (dict(estimator="cepstrum"), "one of auto, covariance, patches, radial; got"),
+        (
+            dict(estimator="cepstrum"),
+            "one of auto, covariance, patches, radial, natural; got",
+        ),
         (dict(num_examples=1), "--examples must be at least 2; got 1"),
     ],
 )

@@ -7,6 +7,7 @@ from sklearn.covariance import ledoit_wolf
 from ul.core.errors import DataError
 from ul.diffusion import waterfilling
 from ul.metrics import reconstruction
+from ul.planning import radial
 from ul.planning import spectrum as spectra
 
 COLORS = np.array([[1.0, 0.0, 0.0], [0.8, 0.5, 0.0], [0.6, 0.3, 0.2]])
@@ -47,7 +48,7 @@ def pixel_variance(image):
 ESTIMATORS = {
     "images": spectra.image_spectrum,
     "patches": lambda image: spectra.patch_spectrum(image, 4, 2),
-    "radial": spectra.radial_spectrum,
+    "radial": radial.radial_spectrum,
 }
 
 
@@ -112,7 +113,7 @@ def test_bits_of_a_stationary_process_are_right(precision):
     )
     # The model is approximate: waves do not have whole periods in 16 pixels.
     np.testing.assert_allclose(
-        spectra.radial_spectrum(image).bits(precision), true_bits, rtol=0.05
+        radial.radial_spectrum(image).bits(precision), true_bits, rtol=0.05
     )
     patches = spectra.patch_spectrum(image, 8, 4).bits(precision)
     assert true_bits < patches < 2.0 * true_bits
@@ -131,7 +132,7 @@ def test_rings_give_the_known_spectrum_and_the_eigenvalues_of_the_channels():
     density = power.mean() / (0.2**2 + g**2) / np.mean(1.0 / (0.2**2 + f**2))
     color = np.linalg.eigvalsh(0.15**2 * COLORS @ COLORS.T)
     expected = np.sort(np.outer(density.ravel(), color).ravel())[::-1]
-    variances = spectra.radial_spectrum(image).variances
+    variances = radial.radial_spectrum(image).variances
     # The width of a ring matters at low frequencies; rounding to uint8 adds 5e-6.
     np.testing.assert_allclose(variances[200:2500], expected[200:2500], rtol=0.1)
 
@@ -193,4 +194,4 @@ def test_the_limit_leaves_the_small_directions_uncoded():
 @pytest.mark.parametrize("count", [1, 5])
 def test_images_that_do_not_differ_are_refused(count):
     with pytest.raises(DataError, match="at least two different training images"):
-        spectra.radial_spectrum(np.full((count, 4, 4, 1), 9, np.uint8))
+        radial.radial_spectrum(np.full((count, 4, 4, 1), 9, np.uint8))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.lib.breaks import Break
-from ul.config.schema import Sampling
 from ul.diffusion import gaussian
+from ul.diffusion.samplers import Sampler
 from ul.diffusion.schedules import Linear
 from ul.stages.codec import LatentSampler
 
@@ -30,11 +30,10 @@ def denoise(means, z_t, logsnr, condition, key):
 
 SAMPLER = LatentSampler(
     denoise_latent=denoise,
-    schedule=Linear(5.0, -10.0),
+    sampler=Sampler("dpmpp_2m", 25, Linear(5.0, -10.0)),
     latent_shape=(2, 2, 1),
     null={"label": 2},
     interval=(-10.0, 5.0),
-    sampling=Sampling("dpmpp_2m", 25),
 )
 GUIDED = dataclasses.replace(SAMPLER, denoise_guiding=denoise)
 

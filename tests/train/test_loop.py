@@ -46,6 +46,7 @@ def metrics_log(tmp_path):
         num_pixels=1,
         log_every=1,
         rate_floor_bpp=0.5,
+        ramp_steps=0,
         planned_rate_bpp=0.75,
     )
     writer = MetricsWriter(tmp_path, 0, tensorboard=True, wandb=False, config={})

@@ -31,7 +31,8 @@ CHANGEABLE_KEYS = (
     "eval",
     "checkpoint",
     "mesh",
-    "sampling",
+    "sampling",  # with the curve of an adaptive grid, which the run measures
+    "loss.rate_floor_bpp",
     "data.threads",
     "data.source.path",  # provenance holds the digests of the data
     "data.source.eval_path",
@@ -42,6 +43,8 @@ CHANGEABLE_KEYS = (
     "latent_cache",  # provenance.latent_cache holds the digest of the cached latents
     "watchdog",
 )
+
+CURVE = "sampling.curve"
 
 
 @contextlib.contextmanager
@@ -179,6 +182,7 @@ def write_or_check_config(
             )
         for conflict in conflicts:
             log.warning("continuing with a changed setting: %s", conflict)
+        config = _with_saved_curve(config, saved["config"])
         _check_same_encoder(workdir, saved["provenance"], provenance)
         _warn_of_other_devices(saved["provenance"], provenance)
     record = {
@@ -188,6 +192,32 @@ def write_or_check_config(
         "versions": package_versions(),
     }
     write_atomic(path, json.dumps(sealed_json.seal(record), indent=2))
+
+
+def _with_saved_curve(config: dict, saved: dict) -> dict:
+    """Return the config with the curve of an adaptive sampling grid that the run measured."""
+    curves = [flatten(c)[CURVE] for c in (config, saved) if CURVE in flatten(c)]
+    if len(curves) < 2 or curves[0] or config["sampling"]["grid"] != "adaptive":
+        return config
+    return config | {"sampling": config["sampling"] | {"curve": curves[1]}}
+
+
+def update_sampling(path: str, changes: dict[str, Any]) -> None:
+    """Change settings of the section `sampling` in the config.json of a run.
+
+    Raises:
+      ConfigError: there is no run.
+      WorkdirInUse: the run is being trained.
+      StorageError: the file cannot be written.
+    """
+    load_run_record(path)
+    with lock_directory(path) as workdir:
+        record = load_run_record(path)
+        config = record["config"]
+        config["sampling"] = config["sampling"] | changes
+        write_atomic(
+            workdir / "config.json", json.dumps(sealed_json.seal(record), indent=2)
+        )
 
 
 def _check_same_encoder(workdir: epath.Path, before: dict, now: dict) -> None:

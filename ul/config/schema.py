@@ -29,9 +29,13 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Stage1Loss:
-    """Loss of any stage 1. The log warns of posterior collapse below rate_floor_bpp."""
+    """Loss of any stage 1.
 
-    rate_floor_bpp: float
+    rate_floor_bpp: bits/pixel below which the log warns of posterior collapse; a run that
+    stays there ends with its own exit code. None means half of the planned rate, 0 none.
+    """
+
+    rate_floor_bpp: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,14 +123,22 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """A sampler of diffusion/samplers.py, by its `kind`, and its number of steps.
+    """A sampler of diffusion/samplers.py, by its `kind`, and its grid of noise levels.
 
-    num_steps: sampler steps. Each is one network evaluation, or two with guidance; the
-    diffusion decoder needs one more to predict x from the last sample.
+    num_steps: sampler steps. Each is one network evaluation, two with guidance, and twice as
+    many for "heun"; the diffusion decoder needs one more to predict x from the last sample.
+    grid: steps that are even in the time of the training "schedule" or in "logsnr", or an
+    "adaptive" grid that follows the curve of the run's bits over log-SNR.
+    logsnr_max, logsnr_min: ends of the grid; None means those of the schedule.
+    curve: the measured curve of an adaptive grid, which the run writes itself.
     """
 
     kind: str
     num_steps: int
+    grid: str = "schedule"
+    logsnr_max: float | None = None
+    logsnr_min: float | None = None
+    curve: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("eval.num_examples", lambda v: v >= 2, "at least 2"),
     ("eval.num_draws", lambda v: v >= 1, "at least 1"),
     ("loss.ramp_steps", lambda v: v >= 0, "0 or more"),
-    ("loss.rate_floor_bpp", lambda v: v >= 0, "0 or more"),
+    ("loss.rate_floor_bpp", lambda v: v is None or v >= 0, "0 or more"),
     ("loss.precision", lambda v: v > 0, "positive"),
     ("loss.kl_weight", lambda v: v > 0, "positive"),
     ("loss.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),

@@ -49,6 +49,12 @@ class NonFiniteError(UserError):
     code = 70
 
 
+class PosteriorCollapse(UserError):
+    """The rate of a stage 1 stayed below its floor: the latents carry no information."""
+
+    code = 76
+
+
 class WorkdirInUse(UserError):
     """Another process trains in this workdir."""
 

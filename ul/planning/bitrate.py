@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ul.core import markdown
 from ul.core.errors import ConfigError, UserError
 from ul.data import datasets as examples_of
 from ul.data.datasets import Datasets
 from ul.diffusion import waterfilling
 from ul.diffusion.weightings import Sigmoid
-from ul.planning import markdown, plots
+from ul.planning import natural, plots, radial
 from ul.planning import spectrum as spectra
 from ul.planning.spectrum import Spectrum
 from ul.stages.stage import Stage
@@ -25,7 +26,11 @@ log = logging.getLogger("ul")
 
 # A covariance of fewer images than this for each value is uncertain.
 FEW_EXAMPLES = 4
-ESTIMATORS = ("auto", "covariance", "patches", "radial")
+ESTIMATORS = ("auto", "covariance", "patches", "radial", "natural")
+ESTIMATORS_HELP = (
+    "How the spectrum of the data is estimated; natural is that of six photographs and "
+    "needs no data."
+)
 MAX_EXAMPLES = 10_000
 # Fewer large images suffice, because each of them holds more values.
 MAX_VALUES = 2**28
@@ -74,7 +79,8 @@ def make_plan(
 ) -> BitratePlan:
     """Predict every pair of factor and bias, and the stage's own pair.
 
-    `num_examples` None reads as many images as the estimate needs. With `latent_limit` no
+    `num_examples` None reads as many images as the estimate needs; the estimator "natural"
+    reads none. With `latent_limit` no
     more directions are coded than the latent has elements.
 
     Raises:
@@ -279,6 +285,8 @@ def _training_spectrum(
             f"--spectrum must be one of {', '.join(ESTIMATORS)}; got {estimator!r}."
         )
     shape = stage.image_shape
+    if estimator == "natural":
+        return natural.spectrum(shape)
     image_values = math.prod(shape)
     is_auto = estimator == "auto"
     if is_auto:
@@ -316,7 +324,7 @@ def _training_spectrum(
         return spectra.patch_spectrum(image, side, cell)
     if estimator == "covariance":
         return spectra.image_spectrum(image)
-    return spectra.radial_spectrum(image)
+    return radial.radial_spectrum(image)
 
 
 def _training_images(datasets: Datasets, count: int, show_progress: bool) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Covariance spectra of images, from which water-filling predicts rate and distortion.
 
 There are three estimators: the covariance of whole images, where one matrix can hold it; the
-covariance of patches; and a stationary, isotropic model. Each takes uint8 images
+covariance of patches; and a stationary, isotropic model (radial.py). Each takes uint8 images
 [N, H, W, C] and returns variances around the mean image in -1..1 pixel units, whose mean is
 the mean variance of a pixel. Everything is computed in float64 on the host.
 """
@@ -89,7 +89,7 @@ def image_spectrum(image: np.ndarray) -> Spectrum:
     Raises:
       DataError: there is only one image, or all images are equal.
     """
-    mean, variance = _mean_and_variance(image)
+    mean, variance = mean_and_variance(image)
     values, shrinkage = _covariance_eigenvalues(
         image.reshape(len(image), -1), mean.reshape(1, -1)
     )
@@ -107,7 +107,7 @@ def patch_spectrum(image: np.ndarray, side: int, cell: int) -> Spectrum:
     Raises:
       DataError: there is only one image, or all images are equal.
     """
-    mean, variance = _mean_and_variance(image)
+    mean, variance = mean_and_variance(image)
     patches = _tiles(image, side)
     patches_per_image = len(patches) // len(image)
     if len(patches) > MAX_PATCHES:
@@ -142,76 +142,14 @@ def largest_patch_side(shape: tuple[int, ...], cell: int) -> int:
     return max(sides, default=0)
 
 
-def radial_spectrum(image: np.ndarray) -> Spectrum:
-    """Estimate the spectrum of a stationary, isotropic model with the images' mean variance.
-
-    The mean image is subtracted first. Frequency 0 is each image's own mean color, which
-    needs no model; it is subtracted as well, and a Hann window suppresses the jumps between
-    opposite edges. The cross-spectrum between the channels is averaged over images and over
-    rings of equal radial frequency, 1/min(H, W) cycles per pixel wide; the C eigenvalues of
-    a ring count once for each of its frequencies. Divided by the window's power, the high
-    frequencies are right; the variance that is still missing belongs to the lowest ring,
-    and one scale corrects what remains. On 32x32 photographs the bits were within 6 % of
-    `image_spectrum` from 0.03 to 0.4 bits/pixel, and 16 % above it at 1.5.
-
-    Raises:
-      DataError: there is only one image, or all images are equal.
-    """
-    count, height, width, channels = image.shape
-    mean, variance = _mean_and_variance(image)
-    # The outermost points of a Hann window are zero and would waste small images.
-    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
-    cross = np.zeros((height, width, channels, channels))
-    color_products = np.zeros((channels, channels))
-    for chunk in _chunks(image):
-        x = (image[chunk] - mean) / 127.5
-        color = x.mean(axis=(1, 2))
-        color_products += color.T @ color
-        x -= color[:, None, None]
-        f = np.fft.fft2(x * window[..., None], axes=(1, 2))
-        # The imaginary part is odd in the frequency, so it cancels within a ring.
-        for c in range(channels):
-            for d in range(channels):
-                cross[..., c, d] += np.sum((f[..., c] * f[..., d].conj()).real, axis=0)
-    constant = np.linalg.eigvalsh(color_products) * (height * width / (count - 1))
-    rings, lowest = _ring_eigenvalues(cross / (np.sum(np.square(window)) * (count - 1)))
-    # A slow wave across the image is weak at its center, where the window is large.
-    missing = variance * image[0].size - constant.sum() - rings.sum()
-    lowest_sum = rings[:lowest].sum()
-    if missing > 0 and lowest_sum > 0:
-        rings[:lowest] *= 1.0 + missing / lowest_sum
-    description = (
-        f"stationary, isotropic model of {count} images (power averaged over rings of "
-        "equal frequency); edges, orientations and positions are ignored"
-    )
-    return Spectrum(_rescale(np.append(rings, constant), variance), 1.0, description)
-
-
-def _ring_eigenvalues(cross: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the eigenvalues of ring-averaged cross-spectra and the lowest ring's count.
-
-    `cross` is [H, W, C, C]. The eigenvalues are ordered from the lowest ring to the
-    highest, without frequency 0.
-    """
-    height, width, channels, _ = cross.shape
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
-    ring = np.maximum(np.rint(radius * min(height, width)).astype(int), 1).ravel()[1:]
-    size = np.bincount(ring)
-    matrices = np.zeros((len(size), channels, channels))
-    np.add.at(matrices, ring, cross.reshape(-1, channels, channels)[1:])
-    matrices /= np.maximum(size, 1)[:, None, None]
-    values = np.repeat(np.linalg.eigvalsh(matrices), size, axis=0)
-    return np.maximum(values, 0.0).ravel(), int(size[1:2].sum()) * channels
-
-
-def _chunks(examples: np.ndarray) -> Iterator[slice]:
+def chunks(examples: np.ndarray) -> Iterator[slice]:
     """Yield slices of about VALUES_PER_CHUNK values that cover all examples in order."""
     rows = max(1, VALUES_PER_CHUNK // examples[0].size)
     for first in range(0, len(examples), rows):
         yield slice(first, first + rows)
 
 
-def _mean_and_variance(image: np.ndarray) -> tuple[np.ndarray, float]:
+def mean_and_variance(image: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the mean image in 0..255 and the mean variance of a pixel in -1..1 units.
 
     Raises:
@@ -221,7 +159,7 @@ def _mean_and_variance(image: np.ndarray) -> tuple[np.ndarray, float]:
     mean = image.mean(axis=0, dtype=np.float64)
     total = sum(
         float(np.sum(np.square((image[chunk] - mean) / 127.5)))
-        for chunk in _chunks(image)
+        for chunk in chunks(image)
     )
     if count < 2 or total == 0.0:
         got = (
@@ -260,7 +198,7 @@ def _covariance_eigenvalues(
     n, dimensions = x.shape
     mean_index = np.zeros(n, int) if mean_index is None else mean_index
     products, fourth = np.zeros((dimensions, dimensions)), 0.0
-    for chunk in _chunks(x):
+    for chunk in chunks(x):
         centered = (x[chunk] - means[mean_index[chunk]]) / 127.5
         products += centered.T @ centered
         fourth += float(np.sum(np.square(np.sum(np.square(centered), axis=1))))

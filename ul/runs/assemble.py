@@ -223,7 +223,8 @@ def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> 
         datasets.train,
         prepare=lambda batch, step: batch,
         validate=validate,
-        rate_floor_bpp=config.loss.rate_floor_bpp,
+        rate_floor_bpp=config.loss.rate_floor_bpp or 0.0,
+        ramp_steps=getattr(config.loss, "ramp_steps", 0),
     )
 
 

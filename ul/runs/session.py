@@ -33,6 +33,8 @@ from ul.train.writer import MetricsWriter, NullWriter
 log = logging.getLogger("ul")
 
 
+# Without a floor in the config, a run that spends less of its planned rate has collapsed.
+FLOOR_SHARE = 0.5
 PredictRate = Callable[[Stage, Datasets], float | None]
 
 
@@ -54,7 +56,10 @@ def build_run(
     if isinstance(config, Stage1Config):
         run = assemble.build_stage1_run(config, stage, datasets)
         plan = _plan(config, stage, datasets, provenance, predict_rate)
-        run = dataclasses.replace(run, planned_rate_bpp=plan["rate_bpp"])
+        planned = plan["rate_bpp"]
+        run = dataclasses.replace(run, planned_rate_bpp=planned)
+        if config.loss.rate_floor_bpp is None and planned is not None:
+            run = dataclasses.replace(run, rate_floor_bpp=FLOOR_SHARE * planned)
         return run, {"dataset": datasets.report(), "plan": plan}
     if isinstance(config, PixelDiffusionConfig):
         assert stage.codec is not None

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ul.config.schema import Sampling
 from ul.core import arrays, rng
-from ul.diffusion import gaussian, guidance, samplers
+from ul.diffusion import gaussian, guidance
+from ul.diffusion.samplers import Sampler
 from ul.diffusion.schedules import Schedule
 from ul.objectives import conditions
 from ul.objectives.conditions import NullValues
@@ -99,35 +99,26 @@ def normal_latent(encode: Callable) -> Callable:
     return latent
 
 
-def sample_image(
-    denoise_image: Callable,
-    params,
-    z_0,
-    row,
-    key,
-    *,
-    schedule: Schedule,
-    sampling: Sampling,
-    image_shape: tuple[int, ...],
-):
-    """Run the diffusion decoder's whole sampler from fresh noise; return x in -1..1.
+@dataclasses.dataclass(frozen=True)
+class DiffusionDecoder:
+    """A decoder that samples x from z_0, as `Codec.decoder`.
 
     denoise_image(params, x_t, logsnr, z_0, key) -> x_hat.
     """
 
-    def denoise(x_t, logsnr):
-        return denoise_image(params, x_t, logsnr, z_0, None)
+    denoise_image: Callable
+    sampler: Sampler
+    image_shape: tuple[int, ...]
 
-    x_0 = samplers.sample(
-        denoise,
-        image_shape,
-        row,
-        rng.stream(key, "decoder"),
-        schedule=schedule,
-        method=sampling.kind,
-        num_steps=sampling.num_steps,
-    )
-    return denoise(x_0, jnp.full(row.shape, schedule.logsnr_max, jnp.float32))
+    def __call__(self, params, z_0, row, key):
+        """Run the whole sampler from fresh noise; return x [B, *grid, C] in -1..1."""
+
+        def denoise(x_t, logsnr):
+            return self.denoise_image(params, x_t, logsnr, z_0, None)
+
+        key = rng.stream(key, "decoder")
+        x_0 = self.sampler(denoise, self.image_shape, row, key)
+        return denoise(x_0, jnp.full(row.shape, self.sampler.logsnr_max, jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +132,10 @@ class LatentSampler:
     """
 
     denoise_latent: Callable
-    schedule: Schedule
+    sampler: Sampler
     latent_shape: tuple[int, ...]
     null: NullValues = dataclasses.field(hash=False)
     interval: tuple[float, float]
-    sampling: Sampling
     denoise_guiding: Callable | None = None
 
     @functools.partial(jax.jit, static_argnums=(0, 5))
@@ -167,12 +157,9 @@ class LatentSampler:
             else:
                 weaker = denoiser(self.denoise_guiding, guiding, condition)
             denoise = guidance.guide(denoise, weaker, scale, self.interval)
-        return samplers.sample(
-            denoise,
-            self.latent_shape,
-            row,
-            rng.stream(key, "base"),
-            schedule=self.schedule,
-            method=self.sampling.kind,
-            num_steps=self.sampling.num_steps,
-        )
+        return self.sampler(denoise, self.latent_shape, row, rng.stream(key, "base"))
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule of training."""
+        return self.sampler.schedule

@@ -39,13 +39,19 @@ def latent_sampler(
         raise ConfigError(
             f"guidance.logsnr_low must be below guidance.logsnr_high; got {low} and {high}."
         )
+    sampler = kinds.sampler(config.sampling, schedule)
+    if sampler.logsnr_max != schedule.logsnr_max:
+        raise ConfigError(
+            "sampling.logsnr_max must be unset for latents, because the decoder takes them "
+            f"at the end of the schedule, {schedule.logsnr_max:g}; got "
+            f"{sampler.logsnr_max:g}."
+        )
     return LatentSampler(
         denoise_latent=denoise_latent,
-        schedule=schedule,
+        sampler=sampler,
         latent_shape=latent_shape,
         null=conditions.null,
         interval=(low, high),
-        sampling=kinds.check_sampling(config.sampling),
     )
 
 

@@ -1,6 +1,8 @@
 """The sections of configs whose `kind` chooses a constructor, and what they build."""
 
 import dataclasses
+import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -9,13 +11,17 @@ import jax.numpy as jnp
 from ul.config import REQUIRED, Kinds, RunConfig
 from ul.config.schema import Sampling
 from ul.config.validation import required_error
+from ul.core import processes
 from ul.core.errors import ConfigError
 from ul.data.sources.registry import SOURCES
-from ul.diffusion.samplers import METHODS
-from ul.diffusion.schedules import SCHEDULES, Schedule
+from ul.diffusion.samplers import EXTRAPOLATING, METHODS, Sampler
+from ul.diffusion.sampling_grids import GRIDS, Adaptive, EvenInTime
+from ul.diffusion.schedules import SCHEDULES, Cosine, Schedule
 from ul.diffusion.weightings import WEIGHTINGS
 from ul.models import registry as models
 from ul.objectives.single_stage import MAX_LOGSNR_KINDS
+
+log = logging.getLogger("ul")
 
 NETWORKS = ("encoder", "prior", "decoder", "base")
 _LATENT_DENOISERS = Kinds(
@@ -130,17 +136,42 @@ def schedule(path: str, section: dict) -> Schedule:
     return constructed
 
 
-def check_sampling(sampling: Sampling) -> Sampling:
-    """Return the section after checking its sampler.
+def sampler(sampling: Sampling, schedule: Schedule) -> Sampler:
+    """Return the sampler of a section `sampling` for denoisers of a schedule.
 
     Raises:
-      ConfigError: an unknown sampler.
+      ConfigError: an unknown sampler or grid, or ends outside of the schedule.
     """
-    if sampling.kind not in METHODS:
-        raise ConfigError(
-            f"sampling.kind must be one of {sorted(METHODS)}; got {sampling.kind!r}."
+    for name, known in (("kind", METHODS), ("grid", GRIDS)):
+        if (value := getattr(sampling, name)) not in known:
+            raise ConfigError(
+                f"sampling.{name} must be one of {sorted(known)}; got {value!r}."
+            )
+    ends = sampling.logsnr_max, sampling.logsnr_min
+    grid = GRIDS[sampling.grid](*ends)
+    if isinstance(grid, Adaptive):
+        grid = dataclasses.replace(grid, curve=sampling.curve)
+    grid.ends(schedule)
+    is_uneven = isinstance(grid, EvenInTime) and isinstance(schedule, Cosine)
+    if sampling.kind in EXTRAPOLATING and is_uneven:
+        _warn_once(
+            f"sampling.kind {sampling.kind} extrapolates from one step to the next, and the "
+            "outer steps of a cosine schedule are too wide for that: its error was larger "
+            "than that of ddim. Set sampling.grid=logsnr"
         )
-    return sampling
+    if isinstance(grid, Adaptive) and not grid.curve:
+        _warn_once(
+            "sampling.grid=adaptive is even in log-SNR until the run's curve is measured: "
+            "python -m ul samplers --adapt --workdir WORKDIR"
+        )
+    return Sampler(sampling.kind, sampling.num_steps, schedule, grid)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """Log a warning about a config, whose stage is built several times in a run."""
+    if processes.is_first():
+        log.warning(message)
 
 
 def network(path: str, section: dict, dtype: str, **supplied: Any) -> Any:

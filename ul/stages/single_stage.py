@@ -82,8 +82,16 @@ def build(config: SingleStageConfig) -> Stage:
     def denoise_latent(params, *arguments):
         return functions.denoise_latent_with_condition({"prior": params}, *arguments)
 
+    # The ends and the curve of the section are those of the decoder's grid.
+    sampling = dataclasses.replace(
+        config.sampling, logsnr_max=None, logsnr_min=None, curve=()
+    )
     sampler = generator.latent_sampler(
-        config, denoise_latent, schedule, built.latent_shape, conditions
+        dataclasses.replace(config, sampling=sampling),
+        denoise_latent,
+        schedule,
+        built.latent_shape,
+        conditions,
     )
     return dataclasses.replace(built, conditions=conditions, sampler=sampler)
 

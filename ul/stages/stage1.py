@@ -132,12 +132,10 @@ def _codec(
         denoise_image = functions.denoise_image
         if kind.is_single_stage:
             denoise_image = _at_logsnr_max(functions, latent_logsnr)
-        decoder = functools.partial(
-            codecs.sample_image,
+        decoder = codecs.DiffusionDecoder(
             denoise_image,
-            schedule=arguments["decoder_schedule"],
-            sampling=kinds.check_sampling(config.sampling),
-            image_shape=config.data.image_shape,
+            kinds.sampler(config.sampling, arguments["decoder_schedule"]),
+            config.data.image_shape,
         )
     else:
 

@@ -24,6 +24,7 @@ from ul.core.errors import ConfigError, Interrupted, NonFiniteError, Preempted
 from ul.core.metrics import Moments, merge_moments
 from ul.train import state as states
 from ul.train import step as steps
+from ul.train.collapse import CollapseWatch
 from ul.train.guard import Guard, StopConsensus
 from ul.train.writer import MetricsWriter, NullWriter
 
@@ -64,7 +65,8 @@ class Run(UpdateSpec):
       [H, W, C]. It calls `check()` between its parts, which may raise Interrupted.
     data_digest: digest of the training examples and their order.
     steps, num_pixels: updates of the run; pixels of an example, for bits per pixel.
-    rate_floor_bpp: a lower latent rate is reported as a collapse.
+    rate_floor_bpp, ramp_steps: a rate that stays lower after the ramp ends the run as a
+      posterior collapse.
     planned_rate_bpp: the rate that is predicted, shown beside the measured one.
     """
 
@@ -80,6 +82,7 @@ class Run(UpdateSpec):
     validate_every: int
     save_every: int
     save_minutes: float
+    ramp_steps: int = 0
     planned_rate_bpp: float | None = None
 
 
@@ -111,7 +114,12 @@ class MetricsLog:
         self._pending: tuple[int, dict[str, Moments]] | None = None
         self._last_line = (start_step, time.monotonic())
         self._merge = jax.jit(merge_moments)
-        self._rate_is_low = False
+        self._collapse = CollapseWatch(
+            run.rate_floor_bpp,
+            ramp_steps=run.ramp_steps,
+            steps=run.steps,
+            log_every=run.log_every,
+        )
         self.bar = tqdm(
             total=run.steps,
             initial=start_step,
@@ -136,6 +144,7 @@ class MetricsLog:
 
         Raises:
           NonFiniteError: some terms are not finite. The state was not updated by them.
+          PosteriorCollapse: the rate stayed too low.
         """
         if self._pending is None:
             return
@@ -153,24 +162,11 @@ class MetricsLog:
         values["steps_per_s"] = (step - last_step) / (now - last_time)
         values["images_per_s"] = values["steps_per_s"] * self._run.batch_size
         self.writer.write_scalars(step, values)
-        self._warn_of_collapse(step, values)
+        self._collapse.add(step, values.get("rate_bpp", math.inf))
         shown = {k: f"{values[k]:.3f}" for k in values if k in ("loss_bpp", "rate_bpp")}
         if self._run.planned_rate_bpp is not None:
             shown["planned_bpp"] = f"{self._run.planned_rate_bpp:.3f}"
         self.bar.set_postfix({"img/s": f"{values['images_per_s']:.0f}"} | shown)
-
-    def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
-        is_low = values.get("rate_bpp", math.inf) < self._run.rate_floor_bpp
-        if is_low and not self._rate_is_low:
-            log.warning(
-                "step %d: the rate of %.4f bits/pixel is below loss.rate_floor_bpp %.4f, so "
-                "the latents are collapsing; raise loss.weighting.bias, "
-                "loss.weighting.factor or loss.ramp_steps",
-                step,
-                values["rate_bpp"],
-                self._run.rate_floor_bpp,
-            )
-        self._rate_is_low = is_low
 
     def pause(self) -> Callable[[], None]:
         """Stop the clock of the rates; calling the result starts it again."""

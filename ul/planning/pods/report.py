@@ -1,6 +1,6 @@
 """Format pod plans as Markdown tables, with the assumption behind each figure beside it."""
 
-from ul.planning import markdown
+from ul.core import markdown
 from ul.planning.pods import chips, collectives
 from ul.planning.pods.compile import GIB, PodPlan
 

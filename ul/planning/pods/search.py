@@ -4,9 +4,9 @@ import itertools
 import sys
 from collections.abc import Iterable, Sequence
 
+from ul.core import markdown
 from ul.core.errors import ConfigError
 from ul.models.remat import POLICIES
-from ul.planning import markdown
 from ul.planning.pods import report
 from ul.planning.pods.compile import PodPlan, make_plan
 from ul.planning.pods.topology import Topology

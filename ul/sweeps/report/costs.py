@@ -1,7 +1,7 @@
 """Training costs: of a trial, of each network of a config, and of published models."""
 
+from ul.core import markdown
 from ul.core.errors import UserError
-from ul.planning import markdown
 from ul.planning.pods import model_flops
 from ul.planning.pods.closed_form import FlopCount
 from ul.stages.stage import Stage

@@ -1,0 +1,110 @@
+"""The comparison of samplers on a run, and the adaptive grid that it measures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.lib import untrained
+from tests.lib.breaks import Break
+from ul.checkpoints import workdir as workdirs
+from ul.core.errors import ConfigError
+from ul.diffusion.sampling_grids import Adaptive
+from ul.evaluation import sampler_comparison
+from ul.inference import api
+from ul.stages import registry
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Return the workdirs of both stages with untrained weights."""
+    folder = tmp_path_factory.mktemp("runs")
+    stage1 = untrained.leave(folder / "s1", untrained.parsed("digits", "smoke"), (2,))
+    below = {"workdir": stage1, "step": 2, "weights": "ema"}
+    config = untrained.parsed("digits", "smoke2", stage1=below)
+    untrained.leave(folder / "s2", config, (2,))
+    return folder / "s1", folder / "s2"
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=["decoder", "base"])
+def compared(runs, request):
+    pairs = ("schedule:ddim", "logsnr:heun", "logsnr:ancestral")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampler_comparison, "CONVERGED_STEPS", 64)
+        comparison = sampler_comparison.compare(
+            runs[request.param], pairs, (3, 33), num_examples=8
+        )
+    return request.param, comparison
+
+
+def test_more_calls_come_closer_to_the_flow(compared):
+    is_base, comparison = compared
+    assert [r.pair for r in comparison.rows[:1]] == ["exact"]
+    rows = {(r.pair, r.calls): r for r in comparison.rows}
+    for pair in ("schedule:ddim", "logsnr:heun"):
+        few, many = (
+            min(
+                (r for r in comparison.rows if r.pair == pair),
+                key=lambda r: s * r.calls,
+            )
+            for s in (1, -1)
+        )
+        assert many.distance < 0.5 * few.distance
+        assert is_base or abs(many.spread - 1) < abs(few.spread - 1) + 0.01
+    # Noise of its own makes a distance to the flow meaningless.
+    assert rows["logsnr:ancestral", 3].distance is None
+    assert all(np.isfinite(r.frechet) for r in comparison.rows)
+
+
+def test_the_table_names_the_unit_and_leaves_out_psnr(compared):
+    is_base, comparison = compared
+    text = sampler_comparison.to_markdown(comparison)
+    assert ("noise in z_0, from" if is_base else "8-bit levels, from") in text
+    assert text.count("\n| ") == len(comparison.rows)
+
+
+def test_unknown_pairs_are_named(runs):
+    for pair in ("logsnr", "cosine:ddim", "logsnr:euler"):
+        with pytest.raises(ConfigError, match=f"GRID:KIND .*got {pair}"):
+            sampler_comparison.compare(runs[0], [pair], (3,))
+
+
+def test_a_run_keeps_its_curve_and_samples_on_it(runs, compared):
+    is_base, comparison = compared
+    run = runs[is_base]
+    workdirs.update_sampling(
+        str(run), {"grid": "adaptive", "curve": list(comparison.curve)}
+    )
+    load = api.load_generator if is_base else api.load_autoencoder
+    loaded = load(run)
+    sampler = loaded.sampler.sampler if is_base else loaded.codec.decoder.sampler
+    assert isinstance(sampler.grid, Adaptive) and len(sampler.grid.curve) == 30
+    # Starting the run again does not forget it.
+    record = json.loads((run / "config.json").read_text())
+    config = registry.parse(record["config"])
+    again = record["config"] | {
+        "sampling": record["config"]["sampling"] | {"curve": []}
+    }
+    workdirs.write_or_check_config(
+        workdirs.epath.Path(run), again, record["provenance"], allow_changes=False
+    )
+    saved = workdirs.load_run_record(run)["config"]["sampling"]
+    assert tuple(saved["curve"]) == config.sampling.curve == comparison.curve
+
+
+BREAKS = (
+    Break(
+        "a curve that is forgotten",
+        "ul/checkpoints/workdir.py",
+        'config["sampling"] | {"curve": curves[1]}',
+        'config["sampling"] | {"curve": []}',
+        "test_a_run_keeps_its_curve_and_samples_on_it",
+    ),
+    Break(
+        "the decoder's last call left out",
+        "ul/evaluation/sampler_comparison.py",
+        "images, last_call=1)",
+        "images, last_call=2)",
+        "test_more_calls_come_closer_to_the_flow",
+    ),
+)
