@@ -51,6 +51,8 @@ def train_on_latents(c: ConfigDict, shape: tuple[int, ...]) -> None:
     # Up to an absolute value of 4, the rounding error of float16 is below a hundredth of
     # the standard deviation of the noise in z_0.
     c.latent_shape, c.latent_dtype = shape, "float16"
+    # Measured when the run starts.
+    c.latent_variance = config_dict.placeholder(float)
 
 
 def transformer_settings(head_dim: int) -> dict:

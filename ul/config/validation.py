@@ -72,6 +72,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda v: len(v) in (3, 4) and min(v) >= 1,
         "(h, w, c), or (t, h, w, c) for clips, with sizes of at least 1",
     ),
+    ("latent_variance", lambda v: v is None or v > 0, "positive, or None"),
     ("context_frames", lambda v: v >= 0, "0 or more"),
     (
         "latent_dtype",

@@ -235,9 +235,11 @@ class LatentSource:
 class LatentCache:
     """The cached latents of both splits as datasets.
 
-    `provenance` identifies the cache; the workdir of a run keeps it.
+    `latents` are those of the training split, each once and in order. `provenance`
+    identifies the cache; the workdir of a run keeps it.
     """
 
+    latents: Any
     train: Any
     held_out: Any
     provenance: dict[str, Any]

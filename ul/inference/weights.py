@@ -59,6 +59,9 @@ def load_run(workdir, accepts: type = registry.RunConfig) -> SavedRun:
         raise ConfigError(
             f"{workdir} cannot be used here: {e} Pass another workdir."
         ) from e
+    if getattr(config, "latent_variance", 1.0) is None:
+        measured = record["provenance"]["latents"]["variance"]
+        config = dataclasses.replace(config, latent_variance=measured)
     # The implementation of attention is not a part of the weights.
     if jax.default_backend() != "gpu" and kinds.networks_with_cudnn(config):
         config = kinds.portable(config)

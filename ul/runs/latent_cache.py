@@ -90,6 +90,7 @@ def open_cache(
             for split in SPLITS
         }
     return LatentCache(
+        latents["train"],
         pipeline.shuffled_dataset(latents["train"], config.seed),
         pipeline.sequential_dataset(latents["eval"]),
         {"path": config.latent_cache, "manifest": digest},

@@ -20,7 +20,7 @@ from ul.core.errors import ConfigError, StorageError
 from ul.data import summary
 from ul.data.datasets import Datasets
 from ul.inference import api
-from ul.runs import assemble
+from ul.runs import assemble, latent_statistics
 from ul.runs.latent_cache import cache_identity, open_cache
 from ul.stages import registry
 from ul.stages.base import Stage2Config
@@ -83,6 +83,12 @@ def build_run(
         log.info("latent cache: %s, %s", config.latent_cache, config.latent_dtype)
         frozen = {"decoder": frozen["decoder"]}  # the encoder is no longer needed
         record["latent_cache"] = cache.provenance
+    if config.latent_variance is None:
+        latents = provenance.get("latents") or latent_statistics.measure(
+            datasets, autoencoder, cache, config.eval.batch_size
+        )
+        config = dataclasses.replace(config, latent_variance=latents["variance"])
+        stage, record["latents"] = registry.build(config), latents
     run = assemble.build_stage2_run(config, stage, datasets, codec, frozen, cache)
     return run, record | {"dataset": datasets.report()}
 
@@ -149,7 +155,7 @@ def train(
             )
         if processes.is_first():
             log_dataset(provenance["dataset"], config)
-            log_expectations(run, config)
+            log_expectations(run, provenance, config)
         checkpoints = open_checkpoints(directory, config.checkpoint)
         stack.callback(profiler.close)
         stack.push(functools.partial(_close, checkpoints))
@@ -234,8 +240,13 @@ def log_changed_steps(saved: dict[str, Any], config: TrainConfig, newest: int) -
     )
 
 
-def log_expectations(run: loop.Run, config: TrainConfig) -> None:
-    """Log the planned rate; warn if the run ends before the prior has its whole weight."""
+def log_expectations(run: loop.Run, provenance: dict, config: TrainConfig) -> None:
+    """Log the planned rate of a stage 1, or the scale of the latents of a stage 2.
+
+    It warns if the run ends before the prior has its whole weight.
+    """
+    if "latents" in provenance:
+        latent_statistics.report(provenance["latents"])
     if run.planned_rate_bpp is not None:
         log.info("the plan predicts %.3f bits/pixel", run.planned_rate_bpp)
     loss = getattr(config, "loss", None)

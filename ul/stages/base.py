@@ -19,6 +19,9 @@ class Stage2Config(TrainConfig, GeneratorConfig):
     latent_cache: a directory of `ul encode`; None encodes images while training.
     latent_dtype: latents are rounded to it, cached or not, so that training is the same.
     context_frames: number of first frames that clips are continued from; 0 for images.
+    latent_variance: variance of the latents around their mean. loss.weighting.bias, guidance
+      and sampling.logsnr_min are those of latents of variance 1: log-SNR of the signal that
+      the latents have. None: measured when the run starts; 1: log-SNR as it is.
     """
 
     stage1: FrozenStage1
@@ -30,6 +33,7 @@ class Stage2Config(TrainConfig, GeneratorConfig):
     guidance: GuidanceConfig
     latent_cache: str | None = None
     context_frames: int = 0
+    latent_variance: float | None = 1.0
 
 
 def build(config: Stage2Config) -> Stage:

@@ -1,6 +1,8 @@
 """Build the stages that sample from conditions: base model, pixels and single stage."""
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import predictions
 from ul.diffusion.schedules import Schedule
+from ul.diffusion.weightings import Sigmoid
 from ul.objectives import base
 from ul.stages import kinds, networks
 from ul.stages.codec import Codec, LatentSampler
@@ -20,6 +23,26 @@ from ul.stages.stage import NetworkUse, Stage
 
 # arguments(condition) -> the keyword arguments of the network.
 ConditionArguments = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def logsnr_shift(config: Any) -> float:
+    """Return what is added to log-SNR that a config states for latents of variance 1.
+
+    The signal of latents of variance v is v times as strong. If the variance is not measured
+    yet, nothing is added.
+    """
+    variance = getattr(config, "latent_variance", 1.0)
+    return 0.0 if variance is None else -math.log(variance)
+
+
+def _weighting(config: Any) -> Callable:
+    """Return the weighting, whose bias is stated for latents of variance 1."""
+    section = kinds.SECTIONS["loss.weighting"]
+    weighting = section.build("loss.weighting", config.loss.weighting)
+    if not isinstance(weighting, Sigmoid):
+        return weighting
+    bias = weighting.bias + logsnr_shift(config)
+    return dataclasses.replace(weighting, bias=bias)
 
 
 def latent_sampler(
@@ -34,12 +57,17 @@ def latent_sampler(
     Raises:
       ConfigError: an unknown sampler, or a guidance interval that is empty.
     """
+    shift = logsnr_shift(config)
     low, high = config.guidance.logsnr_low, config.guidance.logsnr_high
     if low >= high:
         raise ConfigError(
             f"guidance.logsnr_low must be below guidance.logsnr_high; got {low} and {high}."
         )
-    sampler = kinds.sampler(config.sampling, schedule)
+    sampling = config.sampling
+    if sampling.logsnr_min is not None:
+        lowest = max(sampling.logsnr_min + shift, schedule.logsnr_min)
+        sampling = dataclasses.replace(sampling, logsnr_min=lowest)
+    sampler = kinds.sampler(sampling, schedule)
     if sampler.logsnr_max != schedule.logsnr_max:
         raise ConfigError(
             "sampling.logsnr_max must be unset for latents, because the decoder takes them "
@@ -51,7 +79,7 @@ def latent_sampler(
         sampler=sampler,
         latent_shape=latent_shape,
         null=conditions.null,
-        interval=(low, high),
+        interval=(low + shift, high + shift),
     )
 
 
@@ -106,7 +134,7 @@ def build(
     assert isinstance(config, TrainConfig)
     schedule = kinds.schedule("schedule", config.schedule)  # type: ignore[attr-defined]
     loss = config.loss  # type: ignore[attr-defined]
-    weighting = kinds.SECTIONS["loss.weighting"].build("loss.weighting", loss.weighting)
+    weighting = _weighting(config)
     denoise = _denoiser(use.module, arguments, training=False)
 
     def objective(denoise_latent: Callable, label_dropout: float) -> Callable:
