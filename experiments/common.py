@@ -36,25 +36,6 @@ def training_defaults(stage: str) -> ConfigDict:
     return c
 
 
-def train_on_latents(c: ConfigDict, shape: tuple[int, ...]) -> None:
-    """Add the settings of a stage 2 that trains on latents of this shape.
-
-    The command line sets the stage-1 run, `stage1.workdir`, and optionally a cache that
-    `ul encode` wrote, `latent_cache`.
-    """
-    c.stage1 = dict(
-        workdir=config_dict.placeholder(str),
-        step=config_dict.placeholder(int),
-        weights="ema",
-    )
-    c.latent_cache = config_dict.placeholder(str)
-    # Up to an absolute value of 4, the rounding error of float16 is below a hundredth of
-    # the standard deviation of the noise in z_0.
-    c.latent_shape, c.latent_dtype = shape, "float16"
-    # Measured when the run starts.
-    c.latent_variance = config_dict.placeholder(float)
-
-
 def transformer_settings(head_dim: int) -> dict:
     """Return the settings of transformer blocks other than their number and width."""
     return dict(
@@ -116,5 +97,6 @@ def shrink_networks(c: ConfigDict, width: int) -> None:
             c[name].widths, c[name].depths = (width,), (1,)
     if "decoder" in c:
         c.decoder.width, c.decoder.depth = width, 1
-        c.encoder.channels, c.encoder.blocks = (16, 16), (1, 1)
         c.decoder.channels = (16,)
+    if "encoder" in c:
+        c.encoder.channels, c.encoder.blocks = (16, 16), (1, 1)

@@ -25,7 +25,7 @@ noisy ones; the outer level of the base merges 2x2 latents within a frame and no
 import ml_collections
 from ml_collections import config_dict
 
-from experiments import common, large
+from experiments import common, frozen, large
 
 STAGES = ("stage1", "stage2", "stage2_medium")
 VARIANTS = tuple(stage + option for stage in STAGES for option in ("", ",smoke"))
@@ -102,7 +102,7 @@ def _stage1() -> ml_collections.ConfigDict:
 def _stage2() -> ml_collections.ConfigDict:
     c = _training_defaults("base")
     c.steps, c.batch_size = 500_000, 1024
-    common.train_on_latents(c, (4, 16, 16, 32))
+    frozen.train_on_latents(c, (4, 16, 16, 32))
     c.context_frames = 5
     c.base = dict(
         kind="vit", widths=(512, 1024), depths=(6, 16)

@@ -11,6 +11,14 @@ BIAS = 2.1
 # threw their latents away and stayed there.
 RAMP_STEPS = 100_000
 
+TFDS_IMAGENET = dict(
+    kind="tfds",
+    name="imagenet2012",
+    data_dir="~/tensorflow_datasets",
+    train_split="train",
+    eval_split="validation",
+)
+
 
 def training_defaults(stage: str) -> ml_collections.ConfigDict:
     """Return a config of a `stage`: bfloat16, fsdp over 8 devices, constant learning rate."""
@@ -39,8 +47,10 @@ def shrink(c: ml_collections.ConfigDict) -> None:
     for name, widths, depths in (("prior", (32,), (1,)), ("base", (32, 64), (2, 1))):
         if name in c:
             c[name].update(widths=widths, depths=depths, head_dim=32)
-    if "decoder" in c:
+    if "encoder" in c:
         stages = len(c.encoder.channels)
         c.encoder.update(channels=(4, 8, 16, 16)[:stages], blocks=(1,) * stages)
-        c.decoder.update(channels=(4, 8, 16)[: stages - 1], blocks=1, width=32)
+    if "decoder" in c:
+        levels = len(c.decoder.channels)
+        c.decoder.update(channels=(4, 8, 16)[:levels], blocks=1, width=32)
         c.decoder.update(depth=1, head_dim=32)

@@ -22,7 +22,7 @@ same in 83 % of the clips, with a position error of 0.35 pixels; 29 minutes on t
 
 import ml_collections
 
-from experiments import common
+from experiments import common, frozen
 
 VARIANTS = ("stage1", "stage2", "smoke", "smoke2")
 
@@ -102,7 +102,7 @@ def _stage2() -> ml_collections.ConfigDict:
     c = common.training_defaults("base")
     c.steps, c.batch_size = 14_000, 32
     c.data = _data()
-    common.train_on_latents(c, (4, 4, 4, 8))
+    frozen.train_on_latents(c, (4, 4, 4, 8))
     c.context_frames = 5
     c.base = dict(
         kind="vit", widths=(128, 192), depths=(0, 6)

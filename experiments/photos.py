@@ -13,6 +13,7 @@ Both sides of the photographs are halved first, so that a crop shows more than t
   stage2_fixed          stage2 on one fixed crop per image and its mirror image, so that
                         `ul encode` can cache the latents
   stage1_16, stage2_16  16x16, for sweeps on a laptop
+  decoder, decoder_16   a new decoder on a frozen encoder, 32x32 and 16x16
   stage1_64, stage2_64  64x64 in bfloat16 with cuDNN attention, for a GPU; never trained
   smoke, smoke2         stage 1 and stage 2 at 32x32 with tiny networks, for tests
 
@@ -23,7 +24,7 @@ and 23.3 dB in 8 minutes; two shared cores, for stage1_16 one (RESULTS.md).
 
 import ml_collections
 
-from experiments import common, small
+from experiments import common, frozen, small
 
 VARIANTS = (
     "stage1",
@@ -33,6 +34,8 @@ VARIANTS = (
     "stage2_16",
     "stage1_64",
     "stage2_64",
+    "decoder",
+    "decoder_16",
     "smoke",
     "smoke2",
 )
@@ -41,7 +44,7 @@ VARIANTS = (
 def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     common.check_variant(arg, VARIANTS)
     size = {"_16": 16, "_64": 64}.get(arg[-3:], 32)
-    is_stage1 = arg.startswith("stage1") or arg == "smoke"
+    is_stage1 = arg.startswith(("stage1", "decoder")) or arg == "smoke"
     make_config = small.stage1_config if is_stage1 else small.stage2_config
     c = make_config(size, _data(size))
     if arg == "stage2_fixed":
@@ -59,6 +62,8 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
         if is_stage1:
             c.loss.ramp_steps = 1200
             c.encoder.channels = (32, 64)
+    if arg.startswith("decoder"):
+        frozen.separate_decoder(c, (size // 4, size // 4, 8))
     if arg.startswith("smoke"):
         _shrink(c)
     return c.lock()

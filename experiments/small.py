@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from experiments import common
+from experiments import common, frozen
 
 
 def stage1_config(size: int, data: dict) -> ml_collections.ConfigDict:
@@ -55,7 +55,7 @@ def stage2_config(size: int, data: dict) -> ml_collections.ConfigDict:
     c = common.training_defaults("base")
     c.steps, c.batch_size = (2000, 32) if size < 64 else (20_000, 128)
     c.data = data
-    common.train_on_latents(c, (size // 4, size // 4, 8))
+    frozen.train_on_latents(c, (size // 4, size // 4, 8))
     c.base = dict(
         kind="vit", widths=(64, 128), depths=(4, 6)
     ) | common.transformer_settings(64)

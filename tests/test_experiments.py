@@ -221,7 +221,7 @@ def test_any_sides_by_config_alone(name, variant, height, width):
         mesh = assemble.make_mesh(config)
         batch = assemble.abstract_batch(stage, config.batch_size, mesh)
         jax.eval_shape(lambda p, b: stage.objective(p, b, key, 0), params, batch)
-    if stage.has_encoder:
+    if stage.is_autoencoder:
         image = jax.ShapeDtypeStruct((2, *stage.image_shape), np.uint8)
         reconstructions = jax.eval_shape(
             lambda p, image: stage.codec.reconstruct(p, image, row, key), params, image

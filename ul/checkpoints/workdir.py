@@ -40,6 +40,7 @@ CHANGEABLE_KEYS = (
     "data.source.captions",
     "stage1.workdir",  # provenance.stage1 holds the digest of the encoder
     "stage1.step",
+    "init",  # only a run that begins reads it
     "latent_cache",  # provenance.latent_cache holds the digest of the cached latents
     "watchdog",
 )

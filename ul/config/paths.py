@@ -13,6 +13,7 @@ PATH_KEYS = (
     "data.source.data_dir",
     "data.source.captions",
     "stage1.workdir",
+    "init.workdir",
     "latent_cache",
 )
 # An empty one is the same as none.

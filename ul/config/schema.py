@@ -53,6 +53,13 @@ class JointLoss(RampedLoss):
 
 
 @dataclasses.dataclass(frozen=True)
+class DecoderLoss:
+    """weighting: a `kind` of diffusion/weightings.py, and its settings."""
+
+    weighting: dict
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage2Loss:
     """label_dropout: how often conditions are dropped for classifier-free guidance."""
 
@@ -164,6 +171,19 @@ class FrozenStage1:
     workdir: str | None
     step: int | None
     weights: str
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialWeights:
+    """Weights of another run from which training starts; without `workdir` there are none.
+
+    networks: the names of the networks that start from them. step: None means the newest.
+    """
+
+    workdir: str | None = None
+    networks: tuple[str, ...] = ("decoder",)
+    step: int | None = None
+    weights: str = "ema"
 
 
 @dataclasses.dataclass(frozen=True)

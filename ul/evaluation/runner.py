@@ -25,7 +25,7 @@ EVALUATIONS = {"autoencoder": RECONSTRUCTION, "generator": GENERATION}
 def kinds_of(workdir) -> tuple[str, ...]:
     """Return what a run holds: "autoencoder", "generator", or both for a single stage."""
     stage = stored_weights.load_run(workdir).stage
-    kinds = {"autoencoder": stage.has_encoder, "generator": stage.is_generator}
+    kinds = {"autoencoder": stage.is_autoencoder, "generator": stage.is_generator}
     return tuple(kind for kind, is_held in kinds.items() if is_held)
 
 

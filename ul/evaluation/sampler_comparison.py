@@ -100,7 +100,7 @@ def compare(
         of one call.
     """
     parse_pairs(pairs)
-    if saved_weights.load_run(workdir).stage.has_encoder:
+    if saved_weights.load_run(workdir).stage.is_autoencoder:
         ae = api.load_autoencoder(workdir, step=step, weights=weights)
         images = _held_out(ae.datasets, num_examples)["image"]
         curve = decoder_curve(ae, images, seed)

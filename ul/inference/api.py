@@ -8,13 +8,14 @@ from typing import Any
 import jax
 
 from ul.core import mesh as meshes
-from ul.core.errors import CheckpointError, ConfigError
+from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.inference import autoguidance
 from ul.inference import weights as saved_weights
 from ul.inference.conditions import AnyClass
 from ul.inference.models import Autoencoder, Generator, seed_key
 from ul.inference.weights import SavedRun
 from ul.stages import registry
+from ul.stages.decoder import combine
 from ul.stages.stage import Stage
 
 __all__ = [
@@ -62,11 +63,30 @@ def restore_stage1(
     """
     run = saved_weights.load_run(workdir, registry.AutoencoderConfig)
     chosen = saved_weights.choose(run, step, weights)
+    if run.stage.uses_stage1:
+        return _with_separate_decoder(run, chosen, networks, mesh)
     shapes = jax.eval_shape(lambda: run.stage.init(jax.random.key(0)))
     requested = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
     params = saved_weights.restore(chosen, requested, mesh)
     return _autoencoder(run, params, mesh, chosen)
+
+
+def _with_separate_decoder(
+    run: SavedRun,
+    chosen: saved_weights.Weights,
+    networks: Sequence[str],
+    mesh: jax.sharding.Mesh | None,
+) -> Autoencoder:
+    """Restore the encoder of a run's stage 1 with the run's own decoder."""
+    others = [name for name in networks if name != "decoder"]
+    stage1 = _recorded_stage1(run, others, mesh=mesh)
+    params = stage1.params
+    if "decoder" in networks:
+        shapes = jax.eval_shape(lambda: run.stage.init(jax.random.key(0)))
+        params = params | saved_weights.restore(chosen, shapes, stage1.mesh)
+    combined = dataclasses.replace(run, stage=combine(stage1.stage, run.stage))
+    return _autoencoder(combined, params, stage1.mesh, chosen)
 
 
 def _autoencoder(
@@ -81,6 +101,30 @@ def _autoencoder(
         chosen.name,
         chosen.ema_sources,
     )
+
+
+def choose_weights(
+    workdir: str, step: int | None, weights: str
+) -> saved_weights.Weights:
+    """Return weights of any run. Raises as `load_autoencoder`."""
+    return saved_weights.choose(saved_weights.load_run(workdir), step, weights)
+
+
+def restore_networks(
+    chosen: saved_weights.Weights, shapes: dict[str, Any], mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+    """Restore networks of these shapes by name, for a run that starts from them.
+
+    Raises:
+      ConfigError: the run has no such networks, or they have other shapes.
+    """
+    try:
+        return saved_weights.restore(chosen, shapes, mesh)
+    except (CheckpointError, DataError) as e:
+        raise ConfigError(
+            f"{', '.join(shapes)} of {chosen.workdir} must be the networks of this config: "
+            f"{e} Make their settings equal, or start from another run."
+        ) from e
 
 
 def restore_frozen_stage1(
@@ -103,11 +147,10 @@ def restore_frozen_stage1(
             "stage1.workdir is required for a stage 2, but it is not set. Pass "
             "--config.stage1.workdir=DIRECTORY, the workdir of its stage 1."
         )
-    stage1 = saved_weights.load_run(workdir, registry.AutoencoderConfig).stage
-    registry.check_stage1(stage2, stage1, workdir)
     autoencoder = restore_stage1(
         workdir, networks, step=step, weights=weights, mesh=mesh
     )
+    registry.check_stage1(stage2, autoencoder.stage, workdir)
     log.info(
         "loaded stage 1 from %s: step %d, weights %s",
         workdir,
@@ -135,11 +178,13 @@ def load_generator(
         a guiding model that does not fit.
     """
     run = saved_weights.load_run(workdir, registry.GeneratorConfig)
-    if run.stage.has_encoder:
+    if run.stage.is_autoencoder:
         return _single_stage_generator(run, step, weights, guiding_model)
     chosen = saved_weights.choose(run, step, weights)
     if run.stage.uses_stage1:
-        autoencoder = _stage1_of(run, stage1_workdir)
+        autoencoder = _recorded_stage1(
+            run, ("encoder", "decoder"), moved_to=stage1_workdir
+        )
     else:
         autoencoder = _autoencoder(run, {}, meshes.make(), chosen)
     mesh, sampler = autoencoder.mesh, run.stage.sampler
@@ -187,12 +232,22 @@ def _single_stage_generator(
     )
 
 
-def _stage1_of(run: SavedRun, moved_to: str | None) -> Autoencoder:
-    """Load the autoencoder that a stage 2 was trained on, and no other."""
+def _recorded_stage1(
+    run: SavedRun,
+    networks: Sequence[str],
+    *,
+    moved_to: str | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Autoencoder:
+    """Restore the stage 1 that a run was trained on, and no other."""
     recorded = run.provenance["stage1"]
     workdir = saved_weights.find_stage1(run, moved_to)
-    autoencoder = load_autoencoder(
-        workdir, step=recorded["step"], weights=recorded["weights"]
+    autoencoder = restore_stage1(
+        workdir,
+        networks,
+        step=recorded["step"],
+        weights=recorded["weights"],
+        mesh=mesh,
     )
     registry.check_stage1(run.stage, autoencoder.stage, workdir)
     digest = autoencoder.identity(workdir)["encoder"]

@@ -32,15 +32,15 @@ def export(
 ) -> list[str]:
     """Write the networks of a run into the directory `out`; return the files' paths.
 
-    A stage 2 is written with the stage 1 that it was trained on, in out/stage1. The
-    directory can be read wherever a workdir can.
+    A stage 2 or a separate decoder is written with the stage 1 that it was trained on, in
+    out/stage1. The directory can be read wherever a workdir can.
 
     Raises:
       ConfigError, CheckpointError, DataError: as the loaders; `out` has other content.
       StorageError: a file cannot be written.
     """
     run, out = saved_weights.load_run(workdir), epath.Path(out)
-    if run.stage.has_encoder:
+    if run.stage.is_autoencoder and not run.stage.uses_stage1:
         ae = api.restore_stage1(workdir, NETWORKS, step=step, weights=weights)
         return _write(workdir, out, ae, ae.params, ae.codec)
     paths = []
@@ -55,6 +55,10 @@ def export(
                 step=recorded["step"],
                 weights=recorded["weights"],
             )
+    if run.stage.is_autoencoder:
+        ae = api.restore_stage1(workdir, NETWORKS, step=step, weights=weights)
+        own = {"decoder": ae.params["decoder"]}
+        return paths + _write(workdir, out, ae, own, ae.codec)
     generator = api.load_generator(
         workdir, step=step, weights=weights, stage1_workdir=stage1_workdir
     )

@@ -1,5 +1,6 @@
 """Assemble a run: from a config to the mesh, the update and all that the loop needs."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from ul.objectives import held_out
 from ul.stages import kinds
 from ul.stages.base import Stage2Config
 from ul.stages.codec import Codec
+from ul.stages.decoder import DecoderConfig
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.stages.stage import Stage
 from ul.train import image_grids, optim
@@ -191,21 +193,27 @@ def _held_out_terms(
     return terms
 
 
-def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> Run:
-    """Return the run of a stage 1, ready for the loop.
+def _validate_reconstructions(
+    config: TrainConfig,
+    stage: Stage,
+    datasets: Datasets,
+    mesh: jax.sharding.Mesh,
+    codec: Codec,
+    frozen: Any,
+    prepare: Callable[[dict], dict],
+) -> Callable:
+    """Return `Run.validate` of an autoencoder: the held-out terms and reconstructions.
 
-    Validation measures the held-out terms and draws reconstructions.
+    frozen: parameters of networks that are not trained. prepare: as `_held_out_terms`.
     """
-    mesh, codec = make_mesh(config), stage.codec
-    assert codec is not None
     examples = datasets.verified_held_out(config.validation.num_examples)
-    terms = _held_out_terms(config, stage, examples, mesh, lambda batch: batch)
+    terms = _held_out_terms(config, stage, examples, mesh, prepare)
     shown = next(datasets.eval_batches(datasets.eval, config.validation.num_images))
     key = jax.random.key(0)
 
     def validate(params, check):
         reconstructions = batching.map_rows(
-            lambda image, row: codec.reconstruct(params, image, row, key),
+            lambda image, row: codec.reconstruct({**frozen, **params}, image, row, key),
             {"image": shown["image"], "row": shown["row"]},
             batch_size=config.eval.batch_size,
             mesh=mesh,
@@ -216,15 +224,68 @@ def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> 
         picture = image_grids.draw_pairs(pairs, title, _zoom(stage))
         return terms(params, check), {"reconstructions": picture}
 
+    return validate
+
+
+def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> Run:
+    """Return the run of a stage 1, ready for the loop.
+
+    Validation measures the held-out terms and draws reconstructions.
+    """
+    mesh, codec = make_mesh(config), stage.codec
+    assert codec is not None
     return _make_run(
         config,
         stage,
         mesh,
         datasets.train,
         prepare=lambda batch, step: batch,
-        validate=validate,
+        validate=_validate_reconstructions(
+            config, stage, datasets, mesh, codec, {}, lambda batch: batch
+        ),
         rate_floor_bpp=config.loss.rate_floor_bpp or 0.0,
         ramp_steps=getattr(config.loss, "ramp_steps", 0),
+    )
+
+
+def build_decoder_run(
+    config: DecoderConfig,
+    stage: Stage,
+    datasets: Datasets,
+    codec: Codec,
+    frozen: Any,
+    initial: Callable[[], dict],
+) -> Run:
+    """Return the run of a decoder on the frozen encoder of a stage 1.
+
+    codec, frozen: the encoder of stage 1, and its parameters. initial: see `Run`.
+    """
+    assert stage.separate_decoder is not None
+    mesh = make_mesh(config)
+    whole = dataclasses.replace(codec, decoder=stage.separate_decoder.decoder)
+
+    def prepare(batch, step):
+        key = rng.stream(jax.random.key(config.seed), "latents", step)
+        z_clean = codec.latents(frozen, batch["image"], batch["row"], key)
+        return batch | {"z_clean": z_clean}
+
+    return _make_run(
+        config,
+        stage,
+        mesh,
+        datasets.train,
+        prepare=prepare,
+        validate=_validate_reconstructions(
+            config,
+            stage,
+            datasets,
+            mesh,
+            whole,
+            frozen,
+            functools.partial(prepare, step=0),
+        ),
+        rate_floor_bpp=0.0,
+        initial=initial,
     )
 
 

@@ -24,6 +24,7 @@ from ul.runs import assemble, latent_statistics
 from ul.runs.latent_cache import cache_identity, open_cache
 from ul.stages import registry
 from ul.stages.base import Stage2Config
+from ul.stages.decoder import DecoderConfig
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.stages.stage import Stage
 from ul.train import curves, loop
@@ -65,17 +66,23 @@ def build_run(
         assert stage.codec is not None
         run = assemble.build_stage2_run(config, stage, datasets, stage.codec, {})
         return run, {"dataset": datasets.report()}
-    assert isinstance(config, Stage2Config)
+    assert isinstance(config, Stage2Config | DecoderConfig)
     autoencoder, stage1 = api.restore_frozen_stage1(
         config.stage1.workdir,
         stage,
-        ("encoder", "decoder"),
+        ("encoder",) if isinstance(config, DecoderConfig) else ("encoder", "decoder"),
         step=config.stage1.step or provenance.get("stage1", {}).get("step"),
         weights=config.stage1.weights,
         mesh=assemble.make_mesh(config),
     )
     codec, frozen, cache = autoencoder.codec, autoencoder.params, None
     record: dict[str, Any] = {"stage1": stage1}
+    if isinstance(config, DecoderConfig):
+        initial, record["init"] = _initial_weights(config, stage, provenance)
+        run = assemble.build_decoder_run(
+            config, stage, datasets, codec, frozen, initial
+        )
+        return run, record | {"dataset": datasets.report()}
     if config.latent_cache is not None:
         identity = cache_identity(config, datasets, codec, stage1)
         saved_provenance = provenance.get("latent_cache", {})
@@ -91,6 +98,38 @@ def build_run(
         stage, record["latents"] = registry.build(config), latents
     run = assemble.build_stage2_run(config, stage, datasets, codec, frozen, cache)
     return run, record | {"dataset": datasets.report()}
+
+
+def _initial_weights(
+    config: DecoderConfig, stage: Stage, provenance: dict
+) -> tuple[Callable[[], dict], dict[str, Any]]:
+    """Return the reader of the parameters of config.init, and what the run records of them.
+
+    Raises:
+      ConfigError, CheckpointError: there is no such run, or it has no such step.
+    """
+    init = config.init
+    if init.workdir is None:
+        return dict, {}
+    shapes = jax.eval_shape(lambda: stage.init(jax.random.key(0)))
+    unknown = set(init.networks) - set(shapes)
+    if not init.networks or unknown:
+        raise ConfigError(
+            f"init.networks must name networks that are trained ({', '.join(shapes)}); got "
+            f"{', '.join(sorted(unknown)) or 'none'}."
+        )
+    step = init.step or provenance.get("init", {}).get("step")
+    chosen = api.choose_weights(init.workdir, step, init.weights)
+
+    def read() -> dict[str, Any]:
+        networks = {name: shapes[name] for name in init.networks}
+        mesh = assemble.make_mesh(config)
+        params = api.restore_networks(chosen, networks, mesh)
+        log.info("%s: from %s", ", ".join(networks), init.workdir)
+        return params
+
+    about = {"workdir": init.workdir, "step": chosen.step, "weights": chosen.name}
+    return read, about
 
 
 def _plan(config, stage, datasets, provenance: dict, predict_rate: PredictRate) -> dict:

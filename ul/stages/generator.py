@@ -37,8 +37,7 @@ def logsnr_shift(config: Any) -> float:
 
 def _weighting(config: Any) -> Callable:
     """Return the weighting, whose bias is stated for latents of variance 1."""
-    section = kinds.SECTIONS["loss.weighting"]
-    weighting = section.build("loss.weighting", config.loss.weighting)
+    weighting = kinds.weighting(config.loss.weighting)
     if not isinstance(weighting, Sigmoid):
         return weighting
     bias = weighting.bias + logsnr_shift(config)

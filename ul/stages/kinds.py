@@ -136,6 +136,11 @@ def schedule(path: str, section: dict) -> Schedule:
     return constructed
 
 
+def weighting(section: dict) -> Callable:
+    """Construct the weighting of a section `loss.weighting`."""
+    return SECTIONS["loss.weighting"].build("loss.weighting", section)
+
+
 def sampler(sampling: Sampling, schedule: Schedule) -> Sampler:
     """Return the sampler of a section `sampling` for denoisers of a schedule.
 

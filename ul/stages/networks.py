@@ -44,10 +44,9 @@ class Stage1Modules:
             }
             return module.init(keys, *args)["params"]
 
-        params = {
-            "encoder": init("encoder", self.encoder, x),
-            "decoder": init("decoder", self.decoder, x, logsnr, z_0),
-        }
+        params = {"decoder": init("decoder", self.decoder, x, logsnr, z_0)}
+        if self.encoder is not None:
+            params["encoder"] = init("encoder", self.encoder, x)
         if self.prior is not None:
             params["prior"] = init("prior", self.prior, z, logsnr, label)
         return params

@@ -72,20 +72,21 @@ def build(config: RunConfig) -> Stage:
 
 
 def check_stage1(stage2: Stage, stage1: Stage, workdir: str) -> None:
-    """Check that a stage 2 fits the latents, images and noise of its stage 1.
+    """Check that a stage 2 or a decoder fits the latents, images and noise of its stage 1.
 
     Raises:
       ConfigError: with both values.
     """
-    assert stage2.sampler is not None and stage1.codec is not None
+    assert stage1.codec is not None
+    if stage2.separate_decoder is not None:
+        level = ("latent_logsnr", stage2.separate_decoder.latent_logsnr)
+    else:
+        assert stage2.sampler is not None
+        level = ("schedule.logsnr_max", stage2.sampler.schedule.logsnr_max)
     pairs = (
         ("latent_shape", stage2.latent_shape, stage1.latent_shape),
         ("data.image_shape", stage2.image_shape, stage1.image_shape),
-        (
-            "schedule.logsnr_max",
-            stage2.sampler.schedule.logsnr_max,
-            stage1.codec.latent_logsnr,
-        ),
+        (*level, stage1.codec.latent_logsnr),
     )
     for key, value, required in pairs:
         if value != required:

@@ -8,7 +8,7 @@ from ul.config import RunConfig
 from ul.config.schema import EvalConfig, Sampling
 from ul.diffusion.schedules import Schedule
 from ul.objectives.joint import JointNetworks
-from ul.stages.codec import Codec, LatentSampler
+from ul.stages.codec import Codec, DiffusionDecoder, LatentSampler
 from ul.stages.conditions import Conditions
 
 
@@ -21,6 +21,23 @@ class JointDiffusion(NamedTuple):
     networks: JointNetworks
     prior_schedule: Schedule
     decoder_schedule: Schedule
+
+
+class LatentPrior(NamedTuple):
+    """A diffusion prior on a deterministic encoder.
+
+    denoise_latent(params, z_t, logsnr, key) -> z_hat.
+    """
+
+    denoise_latent: Callable
+    schedule: Schedule
+
+
+class SeparateDecoder(NamedTuple):
+    """A decoder that is trained on the latents of another run, noisy at latent_logsnr."""
+
+    decoder: DiffusionDecoder
+    latent_logsnr: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +69,12 @@ class Stage:
     batch: shape and dtype of an example's arrays that the objective takes.
     networks: networks by their name in the parameters; a stage 2 has one, whose
     parameters are the whole tree.
-    codec: encoder and decoder; None for a stage 2, which takes those of its stage 1.
+    codec: encoder and decoder; None for a stage 2, which takes those of its stage 1, and
+    for a separate decoder, which takes the encoder.
     sampler, conditions: those of a generator; otherwise None, and no conditions.
     weighting: the decoder's or the base model's; None if the decoder uses a squared error.
+    latent_prior: of a stage 1 with such a prior. separate_decoder: of a stage that trains a
+    decoder on the encoder of another run.
     """
 
     name: str
@@ -74,11 +94,13 @@ class Stage:
     joint_diffusion: JointDiffusion | None = None
     sampler: LatentSampler | None = None
     rate_objective: Callable | None = None
+    latent_prior: LatentPrior | None = None
+    separate_decoder: SeparateDecoder | None = None
 
     @property
-    def has_encoder(self) -> bool:
-        """Whether this is a stage 1: an autoencoder whose latents a stage 2 can use."""
-        return "encoder" in self.networks
+    def is_autoencoder(self) -> bool:
+        """Whether a stage 2 can use its latents; a separate decoder has its encoder's."""
+        return "encoder" in self.networks or self.separate_decoder is not None
 
     @property
     def is_generator(self) -> bool:
@@ -87,7 +109,7 @@ class Stage:
 
     @property
     def uses_stage1(self) -> bool:
-        """Whether this is a stage 2 on the latents of another run."""
+        """Whether it is trained on the latents of another run."""
         return self.codec is None
 
 

@@ -18,7 +18,7 @@ from ul.stages import codec as codecs
 from ul.stages import kinds
 from ul.stages.conditions import Conditions
 from ul.stages.networks import NetworkFunctions, Stage1Modules, stage1_modules
-from ul.stages.stage import JointDiffusion, NetworkUse, Stage, StageKind
+from ul.stages.stage import JointDiffusion, LatentPrior, NetworkUse, Stage, StageKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +55,7 @@ def _weighting(config: Any) -> Callable | None:
     """Return the decoder's weighting; None for an objective without one."""
     if not hasattr(config.loss, "weighting"):
         return None
-    weighting = kinds.SECTIONS["loss.weighting"].build(
-        "loss.weighting", config.loss.weighting
-    )
+    weighting = kinds.weighting(config.loss.weighting)
     if isinstance(weighting, weightings.Sigmoid) and weighting.factor <= 1:
         raise ConfigError(
             "loss.weighting.factor must be above 1, because at 1 or below the optimal latent "
@@ -197,18 +195,14 @@ def build(kind: Stage1Kind, config: Stage1Config) -> Stage:
     training = objective_arguments(kind, config, modules, training=True)
     held_out = objective_arguments(kind, config, modules, training=False)
     image_shape = config.data.image_shape
-    joint_diffusion = None
-    is_conditional = kind.is_single_stage
-    if (
-        modules.prior
-        and kind.is_diffusion
-        and not (kind.has_variance or is_conditional)
-    ):
-        joint_diffusion = JointDiffusion(
-            held_out["networks"],
-            held_out["prior_schedule"],
-            held_out["decoder_schedule"],
-        )
+    joint_diffusion, latent_prior = None, None
+    if modules.prior and not (kind.has_variance or kind.is_single_stage):
+        schedule = held_out["prior_schedule"]
+        latent_prior = LatentPrior(held_out["networks"].denoise_latent, schedule)
+        if kind.is_diffusion:
+            joint_diffusion = JointDiffusion(
+                held_out["networks"], schedule, held_out["decoder_schedule"]
+            )
 
     def init(root: jax.Array):
         return modules.init(rng.stream(root, "init"), image_shape)
@@ -229,4 +223,5 @@ def build(kind: Stage1Kind, config: Stage1Config) -> Stage:
         weighting=held_out["decoder_weight"],
         codec=_codec(kind, config, modules, held_out),
         joint_diffusion=joint_diffusion,
+        latent_prior=latent_prior,
     )

@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -68,6 +68,7 @@ class Run(UpdateSpec):
     rate_floor_bpp, ramp_steps: a rate that stays lower after the ramp ends the run as a
       posterior collapse.
     planned_rate_bpp: the rate that is predicted, shown beside the measured one.
+    initial: returns parameters of some networks by name, with which a new run begins.
     """
 
     batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
@@ -84,6 +85,7 @@ class Run(UpdateSpec):
     save_minutes: float
     ramp_steps: int = 0
     planned_rate_bpp: float | None = None
+    initial: Callable[[], Mapping[str, Any]] = dict
 
 
 def summarize_moments(moments: dict[str, Moments], num_pixels: int) -> dict[str, float]:
@@ -188,7 +190,8 @@ def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> states.TrainSta
     if state is not None:
         log.info("resumed at step %d", int(state.step))
         return state
-    return states.initialize(run.init, run.tx, run.ema_names, run.mesh)
+    state = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
+    return states.start_from(state, run.initial())
 
 
 def lower_step(spec: UpdateSpec, state, batch) -> jax.stages.Lowered:

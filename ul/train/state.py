@@ -1,6 +1,8 @@
 """The state of a run: step, parameters, optimizer state and averages."""
 
+import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -72,3 +74,17 @@ def initialize(init, tx, ema_names, mesh) -> TrainState:
             out_shardings=[leaf.sharding for leaf in leaves],
         )()
     return jax.tree.unflatten(structure, state)
+
+
+def start_from(state: TrainState, initial: Mapping[str, Any]) -> TrainState:
+    """Return a first state in which some networks and their averages have given parameters."""
+
+    def replaced(params):
+        copies = {name: jax.tree.map(jnp.copy, tree) for name, tree in initial.items()}
+        return params | copies
+
+    return dataclasses.replace(
+        state,
+        params=replaced(state.params),
+        ema={name: replaced(average) for name, average in state.ema.items()},
+    )

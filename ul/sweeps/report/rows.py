@@ -62,7 +62,7 @@ class StageRun:
     @property
     def is_stage2(self) -> bool:
         """Whether it is a generator and not an autoencoder; pixel diffusion is one."""
-        return self.stage is not None and not self.stage.has_encoder
+        return self.stage is not None and not self.stage.is_autoencoder
 
 
 @dataclasses.dataclass(frozen=True)

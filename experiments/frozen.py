@@ -1,0 +1,44 @@
+"""Settings of the stages that build on a frozen stage 1."""
+
+import ml_collections
+from ml_collections import config_dict
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def saved_weights() -> dict:
+    """Return the choice of a run's weights; the command line sets its `workdir`."""
+    return dict(
+        workdir=config_dict.placeholder(str),
+        step=config_dict.placeholder(int),
+        weights="ema",
+    )
+
+
+def separate_decoder(c: ConfigDict, shape: tuple[int, ...]) -> None:
+    """Turn a stage 1 into its decoder alone, on a frozen encoder with latents of this shape.
+
+    The command line sets the run with the encoder, `stage1.workdir`, and optionally one
+    whose decoder is trained further, `init.workdir`.
+    """
+    for name in ("encoder", "prior", "prior_schedule"):
+        del c[name]
+    c.stage, c.loss = "decoder", dict(weighting=c.loss.weighting)
+    c.latent_shape, c.latent_logsnr = shape, 5.0
+    c.stage1 = saved_weights()
+    c.init = saved_weights() | dict(networks=("decoder",))
+
+
+def train_on_latents(c: ConfigDict, shape: tuple[int, ...]) -> None:
+    """Add the settings of a stage 2 that trains on latents of this shape.
+
+    The command line sets the stage-1 run, `stage1.workdir`, and optionally a cache that
+    `ul encode` wrote, `latent_cache`.
+    """
+    c.stage1 = saved_weights()
+    c.latent_cache = config_dict.placeholder(str)
+    # Up to an absolute value of 4, the rounding error of float16 is below a hundredth of
+    # the standard deviation of the noise in z_0.
+    c.latent_shape, c.latent_dtype = shape, "float16"
+    # Measured when the run starts.
+    c.latent_variance = config_dict.placeholder(float)

@@ -1,0 +1,144 @@
+"""A new diffusion decoder on the frozen encoder of a stage 1, of any kind or imported."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ul.config import AutoencoderConfig, TrainConfig
+from ul.config.schema import DecoderLoss, FrozenStage1, InitialWeights, Shape
+from ul.core import rng
+from ul.core.errors import ConfigError
+from ul.models.checks import shape_text
+from ul.objectives import joint
+from ul.objectives.decoder import decoder_loss
+from ul.stages import kinds
+from ul.stages.codec import DiffusionDecoder
+from ul.stages.conditions import Conditions
+from ul.stages.networks import NetworkFunctions, Stage1Modules
+from ul.stages.stage import (
+    JointDiffusion,
+    NetworkUse,
+    SeparateDecoder,
+    Stage,
+    StageKind,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig(AutoencoderConfig, TrainConfig):
+    """Settings of a decoder on a frozen encoder.
+
+    latent_shape, latent_logsnr: shape and log-SNR of the latents; stage 1 must have them.
+    init: weights to start from instead of random ones, for example those of the decoder
+      that was trained together with the encoder.
+    """
+
+    stage1: FrozenStage1
+    latent_shape: Shape
+    latent_logsnr: float
+    decoder: dict
+    decoder_schedule: dict
+    loss: DecoderLoss
+    init: InitialWeights = InitialWeights()
+
+
+def build(config: DecoderConfig) -> Stage:
+    """Build the decoder with its objective and sampler.
+
+    Raises:
+      ConfigError: settings that do not fit each other.
+    """
+    image_shape, latent_shape = config.data.image_shape, config.latent_shape
+    module = kinds.network("decoder", config.decoder, config.dtype)
+    module.check("decoder", image_shape)
+    if (grid := module.latent_grid(image_shape)) != latent_shape[:-1]:
+        raise ConfigError(
+            "latent_shape and the decoder's transformer must have the same grid; got "
+            f"{shape_text(latent_shape[:-1])} and {shape_text(grid)}. Change decoder.patch "
+            "or decoder.channels."
+        )
+    modules = Stage1Modules(None, module, None, latent_shape, latent_shape[-1])
+    schedule = kinds.schedule("decoder_schedule", config.decoder_schedule)
+    weighting = kinds.weighting(config.loss.weighting)
+
+    def objective(training: bool):
+        return functools.partial(
+            decoder_loss,
+            denoise_image=NetworkFunctions(modules, training).denoise_image,
+            latent_logsnr=config.latent_logsnr,
+            decoder_schedule=schedule,
+            decoder_weight=weighting,
+        )
+
+    def init(root: jax.Array):
+        return modules.init(rng.stream(root, "init"), image_shape)
+
+    decoder = DiffusionDecoder(
+        NetworkFunctions(modules, training=False).denoise_image,
+        kinds.sampler(config.sampling, schedule),
+        image_shape,
+    )
+    return Stage(
+        name=config.stage,
+        image_shape=image_shape,
+        latent_shape=latent_shape,
+        num_classes=config.data.num_classes,
+        evaluation=config.eval,
+        init=init,
+        objective=objective(training=True),
+        held_out_objective=objective(training=False),
+        batch={
+            "image": (image_shape, jnp.uint8),
+            "z_clean": (latent_shape, jnp.float32),
+        },
+        networks={
+            "decoder": NetworkUse(
+                module, image_shape, latent_shape[-1], needs_input_gradient=False
+            )
+        },
+        conditions=Conditions(),
+        sampling=config.sampling,
+        weighting=weighting,
+        separate_decoder=SeparateDecoder(decoder, config.latent_logsnr),
+    )
+
+
+def combine(stage1: Stage, new: Stage) -> Stage:
+    """Return the autoencoder of stage 1 with the decoder of a stage built here.
+
+    It has the parameters of both by name, "decoder" from `new`. Its rate is that of stage
+    1's prior, if that is a diffusion on a deterministic encoder.
+    """
+    assert stage1.codec is not None and new.separate_decoder is not None
+    assert new.weighting is not None
+    decoder = new.separate_decoder.decoder
+    codec = dataclasses.replace(stage1.codec, decoder=decoder, is_diffusion=True)
+    schedule = decoder.sampler.schedule
+    diffusion, objective = None, None
+    if (prior := stage1.latent_prior) is not None:
+        networks = joint.JointNetworks(
+            codec.encoder, prior.denoise_latent, decoder.denoise_image
+        )
+        diffusion = JointDiffusion(networks, prior.schedule, schedule)
+        objective = functools.partial(
+            joint.joint_loss,
+            networks=networks,
+            prior_schedule=prior.schedule,
+            decoder_schedule=schedule,
+            decoder_weight=new.weighting,
+            ramp_steps=0,
+        )
+    return dataclasses.replace(
+        new,
+        codec=codec,
+        joint_diffusion=diffusion,
+        objective=None,
+        held_out_objective=objective,
+        networks={**stage1.networks, **new.networks},
+        batch=stage1.batch,
+    )
+
+
+STAGE = StageKind("decoder", DecoderConfig, build)
