@@ -1,8 +1,10 @@
-"""Predict a run's bitrate, FLOPs, or memory and speed on a pod.
+"""Predict a run's bitrate, FLOPs, cost, or memory and speed on a pod.
 
     python -m ul plan bitrate --config photos:stage1
     python -m ul plan bitrate --config photos:stage1 --target-bpp 0.06
     python -m ul plan flops --config imagenet512:stage1
+    python -m ul plan cost --config imagenet512:stage2_medium \\
+        --stage1_config imagenet512:stage1
     python -m ul plan pod --config imagenet512:stage1 \\
         --topology v5p:4x4x4 --mesh data=4,fsdp=16
     python -m ul plan pod --config imagenet512:stage2 \\
@@ -17,13 +19,22 @@ import functools
 from collections.abc import Callable
 from types import ModuleType
 
-from launch.lib import cli, plan_bitrate, plan_flops, plan_pod
+from launch.lib import (
+    cli,
+    plan_bitrate,
+    plan_cost,
+    plan_evaluation,
+    plan_flops,
+    plan_pod,
+)
 from launch.lib.flag_groups import module_group
 
 _CONFIG = cli.define_config()
 _MODULES: dict[str, ModuleType] = {
     "bitrate": plan_bitrate,
     "flops": plan_flops,
+    "evaluation": plan_evaluation,
+    "cost": plan_cost,
     "pod": plan_pod,
 }
 

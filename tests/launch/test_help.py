@@ -16,7 +16,14 @@ from tests.lib import forks
 
 ROOT = Path(__file__).parents[2]
 KINDS = ["submit local", "submit slurm", "submit gke", "submit tpu_vm"]
-KINDS += ["plan bitrate", "plan flops", "plan pod", "convert clip"]
+KINDS += [
+    "plan bitrate",
+    "plan flops",
+    "plan evaluation",
+    "plan cost",
+    "plan pod",
+    "convert clip",
+]
 PAGES = [*command_list.names(), *KINDS]
 WITH_EXIT_CODES = ("train", "encode", "submit", "sweep")
 

@@ -132,13 +132,14 @@ class EvaluationContext:
         split: str,
         features: Collection[str],
         mesh: jax.sharding.Mesh,
+        limit: int = FULL_COUNT,
     ) -> FeatureStatistics:
-        """Return the statistics of at most 50,000 images of a split, computed once.
+        """Return the statistics of at most `limit` images of a split, computed once.
 
         Raises:
           DataError: the split holds fewer than two images.
         """
-        key = (split, frozenset(features))
+        key = (split, frozenset(features), limit)
         if key not in self._statistics:
             examples = datasets.ordered(split)
             if len(examples) < 2:
@@ -146,7 +147,7 @@ class EvaluationContext:
                     f"The {split} split must hold at least 2 images to compare with; it "
                     f"holds {len(examples)}."
                 )
-            chosen = fixed_subset(len(examples), FULL_COUNT)
+            chosen = fixed_subset(len(examples), limit)
             extract = FeatureExtractor(features, self.networks, mesh)
             statistics = FeatureStatistics(features, kept_rows(len(chosen)))
             for part in datasets.chunks(examples, chosen, f"{split} images"):
@@ -155,16 +156,25 @@ class EvaluationContext:
         return self._statistics[key]
 
     def training_reference(
-        self, datasets: Datasets, features: Collection[str], mesh: jax.sharding.Mesh
+        self,
+        datasets: Datasets,
+        features: Collection[str],
+        mesh: jax.sharding.Mesh,
+        count: int,
     ) -> Reference:
-        """Return the run's own training images as a reference."""
-        statistics = self.statistics(datasets, "train", features, mesh)
+        """Return the run's own training images as a reference for `count` images.
+
+        The field compares 50,000 samples with the whole training set. Fewer samples are
+        compared with at most 50,000 images, and the title of the metric names their count.
+        """
         examples = datasets.unaugmented_train
         total = len(examples)
+        limit = max(total, FULL_COUNT) if count >= FULL_COUNT else FULL_COUNT
+        statistics = self.statistics(datasets, "train", features, mesh, limit)
         protocol = {
             "file": None,
             "data": "training split, "
-            f"{'all' if total <= FULL_COUNT else 'a fixed random'} {statistics.count} of "
+            f"{'all' if total <= limit else 'a fixed random'} {statistics.count} of "
             f"{total}, no augmentation",
             "num_images": statistics.count,
             "data_digest": data_digest(examples),

@@ -1,5 +1,6 @@
 """Measurements that run a model: the rate, its split, a likelihood bound, the base rate."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -98,7 +99,7 @@ class RateSplitMeasurement(Measurement):
         assert run.stage.joint_diffusion is not None
         self._run, self._diffusions = run, run.stage.joint_diffusion
         self._bits: list[rate_split.RateSplitNats] = []
-        self._images: np.ndarray | None = None
+        self._maps: tuple[np.ndarray, rate_split.RateSplit] | None = None
 
     @classmethod
     def obstacle(cls, run: EvaluatedAutoencoder) -> Obstacle | None:
@@ -106,12 +107,14 @@ class RateSplitMeasurement(Measurement):
 
     def add(self, image: np.ndarray, example: EvaluatedExample, first: int) -> None:
         run, images = self._run, example["image"]
-        if self._images is None:
-            self._images = images[:NUM_MAPS]
-        ae, key = run.autoencoder, api.seed_key(run.request.seed)
-        rows = rates.numbered(images, first, run.count)
-        bits = rates.split_nats(run.stage, ae.params, rows, key, ae.mesh)
-        self._bits.append(bits)
+        ae, seed = run.autoencoder, run.request.seed
+        if self._maps is None:
+            # Only these are drawn; a map of one example needs many noise levels.
+            drawn = images[:NUM_MAPS]
+            self._maps = drawn, split_rate(ae, self._diffusions, drawn, seed, title="")
+        rows, key = rates.numbered(images, first, run.count), api.seed_key(seed)
+        bits = rates.split_nats(run.stage, ae.params, rows, key, ae.mesh, min_draws=1)
+        self._bits.append(dataclasses.replace(bits, by_position=bits.by_position[:0]))
 
     @functools.cached_property
     def _shares(self) -> rate_split.RateSplit:
@@ -136,11 +139,10 @@ class RateSplitMeasurement(Measurement):
     def figures(self) -> dict[str, bytes]:
         shares = self._shares
         figures = {"bits.png": bit_plots.curves(shares)}
-        images = self._images
-        if images is not None and images.ndim == 4:
-            figures["bit-maps.png"] = bit_plots.maps(
-                images, shares.bpp_by_position[:NUM_MAPS]
-            )
+        if self._maps is not None:
+            images, split = self._maps
+            if images.ndim == 4:
+                figures["bit-maps.png"] = bit_plots.maps(images, split.bpp_by_position)
         return figures
 
 
@@ -184,11 +186,17 @@ class BaseRateMeasurement(Measurement):
 
 
 def split_rate(
-    ae: api.Autoencoder, diffusions: JointDiffusion, images: np.ndarray, seed: int
+    ae: api.Autoencoder,
+    diffusions: JointDiffusion,
+    images: np.ndarray,
+    seed: int,
+    title: str = "splitting the rate",
 ) -> rate_split.RateSplit:
-    """Return the rate of uint8 images [N, H, W, C] by noise level, channel and position."""
+    """Return the rate of uint8 images [N, H, W, C] by noise level, channel and position.
+
+    title: name of the progress bar; "" shows none.
+    """
     rows, key = rates.numbered(images, 0, len(images)), api.seed_key(seed)
-    title = "splitting the rate"
     bits = rates.split_nats(ae.stage, ae.params, rows, key, ae.mesh, title)
     pixels = int(np.prod(ae.image_shape[:-1]))
     return rate_split.average_rate_split(bits, diffusions.prior_schedule, pixels)

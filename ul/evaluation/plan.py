@@ -110,7 +110,9 @@ def _find_references(
     own = [m for m in metrics if m.name not in references | lacking]
     if own:
         features = required_features(own)
-        training = run.context.training_reference(run.datasets, features, run.mesh)
+        training = run.context.training_reference(
+            run.datasets, features, run.mesh, run.count
+        )
         references |= dict.fromkeys((m.name for m in own), training)
     return references, lacking
 

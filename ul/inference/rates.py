@@ -17,11 +17,18 @@ MIN_DRAWS = 64
 
 
 def split_nats(
-    stage: Stage, params: Any, rows: dict, key, mesh: jax.sharding.Mesh, title: str = ""
+    stage: Stage,
+    params: Any,
+    rows: dict,
+    key,
+    mesh: jax.sharding.Mesh,
+    title: str = "",
+    min_draws: int = MIN_DRAWS,
 ) -> RateSplitNats:
     """Return the split rate of `rows`: `image` uint8 [N, H, W, C], `row` and `stratum` [N].
 
-    title: name of the progress bar; "" shows none.
+    title: name of the progress bar; "" shows none. min_draws: each example is measured at
+    this many noise levels, or at `eval.num_draws` if these are more.
 
     Raises:
       ConfigError: the latents of this stage have no rate that can be split.
@@ -41,7 +48,7 @@ def split_nats(
             row,
             stratum,
             key,
-            num_draws=max(stage.evaluation.num_draws, MIN_DRAWS),
+            num_draws=max(stage.evaluation.num_draws, min_draws),
         ),
         rows,
         batch_size=stage.evaluation.batch_size,

@@ -1,0 +1,154 @@
+"""FLOPs of evaluations and of whole recipes, before anything is trained."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ul.core import markdown
+from ul.core.errors import ConfigError
+from ul.diffusion.samplers import CORRECTIONS, Sampler
+from ul.planning.pods import model_flops
+from ul.planning.pods.chips import Chip
+from ul.runs.train_spec import TrainSpec
+from ul.stages.stage import Stage
+
+# FLOPs (2 per multiply-add) of one image or clip, without the resizing.
+# Inception-v3 at 299x299: 5.7 GMAC (Szegedy et al. 2016; torchvision's model table).
+INCEPTION_FLOPS = 11.4e9
+# I3D on 64 frames of 224x224: 108 GMAC (Carreira & Zisserman 2017, as counted by
+# Tran et al. 2018); it is proportional to the frames.
+I3D_FLOPS_PER_FRAME = 2 * 108e9 / 64
+
+
+@dataclasses.dataclass(frozen=True)
+class CostItem:
+    """A part of a recipe and its FLOPs."""
+
+    name: str
+    flops: float
+    details: str
+
+
+def evaluation_costs(
+    stage1: Stage, stage2: Stage | None, *, count: int, guidance: float
+) -> list[CostItem]:
+    """Return the FLOPs of the metrics of `count` reconstructions and samples.
+
+    Raises:
+      ConfigError: a network has no closed form.
+    """
+    flops = {
+        n: float(f.forward) for n, f in model_flops.flops_by_network(stage1).items()
+    }
+    features, name = _feature_flops(stage1), "FID"
+    if len(stage1.image_shape) == 4:
+        name = "FVD"
+    items, decoding, text = [], 0.0, ""
+    if "encoder" in flops:
+        calls = _decoder_calls(stage1)
+        decoding, text = calls * flops["decoder"], f", {calls} decoder calls"
+        each = flops["encoder"] + decoding + 2 * features
+        details = f"{count:,} x (encoder{text}, features of both images)"
+        items.append(CostItem(f"r{name}", count * each, details))
+    generator = stage1 if stage2 is None else stage2
+    if generator.is_generator:
+        if stage2 is not None:
+            flops = {
+                n: float(f.forward)
+                for n, f in model_flops.flops_by_network(stage2).items()
+            }
+        network = next(n for n in ("base", "prior", "decoder") if n in flops)
+        calls = guided_calls(generator, guidance)
+        each = calls * flops[network] + decoding + features
+        details = f"{count:,} x ({calls} {network} calls{text}, features)"
+        items.append(CostItem(f"g{name}", count * each, details))
+    return items
+
+
+def training_costs(
+    recipe: Sequence[TrainSpec], *, cached_images: int
+) -> list[CostItem]:
+    """Return the FLOPs of training each stage, and of encoding `cached_images` in between.
+
+    Raises:
+      ConfigError: a network has no closed form.
+    """
+    items = []
+    for spec in recipe:
+        examples = spec.steps * spec.batch_size
+        each = float(model_flops.closed_form_flops(spec.stage).training)
+        text = f"{spec.steps:,} steps of {spec.batch_size:,}"
+        items.append(CostItem(f"training {spec.stage.name}", examples * each, text))
+    encoder = model_flops.flops_by_network(recipe[0].stage).get("encoder")
+    if len(recipe) > 1 and encoder is not None:
+        flops = cached_images * float(encoder.forward)
+        items.insert(1, CostItem("latent cache", flops, f"{cached_images:,} images"))
+    return items
+
+
+def guided_calls(stage: Stage, guidance: float) -> int:
+    """Return the evaluations of a generator's network for one sample.
+
+    Inside the guidance interval there are two for every one.
+    """
+    assert stage.sampler is not None
+    sampler = stage.sampler.sampler
+    if guidance == 1.0:
+        return sampler.calls
+    low, high = stage.sampler.interval
+    levels = _levels(sampler)
+    return sampler.calls + int(np.sum((levels >= low) & (levels <= high)))
+
+
+def _levels(sampler: Sampler) -> np.ndarray:
+    """Return the log-SNR of every evaluation of a sampler."""
+    grid = np.asarray(sampler.grid(sampler.schedule, sampler.num_steps))
+    first, second = grid[:-1], grid[1:]
+    return np.append(first, second) if sampler.method in CORRECTIONS else first
+
+
+def _decoder_calls(stage: Stage) -> int:
+    """Return the decoder's calls for one image, with the last prediction of x."""
+    assert stage.codec is not None
+    sampler = getattr(stage.codec.decoder, "sampler", None)
+    return 1 if sampler is None else sampler.calls + 1
+
+
+def _feature_flops(stage: Stage) -> float:
+    """Return the FLOPs of the features of one image or clip."""
+    if len(stage.image_shape) == 4:
+        return stage.image_shape[0] * I3D_FLOPS_PER_FRAME
+    return INCEPTION_FLOPS
+
+
+def to_markdown(
+    items: Sequence[CostItem], chip: Chip, utilization: float, num_chips: int
+) -> str:
+    """Return the table of FLOPs and chip-hours at a share of the chip's peak.
+
+    Raises:
+      ConfigError: the share is not in (0, 1].
+    """
+    if not 0.0 < utilization <= 1.0:
+        raise ConfigError(f"--utilization must be in (0, 1]; got {utilization}.")
+    total = CostItem("all", math.fsum(item.flops for item in items), "")
+    rows = [["part", "EFLOP", "chip-hours", f"hours on {num_chips} chips", "of"]]
+    for item in [*items, total]:
+        hours = item.flops / (chip.flops * utilization) / 3600.0
+        cells = [
+            f"{item.flops / 1e18:,.3g}",
+            f"{hours:,.3g}",
+            f"{hours / num_chips:,.3g}",
+        ]
+        rows.append([item.name, *cells, item.details])
+    return (
+        markdown.table(rows)
+        + f"\n\nAt {utilization:.0%} of the peak of {chip.name}, {chip.flops / 1e12:g} "
+        "TFLOP/s. Linear layers,\nconvolutions and attention are counted, 1 MAC = 2 FLOP."
+    )
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100.0 else f"{value:.3g}"
