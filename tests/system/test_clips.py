@@ -238,7 +238,7 @@ def test_a_cache_holds_what_is_given_too(made, tmp_path):
 
 @pytest.mark.slow
 def test_both_stages_of_clips_train_resume_and_are_evaluated(tmp_path):
-    command = Commands(str(tmp_path / "cache"))
+    command = Commands()
     config_of = "--config=experiments/moving_digits.py"
     one, two = tmp_path / "m1", tmp_path / "m2"
     command("train", f"{config_of}:smoke", f"--workdir={one}", "--config.steps=4")
