@@ -75,6 +75,9 @@ def adamw(lr: float, warmup: int) -> dict:
         b2=0.99,
         weight_decay=0.01,
         clip=1.0,
+        kind="adamw",
+        schedule="cosine",
+        decay_fraction=0.2,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.lib.breaks import Break
+from tests.lib.untrained import awake
 from ul.core import trees
 from ul.core.errors import ConfigError
 from ul.models import checks, remat
@@ -190,6 +191,35 @@ def test_scan_is_the_loop_over_stacked_parameters(remat, text):
         apply(prior(**more), params, *args),
         atol=1e-5,
     )
+
+
+def test_the_highest_level_of_the_decoder_has_no_dropout_by_default():
+    """Of three levels; the last is the transformer's."""
+    for rates, expected in (((), (0.0, 0.3, 0.3)), ((0.1, 0.2), (0.1, 0.2))):
+        module = decoder(channels=(8, 8), dropout=0.3, level_dropout=rates)
+        assert module._level_dropout() == expected
+    with pytest.raises(ConfigError, match="decoder.level_dropout must hold 2 numbers"):
+        decoder(channels=(8, 8), level_dropout=(0.1,)).check("decoder", (16, 16, 3))
+
+
+def test_the_way_up_adds_what_the_inner_part_changed():
+    """At the start the inner part changes nothing, so the way up has nothing to add."""
+    for is_changed, module in (
+        (True, decoder()),
+        (False, decoder(subtract_input=True)),
+    ):
+        params = module.init(jax.random.key(0), X, LOGSNR, Z)["params"]
+        inner = params["inner"] | {"position": 0.0 * params["inner"]["position"]}
+        latent = jax.tree.map(jnp.zeros_like, params["latent"])
+        head = awake(params["head"])
+        params = params | {"inner": inner, "latent": latent, "head": head}
+        moved = jax.tree.map(lambda p: 2.0 * p, params["split_0"])
+        outputs = [
+            module.apply({"params": params | {"split_0": split}}, X, LOGSNR, Z)
+            for split in (params["split_0"], params["split_0"] | {"Dense_0": dict(
+                moved["Dense_0"], bias=params["split_0"]["Dense_0"]["bias"])})
+        ]  # fmt: skip
+        assert (np.abs(outputs[0] - outputs[1]).max() > 1e-3) == is_changed
 
 
 def test_dropout_needs_a_key_and_changes_the_output():

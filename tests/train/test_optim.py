@@ -1,10 +1,12 @@
 """The learning rate at named steps, and which parameters decay."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from tests.lib.breaks import Break
 from ul.core.errors import ConfigError
 from ul.train import optim
 
@@ -18,6 +20,73 @@ def test_learning_rate_at_named_steps():
 def test_a_constant_rate_without_warmup():
     lr = optim.learning_rate(lr=0.5, warmup=0, steps=10, final_fraction=1.0)
     np.testing.assert_allclose([float(lr(s)) for s in (0, 5, 10)], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [0.1, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("warmup_stable_decay", [0.1, 1.0, 1.0, 1.0, 0.6, 0.2]),
+        (
+            "inverse_sqrt",
+            [0.1, 1.0, 1.0, np.sqrt(1 / 9), np.sqrt(1 / 10), np.sqrt(1 / 11)],
+        ),
+    ],
+)
+def test_other_schedules_at_named_steps(schedule, rates):
+    """The stable phase ends at step 90 of 110, of which the decay takes 20."""
+    lr = optim.learning_rate(
+        lr=1.0,
+        warmup=10,
+        steps=110,
+        final_fraction=0.2,
+        schedule=schedule,
+        decay_fraction=20 / 110,
+    )
+    steps = (0, 9, 10, 90, 100, 110)
+    np.testing.assert_allclose([float(lr(s)) for s in steps], rates, rtol=1e-5)
+
+
+def test_muon_moves_hidden_layers_by_orthogonal_matrices():
+    """A gradient of any singular values gives an update of nearly equal ones."""
+    tx = optim.muon(lambda step: 0.1, b1=0.9, b2=0.99, weight_decay=0.0, clip=1e9)
+    generator = np.random.default_rng(0)
+    shapes = {
+        "block": {"kernel": (16, 8), "bias": (8,)},
+        "conv": {"kernel": (3, 3, 4, 6)},
+        "scanned": {"kernel": (2, 8, 8)},
+        "stem": {"kernel": (16, 8)},
+        "label": {"embedding": (4, 8)},
+    }
+    is_shape = dict(is_leaf=lambda leaf: isinstance(leaf, tuple))
+    gradient = jax.tree.map(
+        lambda shape: jnp.float32(
+            generator.normal(size=shape) * np.arange(1, shape[-1] + 1) ** 2
+        ),
+        shapes,
+        **is_shape,
+    )
+    params = jax.tree.map(jnp.zeros_like, gradient)
+    updates, _ = tx.update(gradient, tx.init(params), params)
+
+    def spread(matrix):
+        values = np.linalg.svd(np.asarray(matrix), compute_uv=False)
+        return values.max() / values.min()
+
+    assert spread(gradient["conv"]["kernel"].reshape(36, 6)) > 20
+    for matrix in (
+        updates["block"]["kernel"],
+        updates["conv"]["kernel"].reshape(36, 6),
+        *updates["scanned"]["kernel"],
+    ):
+        assert spread(matrix) < 2
+        # The root mean square of AdamW's updates at the same learning rate is about 0.2 lr.
+        assert 0.01 < np.sqrt(np.mean(np.square(matrix))) < 0.03
+    for name, leaf in (("stem", "kernel"), ("label", "embedding"), ("block", "bias")):
+        # Adam's first update has one size for all elements; here it looks ahead (Nesterov).
+        update = np.asarray(updates[name][leaf])
+        expected = -np.sign(gradient[name][leaf]) * np.abs(update).max()
+        np.testing.assert_allclose(update, expected, rtol=1e-3)
 
 
 def test_only_kernels_decay():
@@ -52,3 +121,21 @@ def test_gradients_are_clipped_and_only_kernels_decay():
     _, opt = tx.update(large, tx.init(params), params)
     nu = optax.tree_utils.tree_get(opt, "nu")
     np.testing.assert_allclose(sum(jnp.sum(v) for v in nu.values()), 0.01, rtol=1e-5)
+
+
+BREAKS = (
+    Break(
+        "Muon on the first and last layers",
+        "ul/train/optim.py",
+        "or NOT_HIDDEN & set(parts) ",
+        "",
+        "test_muon_moves_hidden_layers_by_orthogonal_matrices",
+    ),
+    Break(
+        "one orthogonal matrix for a stack of blocks",
+        "ul/train/optim.py",
+        "first = 1 if leaf.ndim == 3 else 0",
+        "first = 0",
+        "test_muon_moves_hidden_layers_by_orthogonal_matrices",
+    ),
+)

@@ -51,6 +51,23 @@ def test_ema_averages_the_new_parameters(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(("clip", "is_clipped"), [(1.5, 0.0), (0.5, 1.0)])
+def test_the_share_of_clipped_steps_is_logged(clip, is_clipped):
+    """The norm of the gradient is 1."""
+    train_step = step.make_train_step(
+        linear_objective,
+        optax.sgd(1.0),
+        lambda s: 1.0,
+        root=ROOT,
+        accumulate=1,
+        clip=clip,
+    )
+    first = state.create({"w": jnp.zeros(())}, optax.sgd(1.0), ())
+    _, moments = jax.jit(train_step)(first, BATCH)
+    assert float(moments["grad_norm"].compute()) == 1.0
+    assert float(moments["clipped"].compute()) == is_clipped
+
+
 def test_ema_decay_rises_to_its_value():
     assert float(ema.warmup_decay(1, 0.999)) == pytest.approx(2 / 11)
     assert float(ema.warmup_decay(100_000, 0.999)) == pytest.approx(0.999)

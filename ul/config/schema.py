@@ -69,9 +69,13 @@ class Stage2Loss:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW: warm-up in steps, then a cosine from lr to final_fraction * lr.
+    """An optimizer of train/optim.py by its `kind`, and a schedule of the learning rate.
 
+    warmup: steps of a linear rise to `lr`, after which `schedule` begins: "cosine" to
+      final_fraction * lr, "constant", "warmup_stable_decay" (constant, and a linear fall to
+      final_fraction * lr over the last decay_fraction of the steps) or "inverse_sqrt".
     clip: the largest global norm of the gradient; larger gradients are scaled down to it.
+      The log has the share of such steps.
     """
 
     lr: float
@@ -81,6 +85,9 @@ class OptimizerConfig:
     b2: float
     weight_decay: float
     clip: float
+    kind: str = "adamw"
+    schedule: str = "cosine"
+    decay_fraction: float = 0.2
 
 
 @dataclasses.dataclass(frozen=True)

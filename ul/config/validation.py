@@ -44,6 +44,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("optimizer.b1", lambda v: 0 <= v < 1, "in [0, 1)"),
     ("optimizer.b2", lambda v: 0 <= v < 1, "in [0, 1)"),
     ("optimizer.weight_decay", lambda v: v >= 0, "0 or more"),
+    ("optimizer.decay_fraction", lambda v: 0 < v <= 1, "in (0, 1]"),
     ("optimizer.clip", lambda v: v > 0, "positive"),
     ("log.every", lambda v: v >= 1, "at least 1"),
     ("validation.every", lambda v: v >= 1, "at least 1"),

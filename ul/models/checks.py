@@ -13,7 +13,7 @@ from ul.models.remat import POLICIES
 
 ATTENTION = ("xla", "cudnn")
 # Settings that may be zero; all other counts are at least 1.
-_MAY_BE_ZERO = ("dropout", "depths", "num_classes", "text_channels")
+_MAY_BE_ZERO = ("dropout", "level_dropout", "depths", "num_classes", "text_channels")
 
 
 def shape_text(sizes: Sequence[int]) -> str:
@@ -115,3 +115,12 @@ def downsampling(
 def factor_text(factors: Sequence[int]) -> str:
     """Return downsampling factors as one number if they are equal, else as 4x8x8."""
     return str(factors[0]) if len(set(factors)) == 1 else shape_text(factors)
+
+
+def check_level_dropout(section: str, rates: tuple[float, ...], levels: int) -> None:
+    """Raise ConfigError unless there is one rate in [0, 1) for each level, or none."""
+    if rates and (len(rates) != levels or not all(0.0 <= r < 1.0 for r in rates)):
+        raise ConfigError(
+            f"{section}.level_dropout must hold {levels} numbers in [0, 1), one for each of "
+            f"{section}.channels, or none; got {rates}."
+        )

@@ -21,6 +21,10 @@ class UViT(nn.Module):
     The transformer's grid is that of the latents, [H, W] / (patch * 2^stages), or [T, H, W]
     for clips. z_0 is projected and added there, and with latent_at_input also, repeated to
     full size, at the input. patch, factorized: as in Encoder and Attention.
+    dropout: of the transformer. level_dropout: of the convolutional stages, from the highest
+    resolution down; by default 0 at the highest and `dropout` below. subtract_input: the
+    way up adds to a stage what the part below it changed, not its whole output, as the
+    residual U-ViT of SiD2 (Hoogeboom et al., arXiv 2410.19324).
     The paper's size: patch 2, channels [128, 256, 512], 2 blocks per stage and side, 8
     transformer blocks of 1024 channels, dropout 0.1.
     """
@@ -33,7 +37,9 @@ class UViT(nn.Module):
     head_dim: int
     dtype: jnp.dtype
     dropout: float = 0.0
+    level_dropout: tuple[float, ...] = ()
     latent_at_input: bool = False
+    subtract_input: bool = False
     attention: str = "xla"
     remat: str = "none"
     scan: bool = False
@@ -51,6 +57,10 @@ class UViT(nn.Module):
         checks.check_settings(section, self)
         checks.check_transformer(section, self, (self.width,), image_shape)
         self.latent_grid(image_shape)
+        checks.check_level_dropout(section, self.level_dropout, len(self.channels))
+
+    def _level_dropout(self) -> tuple[float, ...]:
+        return self.level_dropout or (0.0, *[self.dropout] * len(self.channels))
 
     @nn.compact
     @typechecked
@@ -62,11 +72,11 @@ class UViT(nn.Module):
     ) -> Float[Array, "B *grid C"]:
         cond = Conditioning(self.width, name="conditioning")(logsnr).astype(self.dtype)
         block = remat(ResBlock, self.remat)
-        stages = (*self.channels, self.width)
+        stages, dropout = (*self.channels, self.width), self._level_dropout()
 
         def residual(h, side, i):
             for j in range(self.blocks):
-                h = block(stages[i], self.dropout, self.dtype, name=f"{side}_{i}_{j}")(
+                h = block(stages[i], dropout[i], self.dtype, name=f"{side}_{i}_{j}")(
                     h, cond
                 )
             return h
@@ -79,11 +89,12 @@ class UViT(nn.Module):
             for axis in range(1, h.ndim - 1):
                 z = jnp.repeat(z, h.shape[axis] // z_0.shape[axis], axis=axis)
             h = h + z
-        skips = []
+        skips, inputs = [], []
         for i in range(len(self.channels)):
             h = residual(h, "down", i)
             skips.append(h)
             h = Downsample(stages[i + 1], self.dtype, name=f"merge_{i}")(h)
+            inputs.append(h)
         h = h + Dense(self.width, dtype=self.dtype, name="latent")(z_0)
         h = Blocks(
             depth=self.depth,
@@ -97,6 +108,7 @@ class UViT(nn.Module):
             name="inner",
         )(h, cond)
         for i in reversed(range(len(self.channels))):
+            h = h - inputs[i] if self.subtract_input else h
             h = skips[i] + Upsample(stages[i], self.dtype, name=f"split_{i}")(h)
             h = residual(h, "up", i)
         h = OutputLayer(patch_pixels * x_t.shape[-1], self.dtype, name="head")(h, cond)

@@ -72,6 +72,8 @@ def learning_rate(config: TrainConfig, *, steps: int) -> optax.Schedule:
         warmup=optimizer.warmup,
         steps=steps,
         final_fraction=optimizer.final_fraction,
+        schedule=optimizer.schedule,
+        decay_fraction=optimizer.decay_fraction,
     )
 
 
@@ -88,7 +90,9 @@ def make_update(
     return UpdateSpec(
         init=lambda: stage.init(root),
         objective=stage.objective,
-        tx=optim.adamw(
+        clip=optimizer.clip,
+        tx=optim.optimizer(
+            optimizer.kind,
             schedule,
             b1=optimizer.b1,
             b2=optimizer.b2,

@@ -29,6 +29,7 @@ from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.stages.stage import Stage
 from ul.train import curves, loop
 from ul.train.guard import Guard
+from ul.train.profiler import Profiler
 from ul.train.writer import MetricsWriter, NullWriter
 
 log = logging.getLogger("ul")
@@ -170,7 +171,7 @@ def train(
         # the watchdog ends this one.
         seconds = config.watchdog.start / 2.0
 
-        directory, profiler = epath.Path(path), loop.Profiler(path, *profile)
+        directory, profiler = epath.Path(path), Profiler(path, *profile)
         with contextlib.ExitStack() as building:
             saved_provenance = processes.run_on_first(
                 "enter workdir",

@@ -98,6 +98,8 @@ def apply(module: Any, params, *args, key=None, condition=None):
 
     `condition`: further arguments by name, such as labels.
     """
+    if key is None and getattr(module, "level_dropout", None):
+        module = module.clone(level_dropout=())
     if key is None and getattr(module, "dropout", None):
         module = module.clone(dropout=0.0)
     return module.apply(

@@ -20,12 +20,13 @@ from tqdm import tqdm
 from ul.checkpoints.store import Checkpoints
 from ul.core import mesh as meshes
 from ul.core import processes
-from ul.core.errors import ConfigError, Interrupted, NonFiniteError, Preempted
+from ul.core.errors import Interrupted, NonFiniteError, Preempted
 from ul.core.metrics import Moments, merge_moments
 from ul.train import state as states
 from ul.train import step as steps
 from ul.train.collapse import CollapseWatch
 from ul.train.guard import Guard, StopConsensus
+from ul.train.profiler import Profiler
 from ul.train.writer import MetricsWriter, NullWriter
 
 log = logging.getLogger("ul")
@@ -37,7 +38,7 @@ class UpdateSpec:
 
     init: `init() -> params`.
     objective: `objective(params, batch, key, step) -> Terms`.
-    lr: the learning rate as a function of the step.
+    lr: the learning rate as a function of the step. clip: the norm at which `tx` clips.
     root: the key from which all randomness of the run is derived.
     ema_names: the entries of `config.ema`, decays or "power:<width>".
     accumulate: number of microbatches per update.
@@ -47,6 +48,7 @@ class UpdateSpec:
     objective: Callable
     tx: optax.GradientTransformation
     lr: optax.Schedule
+    clip: float
     root: Any
     mesh: jax.sharding.Mesh
     ema_names: tuple[float | str, ...]
@@ -197,7 +199,12 @@ def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> states.TrainSta
 def lower_step(spec: UpdateSpec, state, batch) -> jax.stages.Lowered:
     """Lower the step that `train` runs, for this state and batch or for their shapes."""
     step = steps.make_train_step(
-        spec.objective, spec.tx, spec.lr, root=spec.root, accumulate=spec.accumulate
+        spec.objective,
+        spec.tx,
+        spec.lr,
+        root=spec.root,
+        accumulate=spec.accumulate,
+        clip=spec.clip,
     )
     # The new state keeps the sharding of the old one, so the next step needs no copy.
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -218,40 +225,6 @@ def compile_step(
     peak = getattr(memory, "peak_memory_in_bytes", 0) / 2**20
     log.info("compiled in %.1f s; peak memory is %.1f MiB per device", seconds, peak)
     return compiled
-
-
-class Profiler:
-    """Traces the steps first .. last into workdir/profile, or none if both are 0."""
-
-    def __init__(self, workdir, first: int, last: int):
-        if last < first or first < 0:
-            raise ConfigError(
-                "--profile_steps=first:last must not end before it begins; got "
-                f"{first}:{last}."
-            )
-        self._path, self._first, self._last = f"{workdir}/profile", first, last
-        self._running = False
-
-    def before_step(self, step: int) -> None:
-        """Start the trace if `step` is its first step."""
-        if self._last and step == self._first:
-            options = jax.profiler.ProfileOptions()
-            # The Python tracer hooks every thread and has crashed with reader threads.
-            options.python_tracer_level = 0
-            jax.profiler.start_trace(self._path, profiler_options=options)
-            self._running = True
-
-    def after_step(self, step: int, state) -> None:
-        """Write the trace if `step` is its last step."""
-        if self._running and step == self._last:
-            jax.block_until_ready(state)
-            self.close()
-
-    def close(self) -> None:
-        """Write the trace so far, for example because the run ends early."""
-        if self._running:
-            jax.profiler.stop_trace()
-            self._running = False
 
 
 def train(

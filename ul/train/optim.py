@@ -1,6 +1,10 @@
-"""AdamW with warm-up, clipping and a weight-decay mask that covers every parameter."""
+"""Optimizers and learning rates, and a weight-decay mask that covers every parameter."""
 
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from ul.core import trees
 from ul.core.errors import ConfigError
@@ -30,19 +34,59 @@ def decay_mask(params):
 
 
 def learning_rate(
-    *, lr: float, warmup: int, steps: int, final_fraction: float
+    *,
+    lr: float,
+    warmup: int,
+    steps: int,
+    final_fraction: float,
+    schedule: str = "cosine",
+    decay_fraction: float = 0.2,
 ) -> optax.Schedule:
-    """Return a linear warm-up over `warmup` steps, then a cosine to `final_fraction` * lr.
+    """Return a linear warm-up over `warmup` steps to `lr`, and then a schedule of SCHEDULES.
 
-    The cosine ends at `steps`. With `final_fraction` 1 the rate is constant.
+    Raises:
+      ConfigError: an unknown schedule.
     """
-    return optax.join_schedules(
-        [
-            optax.linear_schedule(lr / max(warmup, 1), lr, max(warmup - 1, 0)),
-            optax.cosine_decay_schedule(lr, max(steps - warmup, 1), final_fraction),
-        ],
-        [warmup],
+    after = _row("schedule", schedule, SCHEDULES)(
+        lr, max(steps - warmup, 1), warmup, final_fraction, decay_fraction
     )
+    linear = optax.linear_schedule(lr / max(warmup, 1), lr, max(warmup - 1, 0))
+    return optax.join_schedules([linear, after], [warmup])
+
+
+def _cosine(lr, steps, warmup, final_fraction, decay_fraction):
+    """A cosine to final_fraction * lr at the last step; with 1 the rate is constant."""
+    return optax.cosine_decay_schedule(lr, steps, final_fraction)
+
+
+def _constant(lr, steps, warmup, final_fraction, decay_fraction):
+    return optax.constant_schedule(lr)
+
+
+def _warmup_stable_decay(lr, steps, warmup, final_fraction, decay_fraction):
+    """Constant, then linear to final_fraction * lr over the last share of all steps.
+
+    Hu et al., MiniCPM, arXiv 2404.06395; Hagele et al., arXiv 2405.18392.
+    """
+    decay_steps = max(round(decay_fraction * (steps + warmup)), 1)
+    return optax.linear_schedule(
+        lr, final_fraction * lr, decay_steps, max(steps - decay_steps, 0)
+    )
+
+
+def _inverse_sqrt(lr, steps, warmup, final_fraction, decay_fraction):
+    """Return lr sqrt(warmup / step): Vaswani et al. 2017, as EDM2 trains."""
+    start = max(warmup, 1)
+    return lambda step: lr * jnp.sqrt(start / (start + jnp.maximum(step, 0)))
+
+
+# By name, functions of lr, the steps after the warm-up, the warm-up, and the two fractions.
+SCHEDULES = {
+    "cosine": _cosine,
+    "constant": _constant,
+    "warmup_stable_decay": _warmup_stable_decay,
+    "inverse_sqrt": _inverse_sqrt,
+}
 
 
 def adamw(
@@ -53,3 +97,67 @@ def adamw(
         optax.clip_by_global_norm(clip),
         optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask),
     )
+
+
+def muon(
+    schedule: optax.Schedule, *, b1: float, b2: float, weight_decay: float, clip: float
+) -> optax.GradientTransformation:
+    """Return Muon (Jordan et al. 2024) on hidden layers, and AdamW on all others.
+
+    Updates have the root mean square of AdamW's (Liu et al., arXiv 2502.16982), so that
+    both take the same learning rate. b1, b2: those of AdamW.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.contrib.muon(
+            schedule,
+            weight_decay=weight_decay,
+            weight_decay_mask=decay_mask,
+            adam_b1=b1,
+            adam_b2=b2,
+            adam_weight_decay=weight_decay,
+            muon_weight_dimension_numbers=_muon_dimensions,
+            consistent_rms=0.2,
+        ),
+    )
+
+
+# The first and last layers of a network, which are no maps between hidden vectors.
+NOT_HIDDEN = {"stem", "head", "latent", "latent_input", "conditioning"}
+
+
+def _muon_dimensions(params):
+    """Return for each kernel of a hidden layer its input and output axes, else None."""
+
+    def dimensions(path: str, leaf):
+        parts = path.split("/")
+        if parts[-1] not in DECAYED or NOT_HIDDEN & set(parts) or leaf.ndim < 2:
+            return None
+        # A scanned stack of blocks has one matrix per block, of a first axis of its own.
+        first = 1 if leaf.ndim == 3 else 0
+        axes = tuple(range(first, leaf.ndim - 1))
+        return optax.contrib.MuonDimensionNumbers(axes, leaf.ndim - 1)
+
+    return trees.map_with_path(dimensions, params)
+
+
+OPTIMIZERS = {"adamw": adamw, "muon": muon}
+
+
+def optimizer(
+    kind: str, schedule: optax.Schedule, **settings: float
+) -> optax.GradientTransformation:
+    """Return an optimizer of OPTIMIZERS with its settings.
+
+    Raises:
+      ConfigError: an unknown kind.
+    """
+    return _row("kind", kind, OPTIMIZERS)(schedule, **settings)
+
+
+def _row(key: str, name: str, rows: Mapping[str, Callable]) -> Callable:
+    if name not in rows:
+        raise ConfigError(
+            f"optimizer.{key} must be one of {', '.join(rows)}; got {name!r}."
+        )
+    return rows[name]

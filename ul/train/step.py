@@ -70,12 +70,14 @@ def make_train_step(
     *,
     root,
     accumulate: int,
+    clip: float = jnp.inf,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Moments]]]:
     """Return `step(state, batch) -> (state, moments)`, a pure function.
 
     Its randomness depends on the key `root` and on the step alone. An update whose loss or
     gradient is not finite leaves the state unchanged; the loop finds it in the moments and
-    stops. `schedule` is the learning rate that is logged.
+    stops. `schedule` is the learning rate that is logged, and `clip` the norm of the
+    gradient above which a step counts as clipped.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Moments]]:
@@ -97,6 +99,9 @@ def make_train_step(
             lambda new, old: jnp.where(is_finite, new, old), updated, state
         )
         moments["grad_norm"] = Moments.from_values(norm[None])
+        moments["clipped"] = Moments.from_values(
+            (norm > clip)[None].astype(jnp.float32)
+        )
         moments["lr"] = Moments.from_values(
             jnp.asarray(schedule(state.step), jnp.float32)[None]
         )
