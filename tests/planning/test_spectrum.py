@@ -195,3 +195,13 @@ def test_the_limit_leaves_the_small_directions_uncoded():
 def test_images_that_do_not_differ_are_refused(count):
     with pytest.raises(DataError, match="at least two different training images"):
         radial.radial_spectrum(np.full((count, 4, 4, 1), 9, np.uint8))
+
+
+def test_the_variance_of_the_latents_is_that_of_the_coded_directions():
+    """With P = 2 the gains leave (P s^2 - 1) e^-5: 7, 1 and, below the water level, 0."""
+    spectrum = spectra.Spectrum(np.asarray([4.0, 1.0, 0.25]), 2.0, "by hand")
+    expected = 2 * (7 + 1) * np.exp(-5.0) / 8
+    np.testing.assert_allclose(spectrum.latent_variance(2.0, 8, 5.0), expected)
+    # What z_0 then knows is the rate: 1/2 log2(1 + g^2 s^2 e^5) summed over directions.
+    signal = np.asarray([7.0, 1.0])
+    np.testing.assert_allclose(spectrum.bits(2.0), 2 * np.sum(np.log2(1 + signal)) / 2)

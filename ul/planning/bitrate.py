@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,7 +41,8 @@ MAX_VALUES = 2**28
 class BitratePrediction:
     """Predicted rate and PSNR of a trained stage 1 at one loss factor and bias.
 
-    `num_coded` is the number of directions of an image that get bits.
+    `num_coded` is the number of directions of an image that get bits. `latent_std` is the
+    standard deviation of the latents around their mean.
     """
 
     factor: float
@@ -49,6 +51,14 @@ class BitratePrediction:
     mean_psnr_db: float
     sample_psnr_db: float
     num_coded: int
+    latent_std: float
+
+
+class LatentSize(NamedTuple):
+    """The number of elements of a latent, and the log-SNR of its noise."""
+
+    elements: int
+    logsnr: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +72,7 @@ class BitratePlan:
     spectrum: Spectrum
     num_pixels: int
     latent_shape: tuple[int, ...]
+    latent: LatentSize
     config_prediction: BitratePrediction
     predictions: tuple[BitratePrediction, ...]
 
@@ -104,6 +115,7 @@ def make_plan(
     # An unreachable precision is rejected here, before any image is read.
     waterfilling.posterior_precision(np.asarray(factors)[:, None], np.asarray(biases))
     latent_shape = stage.latent_shape
+    assert stage.codec is not None
     spectrum = _training_spectrum(
         stage, datasets, estimator, num_examples, show_progress
     )
@@ -115,11 +127,13 @@ def make_plan(
     num_pixels = math.prod(stage.image_shape[:-1])
     config_pair = (stage.weighting.factor, stage.weighting.bias)
     pairs = sorted({(f, b) for f in factors for b in biases} | {config_pair})
-    predictions = {pair: predict(spectrum, num_pixels, *pair) for pair in pairs}
+    latent = LatentSize(math.prod(latent_shape), stage.codec.latent_logsnr)
+    predictions = {pair: predict(spectrum, num_pixels, latent, *pair) for pair in pairs}
     return BitratePlan(
         spectrum,
         num_pixels,
         latent_shape,
+        latent,
         predictions[config_pair],
         tuple(predictions.values()),
     )
@@ -144,10 +158,11 @@ def planned_rate_bpp(stage: Stage, datasets: Datasets) -> float | None:
 
 
 def predict(
-    spectrum: Spectrum, num_pixels: int, factor: float, bias: float
+    spectrum: Spectrum, num_pixels: int, latent: LatentSize, factor: float, bias: float
 ) -> BitratePrediction:
-    """Predict rate and PSNR at one loss factor and bias."""
+    """Predict rate, PSNR and scale of the latents at one loss factor and bias."""
     precision = waterfilling.posterior_precision(factor, bias)
+    variance = spectrum.latent_variance(precision, *latent)
     return BitratePrediction(
         factor=factor,
         bias=bias,
@@ -155,6 +170,7 @@ def predict(
         mean_psnr_db=spectrum.mean_psnr_db(precision),
         sample_psnr_db=spectrum.sample_psnr_db(precision),
         num_coded=spectrum.num_coded(precision),
+        latent_std=math.sqrt(variance),
     )
 
 
@@ -178,7 +194,7 @@ def propose_overrides(plan: BitratePlan, target_bpp: float) -> str:
     variances = plan.spectrum.codable_variances
     factor, bias = plan.config_prediction.factor, plan.config_prediction.bias
     new_bias = round(waterfilling.bias_for_rate(variances, bits_per_block, factor), 4)
-    prediction = predict(plan.spectrum, plan.num_pixels, factor, new_bias)
+    prediction = predict(plan.spectrum, plan.num_pixels, plan.latent, factor, new_bias)
     lines = [
         f"For {target_bpp:g} bits/pixel:",
         "  " + _override("bias", new_bias, f"factor {factor:g}", prediction),
@@ -186,7 +202,9 @@ def propose_overrides(plan: BitratePlan, target_bpp: float) -> str:
     try:
         new_factor = waterfilling.factor_for_rate(variances, bits_per_block, bias)
         new_factor = float(f"{new_factor:.6g}")
-        prediction = predict(plan.spectrum, plan.num_pixels, new_factor, bias)
+        prediction = predict(
+            plan.spectrum, plan.num_pixels, plan.latent, new_factor, bias
+        )
     except ConfigError:  # no factor is large enough, or it is 1 after rounding
         lines.append(
             f"  At bias {bias:g} no loss factor reaches this rate; change the bias."
@@ -210,12 +228,12 @@ def to_markdown(plan: BitratePlan) -> str:
     """Return the table of predictions, followed by the assumptions behind it."""
     header = ["c_lf", "b", "bits/pixel", "PSNR of posterior mean, dB"]
     coded = f"coded of {plan.spectrum.image_values}"
-    rows = [[*header, "PSNR of samples, dB", coded, ""]]
+    rows = [[*header, "PSNR of samples, dB", coded, "std of latents", ""]]
     for p in plan.predictions:
         cells = [f"{p.factor:g}", f"{p.bias:g}", f"{p.bpp:.4f}"]
         cells += [f"{p.mean_psnr_db:.2f}", f"{p.sample_psnr_db:.2f}"]
         mark = "<- this config" if p is plan.config_prediction else ""
-        rows.append([*cells, str(p.num_coded), mark])
+        rows.append([*cells, str(p.num_coded), f"{p.latent_std:.3f}", mark])
     return "\n".join([markdown.table(rows, align_right=True), "", *_assumptions(plan)])
 
 

@@ -77,6 +77,20 @@ class Spectrum:
         """Return the PSNR of a posterior sample, whose distortion is 2 D."""
         return psnr_db(2.0 * self.mse(precision))
 
+    def latent_variance(
+        self, precision: float, num_elements: int, latent_logsnr: float
+    ) -> float:
+        """Return the variance of the latents around their mean, per element.
+
+        A coded direction of variance s^2 has the gain g^2 = (P - 1/s^2) e^-latent_logsnr
+        (waterfilling.py), so it adds g^2 s^2 to the `num_elements` of an image's latent.
+        """
+        codable = self.codable_variances
+        energy = np.sum(np.maximum(precision * codable - 1.0, 0.0))
+        return float(
+            self.blocks_per_image * energy * math.exp(-latent_logsnr) / num_elements
+        )
+
     def num_coded(self, precision: float) -> int:
         """Return the number of directions of an image that get bits."""
         coded = waterfilling.coded_directions(self.codable_variances, precision)

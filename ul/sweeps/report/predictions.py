@@ -47,6 +47,7 @@ def predict_trials(
                 name: bitrate.predict(
                     plan.spectrum,
                     plan.num_pixels,
+                    plan.latent,
                     weighting.factor,
                     weighting.bias,
                 )
