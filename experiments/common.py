@@ -46,9 +46,9 @@ def transformer_settings(head_dim: int) -> dict:
 def decoder_sampling(num_steps: int = 10) -> dict:
     """Return the sampling of a diffusion decoder.
 
-    On digits and photographs 2M with ten steps that are even in log-SNR was closer to the
-    converged flow than DDIM with fifty steps of the training schedule (RESULTS.md). Beyond
-    these ends a decoder that sees z_0 has nothing to decide.
+    On digits and photographs DPM-Solver++(2M), uniform in log-SNR, was closer to the solution
+    of the probability-flow ODE with 9 function evaluations than DDIM on the training schedule
+    with 51 (RESULTS.md).
     """
     return latent_sampling(num_steps) | dict(logsnr_max=9.0, logsnr_min=-8.0)
 
@@ -61,7 +61,7 @@ def latent_sampling(num_steps: int = 16) -> dict:
         grid="logsnr",
         logsnr_max=config_dict.placeholder(float),
         logsnr_min=config_dict.placeholder(float),
-        curve=(),
+        nats_per_logsnr=(),
     )
 
 

@@ -27,7 +27,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     common.check_variant(arg, VARIANTS)
     c = _stage2() if arg.endswith("2") else _stage1()
     if arg.endswith("decoder"):
-        frozen.separate_decoder(c, (4, 4, 4))
+        frozen.make_decoder_stage(c, (4, 4, 4))
     if arg.startswith("smoke"):
         common.shorten(c, steps=8, sampling_steps=4)
         common.shrink_networks(c, width=32)

@@ -49,5 +49,5 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
         return small.stage2_config(size, data).lock()
     c = small.stage1_config(size, data)
     if arg == "decoder":
-        frozen.separate_decoder(c, (size // 4, size // 4, 8))
+        frozen.make_decoder_stage(c, (size // 4, size // 4, 8))
     return c.lock()

@@ -7,7 +7,7 @@ ConfigDict = ml_collections.ConfigDict
 
 
 def saved_weights() -> dict:
-    """Return the choice of a run's weights; the command line sets its `workdir`."""
+    """Return a section that selects the weights of another run, by its `workdir`."""
     return dict(
         workdir=config_dict.placeholder(str),
         step=config_dict.placeholder(int),
@@ -15,8 +15,8 @@ def saved_weights() -> dict:
     )
 
 
-def separate_decoder(c: ConfigDict, shape: tuple[int, ...]) -> None:
-    """Turn a stage 1 into its decoder alone, on a frozen encoder with latents of this shape.
+def make_decoder_stage(c: ConfigDict, shape: tuple[int, ...]) -> None:
+    """Turn a stage 1 into a config of stage "decoder" for latents of this shape.
 
     The command line sets the run with the encoder, `stage1.workdir`, and optionally one
     whose decoder is trained further, `init.workdir`.

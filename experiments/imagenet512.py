@@ -39,7 +39,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     stage, _, option = arg.partition(",")
     c = _stage2() if stage.startswith("stage2") else _stage1()
     if stage == "decoder":
-        frozen.separate_decoder(c, (32, 32, 32))
+        frozen.make_decoder_stage(c, (32, 32, 32))
     if stage == "stage2_medium":
         c.base.widths = (640, 1280)
     if option == "tfds":
@@ -102,8 +102,7 @@ def _stage1() -> ml_collections.ConfigDict:
 def _stage2() -> ml_collections.ConfigDict:
     c = _training_defaults("base")
     c.steps, c.batch_size = 500_000, 2048
-    # Fixed examples, whose latents can be cached. Encoding images while training costs 56 %
-    # more FLOPs and 21 CPU-seconds of decoding per step.
+    # Each image has one fixed crop, so that `ul encode` can cache its latents.
     c.data.augment = "example"
     frozen.train_on_latents(c, (32, 32, 32))
     c.base = dict(

@@ -7,8 +7,8 @@ from experiments import common
 # With the spectrum of natural photographs this bias gives the five bitrates of the paper's
 # table 2 within 20 % (`ul plan bitrate --config imagenet512:stage1 --spectrum natural`).
 BIAS = 2.1
-# The prior's gradient rises over a fifth of the 500,000 steps; without a ramp, small models
-# threw their latents away and stayed there.
+# The prior's gradient rises over a fifth of the 500,000 steps. Without a ramp, small models
+# may collapse (launch/PLAN.md).
 RAMP_STEPS = 100_000
 
 TFDS_IMAGENET = dict(

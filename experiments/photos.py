@@ -63,7 +63,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
             c.loss.ramp_steps = 1200
             c.encoder.channels = (32, 64)
     if arg.startswith("decoder"):
-        frozen.separate_decoder(c, (size // 4, size // 4, 8))
+        frozen.make_decoder_stage(c, (size // 4, size // 4, 8))
     if arg.startswith("smoke"):
         _shrink(c)
     return c.lock()

@@ -1,12 +1,12 @@
 """Compare samplers, grids and numbers of steps on a trained run.
 
     python -m ul samplers --workdir runs/s1
-    python -m ul samplers --workdir runs/s1 --samplers logsnr:dpmpp_2m --calls 5,9,17
+    python -m ul samplers --workdir runs/s1 --samplers logsnr:dpmpp_2m --nfe 5,9,17
     python -m ul samplers --workdir runs/s1 --adapt
 
-For a stage 1 these are samplers of its decoder, for a stage 2 those of its base model. Each
-is compared with the converged flow from the same noise. `--adapt` stores the measured curve
-of bits over log-SNR in the run, which then samples on the adaptive grid that follows it.
+A stage 1 is compared by samplers of its decoder, a stage 2 by samplers of its base model. The
+reference is the solution of the probability-flow ODE from the same noise. `--adapt` measures
+the information per unit of log-SNR and writes an adaptive grid into the run's config.json.
 """
 
 from absl import flags
@@ -22,8 +22,10 @@ _SAMPLERS = flags.DEFINE_list(
     list(sampler_comparison.DEFAULT_PAIRS),
     "Pairs of a grid and a sampler, such as logsnr:dpmpp_2m.",
 )
-_CALLS = flags.DEFINE_list(
-    "calls", ["5", "9", "17", "33"], "Numbers of network calls for one sample."
+_NFE = flags.DEFINE_list(
+    "nfe",
+    ["5", "9", "17", "33"],
+    "Numbers of function evaluations (NFE) for one sample, without those of guidance.",
 )
 _NUM = flags.DEFINE_integer("num_examples", 180, "Held-out examples to use.", 2)
 _GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Guidance of a stage 2.")
@@ -38,12 +40,12 @@ _WEIGHTS = common_flags.define_weights()
 def main() -> None:
     """Print the table."""
     workdir = cli.required(_WORKDIR)
-    if not all(word.isdigit() and int(word) > 1 for word in _CALLS.value):
-        raise ConfigError(f"--calls must be integers above 1; got {_CALLS.value}.")
+    if not all(word.isdigit() and int(word) > 1 for word in _NFE.value):
+        raise ConfigError(f"--nfe must hold integers of at least 2; got {_NFE.value}.")
     comparison = sampler_comparison.compare(
         workdir,
         _SAMPLERS.value,
-        [int(word) for word in _CALLS.value],
+        [int(word) for word in _NFE.value],
         num_examples=_NUM.value,
         guidance=_GUIDANCE.value,
         step=_STEP.value,
@@ -52,8 +54,8 @@ def main() -> None:
     )
     print(sampler_comparison.to_markdown(comparison))
     if _ADAPT.value:
-        curve = [float(f"{value:.4g}") for value in comparison.curve]
-        workdirs.update_sampling(workdir, {"grid": "adaptive", "curve": curve})
+        nats = [float(f"{value:.4g}") for value in comparison.nats_per_logsnr]
+        workdirs.update_sampling(workdir, {"grid": "adaptive", "nats_per_logsnr": nats})
         print(f"\n{workdir} now samples on the adaptive grid.")
 
 

@@ -64,9 +64,9 @@ def main(file: str) -> None:
     if not _DRY_RUN.value and (place == "local" or "://" not in out):
         sweeps.write_or_check_sweep(out, file, every)
     if place != "local":
-        rest = sweeps.unfinished_trials(out, chosen)
+        unfinished = sweeps.unfinished_trials(out, chosen)
         job = _job(out, file)
-        sys.exit(sweep_jobs.submit(job, place, rest, dry_run=_DRY_RUN.value))
+        sys.exit(sweep_jobs.submit(job, place, unfinished, dry_run=_DRY_RUN.value))
     retries, alone = _RETRIES.value or 0, bool(_TRIAL.value)
     failed = trials.run(out, chosen, _JOBS.value, retries, _options(0), alone=alone)
     raise_failures(out, failed)

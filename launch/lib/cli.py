@@ -33,8 +33,8 @@ def required(holder: flags.FlagHolder) -> Any:
     return holder.value
 
 
-def _leave(number, frame) -> None:
-    """End a command whose work is done, so that Ctrl-C has nothing left to interrupt."""
+def _exit_successfully(number, frame) -> None:
+    """Handle Ctrl-C after the command has finished: flush stdout and exit with 0."""
     with contextlib.suppress(OSError, RuntimeError):
         sys.stdout.flush()
     os._exit(0)
@@ -69,7 +69,7 @@ def run(
         function, operands = arguments.parse(sys.argv, main, operand)
         function(*operands)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, _leave)
+            signal.signal(signal.SIGINT, _exit_successfully)
     except (Exception, KeyboardInterrupt) as e:
         trace = flags.FLAGS.is_parsed() and _TRACE.value
         mistakes.exit_with(e, trace=trace)

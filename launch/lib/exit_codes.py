@@ -31,7 +31,7 @@ EXIT_CODES = (
     ),
     _row(errors.DataError, False, "Data are missing or broken."),
     _row(errors.CheckpointError, False, "A needed checkpoint cannot be loaded."),
-    _row(errors.NoProgress, False, "The last --max_attempts starts saved no step."),
+    _row(errors.NoProgress, False, "The last --max_attempts starts saved nothing new."),
     _row(errors.NonFiniteError, False, "Training produced NaN or infinity."),
     _row(errors.WorkdirInUse, False, "Another run uses the workdir."),
     _row(errors.StorageError, True, "The storage failed in reading or writing a file."),

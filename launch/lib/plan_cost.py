@@ -9,7 +9,7 @@ from ul.planning import recipe_cost
 _CACHED = flags.DEFINE_integer(
     "cached_images",
     2_562_334,
-    "Images of the latent cache; by default ImageNet twice.",
+    "Images of the latent cache; by default ImageNet's training set with mirror images.",
     0,
 )
 

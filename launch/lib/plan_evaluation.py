@@ -13,13 +13,13 @@ from ul.stages import registry
 STAGE1 = flags.DEFINE_string(
     "stage1_config",
     None,
-    "Config of the stage 1 below --config, for example imagenet512:stage1. Required for a "
-    "stage 2.",
+    "Config of the stage 1 of --config, for example imagenet512:stage1. Required for a stage "
+    "2.",
 )
 CHIP = flags.DEFINE_enum("chip", "v5p", sorted(CHIPS), "Accelerator that is priced.")
 NUM_CHIPS = flags.DEFINE_integer("chips", 64, "Number of chips.", 1)
 UTILIZATION = flags.DEFINE_float(
-    "utilization", 0.4, "Share of the chip's peak that the programs reach."
+    "utilization", 0.4, "Assumed model FLOPs utilization (MFU), in (0, 1]."
 )
 COUNT = flags.DEFINE_integer("count", 50_000, "Images that are evaluated.", 1)
 GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Guidance of the samples.")
@@ -39,8 +39,8 @@ def read_recipe(config: TrainConfig) -> list[TrainSpec]:
                 "--stage1_config=NAME:VARIANT, the config of its stage 1."
             )
         typed = files.call_user_function("--stage1_config", STAGE1.value, "get_config")
-        below = registry.parse(registry.to_dict(typed), TrainConfig)
-        recipe.insert(0, TrainSpec(below))
+        stage1_config = registry.parse(registry.to_dict(typed), TrainConfig)
+        recipe.insert(0, TrainSpec(stage1_config))
         registry.check_stage1(recipe[1].stage, recipe[0].stage, STAGE1.value)
     return recipe
 
@@ -63,5 +63,5 @@ def print_table(items: list[recipe_cost.CostItem]) -> None:
 
 
 def main(config: TrainConfig) -> None:
-    """Print the costs."""
+    """Print the costs of the metrics."""
     print_table(metrics(read_recipe(config)))

@@ -62,7 +62,7 @@ def submit(
     Returns an exit code.
 
     Raises:
-      ConfigError: a trial would refuse to start there.
+      ConfigError: a trial does not fit the devices or the storage of the place.
     """
     place = place_from_flags(place_name)
     if not trials:

@@ -10,7 +10,7 @@ from tests.lib.breaks import Break
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import gaussian, samplers
-from ul.diffusion.sampling_grids import GRIDS, Adaptive, EvenInLogsnr, EvenInTime
+from ul.diffusion.sampling_grids import GRIDS, Adaptive, UniformLogsnr, UniformTime
 from ul.diffusion.schedules import Cosine, Linear
 from ul.metrics import logsnr_curve
 
@@ -30,10 +30,12 @@ def test_a_grid_rises_from_one_end_to_the_other(name, ends):
 
 
 def test_the_grid_of_training_is_even_in_time():
-    time = SCHEDULE.inverse(EvenInTime(*ENDS)(SCHEDULE, 9))
+    time = SCHEDULE.inverse(UniformTime(*ENDS)(SCHEDULE, 9))
     np.testing.assert_allclose(np.diff(time), np.diff(time)[0], rtol=1e-4)
-    logsnr = EvenInTime()(Linear(5.0, -10.0), 9)
-    np.testing.assert_allclose(logsnr, EvenInLogsnr()(Linear(5.0, -10.0), 9), rtol=1e-5)
+    logsnr = UniformTime()(Linear(5.0, -10.0), 9)
+    np.testing.assert_allclose(
+        logsnr, UniformLogsnr()(Linear(5.0, -10.0), 9), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("ends", [(13.0, -8.0), (9.0, -13.0), (-8.0, 9.0), (1.0, 1.0)])
@@ -41,7 +43,7 @@ def test_ends_outside_of_the_schedule_are_refused(ends):
     with pytest.raises(
         ConfigError, match="between the ends of the schedule, -12 and 12"
     ):
-        EvenInLogsnr(*ends).ends(SCHEDULE)
+        UniformLogsnr(*ends).ends(SCHEDULE)
 
 
 def gaussian_curve(logsnr_0, num_bins=240):
@@ -62,7 +64,9 @@ def test_an_adaptive_grid_is_narrow_where_the_bits_rise():
 @pytest.mark.parametrize("curve", [(), (1.0,), (0.0,) * 30, (2.0,) * 30])
 def test_without_a_slope_an_adaptive_grid_is_even(curve):
     np.testing.assert_allclose(
-        Adaptive(*ENDS, curve)(SCHEDULE, 8), EvenInLogsnr(*ENDS)(SCHEDULE, 8), rtol=1e-5
+        Adaptive(*ENDS, curve)(SCHEDULE, 8),
+        UniformLogsnr(*ENDS)(SCHEDULE, 8),
+        rtol=1e-5,
     )
 
 
@@ -114,18 +118,20 @@ def mixture_curve():
 
 def test_2m_on_few_even_steps_is_better_than_ddim_on_many_of_the_schedule():
     """The adaptive grid is better still; 2M on the schedule's own grid is bad."""
-    assert error(EvenInLogsnr(*ENDS), "dpmpp_2m", 20) < error(EvenInTime(), "ddim", 50)
-    even = error(EvenInLogsnr(*ENDS), "dpmpp_2m", 16)
+    assert error(UniformLogsnr(*ENDS), "dpmpp_2m", 20) < error(
+        UniformTime(), "ddim", 50
+    )
+    even = error(UniformLogsnr(*ENDS), "dpmpp_2m", 16)
     assert error(Adaptive(*ENDS, mixture_curve()), "dpmpp_2m", 16) < 0.8 * even
-    assert error(EvenInTime(), "dpmpp_2m", 16) > 2 * even
+    assert error(UniformTime(), "dpmpp_2m", 16) > 2 * even
 
 
 BREAKS = (
     Break(
         "an adaptive grid that is wide where the bits rise",
         "ul/diffusion/sampling_grids.py",
-        "density = EVEN_SHARE + (1.0 - EVEN_SHARE) * uneven",
-        "density = 1.0 / (EVEN_SHARE + (1.0 - EVEN_SHARE) * uneven)",
+        "density = UNIFORM_SHARE + (1.0 - UNIFORM_SHARE) * uneven",
+        "density = 1.0 / (UNIFORM_SHARE + (1.0 - UNIFORM_SHARE) * uneven)",
         "test_an_adaptive_grid_is_narrow_where_the_bits_rise",
     ),
     Break(

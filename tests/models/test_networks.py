@@ -206,7 +206,7 @@ def test_the_way_up_adds_what_the_inner_part_changed():
     """At the start the inner part changes nothing, so the way up has nothing to add."""
     for is_changed, module in (
         (True, decoder()),
-        (False, decoder(subtract_input=True)),
+        (False, decoder(residual_upsampling=True)),
     ):
         params = module.init(jax.random.key(0), X, LOGSNR, Z)["params"]
         inner = params["inner"] | {"position": 0.0 * params["inner"]["position"]}

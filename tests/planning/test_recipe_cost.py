@@ -44,8 +44,8 @@ def test_guidance_costs_a_call_more_inside_its_interval(kind, interval, calls):
     )
     sampler = dataclasses.replace(stage.sampler, interval=interval)
     stage = dataclasses.replace(stage, sampler=sampler)
-    assert recipe_cost.guided_calls(stage, 2.0) == calls
-    assert recipe_cost.guided_calls(stage, 1.0) == (20 if kind == "heun" else 10)
+    assert recipe_cost.nfe_with_guidance(stage, 2.0) == calls
+    assert recipe_cost.nfe_with_guidance(stage, 1.0) == (20 if kind == "heun" else 10)
 
 
 def test_a_recipe_is_the_sum_of_its_stages():
@@ -94,7 +94,7 @@ def test_the_recipe_of_the_paper_takes_about_3000_chip_hours():
     words = ["plan", "cost", "--config=imagenet512:stage2_medium"]
     alone, done = forks.run_all([words, [*words, "--stage1_config=imagenet512:stage1"]])
     assert alone.code == ConfigError.code and "--stage1_config is required" in alone.err
-    (total,) = [line for line in done.out.splitlines() if line.startswith("| all")]
+    (total,) = [line for line in done.out.splitlines() if line.startswith("| total")]
     hours = float(total.split("|")[3].replace(",", ""))
     assert 2000 < hours < 4000
 
@@ -103,8 +103,8 @@ BREAKS = (
     Break(
         "a price without the decoder's last call",
         "ul/planning/recipe_cost.py",
-        "sampler.calls + 1",
-        "sampler.calls",
+        "sampler.nfe + 1",
+        "sampler.nfe",
         "test_reconstructions_and_samples_are_counted_call_by_call",
     ),
 )

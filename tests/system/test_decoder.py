@@ -89,7 +89,7 @@ def test_it_starts_from_the_decoder_of_a_run_and_goes_on_without_it(runs):
     run, provenance = session.build_run(decoder_config(runs[0], init=init), {})
     assert provenance["init"] == {"workdir": str(runs[0]), "step": 2, "weights": "raw"}
     first = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
-    state = states.start_from(first, run.initial())
+    state = states.replace_networks(first, run.initial())
     stored = api.load_autoencoder(runs[0], weights="raw")
     average = next(iter(state.ema.values()))
     for tree in (state.params, average):

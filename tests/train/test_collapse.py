@@ -45,7 +45,7 @@ BREAKS = (
     Break(
         "a rate that rises taken for a collapse",
         "ul/train/collapse.py",
-        "self._low_since is None or rate_bpp > (1.0 + RISE) * self._low_since[1]",
+        "self._low_since is None or rate_bpp > RECOVERY_FACTOR * self._low_since[1]",
         "self._low_since is None",
         "test_other_runs_go_on",
     ),

@@ -31,7 +31,7 @@ CHANGEABLE_KEYS = (
     "eval",
     "checkpoint",
     "mesh",
-    "sampling",  # with the curve of an adaptive grid, which the run measures
+    "sampling",  # contains the adaptive grid, which `ul samplers --adapt` writes
     "loss.rate_floor_bpp",
     "data.threads",
     "data.source.path",  # provenance holds the digests of the data
@@ -45,7 +45,7 @@ CHANGEABLE_KEYS = (
     "watchdog",
 )
 
-CURVE = "sampling.curve"
+GRID_MEASUREMENT = "sampling.nats_per_logsnr"
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def write_or_check_config(
             )
         for conflict in conflicts:
             log.warning("continuing with a changed setting: %s", conflict)
-        config = _with_saved_curve(config, saved["config"])
+        config = _keep_adaptive_grid(config, saved["config"])
         _check_same_encoder(workdir, saved["provenance"], provenance)
         _warn_of_other_devices(saved["provenance"], provenance)
     record = {
@@ -195,12 +195,12 @@ def write_or_check_config(
     write_atomic(path, json.dumps(sealed_json.seal(record), indent=2))
 
 
-def _with_saved_curve(config: dict, saved: dict) -> dict:
-    """Return the config with the curve of an adaptive sampling grid that the run measured."""
-    curves = [flatten(c)[CURVE] for c in (config, saved) if CURVE in flatten(c)]
-    if len(curves) < 2 or curves[0] or config["sampling"]["grid"] != "adaptive":
+def _keep_adaptive_grid(config: dict, saved: dict) -> dict:
+    """Keep the saved measurement of an adaptive grid if the config has none of its own."""
+    own, before = (flatten(c).get(GRID_MEASUREMENT) for c in (config, saved))
+    if own or not before or config["sampling"]["grid"] != "adaptive":
         return config
-    return config | {"sampling": config["sampling"] | {"curve": curves[1]}}
+    return config | {"sampling": config["sampling"] | {"nats_per_logsnr": before}}
 
 
 def update_sampling(path: str, changes: dict[str, Any]) -> None:

@@ -31,8 +31,9 @@ class DataConfig:
 class Stage1Loss:
     """Loss of any stage 1.
 
-    rate_floor_bpp: bits/pixel below which the log warns of posterior collapse; a run that
-    stays there ends with its own exit code. None means half of the planned rate, 0 none.
+    rate_floor_bpp: rate in bits/pixel below which the log warns of posterior collapse; a run
+    that stays below it ends with exit code 76. None means half of the planned rate; 0
+    disables the check.
     """
 
     rate_floor_bpp: float | None
@@ -141,10 +142,11 @@ class Sampling:
 
     num_steps: sampler steps. Each is one network evaluation, two with guidance, and twice as
     many for "heun"; the diffusion decoder needs one more to predict x from the last sample.
-    grid: steps that are even in the time of the training "schedule" or in "logsnr", or an
-    "adaptive" grid that follows the curve of the run's bits over log-SNR.
+    grid: "schedule" (uniform steps in the time t of the training schedule), "logsnr" (uniform
+    steps in log-SNR) or "adaptive" (from nats_per_logsnr, see diffusion/sampling_grids.py).
     logsnr_max, logsnr_min: ends of the grid; None means those of the schedule.
-    curve: the measured curve of an adaptive grid, which the run writes itself.
+    nats_per_logsnr: the measurement behind an adaptive grid, which `ul samplers --adapt`
+    writes.
     """
 
     kind: str
@@ -152,7 +154,7 @@ class Sampling:
     grid: str = "schedule"
     logsnr_max: float | None = None
     logsnr_min: float | None = None
-    curve: tuple[float, ...] = ()
+    nats_per_logsnr: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Samplers from pure noise down to the least noise of a grid, in one scan.
+"""Samplers from pure noise to the largest log-SNR of a grid, in one scan.
 
 Every sampler returns **the noisy z_0** at the last logsnr of its grid, because that is the
 latent that the decoder takes. A caller that needs the clean signal calls the denoiser once
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from ul.core import rng
 from ul.core.types import Array, Float, Int, Key, typechecked
 from ul.diffusion import gaussian
-from ul.diffusion.sampling_grids import EvenInTime, Grid
+from ul.diffusion.sampling_grids import Grid, UniformTime
 from ul.diffusion.schedules import Schedule
 
-TRAINING_GRID = EvenInTime()
+TRAINING_GRID = UniformTime()
 Denoiser = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -81,7 +81,7 @@ def heun_correction(z, x_hat, next_x_hat, step: SamplerStep):
     2010, equation 2.39): with y = z / alpha and tau = logsnr / 2 the flow is
     dy/dtau = x_hat - y, whose linear part is integrated exactly. The mean slope of EDM
     (Karras et al., algorithm 1) has the same order, but divides the change of x_hat by the
-    ratio of the noises and diverged with 16 steps of a mixture.
+    ratio of the noises, which is large in wide steps.
     """
     h = (step.logsnr_s - step.logsnr_t) / 2.0
     # The weight is 1/2 for small h. The difference of the two terms cancels there.
@@ -133,8 +133,8 @@ class Sampler:
         return self.grid.ends(self.schedule)[1]
 
     @property
-    def calls(self) -> int:
-        """Evaluations of the denoiser for one sample."""
+    def nfe(self) -> int:
+        """Function evaluations of the denoiser for one sample."""
         return self.num_steps * (2 if self.method in CORRECTIONS else 1)
 
     def __call__(

@@ -1,4 +1,4 @@
-"""Grids of log-SNR on which samplers move from pure noise to the least noise.
+"""Grids of log-SNR for samplers, from pure noise to the largest log-SNR.
 
 A grid is a function (schedule, num_steps) -> logsnr [num_steps + 1], increasing. Its ends
 are those of the schedule, or narrower ones.
@@ -13,8 +13,8 @@ import numpy as np
 from ul.core.errors import ConfigError
 from ul.diffusion.schedules import Schedule
 
-# Weight of the even part of an adaptive grid, which bounds its widest step.
-EVEN_SHARE = 0.25
+# Weight of the uniform part of an adaptive grid, which bounds its widest step.
+UNIFORM_SHARE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Grid:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvenInTime(Grid):
-    """Steps that are even in the time of the training schedule."""
+class UniformTime(Grid):
+    """Uniform steps in the time of the training schedule."""
 
     def __call__(self, schedule: Schedule, num_steps: int) -> jax.Array:
         """Return the logsnr of every point of the grid, [num_steps + 1]."""
@@ -63,8 +63,8 @@ class EvenInTime(Grid):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvenInLogsnr(Grid):
-    """Steps of equal width in log-SNR."""
+class UniformLogsnr(Grid):
+    """Uniform steps in log-SNR."""
 
     def __call__(self, schedule: Schedule, num_steps: int) -> jax.Array:
         """Return the logsnr of every point of the grid, [num_steps + 1]."""
@@ -73,27 +73,27 @@ class EvenInLogsnr(Grid):
 
 @dataclasses.dataclass(frozen=True)
 class Adaptive(Grid):
-    """Steps that are narrow where the run's bits per log-SNR rise.
+    """Steps that are narrow where the information per unit of log-SNR rises.
 
-    For a Gaussian direction of variance s^2 these bits are e^l s^2 / (2 + 2 e^l s^2): they
-    rise where the denoiser begins to see the direction, and x_hat changes most there. The
-    density of the steps is the square root of the slope, besides an even share. On an exact
-    mixture its error was the smallest of all grids (experiments/RESULTS.md).
+    The information is e^l / 2 E||x - x_hat||^2 (Guo, Shamai & Verdu 2005). For a Gaussian
+    direction of variance s^2 it is e^l s^2 / (2 + 2 e^l s^2) nats, which rises where x_hat
+    changes most. The density of the steps is UNIFORM_SHARE of a uniform one, and else the
+    normalized square root of the slope.
 
-    curve: bits per unit of log-SNR in bins of equal width from the schedule's logsnr_min to
-    its logsnr_max, in any unit. It is empty if the run has not measured it yet; the steps
-    are then even in log-SNR.
+    nats_per_logsnr: the information in bins of equal width from the schedule's logsnr_min
+    to its logsnr_max; its scale does not matter. If it is empty, the steps are uniform.
     """
 
-    curve: tuple[float, ...] = ()
+    nats_per_logsnr: tuple[float, ...] = ()
 
     def __call__(self, schedule: Schedule, num_steps: int) -> jax.Array:
         """Return the logsnr of every point of the grid, [num_steps + 1]."""
         low, high = self.ends(schedule)
-        curve = np.asarray(self.curve if len(self.curve) > 1 else (1.0, 1.0))
-        width = (schedule.logsnr_max - schedule.logsnr_min) / len(curve)
-        centers = schedule.logsnr_min + width * (np.arange(len(curve)) + 0.5)
-        slope = np.convolve(np.diff(curve), (0.25, 0.5, 0.25), "same")
+        measured = self.nats_per_logsnr
+        nats = np.asarray(measured if len(measured) > 1 else (1.0, 1.0))
+        width = (schedule.logsnr_max - schedule.logsnr_min) / len(nats)
+        centers = schedule.logsnr_min + width * (np.arange(len(nats)) + 0.5)
+        slope = np.convolve(np.diff(nats), (0.25, 0.5, 0.25), "same")
         # Between the centers of two bins; no slope is known beyond the outer ones.
         root = np.sqrt(np.concatenate(([0.0], np.maximum(slope, 0.0), [0.0])))
         inner = centers[(centers > low) & (centers < high)]
@@ -102,7 +102,7 @@ class Adaptive(Grid):
         density = root[np.searchsorted(centers, middles)]
         mean = np.sum(density * np.diff(points)) / (high - low)
         uneven = density / mean if mean > 0.0 else np.ones_like(density)
-        density = EVEN_SHARE + (1.0 - EVEN_SHARE) * uneven
+        density = UNIFORM_SHARE + (1.0 - UNIFORM_SHARE) * uneven
         mass = np.append(0.0, np.cumsum(density * np.diff(points)))
         grid = np.interp(np.linspace(0.0, mass[-1], num_steps + 1), mass, points)
         grid[0], grid[-1] = low, high
@@ -110,7 +110,7 @@ class Adaptive(Grid):
 
 
 GRIDS: dict[str, type[Grid]] = {
-    "schedule": EvenInTime,
-    "logsnr": EvenInLogsnr,
+    "schedule": UniformTime,
+    "logsnr": UniformLogsnr,
     "adaptive": Adaptive,
 }

@@ -1,7 +1,7 @@
-"""Compare samplers and grids on a trained run, by their distance to the converged flow.
+"""Compare samplers by their distance to the solution of the probability-flow ODE.
 
-PSNR is no criterion: it rises with the error of a sampler, because samples then shrink
-towards the mean of the posterior.
+The ODE is that of Song et al., arXiv 2011.13456. PSNR is no criterion: it rises with the
+error of a sampler, because samples then shrink towards the mean of the posterior.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from ul.data import datasets as examples_of
 from ul.data.datasets import Datasets
 from ul.diffusion import gaussian
 from ul.diffusion.samplers import CORRECTIONS, METHODS, STOCHASTIC, Sampler
-from ul.diffusion.sampling_grids import GRIDS, Adaptive, EvenInTime, Grid
+from ul.diffusion.sampling_grids import GRIDS, Adaptive, Grid, UniformTime
 from ul.inference import api, rates
 from ul.inference import weights as saved_weights
 from ul.inference.models import Autoencoder, Generator, seed_key
@@ -27,8 +27,8 @@ from ul.metrics import frechet, logsnr_curve
 from ul.metrics.features import pixels
 from ul.stages.codec import DiffusionDecoder
 
-# A method of second order with this many steps stands for the exact flow.
-CONVERGED_STEPS = 400
+# DPM-Solver++(2M) with this many steps serves as the reference solution of the ODE.
+REFERENCE_STEPS = 400
 DEFAULT_PAIRS = (
     "schedule:ddim",
     "schedule:dpmpp_2m",
@@ -41,29 +41,32 @@ DEFAULT_PAIRS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ComparedSampler:
-    """A sampler with its errors.
+class SamplerErrors:
+    """The errors of one sampler.
 
-    calls: evaluations of the network for one sample, with the decoder's last one.
-    distance: root mean square of the difference to the converged flow from the same noise;
-      None for a sampler with noise of its own. Of a decoder in 8-bit levels, of a base
-      model in units of the standard deviation of the noise in z_0.
-    spread: standard deviation of x given z_0 over that of the converged flow, 1 at best;
-      None for a base model.
+    nfe: function evaluations of the network for one sample, with the decoder's last one.
+    distance: root mean square difference to the ODE solution from the same noise; None for
+      stochastic samplers. In 8-bit levels for a decoder, in standard deviations of the
+      noise in z_0 for a base model.
+    std_ratio: standard deviation of x given z_0 divided by that of the reference; 1 is
+      ideal. None for a base model.
     frechet: Frechet distance of 8x8 block means to the real images.
     """
 
     pair: str
     num_steps: int
-    calls: int
+    nfe: int
     distance: float | None
-    spread: float | None
+    std_ratio: float | None
     frechet: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampled:
-    """Samples of one sampler: floats to compare, images, and optionally a second draw."""
+class SamplerOutput:
+    """Samples of one sampler: values to compare, uint8 images, and values of a second seed.
+
+    Only decoders have a second seed.
+    """
 
     values: np.ndarray
     images: np.ndarray
@@ -72,20 +75,20 @@ class Sampled:
 
 @dataclasses.dataclass(frozen=True)
 class SamplerComparison:
-    """The compared samplers of a run, and its curve for an adaptive grid.
+    """The compared samplers of a run, and the measurement for an adaptive grid.
 
     unit: the unit of the distances.
     """
 
-    rows: list[ComparedSampler]
-    curve: tuple[float, ...]
+    rows: list[SamplerErrors]
+    nats_per_logsnr: tuple[float, ...]
     unit: str
 
 
 def compare(
     workdir: str,
     pairs: Sequence[str],
-    calls: Sequence[int],
+    nfe: Sequence[int],
     *,
     num_examples: int = 180,
     guidance: float = 1.0,
@@ -97,45 +100,50 @@ def compare(
 
     Raises:
       ConfigError, CheckpointError, DataError: as the loaders; an unknown pair; a decoder
-        of one call.
+        that is no diffusion model.
     """
     parse_pairs(pairs)
     if saved_weights.load_run(workdir).stage.is_autoencoder:
         ae = api.load_autoencoder(workdir, step=step, weights=weights)
         images = _held_out(ae.datasets, num_examples)["image"]
-        curve = decoder_curve(ae, images, seed)
-        rows = compare_decoders(ae, images, pairs, calls, curve=curve, seed=seed)
-        return SamplerComparison(rows, curve, "8-bit levels")
+        nats_per_logsnr = decoder_nats_per_logsnr(ae, images, seed)
+        rows = compare_decoders(
+            ae, images, pairs, nfe, nats_per_logsnr=nats_per_logsnr, seed=seed
+        )
+        return SamplerComparison(rows, nats_per_logsnr, "8-bit levels")
     gen = api.load_generator(workdir, step=step, weights=weights)
     batch = _held_out(gen.datasets, num_examples)
     condition = {name: batch[name] for name in gen.stage.conditions.names}
-    curve = base_curve(gen, batch["image"], condition, seed)
+    nats_per_logsnr = base_nats_per_logsnr(gen, batch["image"], condition, seed)
     rows = compare_base_samplers(
         gen,
         batch["image"],
         condition,
         pairs,
-        calls,
-        curve=curve,
+        nfe,
+        nats_per_logsnr=nats_per_logsnr,
         guidance=guidance,
         seed=seed,
     )
-    return SamplerComparison(rows, curve, "standard deviations of the noise in z_0")
+    return SamplerComparison(
+        rows, nats_per_logsnr, "standard deviations of the noise in z_0"
+    )
 
 
 def to_markdown(comparison: SamplerComparison) -> str:
     """Return the table of a comparison, with the unit of the distance."""
-    header = ["grid:kind", "steps", "network calls", "distance to the flow"]
-    rows = [[*header, "spread", "Frechet (pixels_8x8)"]]
+    header = ["grid:kind", "steps", "NFE", "distance to the ODE solution"]
+    rows = [[*header, "std ratio", "Frechet (pixels_8x8)"]]
     for r in comparison.rows:
-        numbers = (r.distance, r.spread, r.frechet)
+        numbers = (r.distance, r.std_ratio, r.frechet)
         cells = ["" if v is None else f"{v:.3f}" for v in numbers]
-        rows.append([r.pair, str(r.num_steps), str(r.calls), *cells])
+        rows.append([r.pair, str(r.num_steps), str(r.nfe), *cells])
     return (
         markdown.table(rows, align_right=True)
-        + f"\n\nThe distance is in {comparison.unit}, from the same noise. The spread is that "
-        "of x given z_0,\nrelative to the converged flow. PSNR is left out: it rises with the "
-        "error of a sampler."
+        + "\n\nThe distance to the ODE solution from the same noise is in "
+        f"{comparison.unit}.\nThe std ratio is the standard deviation of x given z_0 divided "
+        "by that of the ODE solution.\nPSNR is omitted, because a sampler with a larger error "
+        "has a higher PSNR."
     )
 
 
@@ -165,19 +173,21 @@ def decoder_of(autoencoder: Autoencoder) -> DiffusionDecoder:
     """Return the diffusion decoder of an autoencoder.
 
     Raises:
-      ConfigError: its decoder is a single call.
+      ConfigError: its decoder is no diffusion model.
     """
     decoder = autoencoder.codec.decoder
     if not isinstance(decoder, DiffusionDecoder):
         raise ConfigError(
-            "The decoder must be a diffusion model, because others have no sampler; the run "
-            f"is of stage {autoencoder.stage.name!r}."
+            "The decoder must be a diffusion model, because only these have a sampler; the "
+            f"run is of stage {autoencoder.stage.name!r}. Pass a run with such a decoder."
         )
     return decoder
 
 
-def decoder_curve(autoencoder: Autoencoder, images: np.ndarray, seed: int) -> tuple:
-    """Return the decoder's bits per log-SNR in `logsnr_curve.NUM_BINS` bins, as a mean."""
+def decoder_nats_per_logsnr(
+    autoencoder: Autoencoder, images: np.ndarray, seed: int
+) -> tuple:
+    """Return the decoder's nats per unit of log-SNR, `logsnr_curve.NUM_BINS` means."""
     decoder, codec = decoder_of(autoencoder), autoencoder.codec
     key = seed_key(seed)
 
@@ -198,8 +208,10 @@ def decoder_curve(autoencoder: Autoencoder, images: np.ndarray, seed: int) -> tu
     return tuple(float(v) for v in nats.mean(0))
 
 
-def base_curve(generator: Generator, images: np.ndarray, condition, seed: int) -> tuple:
-    """Return the base model's bits per log-SNR, as `decoder_curve`."""
+def base_nats_per_logsnr(
+    generator: Generator, images: np.ndarray, condition, seed: int
+) -> tuple:
+    """Return the base model's nats per unit of log-SNR, as `decoder_nats_per_logsnr`."""
     ae, key = generator.autoencoder, seed_key(seed)
     denoise_latent = generator.sampler.denoise_latent
 
@@ -221,23 +233,23 @@ def compare_decoders(
     autoencoder: Autoencoder,
     images: np.ndarray,
     pairs: Sequence[str],
-    calls: Sequence[int],
+    nfe: Sequence[int],
     *,
-    curve: tuple[float, ...],
+    nats_per_logsnr: tuple[float, ...],
     seed: int = 0,
-) -> list[ComparedSampler]:
+) -> list[SamplerErrors]:
     """Compare samplers of the decoder on the latents of `images`, uint8 [N, H, W, C].
 
-    calls: the numbers of network calls to try; a method that cannot spend one exactly
+    nfe: numbers of function evaluations to try; a method that cannot spend one exactly
     spends less.
 
     Raises:
-      ConfigError: an unknown pair, or a decoder of one call.
+      ConfigError: an unknown pair, or a decoder that is no diffusion model.
     """
     codec, decoder = autoencoder.codec, decoder_of(autoencoder)
     keys = [seed_key(seed), seed_key(seed + 1)]
 
-    def draw(sampler: Sampler) -> Sampled:
+    def run_sampler(sampler: Sampler) -> SamplerOutput:
         sampling = dataclasses.replace(decoder, sampler=sampler)
 
         @jax.jit
@@ -253,13 +265,15 @@ def compare_decoders(
             return np.clip(x, -1.0, 1.0)
 
         first, second = map(decode_all, keys)
-        return Sampled(
+        return SamplerOutput(
             first * 127.5,
             np.asarray(arrays.to_uint8(jnp.asarray(first))),
             second * 127.5,
         )
 
-    return _compare(draw, decoder.sampler, pairs, calls, curve, images, last_call=1)
+    return _compare(
+        run_sampler, decoder.sampler, pairs, nfe, nats_per_logsnr, images, last_call=1
+    )
 
 
 def compare_base_samplers(
@@ -267,12 +281,12 @@ def compare_base_samplers(
     images: np.ndarray,
     condition: dict[str, np.ndarray],
     pairs: Sequence[str],
-    calls: Sequence[int],
+    nfe: Sequence[int],
     *,
-    curve: tuple[float, ...],
+    nats_per_logsnr: tuple[float, ...],
     guidance: float = 1.0,
     seed: int = 0,
-) -> list[ComparedSampler]:
+) -> list[SamplerErrors]:
     """Compare samplers of the base model for the conditions of N samples.
 
     images: real images, to which the Frechet distance is measured. Arguments and errors
@@ -281,52 +295,60 @@ def compare_base_samplers(
     latents = generator.sampler
     noise_std = float(gaussian.sigma(latents.schedule.logsnr_max))
 
-    def draw(sampler: Sampler) -> Sampled:
+    def run_sampler(sampler: Sampler) -> SamplerOutput:
         sampling = dataclasses.replace(latents, sampler=sampler)
         other = dataclasses.replace(generator, sampler=sampling)
         z_0 = other.sample_latents(condition, guidance=guidance, seed=seed)
         decoded = generator.autoencoder.decode(z_0, noisy=True, seed=seed)
-        return Sampled(z_0 / noise_std, decoded)
+        return SamplerOutput(z_0 / noise_std, decoded)
 
-    return _compare(draw, latents.sampler, pairs, calls, curve, images, last_call=0)
+    return _compare(
+        run_sampler, latents.sampler, pairs, nfe, nats_per_logsnr, images, last_call=0
+    )
 
 
 def _compare(
-    draw: Callable[[Sampler], Sampled],
+    run_sampler: Callable[[Sampler], SamplerOutput],
     own: Sampler,
     pairs: Sequence[str],
-    calls: Sequence[int],
-    curve: tuple[float, ...],
+    nfe: Sequence[int],
+    nats_per_logsnr: tuple[float, ...],
     images: np.ndarray,
     *,
     last_call: int,
-) -> list[ComparedSampler]:
+) -> list[SamplerErrors]:
     real = frechet.fit_gaussian(pixels.features(images))
     parsed = parse_pairs(pairs)
-    exact = Sampler("dpmpp_2m", CONVERGED_STEPS, own.schedule, GRIDS["logsnr"]())
+    solution = Sampler("dpmpp_2m", REFERENCE_STEPS, own.schedule, GRIDS["logsnr"]())
     candidates = [
         (pair, candidate)
         for pair, (grid, method) in zip(pairs, parsed, strict=True)
-        for count in calls
-        if (candidate := _candidate(own, grid, method, count - last_call, curve))
+        for count in nfe
+        if (
+            candidate := _candidate(
+                own, grid, method, count - last_call, nats_per_logsnr
+            )
+        )
     ]
-    progress = tqdm([("exact", exact), *candidates], unit="sampler", dynamic_ncols=True)
-    converged, rows = None, []
+    progress = tqdm(
+        [("reference", solution), *candidates], unit="sampler", dynamic_ncols=True
+    )
+    reference, rows = None, []
     for pair, sampler in progress:
         progress.set_description(f"{pair} {sampler.num_steps}")
-        sampled = draw(sampler)
-        converged = converged or sampled
+        output = run_sampler(sampler)
+        reference = reference or output
         rows.append(
-            ComparedSampler(
+            SamplerErrors(
                 pair=pair,
                 num_steps=sampler.num_steps,
-                calls=sampler.calls + last_call,
+                nfe=sampler.nfe + last_call,
                 distance=None
                 if sampler.method in STOCHASTIC
-                else _rms(sampled.values - converged.values),
-                spread=_spread(sampled, converged),
+                else _rms(output.values - reference.values),
+                std_ratio=_std_ratio(output, reference),
                 frechet=frechet.distance(
-                    frechet.fit_gaussian(pixels.features(sampled.images)), real
+                    frechet.fit_gaussian(pixels.features(output.images)), real
                 ),
             )
         )
@@ -334,17 +356,17 @@ def _compare(
 
 
 def _candidate(
-    own: Sampler, grid: str, method: str, calls: int, curve: tuple[float, ...]
+    own: Sampler, grid: str, method: str, nfe: int, nats_per_logsnr: tuple[float, ...]
 ) -> Sampler | None:
-    """Return the sampler that spends `calls`, or None if they are less than one step."""
-    num_steps = calls // (2 if method in CORRECTIONS else 1)
+    """Return the sampler with at most `nfe` evaluations; None if one step needs more."""
+    num_steps = nfe // (2 if method in CORRECTIONS else 1)
     if num_steps < 1:
         return None
     built: Grid = GRIDS[grid](own.grid.logsnr_max, own.grid.logsnr_min)
-    if isinstance(built, EvenInTime):
-        built = EvenInTime()
+    if isinstance(built, UniformTime):
+        built = UniformTime()
     elif isinstance(built, Adaptive):
-        built = dataclasses.replace(built, curve=curve)
+        built = dataclasses.replace(built, nats_per_logsnr=nats_per_logsnr)
     return Sampler(method, num_steps, own.schedule, built)
 
 
@@ -352,11 +374,11 @@ def _rms(difference: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
 
 
-def _spread(sampled: Sampled, converged: Sampled) -> float | None:
-    if sampled.second is None or converged.second is None:
+def _std_ratio(output: SamplerOutput, reference: SamplerOutput) -> float | None:
+    if output.second is None or reference.second is None:
         return None
-    return _rms(sampled.values - sampled.second) / _rms(
-        converged.values - converged.second
+    return _rms(output.values - output.second) / _rms(
+        reference.values - reference.second
     )
 
 

@@ -1,4 +1,4 @@
-"""The bits of a denoiser per unit of log-SNR, from which an adaptive sampling grid follows."""
+"""The information per unit of log-SNR, from which an adaptive sampling grid follows."""
 
 from collections.abc import Callable
 

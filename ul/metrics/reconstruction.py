@@ -104,8 +104,7 @@ def _ssim(images, reconstructions, window: tuple[float, ...], unbias: float):
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
     down, across = (_band_matrix(size, window) for size in images.shape[1:3])
 
-    # Products with band matrices: XLA's convolution of one channel took ten times as long
-    # on a CPU at 64 pixels, and four times as long at 512.
+    # Products with band matrices, because XLA's convolution of one channel is slow on CPUs.
     def window_mean(x):  # [channels, H, W]
         rows = jnp.einsum("chw,wv->chv", x, across, precision="highest")
         return jnp.einsum("chv,hu->cuv", rows, down, precision="highest")

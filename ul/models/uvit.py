@@ -22,9 +22,9 @@ class UViT(nn.Module):
     for clips. z_0 is projected and added there, and with latent_at_input also, repeated to
     full size, at the input. patch, factorized: as in Encoder and Attention.
     dropout: of the transformer. level_dropout: of the convolutional stages, from the highest
-    resolution down; by default 0 at the highest and `dropout` below. subtract_input: the
-    way up adds to a stage what the part below it changed, not its whole output, as the
-    residual U-ViT of SiD2 (Hoogeboom et al., arXiv 2410.19324).
+    resolution down; by default 0 at the highest and `dropout` below. residual_upsampling:
+    each upsampling adds what the lower levels changed, not their output, to the skip
+    connection, as in the Residual U-ViT of SiD2 (Hoogeboom et al., arXiv 2410.19324).
     The paper's size: patch 2, channels [128, 256, 512], 2 blocks per stage and side, 8
     transformer blocks of 1024 channels, dropout 0.1.
     """
@@ -39,7 +39,7 @@ class UViT(nn.Module):
     dropout: float = 0.0
     level_dropout: tuple[float, ...] = ()
     latent_at_input: bool = False
-    subtract_input: bool = False
+    residual_upsampling: bool = False
     attention: str = "xla"
     remat: str = "none"
     scan: bool = False
@@ -108,7 +108,7 @@ class UViT(nn.Module):
             name="inner",
         )(h, cond)
         for i in reversed(range(len(self.channels))):
-            h = h - inputs[i] if self.subtract_input else h
+            h = h - inputs[i] if self.residual_upsampling else h
             h = skips[i] + Upsample(stages[i], self.dtype, name=f"split_{i}")(h)
             h = residual(h, "up", i)
         h = OutputLayer(patch_pixels * x_t.shape[-1], self.dtype, name="head")(h, cond)

@@ -54,8 +54,8 @@ class BitratePrediction:
     latent_std: float
 
 
-class LatentSize(NamedTuple):
-    """The number of elements of a latent, and the log-SNR of its noise."""
+class LatentSpec(NamedTuple):
+    """The number of elements of a latent, and the log-SNR of the encoder's noise."""
 
     elements: int
     logsnr: float
@@ -72,7 +72,7 @@ class BitratePlan:
     spectrum: Spectrum
     num_pixels: int
     latent_shape: tuple[int, ...]
-    latent: LatentSize
+    latent: LatentSpec
     config_prediction: BitratePrediction
     predictions: tuple[BitratePrediction, ...]
 
@@ -127,7 +127,7 @@ def make_plan(
     num_pixels = math.prod(stage.image_shape[:-1])
     config_pair = (stage.weighting.factor, stage.weighting.bias)
     pairs = sorted({(f, b) for f in factors for b in biases} | {config_pair})
-    latent = LatentSize(math.prod(latent_shape), stage.codec.latent_logsnr)
+    latent = LatentSpec(math.prod(latent_shape), stage.codec.latent_logsnr)
     predictions = {pair: predict(spectrum, num_pixels, latent, *pair) for pair in pairs}
     return BitratePlan(
         spectrum,
@@ -158,7 +158,7 @@ def planned_rate_bpp(stage: Stage, datasets: Datasets) -> float | None:
 
 
 def predict(
-    spectrum: Spectrum, num_pixels: int, latent: LatentSize, factor: float, bias: float
+    spectrum: Spectrum, num_pixels: int, latent: LatentSpec, factor: float, bias: float
 ) -> BitratePrediction:
     """Predict rate, PSNR and scale of the latents at one loss factor and bias."""
     precision = waterfilling.posterior_precision(factor, bias)

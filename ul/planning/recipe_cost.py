@@ -47,8 +47,8 @@ def evaluation_costs(
         name = "FVD"
     items, decoding, text = [], 0.0, ""
     if "encoder" in flops:
-        calls = _decoder_calls(stage1)
-        decoding, text = calls * flops["decoder"], f", {calls} decoder calls"
+        calls = _decoder_nfe(stage1)
+        decoding, text = calls * flops["decoder"], f", {calls} decoder NFE"
         each = flops["encoder"] + decoding + 2 * features
         details = f"{count:,} x (encoder{text}, features of both images)"
         items.append(CostItem(f"r{name}", count * each, details))
@@ -60,9 +60,9 @@ def evaluation_costs(
                 for n, f in model_flops.flops_by_network(stage2).items()
             }
         network = next(n for n in ("base", "prior", "decoder") if n in flops)
-        calls = guided_calls(generator, guidance)
+        calls = nfe_with_guidance(generator, guidance)
         each = calls * flops[network] + decoding + features
-        details = f"{count:,} x ({calls} {network} calls{text}, features)"
+        details = f"{count:,} x ({calls} {network} NFE{text}, features)"
         items.append(CostItem(f"g{name}", count * each, details))
     return items
 
@@ -88,18 +88,18 @@ def training_costs(
     return items
 
 
-def guided_calls(stage: Stage, guidance: float) -> int:
-    """Return the evaluations of a generator's network for one sample.
+def nfe_with_guidance(stage: Stage, guidance: float) -> int:
+    """Return the function evaluations of a generator's network for one sample.
 
-    Inside the guidance interval there are two for every one.
+    With guidance, each one inside the guidance interval counts twice.
     """
     assert stage.sampler is not None
     sampler = stage.sampler.sampler
     if guidance == 1.0:
-        return sampler.calls
+        return sampler.nfe
     low, high = stage.sampler.interval
     levels = _levels(sampler)
-    return sampler.calls + int(np.sum((levels >= low) & (levels <= high)))
+    return sampler.nfe + int(np.sum((levels >= low) & (levels <= high)))
 
 
 def _levels(sampler: Sampler) -> np.ndarray:
@@ -109,11 +109,11 @@ def _levels(sampler: Sampler) -> np.ndarray:
     return np.append(first, second) if sampler.method in CORRECTIONS else first
 
 
-def _decoder_calls(stage: Stage) -> int:
+def _decoder_nfe(stage: Stage) -> int:
     """Return the decoder's calls for one image, with the last prediction of x."""
     assert stage.codec is not None
     sampler = getattr(stage.codec.decoder, "sampler", None)
-    return 1 if sampler is None else sampler.calls + 1
+    return 1 if sampler is None else sampler.nfe + 1
 
 
 def _feature_flops(stage: Stage) -> float:
@@ -133,8 +133,10 @@ def to_markdown(
     """
     if not 0.0 < utilization <= 1.0:
         raise ConfigError(f"--utilization must be in (0, 1]; got {utilization}.")
-    total = CostItem("all", math.fsum(item.flops for item in items), "")
-    rows = [["part", "EFLOP", "chip-hours", f"hours on {num_chips} chips", "of"]]
+    total = CostItem("total", math.fsum(item.flops for item in items), "")
+    rows = [
+        ["part", "EFLOP", "chip-hours", f"hours on {num_chips} chips", "computation"]
+    ]
     for item in [*items, total]:
         hours = item.flops / (chip.flops * utilization) / 3600.0
         cells = [

@@ -23,7 +23,7 @@ log = logging.getLogger("ul")
 MAX_EXAMPLES, MIN_EXAMPLES = 1024, 64
 # Of large images fewer are read; each has many latent positions.
 MAX_VALUES = 2**27
-# Cached latents are rounded, and sums depend on the mesh; the settings must not.
+# Rounding makes the result independent of the cache's dtype and of the mesh.
 DIGITS = 3
 
 
@@ -33,10 +33,11 @@ def measure(
     cache: LatentCache | None,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Return the variance of training latents around their mean, and what it is of.
+    """Return the variance of the training latents, for `provenance.latents`.
 
-    Every element has a mean of its own. `std_by_channel` are the standard deviations by
-    channel. With a cache its latents are read, and no image.
+    variance: mean over elements of the variance around the element's own mean.
+    std_by_channel: standard deviation of each channel. num_examples: examples measured. If
+    a cache is given, its latents are read instead of encoding images.
 
     Raises:
       DataError: all latents are equal.

@@ -35,8 +35,8 @@ from ul.train.writer import MetricsWriter, NullWriter
 log = logging.getLogger("ul")
 
 
-# Without a floor in the config, a run that spends less of its planned rate has collapsed.
-FLOOR_SHARE = 0.5
+# The default of loss.rate_floor_bpp, as a fraction of the planned rate.
+FLOOR_FRACTION = 0.5
 PredictRate = Callable[[Stage, Datasets], float | None]
 
 
@@ -61,7 +61,7 @@ def build_run(
         planned = plan["rate_bpp"]
         run = dataclasses.replace(run, planned_rate_bpp=planned)
         if config.loss.rate_floor_bpp is None and planned is not None:
-            run = dataclasses.replace(run, rate_floor_bpp=FLOOR_SHARE * planned)
+            run = dataclasses.replace(run, rate_floor_bpp=FLOOR_FRACTION * planned)
         return run, {"dataset": datasets.report(), "plan": plan}
     if isinstance(config, PixelDiffusionConfig):
         assert stage.codec is not None
@@ -104,7 +104,7 @@ def build_run(
 def _initial_weights(
     config: DecoderConfig, stage: Stage, provenance: dict
 ) -> tuple[Callable[[], dict], dict[str, Any]]:
-    """Return the reader of the parameters of config.init, and what the run records of them.
+    """Return a function that reads the weights of config.init, and their record.
 
     Raises:
       ConfigError, CheckpointError: there is no such run, or it has no such step.
@@ -126,11 +126,12 @@ def _initial_weights(
         networks = {name: shapes[name] for name in init.networks}
         mesh = assemble.make_mesh(config)
         params = api.restore_networks(chosen, networks, mesh)
-        log.info("%s: from %s", ", ".join(networks), init.workdir)
+        names = ", ".join(networks)
+        log.info("initialized %s from %s, step %d", names, init.workdir, chosen.step)
         return params
 
-    about = {"workdir": init.workdir, "step": chosen.step, "weights": chosen.name}
-    return read, about
+    record = {"workdir": init.workdir, "step": chosen.step, "weights": chosen.name}
+    return read, record
 
 
 def _plan(config, stage, datasets, provenance: dict, predict_rate: PredictRate) -> dict:

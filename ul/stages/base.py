@@ -19,9 +19,9 @@ class Stage2Config(TrainConfig, GeneratorConfig):
     latent_cache: a directory of `ul encode`; None encodes images while training.
     latent_dtype: latents are rounded to it, cached or not, so that training is the same.
     context_frames: number of first frames that clips are continued from; 0 for images.
-    latent_variance: variance of the latents around their mean. loss.weighting.bias, guidance
-      and sampling.logsnr_min are those of latents of variance 1: log-SNR of the signal that
-      the latents have. None: measured when the run starts; 1: log-SNR as it is.
+    latent_variance: variance v of the latents around their mean. The config gives
+      loss.weighting.bias, guidance and sampling.logsnr_min for latents of variance 1; log v
+      is subtracted from each. None measures v when the run starts; 1 changes nothing.
     """
 
     stage1: FrozenStage1

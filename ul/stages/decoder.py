@@ -1,4 +1,4 @@
-"""A new diffusion decoder on the frozen encoder of a stage 1, of any kind or imported."""
+"""Stage "decoder": a new diffusion decoder on the frozen encoder of another run."""
 
 import dataclasses
 import functools
@@ -105,15 +105,15 @@ def build(config: DecoderConfig) -> Stage:
     )
 
 
-def combine(stage1: Stage, new: Stage) -> Stage:
-    """Return the autoencoder of stage 1 with the decoder of a stage built here.
+def combine(stage1: Stage, decoder_stage: Stage) -> Stage:
+    """Return the autoencoder of stage 1 with the decoder of `decoder_stage` in its place.
 
-    It has the parameters of both by name, "decoder" from `new`. Its rate is that of stage
-    1's prior, if that is a diffusion on a deterministic encoder.
+    Parameters are looked up by network name. The rate can be measured if stage 1 has a
+    `latent_prior`.
     """
-    assert stage1.codec is not None and new.separate_decoder is not None
-    assert new.weighting is not None
-    decoder = new.separate_decoder.decoder
+    assert stage1.codec is not None and decoder_stage.separate_decoder is not None
+    assert decoder_stage.weighting is not None
+    decoder = decoder_stage.separate_decoder.decoder
     codec = dataclasses.replace(stage1.codec, decoder=decoder, is_diffusion=True)
     schedule = decoder.sampler.schedule
     diffusion, objective = None, None
@@ -127,16 +127,16 @@ def combine(stage1: Stage, new: Stage) -> Stage:
             networks=networks,
             prior_schedule=prior.schedule,
             decoder_schedule=schedule,
-            decoder_weight=new.weighting,
+            decoder_weight=decoder_stage.weighting,
             ramp_steps=0,
         )
     return dataclasses.replace(
-        new,
+        decoder_stage,
         codec=codec,
         joint_diffusion=diffusion,
         objective=None,
         held_out_objective=objective,
-        networks={**stage1.networks, **new.networks},
+        networks={**stage1.networks, **decoder_stage.networks},
         batch=stage1.batch,
     )
 

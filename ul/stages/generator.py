@@ -26,10 +26,9 @@ ConditionArguments = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def logsnr_shift(config: Any) -> float:
-    """Return what is added to log-SNR that a config states for latents of variance 1.
+    """Return -log(latent_variance), the shift of log-SNRs given for latents of variance 1.
 
-    The signal of latents of variance v is v times as strong. If the variance is not measured
-    yet, nothing is added.
+    Latents of variance v have v times the signal power. The shift is 0 before v is measured.
     """
     variance = getattr(config, "latent_variance", 1.0)
     return 0.0 if variance is None else -math.log(variance)

@@ -15,7 +15,7 @@ from ul.core import processes
 from ul.core.errors import ConfigError
 from ul.data.sources.registry import SOURCES
 from ul.diffusion.samplers import EXTRAPOLATING, METHODS, Sampler
-from ul.diffusion.sampling_grids import GRIDS, Adaptive, EvenInTime
+from ul.diffusion.sampling_grids import GRIDS, Adaptive, UniformTime
 from ul.diffusion.schedules import SCHEDULES, Cosine, Schedule
 from ul.diffusion.weightings import WEIGHTINGS
 from ul.models import registry as models
@@ -155,19 +155,21 @@ def sampler(sampling: Sampling, schedule: Schedule) -> Sampler:
     ends = sampling.logsnr_max, sampling.logsnr_min
     grid = GRIDS[sampling.grid](*ends)
     if isinstance(grid, Adaptive):
-        grid = dataclasses.replace(grid, curve=sampling.curve)
+        grid = dataclasses.replace(grid, nats_per_logsnr=sampling.nats_per_logsnr)
     grid.ends(schedule)
-    is_uneven = isinstance(grid, EvenInTime) and isinstance(schedule, Cosine)
-    if sampling.kind in EXTRAPOLATING and is_uneven:
+    is_uniform_in_cosine_time = isinstance(grid, UniformTime) and isinstance(
+        schedule, Cosine
+    )
+    if sampling.kind in EXTRAPOLATING and is_uniform_in_cosine_time:
         _warn_once(
             f"sampling.kind {sampling.kind} extrapolates from one step to the next, and the "
             "outer steps of a cosine schedule are too wide for that: its error was larger "
             "than that of ddim. Set sampling.grid=logsnr"
         )
-    if isinstance(grid, Adaptive) and not grid.curve:
+    if isinstance(grid, Adaptive) and not grid.nats_per_logsnr:
         _warn_once(
-            "sampling.grid=adaptive is even in log-SNR until the run's curve is measured: "
-            "python -m ul samplers --adapt --workdir WORKDIR"
+            "sampling.grid=adaptive is uniform in log-SNR until it is measured; run python -m "
+            "ul samplers --adapt --workdir WORKDIR"
         )
     return Sampler(sampling.kind, sampling.num_steps, schedule, grid)
 

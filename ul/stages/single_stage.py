@@ -82,9 +82,9 @@ def build(config: SingleStageConfig) -> Stage:
     def denoise_latent(params, *arguments):
         return functions.denoise_latent_with_condition({"prior": params}, *arguments)
 
-    # The ends and the curve of the section are those of the decoder's grid.
+    # The ends and the measurement of the section are those of the decoder's grid.
     sampling = dataclasses.replace(
-        config.sampling, logsnr_max=None, logsnr_min=None, curve=()
+        config.sampling, logsnr_max=None, logsnr_min=None, nats_per_logsnr=()
     )
     sampler = generator.latent_sampler(
         dataclasses.replace(config, sampling=sampling),

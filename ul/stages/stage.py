@@ -73,8 +73,8 @@ class Stage:
     for a separate decoder, which takes the encoder.
     sampler, conditions: those of a generator; otherwise None, and no conditions.
     weighting: the decoder's or the base model's; None if the decoder uses a squared error.
-    latent_prior: of a stage 1 with such a prior. separate_decoder: of a stage that trains a
-    decoder on the encoder of another run.
+    latent_prior: diffusion prior of a stage 1 with a deterministic encoder, else None.
+    separate_decoder: decoder of stage "decoder", else None.
     """
 
     name: str

@@ -7,10 +7,10 @@ from ul.core.errors import PosteriorCollapse
 
 log = logging.getLogger("ul")
 
-# A rate that rises by more than this share recovers, and is watched from there on.
-RISE = 0.05
-# The rate is watched over this share of the run's steps, and over this many log lines.
-SHARE, LINES = 0.1, 10
+# A rate above this multiple of the window's first one is recovering and restarts it.
+RECOVERY_FACTOR = 1.05
+# The window is the larger of this fraction of all steps and this many log lines.
+WINDOW_FRACTION, MIN_LOG_LINES = 0.1, 10
 
 
 class CollapseWatch:
@@ -25,7 +25,9 @@ class CollapseWatch:
     ):
         """`floor_bpp`: in bits per pixel; 0 watches nothing."""
         self._floor, self._ramp_steps = floor_bpp, ramp_steps
-        self._window = max(LINES * log_every, math.ceil(SHARE * steps))
+        self._window = max(
+            MIN_LOG_LINES * log_every, math.ceil(WINDOW_FRACTION * steps)
+        )
         self._low_since: tuple[int, float] | None = None
         self._is_low = False
 
@@ -48,7 +50,7 @@ class CollapseWatch:
         if not self._is_low or step < self._ramp_steps:
             self._low_since = None
             return
-        if self._low_since is None or rate_bpp > (1.0 + RISE) * self._low_since[1]:
+        if self._low_since is None or rate_bpp > RECOVERY_FACTOR * self._low_since[1]:
             self._low_since = step, rate_bpp
         if step - self._low_since[0] >= self._window:
             raise PosteriorCollapse(

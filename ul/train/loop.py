@@ -193,7 +193,7 @@ def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> states.TrainSta
         log.info("resumed at step %d", int(state.step))
         return state
     state = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
-    return states.start_from(state, run.initial())
+    return states.replace_networks(state, run.initial())
 
 
 def lower_step(spec: UpdateSpec, state, batch) -> jax.stages.Lowered:

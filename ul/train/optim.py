@@ -47,7 +47,7 @@ def learning_rate(
     Raises:
       ConfigError: an unknown schedule.
     """
-    after = _row("schedule", schedule, SCHEDULES)(
+    after = _lookup("schedule", schedule, SCHEDULES)(
         lr, max(steps - warmup, 1), warmup, final_fraction, decay_fraction
     )
     linear = optax.linear_schedule(lr / max(warmup, 1), lr, max(warmup - 1, 0))
@@ -55,7 +55,7 @@ def learning_rate(
 
 
 def _cosine(lr, steps, warmup, final_fraction, decay_fraction):
-    """A cosine to final_fraction * lr at the last step; with 1 the rate is constant."""
+    """Return a cosine decay from lr to final_fraction * lr at the last step."""
     return optax.cosine_decay_schedule(lr, steps, final_fraction)
 
 
@@ -64,9 +64,9 @@ def _constant(lr, steps, warmup, final_fraction, decay_fraction):
 
 
 def _warmup_stable_decay(lr, steps, warmup, final_fraction, decay_fraction):
-    """Constant, then linear to final_fraction * lr over the last share of all steps.
+    """Return a constant rate that falls linearly over the last decay_fraction of the steps.
 
-    Hu et al., MiniCPM, arXiv 2404.06395; Hagele et al., arXiv 2405.18392.
+    It ends at final_fraction * lr (Hu et al., MiniCPM, arXiv 2404.06395).
     """
     decay_steps = max(round(decay_fraction * (steps + warmup)), 1)
     return optax.linear_schedule(
@@ -75,7 +75,7 @@ def _warmup_stable_decay(lr, steps, warmup, final_fraction, decay_fraction):
 
 
 def _inverse_sqrt(lr, steps, warmup, final_fraction, decay_fraction):
-    """Return lr sqrt(warmup / step): Vaswani et al. 2017, as EDM2 trains."""
+    """Return lr * sqrt(warmup / step) (Vaswani et al., arXiv 1706.03762)."""
     start = max(warmup, 1)
     return lambda step: lr * jnp.sqrt(start / (start + jnp.maximum(step, 0)))
 
@@ -102,8 +102,9 @@ def adamw(
 def muon(
     schedule: optax.Schedule, *, b1: float, b2: float, weight_decay: float, clip: float
 ) -> optax.GradientTransformation:
-    """Return Muon (Jordan et al. 2024) on hidden layers, and AdamW on all others.
+    """Return Muon on hidden layers, and AdamW on all others.
 
+    Muon is that of Jordan et al. 2024 (kellerjordan.github.io/posts/muon).
     Updates have the root mean square of AdamW's (Liu et al., arXiv 2502.16982), so that
     both take the same learning rate. b1, b2: those of AdamW.
     """
@@ -122,7 +123,7 @@ def muon(
     )
 
 
-# The first and last layers of a network, which are no maps between hidden vectors.
+# First, last and conditioning layers, for which Muon is not meant; AdamW trains them.
 NOT_HIDDEN = {"stem", "head", "latent", "latent_input", "conditioning"}
 
 
@@ -152,10 +153,10 @@ def optimizer(
     Raises:
       ConfigError: an unknown kind.
     """
-    return _row("kind", kind, OPTIMIZERS)(schedule, **settings)
+    return _lookup("kind", kind, OPTIMIZERS)(schedule, **settings)
 
 
-def _row(key: str, name: str, rows: Mapping[str, Callable]) -> Callable:
+def _lookup(key: str, name: str, rows: Mapping[str, Callable]) -> Callable:
     if name not in rows:
         raise ConfigError(
             f"optimizer.{key} must be one of {', '.join(rows)}; got {name!r}."

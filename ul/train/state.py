@@ -76,8 +76,8 @@ def initialize(init, tx, ema_names, mesh) -> TrainState:
     return jax.tree.unflatten(structure, state)
 
 
-def start_from(state: TrainState, initial: Mapping[str, Any]) -> TrainState:
-    """Return a first state in which some networks and their averages have given parameters."""
+def replace_networks(state: TrainState, initial: Mapping[str, Any]) -> TrainState:
+    """Return a first state with other parameters and averages of some networks."""
 
     def replaced(params):
         copies = {name: jax.tree.map(jnp.copy, tree) for name, tree in initial.items()}
