@@ -56,7 +56,10 @@ def main() -> None:
     if _ADAPT.value:
         nats = [float(f"{value:.4g}") for value in comparison.nats_per_logsnr]
         workdirs.update_sampling(workdir, {"grid": "adaptive", "nats_per_logsnr": nats})
-        print(f"\n{workdir} now samples on the adaptive grid.")
+        print(
+            f"\n{workdir} now samples on the adaptive grid. If you train on, add "
+            "--config.sampling.grid=adaptive to the command."
+        )
 
 
 if __name__ == "__main__":

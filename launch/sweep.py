@@ -61,6 +61,8 @@ def main(file: str) -> None:
     chosen = trials.choose("--trial", every, _TRIAL.value, lambda t: t.name)
     if place == "local" and _DRY_RUN.value:
         return print("\n".join(sweeps.command_lines(out, chosen, _options(0))))
+    if place != "local":
+        sweep_jobs.check(_job(out, file), place, chosen)
     if not _DRY_RUN.value and (place == "local" or "://" not in out):
         sweeps.write_or_check_sweep(out, file, every)
     if place != "local":

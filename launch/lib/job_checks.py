@@ -46,7 +46,7 @@ def check(
             assemble.check_fits(config, int(count))
     if "://" in job.workdir and not job.workdir.startswith("gs://"):
         raise ConfigError(
-            f"--workdir must be a path on a disk or gs://bucket/path; got {job.workdir}."
+            f"The workdir must be a path on a disk or gs://bucket/path; got {job.workdir}."
         )
     # Images and TPU VMs install the extra themselves, and another Python cannot be asked here.
     if job.python == sys.executable and job.workdir.startswith("gs://"):

@@ -41,6 +41,11 @@ def read_recipe(config: TrainConfig) -> list[TrainSpec]:
         typed = files.call_user_function("--stage1_config", STAGE1.value, "get_config")
         stage1_config = registry.parse(registry.to_dict(typed), TrainConfig)
         recipe.insert(0, TrainSpec(stage1_config))
+        if recipe[0].stage.codec is None:
+            raise ConfigError(
+                "--stage1_config must be a stage 1 with encoder and decoder; got stage "
+                f"{recipe[0].stage.name!r}."
+            )
         registry.check_stage1(recipe[1].stage, recipe[0].stage, STAGE1.value)
     return recipe
 

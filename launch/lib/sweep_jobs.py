@@ -54,23 +54,24 @@ def split_into_jobs(sweep: SweepJob, place: Place) -> list[SweepJob]:
     return list(jobs.values())
 
 
-def submit(
-    sweep: SweepJob, place_name: str, trials: Sequence[Trial], *, dry_run: bool
-) -> int:
-    """Submit the unfinished trials to a place, or print what would be submitted.
-
-    Returns an exit code.
+def check(sweep: SweepJob, place_name: str, trials: Sequence[Trial]) -> None:
+    """Check the trials against a place, before anything is written.
 
     Raises:
       ConfigError: a trial does not fit the devices or the storage of the place.
     """
-    place = place_from_flags(place_name)
+    configs = [registry.parse(s.resolved_config) for t in trials for s in t.stages]
+    job_checks.check(sweep, place_from_flags(place_name), configs, flags.FLAGS.devices)
+
+
+def submit(
+    sweep: SweepJob, place_name: str, trials: Sequence[Trial], *, dry_run: bool
+) -> int:
+    """Submit the unfinished trials or print what would be submitted; return an exit code."""
+    place, devices = place_from_flags(place_name), flags.FLAGS.devices
     if not trials:
         print("All trials are done.")
         return 0
-    configs = [registry.parse(s.resolved_config) for t in trials for s in t.stages]
-    devices = flags.FLAGS.devices
-    job_checks.check(sweep, place, configs, devices)
     # If the user gave --devices, it is among the options already.
     required = () if devices else job_checks.required_devices(place, None)
     sweep = dataclasses.replace(

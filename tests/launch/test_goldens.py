@@ -153,9 +153,9 @@ def test_a_trial_that_does_not_fit_into_the_place_is_not_submitted():
 BREAKS = (
     Break(
         "a sweep that is not compared with its place",
-        "launch/lib/sweep_jobs.py",
-        "    job_checks.check(sweep, place, configs, devices)\n",
-        "",
+        "launch/sweep.py",
+        "        sweep_jobs.check(_job(out, file), place, chosen)\n",
+        "        pass\n",
         "test_a_trial_that_does_not_fit_into_the_place_is_not_submitted",
     ),
     Break(

@@ -40,7 +40,7 @@ REFUSED = [
     ),
     (
         ["local", STAGE1, "--workdir=s3://b/w"],
-        "--workdir must be a path on a disk or gs://bucket/path; got s3://b/w",
+        "The workdir must be a path on a disk or gs://bucket/path; got s3://b/w",
     ),
     (["slurm", STAGE1, "--ndes=2"], "Unknown flag --ndes. Did you mean --nodes?"),
     (["slurm", STAGE1, "--nodes=two"], "--nodes=two: invalid literal for int()"),
@@ -121,7 +121,7 @@ REFUSED = [
             "--accelerator=tpu-v6e-slice",
         ]
         + ["--topology=4x4"],
-        "--workdir must be a path on a disk or gs://bucket/path; got s3://b/w",
+        "The workdir must be a path on a disk or gs://bucket/path; got s3://b/w",
     ),
     (
         ["gke", STAGE1, "--workdir=gs://", "--image=i", "--accelerator=tpu-v6e-slice"]

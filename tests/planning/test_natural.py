@@ -61,8 +61,8 @@ BREAKS = (
     Break(
         "coefficients of a smaller image that are as large as those of the original",
         "ul/planning/radial.py",
-        "scale = height * width / self.side**2",
-        "scale = 1.0",
+        "* (min(height, width) / side) ** 2",
+        "* 1.0",
         "test_a_reduced_image_keeps_its_low_frequencies",
     ),
 )

@@ -65,6 +65,21 @@ def test_a_recipe_is_the_sum_of_its_stages():
     assert items[2].flops == 2500 * 64 * training[1]
 
 
+def test_a_decoder_encodes_its_images_and_takes_the_place_of_the_old_one():
+    recipe = [TrainSpec(untrained.parsed("digits", n)) for n in ("stage1", "decoder")]
+    one, two = (forward(spec.stage) for spec in recipe)
+    items = recipe_cost.training_costs(recipe, cached_images=7)
+    assert [item.name for item in items][1:] == ["encoding", "training decoder"]
+    assert items[1].flops == 2000 * 64 * one["encoder"]
+    small = untrained.stage(
+        "digits", "decoder", sampling=dict(kind="ddim", num_steps=3)
+    )
+    (item,) = recipe_cost.evaluation_costs(
+        recipe[0].stage, small, count=10, guidance=1.0
+    )
+    assert item.flops == 10 * (one["encoder"] + 4 * two["decoder"] + 2 * 11.4e9)
+
+
 def test_other_stages():
     for file, variant, names in (
         ("single_stage", "pixels", ["gFID"]),

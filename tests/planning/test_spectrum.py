@@ -205,3 +205,12 @@ def test_the_variance_of_the_latents_is_that_of_the_coded_directions():
     # What z_0 then knows is the rate: 1/2 log2(1 + g^2 s^2 e^5) summed over directions.
     signal = np.asarray([7.0, 1.0])
     np.testing.assert_allclose(spectrum.bits(2.0), 2 * np.sum(np.log2(1 + signal)) / 2)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 32), (64, 8)])
+def test_the_radial_spectrum_has_the_variance_of_the_pixels(shape):
+    image = np.random.default_rng(0).normal(128.0, 20.0, (64, *shape, 1))
+    image = (image + np.random.default_rng(1).normal(0, 9.0, (64, 1, 1, 1))).round()
+    spectrum = radial.radial_spectrum(image.clip(0, 255).astype(np.uint8))
+    expected = (20.0**2 + 9.0**2) / 127.5**2
+    np.testing.assert_allclose(spectrum.variances.mean(), expected, rtol=0.1)

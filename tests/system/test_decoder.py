@@ -98,6 +98,19 @@ def test_it_starts_from_the_decoder_of_a_run_and_goes_on_without_it(runs):
         ):
             np.testing.assert_array_equal(a, b)
     assert loop.Run.initial() == {}
+    # A later start needs the other run no more, unless it has no checkpoint.
+    gone = provenance["init"] | {"workdir": str(runs[0] / "gone")}
+    _, kept = session.build_run(decoder_config(runs[0], init=init), {"init": gone})
+    assert kept["init"] == gone
+
+
+def test_an_older_stage_2_can_use_the_new_decoder(runs, tmp_path):
+    below = {"workdir": str(runs[0]), "step": 2, "weights": "ema"}
+    config = untrained.parsed("digits", "smoke2", stage1=below)
+    workdir = untrained.leave(tmp_path / "s2", config, (2,))
+    new = ul.load_generator(workdir, stage1_workdir=str(runs[1]))
+    assert new.autoencoder.stage.name == "decoder"
+    assert np.any(new.sample([1]) != ul.load_generator(workdir).sample([1]))
 
 
 @pytest.mark.parametrize(
@@ -121,9 +134,9 @@ def test_weights_that_do_not_fit_are_refused(runs):
         "step": 2,
         "weights": "raw",
     }
-    run, _ = session.build_run(decoder_config(runs[0], init=init, decoder=wide), {})
-    with pytest.raises(ConfigError, match="decoder of .* must be the networks of this"):
-        run.initial()
+    config = decoder_config(runs[0], init=init, decoder=wide)
+    with pytest.raises(ConfigError, match="decoder of .* must be the network of this"):
+        session.build_run(config, {})
     for names in ((), ("encoder",)):
         config = decoder_config(runs[0], init=init | {"networks": names})
         with pytest.raises(ConfigError, match=r"networks that are trained \(decoder\)"):

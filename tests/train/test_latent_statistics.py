@@ -1,14 +1,16 @@
 """The scale of the latents, and settings of stage 2 that are relative to it."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
+from etils import epath
 
 from tests.lib import untrained
 from tests.lib.breaks import Break
-from ul.core.errors import DataError
+from ul.core.errors import ConfigError, DataError
 from ul.data import datasets as examples_of
 from ul.inference import api
 from ul.inference import weights as saved_weights
@@ -82,7 +84,40 @@ def test_a_run_measures_once_and_keeps_what_it_measured(stage1, tmp_path):
     assert stage.weighting.bias == pytest.approx(expected)
 
 
+def test_a_run_of_an_older_version_goes_on_as_it_began(stage1, tmp_path):
+    """Its config.json lacks the newer settings, and its latents were never measured."""
+    config = stage2_config(stage1)
+    run, provenance = session.build_run(config, {})
+    provenance |= session.run_provenance(run)
+    del provenance["latents"]
+    older = json.loads(json.dumps(dataclasses.asdict(config)))
+    del older["latent_variance"]
+    for section, names in (
+        ("optimizer", ("kind", "schedule", "decay_fraction")),
+        ("sampling", ("grid", "logsnr_max", "logsnr_min", "nats_per_logsnr")),
+    ):
+        for name in names:
+            del older[section][name]
+    path = epath.Path(tmp_path)
+    session.write_config(path, older, provenance, allow_changes=False)
+    kept = session._keep_latent_scale(config, provenance)
+    assert kept.latent_variance == 1.0
+    assert session._keep_latent_scale(config, {}).latent_variance is None
+    settings = dataclasses.asdict(kept)
+    session.write_config(path, settings, provenance, allow_changes=False)
+    with pytest.raises(ConfigError, match="optimizer.kind: 'adamw' -> 'muon'"):
+        settings["optimizer"]["kind"] = "muon"
+        session.write_config(path, settings, provenance, allow_changes=False)
+
+
 BREAKS = (
+    Break(
+        "new settings that look like changes of an older run",
+        "ul/runs/session.py",
+        "return dataclasses.asdict(registry.parse(registry.to_dict(saved)))",
+        "return saved",
+        "test_a_run_of_an_older_version_goes_on_as_it_began",
+    ),
     Break(
         "a variance around the common mean of all elements",
         "ul/runs/latent_statistics.py",

@@ -83,10 +83,23 @@ def test_muon_moves_hidden_layers_by_orthogonal_matrices():
         # The root mean square of AdamW's updates at the same learning rate is about 0.2 lr.
         assert 0.01 < np.sqrt(np.mean(np.square(matrix))) < 0.03
     for name, leaf in (("stem", "kernel"), ("label", "embedding"), ("block", "bias")):
-        # Adam's first update has one size for all elements; here it looks ahead (Nesterov).
-        update = np.asarray(updates[name][leaf])
-        expected = -np.sign(gradient[name][leaf]) * np.abs(update).max()
-        np.testing.assert_allclose(update, expected, rtol=1e-3)
+        np.testing.assert_allclose(
+            updates[name][leaf], -0.1 * np.sign(gradient[name][leaf]), rtol=1e-3
+        )
+
+
+def test_muon_decays_kernels_only():
+    tx = optim.muon(lambda step: 0.1, b1=0.9, b2=0.99, weight_decay=0.5, clip=1.0)
+    params = {
+        "block": {"kernel": jnp.full((2, 3), 3.0), "bias": jnp.full(3, 3.0)},
+        "stem": {"kernel": jnp.full((2, 3), 3.0)},
+    }
+    updates, _ = tx.update(
+        jax.tree.map(jnp.zeros_like, params), tx.init(params), params
+    )
+    for name in ("block", "stem"):
+        np.testing.assert_allclose(updates[name]["kernel"], -0.15, rtol=1e-5)
+    np.testing.assert_array_equal(updates["block"]["bias"], 0.0)
 
 
 def test_only_kernels_decay():
@@ -127,8 +140,8 @@ BREAKS = (
     Break(
         "Muon on the first and last layers",
         "ul/train/optim.py",
-        "or NOT_HIDDEN & set(parts) ",
-        "",
+        "not NOT_HIDDEN & set(parts)",
+        "True",
         "test_muon_moves_hidden_layers_by_orthogonal_matrices",
     ),
     Break(

@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +155,16 @@ def resume_conflicts(saved: dict, config: dict, provenance: dict) -> list[str]:
 
 
 def write_or_check_config(
-    workdir: epath.Path, config: dict, provenance: dict, *, allow_changes: bool
+    workdir: epath.Path,
+    config: dict,
+    provenance: dict,
+    *,
+    allow_changes: bool,
+    complete: Callable[[dict], dict] = lambda config: config,
 ) -> None:
     """Write config.json, after checking that an existing one belongs to the same run.
+
+    `complete` adds the defaults of settings that are newer than a saved config.
 
     `provenance` is stored beside the config: mesh, number of processes, digest of the
     training examples, what the data hold, the stage-1 checkpoint that was restored. With
@@ -174,6 +181,7 @@ def write_or_check_config(
                 f"{workdir} holds an exported model, which cannot be trained further; "
                 "choose another --workdir."
             )
+        saved["config"] = complete(saved["config"])
         conflicts = resume_conflicts(saved, config, provenance)
         if conflicts and not allow_changes:
             raise ConfigError(

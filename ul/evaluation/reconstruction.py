@@ -32,6 +32,7 @@ def evaluate_autoencoder(request: Request, context: EvaluationContext) -> dict:
         ("encoder", "prior", "decoder"),
         step=request.step,
         weights=request.weights,
+        stage1_workdir=request.stage1,
     )
     folder, examples = evaluation_folder(request.workdir), ae.datasets.eval
     requested = request.num_examples or ae.stage.evaluation.num_examples

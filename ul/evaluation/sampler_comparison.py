@@ -20,7 +20,8 @@ from ul.data.datasets import Datasets
 from ul.diffusion import gaussian
 from ul.diffusion.samplers import CORRECTIONS, METHODS, STOCHASTIC, Sampler
 from ul.diffusion.sampling_grids import GRIDS, Adaptive, Grid, UniformTime
-from ul.inference import api, rates
+from ul.evaluation import prompts
+from ul.inference import api, conditions, rates
 from ul.inference import weights as saved_weights
 from ul.inference.models import Autoencoder, Generator, seed_key
 from ul.metrics import frechet, logsnr_curve
@@ -50,7 +51,8 @@ class SamplerErrors:
       noise in z_0 for a base model.
     std_ratio: standard deviation of x given z_0 divided by that of the reference; 1 is
       ideal. None for a base model.
-    frechet: Frechet distance of 8x8 block means to the real images.
+    frechet: Frechet distance of 8x8 block means to the real images; None for clips and for
+      sides that are not multiples of 8.
     """
 
     pair: str
@@ -58,7 +60,7 @@ class SamplerErrors:
     nfe: int
     distance: float | None
     std_ratio: float | None
-    frechet: float
+    frechet: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +114,7 @@ def compare(
         )
         return SamplerComparison(rows, nats_per_logsnr, "8-bit levels")
     gen = api.load_generator(workdir, step=step, weights=weights)
-    batch = _held_out(gen.datasets, num_examples)
+    batch = prompts.held_out_conditions(gen, num_examples)
     condition = {name: batch[name] for name in gen.stage.conditions.names}
     nats_per_logsnr = base_nats_per_logsnr(gen, batch["image"], condition, seed)
     rows = compare_base_samplers(
@@ -225,7 +227,10 @@ def base_nats_per_logsnr(
         schedule = generator.sampler.schedule
         return logsnr_curve.nats_per_logsnr(denoise, z, row, key, schedule)
 
-    nats = ae.map_rows("", measure, **_rows(images), **condition)
+    validated = conditions.validate_conditions(
+        generator.stage.conditions, condition, ae.encode_context
+    )
+    nats = ae.map_rows("", measure, **_rows(images), **validated)
     return tuple(float(v) for v in nats.mean(0))
 
 
@@ -317,7 +322,6 @@ def _compare(
     *,
     last_call: int,
 ) -> list[SamplerErrors]:
-    real = frechet.fit_gaussian(pixels.features(images))
     parsed = parse_pairs(pairs)
     solution = Sampler("dpmpp_2m", REFERENCE_STEPS, own.schedule, GRIDS["logsnr"]())
     candidates = [
@@ -347,9 +351,7 @@ def _compare(
                 if sampler.method in STOCHASTIC
                 else _rms(output.values - reference.values),
                 std_ratio=_std_ratio(output, reference),
-                frechet=frechet.distance(
-                    frechet.fit_gaussian(pixels.features(output.images)), real
-                ),
+                frechet=_frechet(output.images, images),
             )
         )
     return rows
@@ -368,6 +370,14 @@ def _candidate(
     elif isinstance(built, Adaptive):
         built = dataclasses.replace(built, nats_per_logsnr=nats_per_logsnr)
     return Sampler(method, num_steps, own.schedule, built)
+
+
+def _frechet(samples: np.ndarray, real: np.ndarray) -> float | None:
+    """Return the Frechet distance of 8x8 block means; None if images have none."""
+    if real.ndim != 4 or real.shape[1] % 8 or real.shape[2] % 8:
+        return None
+    fitted = (frechet.fit_gaussian(pixels.features(x)) for x in (samples, real))
+    return frechet.distance(*fitted)
 
 
 def _rms(difference: np.ndarray) -> float:

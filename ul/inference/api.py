@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from ul.core import mesh as meshes
-from ul.core.errors import CheckpointError, ConfigError, DataError
+from ul.core.errors import CheckpointError, ConfigError
 from ul.inference import autoguidance
 from ul.inference import weights as saved_weights
 from ul.inference.conditions import AnyClass
@@ -32,13 +32,19 @@ log = logging.getLogger("ul")
 
 
 def load_autoencoder(
-    workdir, *, step: int | None = None, weights: str = "ema", with_prior: bool = False
+    workdir,
+    *,
+    step: int | None = None,
+    weights: str = "ema",
+    with_prior: bool = False,
+    stage1_workdir: str | None = None,
 ) -> Autoencoder:
     """Load encoder and decoder of the stage-1 run in `workdir`, on all devices.
 
     The architecture comes from the run's config.json, the weights from a verified
     checkpoint: `step`, or the newest. A directory of `ul export` works too. The methods
-    `rate` and `bit_maps` need the prior too.
+    `rate` and `bit_maps` need the prior too. stage1_workdir: where the encoder of a
+    separate decoder is, if it was moved.
 
     Raises:
       ConfigError: there is no stage-1 run, or it has no such weights.
@@ -46,7 +52,9 @@ def load_autoencoder(
       DataError: files of an export are damaged.
     """
     networks = ("encoder", "decoder") + ("prior",) * with_prior
-    return restore_stage1(workdir, networks, step=step, weights=weights)
+    return restore_stage1(
+        workdir, networks, step=step, weights=weights, stage1_workdir=stage1_workdir
+    )
 
 
 def restore_stage1(
@@ -56,6 +64,7 @@ def restore_stage1(
     step: int | None,
     weights: str,
     mesh: jax.sharding.Mesh | None = None,
+    stage1_workdir: str | None = None,
 ) -> Autoencoder:
     """Restore the named networks of a stage-1 run, such as "prior" besides the others.
 
@@ -64,7 +73,7 @@ def restore_stage1(
     run = saved_weights.load_run(workdir, registry.AutoencoderConfig)
     chosen = saved_weights.choose(run, step, weights)
     if run.stage.uses_stage1:
-        return _with_separate_decoder(run, chosen, networks, mesh)
+        return _with_separate_decoder(run, chosen, networks, mesh, stage1_workdir)
     shapes = jax.eval_shape(lambda: run.stage.init(jax.random.key(0)))
     requested = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
@@ -77,10 +86,11 @@ def _with_separate_decoder(
     chosen: saved_weights.Weights,
     networks: Sequence[str],
     mesh: jax.sharding.Mesh | None,
+    stage1_workdir: str | None,
 ) -> Autoencoder:
     """Restore the encoder of a run's stage 1 with the run's own decoder."""
     others = [name for name in networks if name != "decoder"]
-    stage1 = _recorded_stage1(run, others, mesh=mesh)
+    stage1 = _recorded_stage1(run, others, moved_to=stage1_workdir, mesh=mesh)
     params = stage1.params
     if "decoder" in networks:
         shapes = jax.eval_shape(lambda: run.stage.init(jax.random.key(0)))
@@ -104,10 +114,27 @@ def _autoencoder(
 
 
 def choose_weights(
-    workdir: str, step: int | None, weights: str
+    workdir: str, step: int | None, weights: str, networks: dict[str, Any]
 ) -> saved_weights.Weights:
-    """Return weights of any run. Raises as `load_autoencoder`."""
-    return saved_weights.choose(saved_weights.load_run(workdir), step, weights)
+    """Return weights of a run that has these networks, given by name with their shapes.
+
+    Raises:
+      ConfigError, CheckpointError: as `load_autoencoder`; the run has other networks.
+    """
+    run = saved_weights.load_run(workdir)
+    shapes = jax.eval_shape(lambda: run.stage.init(jax.random.key(0)))
+    for name, expected in networks.items():
+        if not _have_equal_shapes(shapes.get(name), expected):
+            raise ConfigError(
+                f"{name} of {workdir} must be the network of this config; it has other "
+                f"shapes. Make the settings of {name} equal, or start from another run."
+            )
+    return saved_weights.choose(run, step, weights)
+
+
+def _have_equal_shapes(a: Any, b: Any) -> bool:
+    leaves_a, leaves_b = (jax.tree_util.tree_leaves_with_path(tree) for tree in (a, b))
+    return {p: x.shape for p, x in leaves_a} == {p: x.shape for p, x in leaves_b}
 
 
 def restore_networks(
@@ -115,16 +142,9 @@ def restore_networks(
 ) -> dict[str, Any]:
     """Restore networks of these shapes by name, for a run that starts from them.
 
-    Raises:
-      ConfigError: the run has no such networks, or they have other shapes.
+    Raises as `load_autoencoder`.
     """
-    try:
-        return saved_weights.restore(chosen, shapes, mesh)
-    except (CheckpointError, DataError) as e:
-        raise ConfigError(
-            f"{', '.join(shapes)} of {chosen.workdir} must be the networks of this config: "
-            f"{e} Make their settings equal, or start from another run."
-        ) from e
+    return saved_weights.restore(chosen, shapes, mesh)
 
 
 def restore_frozen_stage1(
@@ -144,7 +164,7 @@ def restore_frozen_stage1(
     """
     if not workdir:
         raise ConfigError(
-            "stage1.workdir is required for a stage 2, but it is not set. Pass "
+            f"stage1.workdir is required for stage {stage2.name!r}, but it is not set. Pass "
             "--config.stage1.workdir=DIRECTORY, the workdir of its stage 1."
         )
     autoencoder = restore_stage1(
@@ -239,15 +259,15 @@ def _recorded_stage1(
     moved_to: str | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Autoencoder:
-    """Restore the stage 1 that a run was trained on, and no other."""
+    """Restore the stage 1 that a run was trained on, or another decoder on its encoder."""
     recorded = run.provenance["stage1"]
     workdir = saved_weights.find_stage1(run, moved_to)
+    step, weights = recorded["step"], recorded["weights"]
+    stage = saved_weights.load_run(workdir).stage
+    if moved_to is not None and stage.separate_decoder is not None:
+        step, weights = None, "ema"  # what is recorded is that of the original decoder
     autoencoder = restore_stage1(
-        workdir,
-        networks,
-        step=recorded["step"],
-        weights=recorded["weights"],
-        mesh=mesh,
+        workdir, networks, step=step, weights=weights, mesh=mesh
     )
     registry.check_stage1(run.stage, autoencoder.stage, workdir)
     digest = autoencoder.identity(workdir)["encoder"]

@@ -56,7 +56,13 @@ def export(
                 weights=recorded["weights"],
             )
     if run.stage.is_autoencoder:
-        ae = api.restore_stage1(workdir, NETWORKS, step=step, weights=weights)
+        ae = api.restore_stage1(
+            workdir,
+            NETWORKS,
+            step=step,
+            weights=weights,
+            stage1_workdir=stage1_workdir,
+        )
         own = {"decoder": ae.params["decoder"]}
         return paths + _write(workdir, out, ae, own, ae.codec)
     generator = api.load_generator(
@@ -83,7 +89,7 @@ def _write(
         "ema_sources": loaded.ema_sources,
     }
     descriptions = {
-        name: _description(name, run["config"], codec)
+        name: _description(name, run["config"], run["provenance"], codec)
         | {"source": source | {"digest": digests.fingerprint(params)}}
         for name, params in networks.items()
     }
@@ -93,7 +99,9 @@ def _write(
     return [str(out / name) for name in files]
 
 
-def _description(name: str, config: dict, codec: Codec) -> dict[str, Any]:
+def _description(
+    name: str, config: dict, provenance: dict, codec: Codec
+) -> dict[str, Any]:
     """Return what is needed to build a network and to use it, from a saved config."""
     # A pixel-diffusion run has its network in the section `decoder`.
     section = "decoder" if name == "base" and "base" not in config else name
@@ -113,4 +121,6 @@ def _description(name: str, config: dict, codec: Codec) -> dict[str, Any]:
         "latent_logsnr": codec.latent_logsnr,
         "num_classes": config["data"]["num_classes"],
     }
+    if name == "base" and "latents" in provenance:
+        description["latent_variance"] = provenance["latents"]["variance"]
     return {key: value for key, value in description.items() if value is not None}

@@ -60,7 +60,7 @@ def _shipped() -> RingSpectrum:
     return RingSpectrum(
         np.asarray(record["rings"]),
         np.asarray(record["constant"]),
-        record["side"],
+        (record["side"], record["side"]),
         record["description"],
     )
 
@@ -83,7 +83,7 @@ def make() -> str:
         "sources": sources,
         "unit": "variance of a coefficient of the unitary Fourier transform; pixels are in "
         "-1..1",
-        "side": rings.side,
+        "side": SIDE,
         "constant": _round(rings.constant),
         "rings": [_round(row) for row in rings.rings],
     }

@@ -1,6 +1,7 @@
 """Stationary, isotropic spectra: one variance for each radial frequency and color."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -12,39 +13,38 @@ class RingSpectrum:
     """Variances by radial frequency, in -1..1 pixel units.
 
     rings: [R, C], the variances of a Fourier coefficient (of the unitary transform) of
-      1, 2, ... R cycles per `side` pixels, for each of C uncorrelated colors.
+      1, 2, ... R cycles per shorter side, for each of C uncorrelated colors.
     constant: [C], those of frequency 0.
-    side: the shorter side of the images in pixels.
+    shape: (H, W) of the images in pixels.
     """
 
     rings: np.ndarray
     constant: np.ndarray
-    side: int
+    shape: tuple[int, int]
     description: str
 
     def at(self, height: int, width: int) -> Spectrum:
         """Return the spectrum of these images at another size, which must not be larger.
 
-        An image that is reduced without aliasing keeps its lower frequencies. A unitary
-        transform of fewer values has smaller coefficients: their variance falls with the
-        number of pixels.
+        An image that is reduced without aliasing keeps its lower frequencies. The variance
+        of a coefficient of a unitary transform is the power per frequency in cycles per
+        pixel, which falls with the square of the reduction. The mean color keeps its
+        variance, so its coefficient grows with the number of pixels.
 
         Raises:
           ValueError: the size is larger than that of the images.
         """
-        if min(height, width) > self.side:
+        side = min(self.shape)
+        if min(height, width) > side:
             raise ValueError(
-                f"the spectrum is of images of {self.side} pixels a side, and "
-                f"{height}x{width} is larger"
+                f"the spectrum is of images of {side} pixels a side, and {height}x{width} "
+                "is larger"
             )
-        ring = _ring_of(height, width)[1:]
-        scale = height * width / self.side**2
-        values = self.rings[np.minimum(ring, len(self.rings)) - 1].ravel()
-        return Spectrum(
-            np.sort(np.append(values, self.constant) * scale)[::-1],
-            1.0,
-            self.description,
-        )
+        ring = np.minimum(_ring_of(height, width)[1:], len(self.rings))
+        values = self.rings[ring - 1].ravel() * (min(height, width) / side) ** 2
+        constant = self.constant * (height * width / math.prod(self.shape))
+        variances = np.sort(np.append(values, constant))[::-1]
+        return Spectrum(variances, 1.0, self.description)
 
 
 def radial_spectrum(image: np.ndarray) -> Spectrum:
@@ -104,9 +104,7 @@ def estimate(image: np.ndarray) -> RingSpectrum:
         f"stationary, isotropic model of {count} images (power averaged over rings of "
         "equal frequency); edges, orientations and positions are ignored"
     )
-    return RingSpectrum(
-        rings * scale, constant * scale, min(height, width), description
-    )
+    return RingSpectrum(rings * scale, constant * scale, (height, width), description)
 
 
 def _ring_of(height: int, width: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from ul.diffusion.samplers import CORRECTIONS, Sampler
 from ul.planning.pods import model_flops
 from ul.planning.pods.chips import Chip
 from ul.runs.train_spec import TrainSpec
+from ul.stages.decoder import combine
 from ul.stages.stage import Stage
 
 # FLOPs (2 per multiply-add) of one image or clip, without the resizing.
@@ -39,6 +40,8 @@ def evaluation_costs(
     Raises:
       ConfigError: a network has no closed form.
     """
+    if stage2 is not None and stage2.separate_decoder is not None:
+        stage1, stage2 = combine(stage1, stage2), None
     flops = {
         n: float(f.forward) for n, f in model_flops.flops_by_network(stage1).items()
     }
@@ -70,7 +73,10 @@ def evaluation_costs(
 def training_costs(
     recipe: Sequence[TrainSpec], *, cached_images: int
 ) -> list[CostItem]:
-    """Return the FLOPs of training each stage, and of encoding `cached_images` in between.
+    """Return the FLOPs of training each stage, and of encoding the images of the second.
+
+    A base model trains on a cache of `cached_images` latents, a decoder on images that are
+    encoded in every step.
 
     Raises:
       ConfigError: a network has no closed form.
@@ -82,9 +88,13 @@ def training_costs(
         text = f"{spec.steps:,} steps of {spec.batch_size:,}"
         items.append(CostItem(f"training {spec.stage.name}", examples * each, text))
     encoder = model_flops.flops_by_network(recipe[0].stage).get("encoder")
-    if len(recipe) > 1 and encoder is not None:
-        flops = cached_images * float(encoder.forward)
-        items.insert(1, CostItem("latent cache", flops, f"{cached_images:,} images"))
+    if len(recipe) == 1 or encoder is None:
+        return items
+    name, count = "latent cache", cached_images
+    if recipe[1].stage.separate_decoder is not None:
+        name, count = "encoding", recipe[1].steps * recipe[1].batch_size
+    flops = count * float(encoder.forward)
+    items.insert(1, CostItem(name, flops, f"{count:,} images"))
     return items
 
 

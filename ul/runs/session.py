@@ -119,18 +119,24 @@ def _initial_weights(
             f"init.networks must name networks that are trained ({', '.join(shapes)}); got "
             f"{', '.join(sorted(unknown)) or 'none'}."
         )
-    step = init.step or provenance.get("init", {}).get("step")
-    chosen = api.choose_weights(init.workdir, step, init.weights)
+    networks = {name: shapes[name] for name in init.networks}
+    record = provenance.get("init")
+    if record is None:  # a run that begins; later starts have checkpoints of their own
+        chosen = api.choose_weights(init.workdir, init.step, init.weights, networks)
+        record = {
+            "workdir": init.workdir,
+            "step": chosen.step,
+            "weights": chosen.name,
+        }
 
     def read() -> dict[str, Any]:
-        networks = {name: shapes[name] for name in init.networks}
-        mesh = assemble.make_mesh(config)
-        params = api.restore_networks(chosen, networks, mesh)
+        source = record["workdir"], record["step"], record["weights"]
+        chosen = api.choose_weights(*source, networks)
+        params = api.restore_networks(chosen, networks, assemble.make_mesh(config))
         names = ", ".join(networks)
-        log.info("initialized %s from %s, step %d", names, init.workdir, chosen.step)
+        log.info("initialized %s from %s, step %d", names, *source[:2])
         return params
 
-    record = {"workdir": init.workdir, "step": chosen.step, "weights": chosen.name}
     return read, record
 
 
@@ -179,6 +185,7 @@ def train(
                 lambda: enter_workdir(stack, building, config, path, max_attempts),
                 seconds,
             )
+            config = _keep_latent_scale(config, saved_provenance)
             run, provenance = processes.run_on_all(
                 "build",
                 lambda: build_run(config, saved_provenance, predict_rate),
@@ -189,9 +196,7 @@ def train(
             check_processes_agree(settings, provenance, seconds)
             processes.run_on_first(
                 "write config.json",
-                lambda: workdir.write_or_check_config(
-                    directory, settings, provenance, allow_changes=allow_changes
-                ),
+                lambda: write_config(directory, settings, provenance, allow_changes),
                 seconds,
             )
         if processes.is_first():
@@ -206,6 +211,35 @@ def train(
         if processes.is_first():
             workdir.clear_start_attempts(directory)
             draw_curves(directory, run.planned_rate_bpp)
+
+
+def write_config(
+    directory: epath.Path, settings: dict, provenance: dict, allow_changes: bool
+) -> None:
+    """Write config.json, see `workdir.write_or_check_config`."""
+    workdir.write_or_check_config(
+        directory,
+        settings,
+        provenance,
+        allow_changes=allow_changes,
+        complete=_complete,
+    )
+
+
+def _complete(saved: dict) -> dict:
+    """Return a saved config with the defaults of the settings that it lacks."""
+    try:
+        return dataclasses.asdict(registry.parse(registry.to_dict(saved)))
+    except ConfigError:  # it has keys that were renamed; the comparison names them
+        return saved
+
+
+def _keep_latent_scale(config: TrainConfig, provenance: dict) -> TrainConfig:
+    """Return the config of a run that began before latents were measured, without a shift."""
+    is_older = bool(provenance) and "latents" not in provenance
+    if is_older and getattr(config, "latent_variance", 1.0) is None:
+        return dataclasses.replace(config, latent_variance=1.0)  # type: ignore[call-arg]
+    return config
 
 
 def enter_workdir(

@@ -134,6 +134,7 @@ def combine(stage1: Stage, decoder_stage: Stage) -> Stage:
         decoder_stage,
         codec=codec,
         joint_diffusion=diffusion,
+        latent_prior=stage1.latent_prior,
         objective=None,
         held_out_objective=objective,
         networks={**stage1.networks, **decoder_stage.networks},

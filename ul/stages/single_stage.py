@@ -84,7 +84,11 @@ def build(config: SingleStageConfig) -> Stage:
 
     # The ends and the measurement of the section are those of the decoder's grid.
     sampling = dataclasses.replace(
-        config.sampling, logsnr_max=None, logsnr_min=None, nats_per_logsnr=()
+        config.sampling,
+        grid="schedule" if config.sampling.grid == "schedule" else "logsnr",
+        logsnr_max=None,
+        logsnr_min=None,
+        nats_per_logsnr=(),
     )
     sampler = generator.latent_sampler(
         dataclasses.replace(config, sampling=sampling),

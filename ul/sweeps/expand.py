@@ -26,6 +26,7 @@ RESULT_NEUTRAL_KEYS = (
     "mesh",
     "watchdog",
     "data.threads",
+    "loss.rate_floor_bpp",
 )
 
 

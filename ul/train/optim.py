@@ -108,18 +108,18 @@ def muon(
     Updates have the root mean square of AdamW's (Liu et al., arXiv 2502.16982), so that
     both take the same learning rate. b1, b2: those of AdamW.
     """
+    hidden = optax.contrib.muon(
+        schedule,
+        weight_decay=weight_decay,
+        muon_weight_dimension_numbers=_muon_dimensions,
+        consistent_rms=0.2,
+    )
+    others = optax.adamw(
+        schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask
+    )
     return optax.chain(
         optax.clip_by_global_norm(clip),
-        optax.contrib.muon(
-            schedule,
-            weight_decay=weight_decay,
-            weight_decay_mask=decay_mask,
-            adam_b1=b1,
-            adam_b2=b2,
-            adam_weight_decay=weight_decay,
-            muon_weight_dimension_numbers=_muon_dimensions,
-            consistent_rms=0.2,
-        ),
+        optax.partition({"muon": hidden, "adamw": others}, _optimizer_by_parameter),
     )
 
 
@@ -127,13 +127,22 @@ def muon(
 NOT_HIDDEN = {"stem", "head", "latent", "latent_input", "conditioning"}
 
 
+def _is_hidden(path: str, leaf) -> bool:
+    parts = path.split("/")
+    return parts[-1] in DECAYED and not NOT_HIDDEN & set(parts) and leaf.ndim > 1
+
+
+def _optimizer_by_parameter(params):
+    """Return "muon" for each kernel of a hidden layer, and "adamw" for the others."""
+    return trees.map_with_path(
+        lambda path, leaf: "muon" if _is_hidden(path, leaf) else "adamw", params
+    )
+
+
 def _muon_dimensions(params):
-    """Return for each kernel of a hidden layer its input and output axes, else None."""
+    """Return the input and output axes of each kernel of a hidden layer."""
 
     def dimensions(path: str, leaf):
-        parts = path.split("/")
-        if parts[-1] not in DECAYED or NOT_HIDDEN & set(parts) or leaf.ndim < 2:
-            return None
         # A scanned stack of blocks has one matrix per block, of a first axis of its own.
         first = 1 if leaf.ndim == 3 else 0
         axes = tuple(range(first, leaf.ndim - 1))

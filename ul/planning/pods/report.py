@@ -20,7 +20,7 @@ def _size_rows(plan: PodPlan) -> list[list[str]]:
     (data, fsdp), batch = plan.spec.mesh_axes, plan.spec.batch_size
     chip = plan.topology.chip.name if plan.topology.chip else "virtual CPU device"
     step = "one train step"
-    if not plan.spec.stage.is_autoencoder:
+    if plan.spec.stage.uses_stage1:
         step = "one train step on latents, without encoding the images"
     if plan.topology.options:  # only GPU topologies have compiler options
         step += "; with XLA attention, which needs more memory than cuDNN's"
