@@ -95,8 +95,10 @@ def _stage2() -> ml_collections.ConfigDict:
         32
     )
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
-    c.loss = dict(weighting=dict(kind="sigmoid", bias=1.0), label_dropout=0.1)
-    c.guidance = dict(logsnr_low=-10.0, logsnr_high=5.0)
+    c.loss = dict(
+        weighting=dict(kind="sigmoid", bias=frozen.BASE_BIAS), label_dropout=0.1
+    )
+    c.guidance = dict(logsnr_low=-20.0, logsnr_high=20.0)
     c.optimizer = common.adamw(lr=2e-3, warmup=100)
     c.ema = (0.998,)
     c.sampling = common.latent_sampling()

@@ -109,8 +109,10 @@ def _stage2() -> ml_collections.ConfigDict:
         kind="vit", widths=(512, 1024), depths=(6, 16)
     ) | large.transformer_settings(0.1, "dots")
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
-    c.loss = dict(weighting=dict(kind="sigmoid", bias=0.0), label_dropout=0.1)
-    c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
+    c.loss = dict(
+        weighting=dict(kind="sigmoid", bias=frozen.BASE_BIAS), label_dropout=0.1
+    )
+    c.guidance = frozen.GUIDANCE_INTERVAL
     c.sampling = common.latent_sampling(32)
     c.validation = dict(every=10_000, num_images=32, num_examples=1024)
     return c

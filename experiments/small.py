@@ -61,8 +61,10 @@ def stage2_config(size: int, data: dict) -> ml_collections.ConfigDict:
     ) | common.transformer_settings(64)
     c.base.update(dropout=0.1)
     c.schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
-    c.loss = dict(weighting=dict(kind="sigmoid", bias=1.0), label_dropout=0.1)
-    c.guidance = dict(logsnr_low=-3.0, logsnr_high=3.0)
+    c.loss = dict(
+        weighting=dict(kind="sigmoid", bias=frozen.BASE_BIAS), label_dropout=0.1
+    )
+    c.guidance = frozen.GUIDANCE_INTERVAL
     c.optimizer = common.adamw(lr=1e-3, warmup=200)
     c.ema = (0.999, 0.9995)
     c.sampling = common.latent_sampling()
