@@ -12,7 +12,7 @@ diffusion model on these latents. `make demo` runs these commands. `decoder` tra
 decoder on a frozen encoder. `smoke`, `smoke2` and `smoke_decoder` are the same with tiny
 networks, for tests that take seconds.
 
-Expected: stage 1 reaches 0.85 bits/pixel and PSNR 22.9 dB, stage 2 a class accuracy of 0.97
+Expected: stage 1 reaches 0.85 bits/pixel and PSNR 22.0 dB, stage 2 a class accuracy of 0.97
 (0.99 at guidance 1.5), each in 4 minutes on two cores (RESULTS.md).
 """
 
