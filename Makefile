@@ -14,6 +14,8 @@ VENV ?= .venv$(filter-out -tested,-$(VERSIONS))
 BIN := $(VENV)/bin
 # Some of the tests of `make processes` and `make slow`, by name.
 K ?=
+# More arguments of pytest for `make test`.
+ARGS ?=
 export PYTHONPATH := .
 
 .PHONY: demo test oracle processes slow browser slurm breaks goldens lint types smoke \
@@ -50,7 +52,7 @@ SUITE := -n 2 --dist loadfile --no-loadscope-reorder -m \
   "not slow and not gpu and not slurm and not processes and not oracle and not browser"
 
 test: $(VENV)/.done
-	$(BIN)/python -m pytest $(SUITE)
+	$(BIN)/python -m pytest $(SUITE) $(ARGS)
 
 slow: $(VENV)/.done
 	$(BIN)/python -m pytest -m "slow and not processes" -k "$(K)"

@@ -9,7 +9,7 @@ import pytest
 import ul
 from tests.lib import untrained
 from tests.lib.breaks import Break
-from tests.lib.commands import DIGITS, Commands
+from tests.lib.commands import DIGITS
 from ul.checkpoints import digests
 from ul.core.errors import ConfigError
 from ul.inference import api, export
@@ -26,12 +26,22 @@ def decoder_config(stage1, **changes):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Return a stage 1 and a decoder that was trained on it by the command."""
+    """Return a stage 1 and a decoder on it, both untrained."""
     folder = tmp_path_factory.mktemp("decoder")
     stage1 = untrained.leave(folder / "s1", untrained.parsed("digits", "smoke"), (2,))
-    words = ["train", f"--config={DIGITS}:smoke_decoder", f"--workdir={folder / 'd'}"]
-    Commands()(*words, f"--config.stage1.workdir={stage1}")
+    sampling = dict(kind="ddim", num_steps=3)
+    new = decoder_config(stage1, seed=1, sampling=sampling)
+    untrained.leave(folder / "d", new, (2,))
     return folder / "s1", folder / "d"
+
+
+@pytest.mark.slow
+def test_the_command_trains_and_resumes(runs, tmp_path, command):
+    words = ["train", f"--config={DIGITS}:smoke_decoder", f"--workdir={tmp_path / 'd'}"]
+    words.append(f"--config.stage1.workdir={runs[0]}")
+    command(*words, "--config.steps=4")
+    command(*words, "--config.steps=8")
+    assert ul.load_autoencoder(tmp_path / "d").step == 8
 
 
 def parameters(ae, name):
@@ -48,12 +58,14 @@ def test_it_is_an_autoencoder_with_the_encoder_of_stage_1(runs):
     np.testing.assert_array_equal(old.encode(image), new.encode(image))
     assert new.reconstruct(image).shape == image.shape
     assert np.any(new.reconstruct(image) != old.reconstruct(image))
+    assert new.codec.decoder.sampler.method == "ddim"
     # Its bits are those of the prior of stage 1.
     np.testing.assert_array_equal(old.rate(image), new.rate(image))
     recorded = json.loads((runs[1] / "config.json").read_text())["provenance"]["stage1"]
     assert recorded["encoder"] == digests.fingerprint(new.params["encoder"])
 
 
+@pytest.mark.slow
 def test_the_evaluation_has_rate_and_reconstructions(runs, command):
     command("evaluate", f"--workdir={runs[1]}", "--num_examples=16")
     (file,) = (runs[1] / "evals").glob("*.json")
@@ -63,6 +75,7 @@ def test_the_evaluation_has_rate_and_reconstructions(runs, command):
         assert np.isfinite(numbers[key])
 
 
+@pytest.mark.slow
 def test_an_export_holds_both_and_gives_the_same(runs, tmp_path):
     export.export(runs[1], tmp_path / "out")
     image = np.zeros((2, 8, 8, 1), np.uint8)
@@ -72,6 +85,7 @@ def test_an_export_holds_both_and_gives_the_same(runs, tmp_path):
     assert not (tmp_path / "out" / "encoder.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_stage_2_can_be_built_on_it(runs, tmp_path):
     below = {"workdir": str(runs[1]), "step": None, "weights": "ema"}
     config = untrained.parsed("digits", "smoke2", stage1=below)
@@ -104,6 +118,7 @@ def test_it_starts_from_the_decoder_of_a_run_and_goes_on_without_it(runs):
     assert kept["init"] == gone
 
 
+@pytest.mark.slow
 def test_an_older_stage_2_can_use_the_new_decoder(runs, tmp_path):
     below = {"workdir": str(runs[0]), "step": 2, "weights": "ema"}
     config = untrained.parsed("digits", "smoke2", stage1=below)

@@ -67,7 +67,7 @@ def test_muon_moves_hidden_layers_by_orthogonal_matrices():
         **is_shape,
     )
     params = jax.tree.map(jnp.zeros_like, gradient)
-    updates, _ = tx.update(gradient, tx.init(params), params)
+    updates, _ = jax.jit(tx.update)(gradient, tx.init(params), params)
 
     def spread(matrix):
         values = np.linalg.svd(np.asarray(matrix), compute_uv=False)
