@@ -18,6 +18,7 @@ SHAPE = (512, 512, 3)
 LATENT_ELEMENTS = 32 * 32 * 32
 
 
+@pytest.mark.slow
 def test_the_file_is_what_its_command_writes():
     made, shipped = json.loads(natural.make()), json.loads(natural.FILE.read_text())
     assert made["sources"] == shipped["sources"]
