@@ -4,11 +4,11 @@ import ml_collections
 from ml_collections import config_dict
 
 ConfigDict = ml_collections.ConfigDict
-# Of five biases, stated for latents of variance 1, this one had the smallest mean Frechet
-# distance on digits, together with -3 (RESULTS.md).
+# The bias is stated for latents of variance 1. Of five that were tried on digits, -1 and -3
+# had the smallest mean Frechet distance (RESULTS.md).
 BASE_BIAS = -1.0
-# As EDM2's best interval of noise levels, 0.19 to 1.61 for data of standard deviation 0.5
-# (Kynkaanniemi et al., arXiv 2404.07724), and a little wider.
+# The interval is a little wider than the best one for EDM2, noise levels of 0.19 to 1.61 for
+# data of standard deviation 0.5 (Kynkaanniemi et al., arXiv 2404.07724).
 GUIDANCE_INTERVAL = dict(logsnr_low=-3.0, logsnr_high=3.0)
 
 

@@ -7,9 +7,8 @@ import pytest
 
 from tests.lib import mixture
 from tests.lib.breaks import Break
-from ul.core import rng
 from ul.core.errors import ConfigError
-from ul.diffusion import gaussian, samplers
+from ul.diffusion import gaussian
 from ul.diffusion.sampling_grids import GRIDS, Adaptive, UniformLogsnr, UniformTime
 from ul.diffusion.schedules import Cosine, Linear
 from ul.metrics import logsnr_curve
@@ -88,21 +87,7 @@ def test_the_curve_of_a_gaussian_is_known():
 
 
 def error(grid, method, num_steps):
-    """Return the mean error of the mixture's flow."""
-    key, row = jax.random.key(0), jnp.arange(16)
-    z_0 = samplers.sample(
-        mixture.denoise,
-        (8,),
-        row,
-        key,
-        schedule=SCHEDULE,
-        method=method,
-        num_steps=num_steps,
-        grid=grid,
-    )
-    z_1 = np.ravel(rng.normal(rng.stream(key, "z_1"), row, (8,)))
-    low, high = grid.ends(SCHEDULE)
-    return np.mean(np.abs(np.ravel(z_0) - mixture.transport(z_1, low, high)))
+    return mixture.flow_error(SCHEDULE, method, num_steps, grid)
 
 
 def mixture_curve():

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize, stats
 
-from ul.diffusion import gaussian
+from ul.core import rng
+from ul.diffusion import gaussian, samplers
 
 WEIGHTS, MEANS, STDS = np.asarray([[0.3, 0.7], [-0.6, 0.9], [0.15, 0.3]])
 
@@ -63,3 +64,21 @@ def transport(z, start, end):
             for q in quantiles
         ]
     )
+
+
+def flow_error(schedule, method, num_steps, grid=samplers.TRAINING_GRID):
+    """Return the mean distance of a sampler's end points to those of the exact flow."""
+    key, row = jax.random.key(0), jnp.arange(16)
+    z_0 = samplers.sample(
+        denoise,
+        (8,),
+        row,
+        key,
+        schedule=schedule,
+        method=method,
+        num_steps=num_steps,
+        grid=grid,
+    )
+    z_1 = np.ravel(rng.normal(rng.stream(key, "z_1"), row, (8,)))
+    expected = transport(z_1, *grid.ends(schedule))
+    return np.mean(np.abs(np.ravel(z_0) - expected))

@@ -194,7 +194,7 @@ def test_scan_is_the_loop_over_stacked_parameters(remat, text):
 
 
 def test_the_highest_level_of_the_decoder_has_no_dropout_by_default():
-    """Of three levels; the last is the transformer's."""
+    """The last rate is that of the level that the transformer works on."""
     for rates, expected in (((), (0.0, 0.3, 0.3)), ((0.1, 0.2), (0.1, 0.2))):
         module = decoder(channels=(8, 8), dropout=0.3, level_dropout=rates)
         assert module._level_dropout() == expected

@@ -52,8 +52,9 @@ def test_images_of_another_kind_are_refused():
             natural.spectrum(shape)
 
 
-def test_a_plan_without_the_data():
+def test_a_plan_without_the_data(tmp_path):
     words = ["bitrate", "--config=imagenet512:stage1", "--spectrum=natural"]
+    words.append(f"--out={tmp_path / 'plan.png'}")
     (done,) = forks.run_all([["plan", *words, "--factors=1.5", "--biases=0"]])
     assert done.code == 0 and "0.0106" in done.out and "coded of 786432" in done.out
 

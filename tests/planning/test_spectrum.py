@@ -202,7 +202,7 @@ def test_the_variance_of_the_latents_is_that_of_the_coded_directions():
     spectrum = spectra.Spectrum(np.asarray([4.0, 1.0, 0.25]), 2.0, "by hand")
     expected = 2 * (7 + 1) * np.exp(-5.0) / 8
     np.testing.assert_allclose(spectrum.latent_variance(2.0, 8, 5.0), expected)
-    # What z_0 then knows is the rate: 1/2 log2(1 + g^2 s^2 e^5) summed over directions.
+    # The rate is the information of z_0, the sum of 1/2 log2(1 + g^2 s^2 e^5).
     signal = np.asarray([7.0, 1.0])
     np.testing.assert_allclose(spectrum.bits(2.0), 2 * np.sum(np.log2(1 + signal)) / 2)
 

@@ -78,7 +78,7 @@ def heun_correction(z, x_hat, next_x_hat, step: SamplerStep):
     """Repeat a step of `ddim` with an x_hat that is linear between the ends of the step.
 
     Heun's method in exponential form (Hochbruck & Ostermann, Exponential integrators,
-    2010, equation 2.39): with y = z / alpha and tau = logsnr / 2 the flow is
+    2010, equation 2.39): with y = z / alpha and tau = logsnr / 2 the ODE is
     dy/dtau = x_hat - y, whose linear part is integrated exactly. The mean slope of EDM
     (Karras et al., algorithm 1) has the same order, but divides the change of x_hat by the
     ratio of the noises, which is large in wide steps.

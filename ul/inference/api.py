@@ -137,16 +137,6 @@ def _have_equal_shapes(a: Any, b: Any) -> bool:
     return {p: x.shape for p, x in leaves_a} == {p: x.shape for p, x in leaves_b}
 
 
-def restore_networks(
-    chosen: saved_weights.Weights, shapes: dict[str, Any], mesh: jax.sharding.Mesh
-) -> dict[str, Any]:
-    """Restore networks of these shapes by name, for a run that starts from them.
-
-    Raises as `load_autoencoder`.
-    """
-    return saved_weights.restore(chosen, shapes, mesh)
-
-
 def restore_frozen_stage1(
     workdir: str | None,
     stage2: Stage,

@@ -42,9 +42,7 @@ def evaluation_costs(
     """
     if stage2 is not None and stage2.separate_decoder is not None:
         stage1, stage2 = combine(stage1, stage2), None
-    flops = {
-        n: float(f.forward) for n, f in model_flops.flops_by_network(stage1).items()
-    }
+    flops = _forward_flops(stage1)
     features, name = _feature_flops(stage1), "FID"
     if len(stage1.image_shape) == 4:
         name = "FVD"
@@ -58,10 +56,7 @@ def evaluation_costs(
     generator = stage1 if stage2 is None else stage2
     if generator.is_generator:
         if stage2 is not None:
-            flops = {
-                n: float(f.forward)
-                for n, f in model_flops.flops_by_network(stage2).items()
-            }
+            flops = _forward_flops(stage2)
         network = next(n for n in ("base", "prior", "decoder") if n in flops)
         calls = nfe_with_guidance(generator, guidance)
         each = calls * flops[network] + decoding + features
@@ -87,15 +82,20 @@ def training_costs(
         each = float(model_flops.closed_form_flops(spec.stage).training)
         text = f"{spec.steps:,} steps of {spec.batch_size:,}"
         items.append(CostItem(f"training {spec.stage.name}", examples * each, text))
-    encoder = model_flops.flops_by_network(recipe[0].stage).get("encoder")
+    encoder = _forward_flops(recipe[0].stage).get("encoder")
     if len(recipe) == 1 or encoder is None:
         return items
     name, count = "latent cache", cached_images
     if recipe[1].stage.separate_decoder is not None:
         name, count = "encoding", recipe[1].steps * recipe[1].batch_size
-    flops = count * float(encoder.forward)
-    items.insert(1, CostItem(name, flops, f"{count:,} images"))
+    items.insert(1, CostItem(name, count * encoder, f"{count:,} images"))
     return items
+
+
+def _forward_flops(stage: Stage) -> dict[str, float]:
+    """Return the FLOPs of the forward pass of each network on one example."""
+    counts = model_flops.flops_by_network(stage)
+    return {name: float(count.forward) for name, count in counts.items()}
 
 
 def nfe_with_guidance(stage: Stage, guidance: float) -> int:
@@ -149,11 +149,7 @@ def to_markdown(
     ]
     for item in [*items, total]:
         hours = item.flops / (chip.flops * utilization) / 3600.0
-        cells = [
-            f"{item.flops / 1e18:,.3g}",
-            f"{hours:,.3g}",
-            f"{hours / num_chips:,.3g}",
-        ]
+        cells = map(_three_digits, (item.flops / 1e18, hours, hours / num_chips))
         rows.append([item.name, *cells, item.details])
     return (
         markdown.table(rows)

@@ -21,7 +21,7 @@ from ul.inference.models import Autoencoder
 log = logging.getLogger("ul")
 
 MAX_EXAMPLES, MIN_EXAMPLES = 1024, 64
-# Of large images fewer are read; each has many latent positions.
+# Fewer large images are read, because each has many latent positions.
 MAX_VALUES = 2**27
 # Rounding makes the result independent of the cache's dtype and of the mesh.
 DIGITS = 3

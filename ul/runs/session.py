@@ -20,6 +20,7 @@ from ul.core.errors import ConfigError, StorageError
 from ul.data import summary
 from ul.data.datasets import Datasets
 from ul.inference import api
+from ul.inference import weights as saved_weights
 from ul.runs import assemble, latent_statistics
 from ul.runs.latent_cache import cache_identity, open_cache
 from ul.stages import registry
@@ -132,7 +133,7 @@ def _initial_weights(
     def read() -> dict[str, Any]:
         source = record["workdir"], record["step"], record["weights"]
         chosen = api.choose_weights(*source, networks)
-        params = api.restore_networks(chosen, networks, assemble.make_mesh(config))
+        params = saved_weights.restore(chosen, networks, assemble.make_mesh(config))
         names = ", ".join(networks)
         log.info("initialized %s from %s, step %d", names, *source[:2])
         return params
