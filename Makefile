@@ -22,8 +22,11 @@ export PYTHONPATH := .
   tour wheel clean
 
 INSTALL_tested := pip install -q -c constraints.txt -e '.[test,lint]'
-INSTALL_lowest := uv pip install -q --resolution lowest-direct -e '.[test]'
-INSTALL_newest := uv pip install -q -e '.[test,tpu]'
+# Unlike pip, uv compiles nothing by itself; every command of the tests would compile its imports
+# again where PYTHONDONTWRITEBYTECODE is set.
+UV := uv pip install -q --compile-bytecode
+INSTALL_lowest := $(UV) --resolution lowest-direct -e '.[test]'
+INSTALL_newest := $(UV) -e '.[test,tpu]'
 
 $(VENV)/.done: setup.py constraints.txt
 	$(if $(INSTALL_$(VERSIONS)),,$(error VERSIONS must be tested, lowest or newest; \

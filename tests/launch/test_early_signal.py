@@ -18,6 +18,8 @@ def test_ctrl_c_during_the_imports(delay):
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts the commands in its background with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     status = f"/proc/{process.pid}/status"
     while not _catches(status, signal.SIGINT):
