@@ -152,7 +152,7 @@ def test_one_step_traces(name, variant):
 
     Of most, the loss alone; a whole update, with its gradient, takes twice as long.
     """
-    config = kinds.portable(parsed(name, variant))
+    config = kinds.with_attention(parsed(name, variant), "xla")
     stage = registry.build(config)
     if stage.objective is None:
         jax.eval_shape(lambda: stage.init(jax.random.key(0)))
@@ -197,7 +197,7 @@ def resized(name, variant, height, width):
         cell = old[0] // rows
         assert old[1] // columns == cell
         config["latent_shape"] = (height // cell, width // cell, channels)
-    return kinds.portable(registry.parse(config))
+    return kinds.with_attention(registry.parse(config), "xla")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,11 @@ def test_an_unknown_variant_names_those_there_are():
             7,
             "must be even and a multiple of head_dim; got width 96 and head_dim 7",
         ),
-        ("prior.attention", "flash", "prior.attention must be one of xla, cudnn; got"),
+        (
+            "prior.attention",
+            "flash",
+            "prior.attention must be one of auto, xla, cudnn, splash; got",
+        ),
         ("encoder.remat", "some", "encoder.remat must be one of .*; got 'some'"),
         ("prior.remat", True, "prior.remat must be of type str; got True"),
         ("encoder.blocks", (1,), "must have the same length"),
@@ -321,7 +325,10 @@ def test_a_config_that_cannot_work_is_refused_in_one_line(key, value, message):
 
 
 def test_cudnn_attention_without_a_gpu_is_refused_for_training():
-    with pytest.raises(ConfigError, match="got 'cudnn' on a cpu.*prior.attention=xla"):
+    with pytest.raises(
+        ConfigError,
+        match="attention cudnn needs a gpu; got a cpu.*prior.attention=auto",
+    ):
         assemble.make_mesh(parsed("photos", "stage1_64"))
 
 

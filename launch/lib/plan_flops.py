@@ -13,7 +13,7 @@ _PUBLISHED = flags.DEFINE_bool(
 
 def main(config: TrainConfig) -> None:
     """Print the FLOPs."""
-    stage = registry.build(kinds.portable(config))
+    stage = registry.build(kinds.with_attention(config, "xla"))
     print(f"FLOPs per image (1 MAC = 2 FLOP):\n\n{costs.network_table(stage)}")
     if _PUBLISHED.value:
         print(

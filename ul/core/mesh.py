@@ -5,6 +5,7 @@ Shardings are decided here and not in the networks. The mesh has the axes `data`
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,16 +46,50 @@ def axis_sizes(data: int, fsdp: int, num_devices: int) -> tuple[int, int]:
 def make(data: int = -1, fsdp: int = 1, devices: Any = None) -> Mesh:
     """Create a mesh of `devices`, by default of all; -1 on one axis fills it up.
 
+    On several TPU slices `fsdp` stays within a slice, where links are fast, and `data`
+    spans them.
+
     Raises:
-      ConfigError: the axis sizes do not multiply to the number of devices.
+      ConfigError: the axis sizes do not multiply to the number of devices, or `data` does
+        not divide over the slices.
     """
     devices = jax.devices() if devices is None else devices
     data, fsdp = axis_sizes(data, fsdp, len(devices))
-    grid = mesh_utils.create_device_mesh(
-        (data, fsdp), devices, allow_split_physical_axes=True
-    )
+    slices = count_slices(devices)
+    if data % slices:
+        raise ConfigError(
+            f"mesh.data must be a multiple of the number of slices, {slices}, so that fsdp "
+            f"stays within a slice; got (data, fsdp) = ({data}, {fsdp}) on {len(devices)} "
+            "devices. Lower mesh.fsdp."
+        )
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(
+            (data, fsdp), devices, allow_split_physical_axes=True
+        )
+    else:
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (data // slices, fsdp), (slices, 1), devices, allow_split_physical_axes=True
+        )
     # jax.make_mesh would create Explicit axes, which Flax Linen cannot trace.
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def count_slices(devices: Sequence) -> int:
+    """Return the number of TPU slices that the devices are in; 1 for other devices."""
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
+def platform(mesh: Mesh | None = None) -> str:
+    """Return the kind of a mesh's devices, which may be absent: cpu, gpu or tpu.
+
+    By default it is that of the current mesh, or without one that of the default backend.
+    """
+    if mesh is not None:
+        name = mesh.devices.flat[0].platform
+    else:
+        device = jax.sharding.get_abstract_mesh().abstract_device
+        name = device.platform if device else jax.default_backend()
+    return "gpu" if name in ("cuda", "rocm") else name
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

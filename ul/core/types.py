@@ -1,8 +1,8 @@
 """Shape annotations, which are checked when a function is called or traced."""
 
 from beartype import beartype
-from jaxtyping import Array, Float, Int, Key, UInt8, jaxtyped
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8, jaxtyped
 
-__all__ = ["Array", "Float", "Int", "Key", "UInt8", "typechecked"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "UInt8", "typechecked"]
 
 typechecked = jaxtyped(typechecker=beartype)

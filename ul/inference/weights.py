@@ -63,8 +63,7 @@ def load_run(workdir, accepts: type = registry.RunConfig) -> SavedRun:
         measured = record["provenance"]["latents"]["variance"]
         config = dataclasses.replace(config, latent_variance=measured)
     # The implementation of attention is not a part of the weights.
-    if jax.default_backend() != "gpu" and kinds.networks_with_cudnn(config):
-        config = kinds.portable(config)
+    config = kinds.with_attention(config, "auto")
     return SavedRun(
         str(workdir),
         registry.build(config),

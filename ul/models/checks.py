@@ -9,9 +9,9 @@ from typing import Any
 
 from ul.core import arrays
 from ul.core.errors import ConfigError
+from ul.models.attention_kernels import IMPLEMENTATIONS
 from ul.models.remat import POLICIES
 
-ATTENTION = ("xla", "cudnn")
 # Settings that may be zero; all other counts are at least 1.
 _MAY_BE_ZERO = ("dropout", "level_dropout", "depths", "num_classes", "text_channels")
 
@@ -65,9 +65,9 @@ def check_transformer(
                 f"{section}: every width must be even and a multiple of head_dim; got "
                 f"width {width} and head_dim {module.head_dim}."
             )
-    if module.attention not in ATTENTION:
+    if module.attention not in IMPLEMENTATIONS:
         raise ConfigError(
-            f"{section}.attention must be one of {', '.join(ATTENTION)}; got "
+            f"{section}.attention must be one of {', '.join(IMPLEMENTATIONS)}; got "
             f"{module.attention!r}."
         )
     if not module.factorized:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ul.core import arrays, mesh
 from ul.models.conditioning import Modulation
+from ul.models.dropout import Dropout
 from ul.models.sharded_layers import Conv, Dense
 
 
@@ -53,7 +54,7 @@ class ResBlock(nn.Module):
             shift, scale = Modulation(self.channels, 2, self.dtype)(cond, h.ndim)
             h = h * (1 + scale) + shift
         h = nn.silu(h)
-        h = nn.Dropout(self.dropout, deterministic=self.dropout == 0.0)(h)
+        h = Dropout(self.dropout)(h)
         h = Conv(
             self.channels,
             (3, 3),

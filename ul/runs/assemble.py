@@ -16,6 +16,7 @@ from ul.core.errors import ConfigError
 from ul.data import pipeline
 from ul.data.datasets import Datasets
 from ul.data.latent_cache import LatentCache
+from ul.models import attention_kernels
 from ul.objectives import held_out
 from ul.stages import kinds
 from ul.stages.base import Stage2Config
@@ -34,17 +35,19 @@ def make_mesh(config: TrainConfig, devices: Any = None) -> jax.sharding.Mesh:
     """Return the run's mesh over all devices, or over the given ones.
 
     Raises:
-      ConfigError: the batch does not divide over it, or the networks need a GPU.
+      ConfigError: the batch does not divide over it, or an implementation of attention is
+        for another kind of device.
     """
     mesh = meshes.make(config.mesh.data, config.mesh.fsdp, devices)
-    platform = mesh.devices.flat[0].platform
-    names = kinds.networks_with_cudnn(config)
-    if platform != "gpu" and names:
-        raise ConfigError(
-            "attention must be 'xla' on a device without cuDNN; got 'cudnn' on a "
-            f"{platform}. Pass "
-            f"{' '.join(f'--config.{name}.attention=xla' for name in names)}."
-        )
+    platform = meshes.platform(mesh)
+    for implementation, needed in attention_kernels.PLATFORMS.items():
+        names = kinds.networks_with_attention(config, implementation)
+        if names and platform != needed:
+            flags = " ".join(f"--config.{name}.attention=auto" for name in names)
+            raise ConfigError(
+                f"attention {implementation} needs a {needed}; got a {platform}. Pass "
+                f"{flags}."
+            )
     check_fits(config, mesh.size)
     return mesh
 

@@ -22,11 +22,8 @@ class TrainSpec:
 
     @functools.cached_property
     def stage(self) -> Stage:
-        """The stage, with attention that runs on every device.
-
-        cuDNN's attention reads the version of an attached GPU, and a plan has no GPU.
-        """
-        return registry.build(kinds.portable(self._config))
+        """The stage."""
+        return registry.build(self._config)
 
     @property
     def batch_size(self) -> int:
@@ -79,6 +76,10 @@ class TrainSpec:
         """Return the spec with one remat policy for all of its networks."""
         return TrainSpec(kinds.with_networks(self._config, remat=policy))
 
+    def with_attention(self, implementation: str) -> "TrainSpec":
+        """Return the spec with one implementation of attention for all networks."""
+        return TrainSpec(kinds.with_attention(self._config, implementation))
+
     def _replace(self, **changes: Any) -> "TrainSpec":
         return TrainSpec(dataclasses.replace(self._config, **changes))
 
@@ -86,7 +87,8 @@ class TrainSpec:
         """Return the mesh over all devices, or over the given ones.
 
         Raises:
-          ConfigError: the batch does not divide over it, or the networks need a GPU.
+          ConfigError: the batch does not divide over it, or an implementation of attention
+            is for another kind of device.
         """
         return assemble.make_mesh(self._config, devices)
 

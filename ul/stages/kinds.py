@@ -191,10 +191,10 @@ def _transformers(config: RunConfig) -> list[str]:
     return [name for name in names if "attention" in getattr(config, name)]
 
 
-def networks_with_cudnn(config: RunConfig) -> list[str]:
-    """Return the names of the networks with cuDNN attention, which needs a GPU."""
+def networks_with_attention(config: RunConfig, implementation: str) -> list[str]:
+    """Return the names of the networks whose setting is this implementation of attention."""
     names = _transformers(config)
-    return [name for name in names if getattr(config, name)["attention"] == "cudnn"]
+    return [n for n in names if getattr(config, n)["attention"] == implementation]
 
 
 def with_networks(config: AnyConfig, **settings: Any) -> AnyConfig:
@@ -207,6 +207,6 @@ def with_networks(config: AnyConfig, **settings: Any) -> AnyConfig:
     return dataclasses.replace(config, **changed)
 
 
-def portable(config: AnyConfig) -> AnyConfig:
-    """Return the config with attention that runs on every device."""
-    return with_networks(config, attention="xla")
+def with_attention(config: AnyConfig, implementation: str) -> AnyConfig:
+    """Return the config with one implementation of attention for all networks."""
+    return with_networks(config, attention=implementation)

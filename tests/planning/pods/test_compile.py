@@ -1,5 +1,6 @@
 """The dry run on virtual CPU devices: gathers, tables, messages and exit codes."""
 
+import dataclasses
 import importlib
 import os
 import subprocess
@@ -102,25 +103,23 @@ def test_memory_errors_are_parsed_in_their_units():
 
 
 def test_times_are_counts_over_peak_rates():
-    time = roofline.estimate_step_time(
-        flops=200,
-        traffic_bytes=300,
-        sent_bytes=60,
-        peak_flops=100.0,
+    chip = dataclasses.replace(
+        V5E,
+        flops=100.0,
+        vector_rate=50.0,
         memory_bandwidth=100.0,
-        egress_bandwidth=20.0,
+        network_bandwidth=4.0,
     )
-    assert (time.compute, time.memory, time.interconnect) == (2.0, 3.0, 3.0)
-    assert (time.step, time.without_overlap) == (3.0, 8.0)
+    counts = dict(flops=200, traffic_bytes=300, vector_operations=200, sent_bytes=60)
+    time = roofline.estimate_step_time(
+        **counts, network_bytes=2, chip=chip, egress_bandwidth=20.0
+    )
+    assert dataclasses.astuple(time) == (2.0, 3.0, 4.0, 3.0, 0.5)
+    assert (time.step, time.without_overlap) == (4.0, 12.5)
     single_chip = roofline.estimate_step_time(
-        flops=1,
-        traffic_bytes=1,
-        sent_bytes=0,
-        peak_flops=1.0,
-        memory_bandwidth=1.0,
-        egress_bandwidth=0.0,
+        **counts, network_bytes=0, chip=chip, egress_bandwidth=0.0
     )
-    assert single_chip.interconnect == 0.0
+    assert single_chip.interconnect == single_chip.network == 0.0
 
 
 @pytest.mark.parametrize(
@@ -138,6 +137,8 @@ def test_data_sheets_are_in_their_units(name):
     """A wrong unit would leave these ranges."""
     chip = chips.CHIPS[name]
     assert 80 < chip.flops / chip.memory_bandwidth < 600
+    assert 10 < chip.flops / chip.vector_rate < 200
+    assert 2 < chip.link_bandwidth / chip.network_bandwidth < 30
     assert 10 < chip.memory_gib < 200
     assert chip.link_bandwidth < chip.memory_bandwidth / 5
 
@@ -158,7 +159,7 @@ def test_a_search_tries_all_and_proposes_the_fastest_that_fits(monkeypatch):
             minimum_sent_bytes=dict.fromkeys(report.collectives.KINDS, 0),
             peak_bytes=round(gib * 2**30),
             compile_seconds=1.0,
-            step_time=roofline.StepTime(seconds, 0.0, 0.0),
+            step_time=roofline.StepTime(seconds, 0.0, 0.0, 0.0),
         )
 
     monkeypatch.setattr(search, "make_plan", make_plan)

@@ -13,9 +13,16 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from ul.core import trees
-from ul.planning.pods import chips, collectives, hlo, model_flops, traffic
+from ul.planning.pods import (
+    chips,
+    collectives,
+    hlo,
+    model_flops,
+    traffic,
+    vector_work,
+)
 from ul.planning.pods.roofline import StepTime, estimate_step_time
-from ul.planning.pods.topology import Topology
+from ul.planning.pods.topology import Topology, assume_cudnn
 from ul.runs.train_spec import TrainSpec
 from ul.train import loop, state
 
@@ -27,14 +34,16 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 class CompiledStep:
     """Memory, traffic and communication of a compiled step, in bytes per chip and step.
 
-    `sent_bytes` and `num_collectives` are by kind of collective; `gathered_activations`
-    describes each gather of something that is not a sharded parameter.
+    `vector_operations` are per chip and step too. `sent_bytes` and `num_collectives` are by
+    kind of collective; `gathered_activations` describes each gather of something that is
+    not a sharded parameter.
     """
 
     argument_bytes: int
     temporary_bytes: int
     peak_bytes: int
     traffic_bytes: int
+    vector_operations: int
     sent_bytes: dict[str, int]
     num_collectives: dict[str, int]
     gathered_activations: tuple[str, ...]
@@ -91,9 +100,10 @@ def make_plan(spec: TrainSpec, topology: Topology) -> PodPlan:
     """
     mesh = spec.make_mesh(topology.devices)
     update, batch = spec.make_update(mesh), spec.abstract_batch(mesh)
-    abstract_state = state.abstract_state(
-        update.init, update.tx, update.ema_names, mesh
-    )
+    with jax.set_mesh(mesh), assume_cudnn(topology):
+        abstract_state = state.abstract_state(
+            update.init, update.tx, update.ema_names, mesh
+        )
     # A TPU multiplies bfloat16 numbers, and gathers what it multiplies in this type.
     is_tpu = mesh.devices.flat[0].platform == "tpu"
     itemsize = 2 if is_tpu else jnp.dtype(spec.dtype).itemsize
@@ -111,7 +121,11 @@ def make_plan(spec: TrainSpec, topology: Topology) -> PodPlan:
     )
     start = time.monotonic()
     try:
-        with jax.set_mesh(mesh), elapsed_time_line(f"compiling for {topology.name}"):
+        with (
+            jax.set_mesh(mesh),
+            assume_cudnn(topology),
+            elapsed_time_line(f"compiling for {topology.name}"),
+        ):
             lowered = loop.lower_step(update, abstract_state, batch)
             compiled = lowered.compile(topology.options)
     except jax.errors.JaxRuntimeError as e:
@@ -148,6 +162,7 @@ def analyze(
         temporary_bytes=memory.temp_size_in_bytes,
         peak_bytes=peak_bytes(memory),
         traffic_bytes=traffic.memory_traffic(program),
+        vector_operations=vector_work.vector_operations(program),
         sent_bytes={
             kind: sum(c.sent_bytes for c in members)
             for kind, members in by_kind.items()
@@ -195,9 +210,10 @@ def _step_time(topology: Topology, flops: int, step: CompiledStep) -> StepTime |
     return estimate_step_time(
         flops=flops // len(topology.devices),
         traffic_bytes=step.traffic_bytes,
+        vector_operations=step.vector_operations,
         sent_bytes=sum(step.sent_bytes.values()),
-        peak_flops=chip.flops,
-        memory_bandwidth=chip.memory_bandwidth,
+        network_bytes=0,
+        chip=chip,
         egress_bandwidth=chips.egress_bandwidth(chip, topology.sides),
     )
 

@@ -21,7 +21,7 @@ def computed_flops(spec: TrainSpec) -> int:
 
     What remat computes again counts again. Attention counts as plain products.
     """
-    mesh = _single_device_mesh()
+    spec, mesh = spec.with_attention("xla"), _single_device_mesh()
     update, batch = spec.make_update(mesh), spec.abstract_batch(mesh)
 
     def gradients(params, batch):

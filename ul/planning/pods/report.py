@@ -22,8 +22,6 @@ def _size_rows(plan: PodPlan) -> list[list[str]]:
     step = "one train step"
     if plan.spec.stage.uses_stage1:
         step = "one train step on latents, without encoding the images"
-    if plan.topology.options:  # only GPU topologies have compiler options
-        step += "; with XLA attention, which needs more memory than cuDNN's"
     return [
         ["topology", plan.topology.name, f"{plan.num_chips} x {chip}"],
         [
@@ -141,6 +139,12 @@ def _time_rows(plan: PodPlan) -> list[list[str]]:
             f"{chip.memory_bandwidth / 1e9:.0f} GB/s",
         ],
         [
+            "vector units",
+            format_ms(time.vector),
+            f"{step.vector_operations / 1e9:.3g} G elementwise operations, counted in the "
+            f"HLO, at {chip.vector_rate / 1e12:.3g} T/s; those of Pallas kernels are not seen",
+        ],
+        [
             "interconnect",
             format_ms(time.interconnect),
             f"{egress / 1e9:.0f} GB/s per chip: all links, one direction each",
@@ -148,8 +152,7 @@ def _time_rows(plan: PodPlan) -> list[list[str]]:
         [
             "**step, at best**",
             f"**{format_ms(time.step)}**",
-            "the slowest of the three; without overlap "
-            f"{format_ms(time.without_overlap)}",
+            f"the slowest of these; without overlap {format_ms(time.without_overlap)}",
         ],
         [
             "images/s, at best",
@@ -167,7 +170,7 @@ def _time_rows(plan: PodPlan) -> list[list[str]]:
 
 SEARCH_HEADER = (
     "batch per chip", "remat", "mesh", "memory", "needed", "computed/model", "sent",
-    "compute", "HBM", "network", "step", "images/s", "compile",
+    "compute", "HBM", "vector", "links", "step", "images/s", "compile",
 )  # fmt: skip
 
 
@@ -184,9 +187,9 @@ def search_row(plan: PodPlan) -> list[str]:
         format_mb(sum(plan.step.sent_bytes.values())) if plan.step else "",
     ]
     if time is None:
-        times = ["", "", "", ""]
+        times = ["", "", "", "", ""]
     else:
-        seconds = (time.compute, time.memory, time.interconnect, time.step)
+        seconds = (time.compute, time.memory, time.vector, time.interconnect, time.step)
         times = [format_ms(s) for s in seconds]
     rate = f"{plan.images_per_second:.0f}" if plan.images_per_second else ""
     return [*cells, *times, rate, f"{plan.compile_seconds:.0f} s"]

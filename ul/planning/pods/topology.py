@@ -1,15 +1,19 @@
 """Descriptions of devices that the compiler can target without being attached to them."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
 import os
 import re
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 import jax
 from jax.experimental import topologies
 
-from ul.core import extras
+from ul.core import extras, jax_internals
 from ul.core.errors import ConfigError
 from ul.planning.pods.chips import CHIPS, Chip
 
@@ -132,6 +136,28 @@ def _tpu_devices(name: str, kind: str, sides: tuple[int, ...]) -> list:
             f"{str(e).splitlines()[0]}"
         ) from e
     return list(description.devices)
+
+
+@contextlib.contextmanager
+def assume_cudnn(topology: Topology) -> Iterator[None]:
+    """Let JAX lower cuDNN's attention for GPUs that are not attached.
+
+    JAX asks the attached GPU for its version of cuDNN and its compute capability; this
+    answers for the topology's.
+    """
+    if topology.chip is None or topology.chip.ring_multiple:
+        yield
+        return
+    answers: dict[str, Any] = {
+        "check_cudnn_version": lambda: 91000,
+        "check_compute_capability": lambda capability: True,
+        "is_cuda_compute_capability_equal": lambda capability: False,
+    }
+    module = jax_internals.internal_module("cudnn.fused_attention_stablehlo", *answers)
+    with contextlib.ExitStack() as stack:
+        for name, answer in answers.items():
+            stack.enter_context(mock.patch.object(module, name, answer))
+        yield
 
 
 def _gpu_devices(name: str, chip: Chip, count: int) -> list:
