@@ -39,7 +39,7 @@ def training_defaults(stage: str) -> ConfigDict:
 def transformer_settings(head_dim: int) -> dict:
     """Return the settings of transformer blocks other than their number and width."""
     return dict(
-        head_dim=head_dim, dropout=0.0, attention="xla", remat="none", scan=False
+        head_dim=head_dim, dropout=0.0, attention="auto", remat="none", scan=False
     )
 
 

@@ -14,7 +14,7 @@ Both sides of the photographs are halved first, so that a crop shows more than t
                         `ul encode` can cache the latents
   stage1_16, stage2_16  16x16, for sweeps on a laptop
   decoder, decoder_16   a new decoder on a frozen encoder, 32x32 and 16x16
-  stage1_64, stage2_64  64x64 in bfloat16 with cuDNN attention, for a GPU; never trained
+  stage1_64, stage2_64  64x64 in bfloat16, for a GPU; never trained
   smoke, smoke2         stage 1 and stage 2 at 32x32 with tiny networks, for tests
 
 Expected: stage 1 reaches 0.163 bits/pixel and PSNR 22.5 dB in 28 minutes, stage 2 a Frechet
@@ -52,7 +52,7 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     if size == 64:
         c.dtype = "bfloat16"
         for name in ("prior", "decoder") if is_stage1 else ("base",):
-            c[name].attention, c[name].remat, c[name].scan = "cudnn", "full", True
+            c[name].remat, c[name].scan = "full", True
     if size == 16:
         # Photographs are averaged further, so that a small crop shows as much of them.
         c.data.source.reduce = 4

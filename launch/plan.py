@@ -9,6 +9,8 @@
         --topology v5p:4x4x4 --mesh data=4,fsdp=16
     python -m ul plan pod --config imagenet512:stage2 \\
         --topology v6e:16x16 --mesh data=16,fsdp=16 --mesh data=32,fsdp=8 --search
+    python -m ul plan scaling --config imagenet512:stage1 \\
+        --topology v5p:4x4x4 --mesh data=4,fsdp=16
 
 `pod` compiles without the pod: TPU topologies need the `tpu` extra, cpu:8 nothing. If the
 step does not fit, `pod` exits with 64 after its table; with --search such a plan is one row
@@ -26,6 +28,8 @@ from launch.lib import (
     plan_evaluation,
     plan_flops,
     plan_pod,
+    plan_scaling,
+    plan_topology,
 )
 from launch.lib.flag_groups import module_group
 
@@ -36,6 +40,14 @@ _MODULES: dict[str, ModuleType] = {
     "evaluation": plan_evaluation,
     "cost": plan_cost,
     "pod": plan_pod,
+    "scaling": plan_scaling,
+}
+
+# The modules whose flags a command takes besides its own.
+_SHARED = {
+    plan_cost: (plan_evaluation,),
+    plan_pod: (plan_topology,),
+    plan_scaling: (plan_topology,),
 }
 
 
@@ -50,7 +62,11 @@ COMMANDS: dict[str, Callable] = {
 
 if __name__ == "__main__":
     groups = {
-        name: module_group(module.__name__, f"Flags of {name}", module.__doc__ or "")
+        name: module_group(
+            [m.__name__ for m in (module, *_SHARED.get(module, ()))],
+            f"Flags of {name}",
+            module.__doc__ or "",
+        )
         for name, module in _MODULES.items()
     }
     cli.run(COMMANDS, groups=groups)

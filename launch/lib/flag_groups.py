@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 from absl import flags
 
@@ -28,10 +29,11 @@ class FlagGroup:
         return "\n".join([f"{self.title}:", *(flag.render() for flag in self.flags)])
 
 
-def module_group(module: str, title: str, summary: str = "") -> FlagGroup:
-    """Return the flags that a module defines."""
+def module_group(modules: Iterable[str], title: str, summary: str = "") -> FlagGroup:
+    """Return the flags that modules of these names define."""
     entries: list[FlagHelp] = []
-    defined = flags.FLAGS.flags_by_module_dict().get(module, [])
+    by_module = flags.FLAGS.flags_by_module_dict()
+    defined = [flag for module in modules for flag in by_module.get(module, [])]
     aliases = {flag.help: flag.name for flag in defined if _is_alias(flag)}
     for flag in defined:
         if not _is_alias(flag):

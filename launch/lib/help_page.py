@@ -37,9 +37,9 @@ def render(
     parts = [(sys.modules["__main__"].__doc__ or "").strip()]
     if kinds and not kind:
         parts.append(_list_kinds(kinds, groups))
-    shown = [module_group(sys.argv[0], "Flags of this command")]
+    shown = [module_group([sys.argv[0]], "Flags of this command")]
     shown += [g for name, g in groups.items() if not kinds or name == kind]
-    shown += [module_group(module, title) for module, title in SHARED_GROUPS.items()]
+    shown += [module_group([module], title) for module, title in SHARED_GROUPS.items()]
     parts += [group.render() for group in shown if group.flags]
     table = f":\n{exit_codes.table()}" if exit_code_table else ": see launch/README.md"
     return "\n\n".join([*parts, f"Exit codes{table}"])

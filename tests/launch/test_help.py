@@ -22,6 +22,7 @@ KINDS += [
     "plan evaluation",
     "plan cost",
     "plan pod",
+    "plan scaling",
     "convert clip",
 ]
 PAGES = [*command_list.names(), *KINDS]
@@ -118,7 +119,11 @@ def test_a_place_or_a_plan_lists_its_own_flags(pages):
         "Number of GPU nodes.",
     )
     assert "\n  --stop_seconds=INTEGER  (default: 300)\n" in pages["submit slurm"].text
-    assert "topology" in pages["plan pod"].flags()
+    for command in ("plan pod", "plan scaling"):
+        assert {"topology", "mesh", "optimization_level"} <= pages[
+            command
+        ].flags().keys()
+    assert {"chips", "utilization"} <= pages["plan cost"].flags().keys()
     assert "topology" not in pages["plan bitrate"].flags()
     assert "published" in pages["plan flops"].flags()
     both = {"partition", "image"}

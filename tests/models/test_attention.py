@@ -119,8 +119,9 @@ def test_splash_refuses_text_clips_and_odd_sizes_in_one_line():
         (attention("splash"), (X[:, :100],)),
     )
     for layer, inputs in calls:
+        params = layer.init(jax.random.key(0), *inputs)
         with pytest.raises(ConfigError, match="attention splash needs .*; got") as e:
-            layer.init(jax.random.key(0), *inputs)
+            layer.apply(params, *inputs)
         assert "\n" not in str(e.value)
 
 

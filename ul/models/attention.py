@@ -77,13 +77,19 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x, text=None):
         width, length = x.shape[-1], None
-        implementation = attention_kernels.choose(
-            self.implementation,
-            tokens=x.shape[1],
-            heads=width // self.head_dim,
-            head_dim=self.head_dim,
-            dtype=jnp.dtype(self.dtype),
-            is_plain=text is None and not self.frames,
+        # Parameters are the same for all, and kernels may not divide the one row that
+        # initialization takes.
+        implementation = (
+            "xla"
+            if self.is_initializing()
+            else attention_kernels.choose(
+                self.implementation,
+                tokens=x.shape[1],
+                heads=width // self.head_dim,
+                head_dim=self.head_dim,
+                dtype=jnp.dtype(self.dtype),
+                is_plain=text is None and not self.frames,
+            )
         )
         q_norm = nn.RMSNorm(dtype=self.dtype, name="q_norm")
         k_norm = nn.RMSNorm(dtype=self.dtype, name="k_norm")

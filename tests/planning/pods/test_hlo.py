@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from ul.core import mesh as meshes
-from ul.planning.pods import collectives, hlo, traffic
+from ul.planning.pods import collectives, hlo, traffic, vector_work
 
 # Shortened output of the TPU compiler for v5e and v5p, and of XLA for CPU and GPU.
 LOOPS = """\
@@ -82,22 +82,119 @@ def test_loops_are_counted_and_every_chain_once():
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
+    ("text", "group"),
     [
-        ("replica_groups={{0,1},{2,3}}, x", 2),
-        ("replica_groups=[2,4]<=[4,2]T(1,0), x", 4),
-        ("replica_groups={}, x", 8),
-        ("channel_id=1, x", 8),
-        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, x", 4),
+        ("replica_groups={{0,1},{2,3}}, x", [0, 1]),
+        ("replica_groups=[2,4]<=[8], x", [0, 1, 2, 3]),
+        ("replica_groups=[2,4]<=[4,2]T(1,0), x", [0, 2, 4, 6]),
+        ("replica_groups={}, x", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("channel_id=1, x", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, x", [0, 1, 2, 3]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}, x", [0, 4]),
         (
             "replica_groups=mesh['a'=16,'b'=1,'c'=4], device_ids=([4,16]T(1,0)) {'c'}",
-            4,
+            [0, 16, 32, 48],
         ),
-        ("replica_groups=mesh['a'=2,'b'=8] {'a', 'b':(1)4}, x", 8),
+        (
+            "replica_groups=mesh['a'=2,'b'=8] {'a', 'b':(1)4}, x",
+            [0, 2, 4, 6, 8, 10, 12, 14],
+        ),
+        ("replica_groups=mesh['a'=2,'b'=8] {'b':(2)4}, x", [0, 1, 2, 3]),
     ],
 )
-def test_group_sizes(text, size):
-    assert collectives.parse_group_size(text, num_devices=8) == size
+def test_replica_groups(text, group):
+    assert collectives.first_group(text, num_devices=8) == group
+
+
+# Two slices of four TPUs, and two nodes of four GPUs.
+SLICES = """\
+HloModule jit_step, num_partitions=8
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[16]{0} parameter(0)
+  %sum = f32[16]{0} all-reduce(%x), replica_groups=[2,4]<=[8], to_apply=%add
+  %start = token[] after-all()
+  %send.1 = (f32[16]{0}, u32[], token[]) send(%sum, %start), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %send.2 = (f32[4]{0}, u32[], token[]) send(%part, %start), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_GATHER"}
+  %send.3 = (f32[16]{0}, u32[], token[]) send(%sum, %start), channel_id=4, is_host_transfer=true
+  %nodes = f32[16]{0} all-reduce(%x), replica_groups=[4,2]<=[2,4]T(1,0), to_apply=%add
+  %recv.1 = (f32[4]{0}, u32[], token[]) recv(%start), channel_id=1, is_host_transfer=true
+  %received = (f32[4]{0}, token[]) recv-done(%recv.1), channel_id=1
+  %summed = f32[4]{0} get-tuple-element(%received), index=0
+  %whole = f32[16]{0} all-gather(%summed), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  %moved = f32[16]{0} collective-permute(%x), source_target_pairs={{0,1},{4,5}}
+  ROOT %part = f32[4]{0} slice(%sum), slice={[0:4]}
+}
+"""  # noqa: E501
+
+
+def test_what_goes_through_the_network_between_slices_is_told_apart():
+    operations = collectives.find_collectives(hlo.parse(SLICES), 2, 4)
+    found = [(c.kind, c.group_size, c.crosses_slices, c.sent_bytes) for c in operations]
+    assert found == [
+        ("all-reduce", 4, False, 2 * 64 * 3 // 4),
+        ("all-reduce", 2, True, 64),
+        ("all-gather", 2, True, 16),
+        ("all-reduce", 2, True, 64),
+        ("all-gather", 4, False, 64 * 3 // 4),
+        ("collective-permute", 8, False, 64),
+    ]
+    (gathered,) = [c for c in operations if c.gathered_shapes]
+    assert gathered.source == "send.2"
+
+
+# As the TPU compiler prints Pallas kernels: with line breaks within the attributes.
+KERNEL = """\
+HloModule jit_step, num_partitions=1
+
+%fused (a: f32[8,128]) -> f32[8] {
+  %a = f32[8,128]{1,0} parameter(0)
+  %squares = f32[8,128]{1,0} multiply(%a, %a)
+  %zero = f32[]{:T(128)} constant(0)
+  ROOT %sum.1 = f32[8]{0} reduce(%squares, %zero), dimensions={1}, to_apply=%add
+}
+
+ENTRY %main (x: f32[8,128]) -> f32[8] {
+  %x = f32[8,128]{1,0} parameter(0)
+  %buffer = f32[4096,128]{1,0} custom-call(), custom_call_target="AllocateBuffer"
+  %kernel.1 = (f32[8,128]{1,0}, f32[8,128]{1,0}) custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 512}"
+}}, metadata={op_name="jit(step)/kernel"}
+  %result = f32[8,128]{1,0} get-tuple-element(%kernel.1), index=0, frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 512}"
+}}
+  ROOT %sums = f32[8]{0} fusion(%result), kind=kLoop, calls=%fused
+}
+"""  # noqa: E501
+
+
+def test_what_follows_a_kernel_of_several_lines_is_counted():
+    program = hlo.parse(KERNEL)
+    names = [i.name for i in program.computations[program.entry]]
+    assert names == ["x", "buffer", "kernel.1", "result", "sums"]
+    array = 8 * 128 * 4
+    assert traffic.memory_traffic(program) == 3 * array + array + 8 * 4
+
+
+def test_vector_operations_are_those_on_each_element():
+    # One multiplication and one addition for each element, once.
+    assert vector_work.vector_operations(hlo.parse(KERNEL)) == 2 * 8 * 128
+
+
+def test_vector_operations_of_a_loop_count_in_each_iteration():
+    x = jnp.ones((16, 128))
+
+    def step(x, _):
+        return jnp.sin(x) * 2.0, None
+
+    def operations(length):
+        function = jax.jit(lambda x: jax.lax.scan(step, x, None, length)[0])
+        return vector_work.vector_operations(
+            hlo.parse(function.lower(x).compile().as_text())
+        )
+
+    per_iteration = (operations(9) - operations(4)) / 5
+    assert per_iteration == pytest.approx(2 * x.size, rel=0.01)
 
 
 GATHERS = """\

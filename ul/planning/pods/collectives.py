@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 import jax
+import numpy as np
 
 from ul.core import mesh as meshes
 from ul.core import trees
@@ -29,6 +30,7 @@ class Collective:
     source: the name of the JAX operation that it comes from.
     gathered_shapes: those of `shapes` that are put together from parts, also by an
       all-reduce to which every device contributes its part and zeros.
+    crosses_slices: whether it goes through the data-center network.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Collective:
     count: int
     source: str
     gathered_shapes: tuple[HloShape, ...] = ()
+    crosses_slices: bool = False
 
     @property
     def sent_bytes(self) -> int:
@@ -48,18 +51,26 @@ class Collective:
         return rounds * nbytes * (self.group_size - 1) // self.group_size * self.count
 
 
-def find_collectives(program: HloProgram) -> list[Collective]:
+def find_collectives(
+    program: HloProgram, slices: int = 1, devices_per_slice: int = 0
+) -> list[Collective]:
     """Return every collective of the program once.
+
+    slices: number of TPU slices or GPU nodes; devices_per_slice: by default all devices.
 
     TPU compilers spread one collective over several fusions that run beside it; a chain id
     identifies it. They also write a reduce-scatter as a fusion named all-reduce-scatter.
-    The channel id does not identify a collective: combined ones share it.
+    The channel id does not identify a collective: combined ones share it. What TPU slices
+    reduce among each other are sends to the host, which passes the data on.
     """
+    devices_per_slice = devices_per_slice or program.num_partitions
     counts = program.execution_counts()
     collectives: dict[tuple[str, str], Collective] = {}
     for name, instructions in program.computations.items():
         for instruction in instructions:
             kind = instruction.opcode.removesuffix("-start")
+            if sent := _sent_to_slices(instruction, counts[name], slices):
+                collectives[name, instruction.name] = sent
             if kind not in KINDS or not counts[name]:
                 continue
             chain = re.search(r'chain_id="(\d+)"', instruction.arguments)
@@ -67,9 +78,96 @@ def find_collectives(program: HloProgram) -> list[Collective]:
             if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
                 kind = "reduce-scatter"
             collective = _collective(program, name, instruction, kind, counts[name])
+            if _spans_slices(instruction.arguments, program, devices_per_slice):
+                collective = dataclasses.replace(collective, crosses_slices=True)
             if key not in collectives or collectives[key].count < collective.count:
                 collectives[key] = collective
     return [c for c in collectives.values() if c.group_size > 1]
+
+
+def _sent_to_slices(
+    instruction: HloInstruction, count: int, slices: int
+) -> Collective | None:
+    """Describe what a TPU sends to the other slices with this instruction, if it does."""
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.arguments)
+    if instruction.opcode != "send" or not kind or not count:
+        return None
+    name, shape = kind[1].lower().replace("_", "-"), instruction.shapes[0]
+    name = {"one-to-one": "collective-permute"}.get(name, name)
+    if name == "all-gather":  # from each slice's part to the whole
+        shape = dataclasses.replace(shape, dims=(slices, *shape.dims))
+    return Collective(
+        kind=name,
+        shapes=(shape,),
+        group_size=slices,
+        count=count,
+        source=instruction.name,
+        gathered_shapes=(shape,) if name == "all-gather" else (),
+        crosses_slices=True,
+    )
+
+
+def _spans_slices(text: str, program: HloProgram, devices_per_slice: int) -> bool:
+    """Tell whether devices of several slices or nodes take part in one group.
+
+    The programs of TPU slices know the devices of their own slice alone.
+    """
+    if pairs := re.search(r"source_target_pairs=\{([\d,{}]*)\}", text):
+        devices = [int(n) for n in re.findall(r"\d+", pairs[1])]
+        groups = np.reshape(devices, (-1, 2))
+    else:
+        groups = np.asarray([first_group(text, program.num_partitions)])
+    slices = groups // devices_per_slice
+    return bool(np.any(slices != slices[:, :1]))
+
+
+def first_group(text: str, num_devices: int) -> list[int]:
+    """Return the devices of the first replica group, from any of the forms that HLO has.
+
+    The forms are a list, an iota, and axes of a mesh, of which an axis may be split:
+    'b':(2)4 are the 4 parts of axis b that follow 2 outer ones.
+    """
+    if named := _NAMED_GROUPS.search(text):
+        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        devices = _iota(named[2] or f"[{math.prod(sizes.values())}]")
+        devices = devices.reshape(tuple(sizes.values()))
+        axes = {
+            name: (int(outer or 1), int(part or sizes[name]))
+            for name, outer, part in re.findall(
+                r"'(\w+)'(?::\((\d+)\)(\d+))?", named[3]
+            )
+        }
+        for i, (name, size) in enumerate(sizes.items()):
+            outer, part = axes.get(name, (1, 1))
+            inner = size // outer // part
+            indices = np.arange(size).reshape(outer, part, inner)[0, :, 0]
+            devices = devices.take(indices, axis=i)
+        return devices.ravel().tolist()
+    if iota := re.search(
+        r"replica_groups=\[\d+,(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", text
+    ):
+        return _iota(iota[2]).ravel()[: int(iota[1])].tolist()
+    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
+        return [int(n) for n in listed[1].split(",")]
+    return list(range(num_devices))
+
+
+_NAMED_GROUPS = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((.*?\)?)\))? \{([^}]*)\}"
+)
+
+
+def _iota(text: str) -> np.ndarray:
+    """Return the numbers from 0 that HLO writes as [4,2]T(1,0), here transposed."""
+    match = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    assert match is not None
+    dims = [int(n) for n in match[1].split(",")]
+    numbers = np.arange(math.prod(dims)).reshape(dims)
+    return (
+        numbers.transpose([int(n) for n in match[2].split(",")])
+        if match[2]
+        else numbers
+    )
 
 
 def _collective(
@@ -81,7 +179,7 @@ def _collective(
 ) -> Collective:
     """Describe one collective instruction that counts as `kind`."""
     opcode, arguments = instruction.opcode, instruction.arguments
-    group_size = parse_group_size(arguments, program.num_partitions)
+    group_size = len(first_group(arguments, program.num_partitions))
     shapes = instruction.shapes
     if opcode in ("all-gather-start", "reduce-scatter-start"):  # (operands, results)
         shapes = shapes[len(shapes) // 2 :]
@@ -91,9 +189,11 @@ def _collective(
         shapes = tuple(
             dataclasses.replace(s, dims=(group_size, *s.dims)) for s in shapes
         )
+    by_name = program.instructions_by_name(computation)
     gathered = shapes if kind == "all-gather" else ()
+    if gathered and _is_from_network(by_name, instruction.operands):
+        gathered = ()  # the end of a sum over slices, each device of which took its part
     if kind == "all-reduce":
-        by_name = program.instructions_by_name(computation)
         gathered = tuple(
             shape
             for shape, operand in zip(shapes, instruction.operands, strict=False)
@@ -110,6 +210,14 @@ def _collective(
     )
 
 
+def _is_from_network(by_name: dict[str, HloInstruction], names: list[str]) -> bool:
+    """Tell whether an operand was received from other slices."""
+    instruction = by_name.get(names[0]) if names else None
+    while instruction and instruction.opcode in ("bitcast", "get-tuple-element"):
+        instruction = by_name.get(instruction.operands[0])
+    return instruction is not None and instruction.opcode == "recv-done"
+
+
 def _is_part_in_zeros(
     program: HloProgram, by_name: dict[str, HloInstruction], name: str
 ) -> bool:
@@ -123,21 +231,6 @@ def _is_part_in_zeros(
         else:
             instruction = by_name.get(instruction.operands[0])
     return instruction is not None and instruction.opcode == "dynamic-update-slice"
-
-
-def parse_group_size(text: str, num_devices: int) -> int:
-    """Return the devices in one replica group, from any of the forms that HLO has."""
-    if named := re.search(
-        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\))? \{([^}]*)\}", text
-    ):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
-        return math.prod(int(part or sizes[axis]) for axis, part in axes)
-    if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", text):
-        return int(iota[1])
-    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
-        return len(listed[1].split(","))
-    return num_devices
 
 
 def _is_sharded(mesh: jax.sharding.Mesh, leaf) -> bool:
@@ -172,21 +265,16 @@ def gathered_activations(
 
 
 def minimum_sent_bytes(
-    params, mesh: jax.sharding.Mesh, itemsize: int
+    params, mesh: jax.sharding.Mesh, itemsize: int, slices: int = 1
 ) -> dict[str, int]:
-    """Return the bytes that a device has to send per step, by kind of collective.
+    """Return the bytes that a device has to send within its slice per step, by kind.
 
     Sharded parameters are gathered twice, for the forward and the backward pass, and their
     gradients scattered once. Each part is reduced over `data`, and parameters that are not
     sharded are reduced over all devices. `itemsize` is the size of a number in bytes.
     """
-    data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
-    sharded = replicated = 0
-    for leaf in trees.leaves_by_path(params).values():
-        if _is_sharded(mesh, leaf):
-            sharded += leaf.size * itemsize
-        else:
-            replicated += leaf.size * itemsize
+    data, fsdp = mesh.shape["data"] // slices, mesh.shape["fsdp"]
+    sharded, replicated = _parameter_bytes(params, mesh, itemsize)
     over_fsdp, over_data = (fsdp - 1) / fsdp, (data - 1) / data
     over_all = (data * fsdp - 1) / (data * fsdp)
     return {
@@ -196,3 +284,25 @@ def minimum_sent_bytes(
         "all-to-all": 0,
         "collective-permute": 0,
     }
+
+
+def minimum_network_bytes(
+    params, mesh: jax.sharding.Mesh, itemsize: int, slices: int
+) -> int:
+    """Return the bytes that a device has to send to other slices per step.
+
+    Gradients are reduced within each slice first, and the slices reduce the sums.
+    """
+    per_device = sum(_parameter_bytes(params, mesh, itemsize)) / (mesh.size // slices)
+    return round(2 * (slices - 1) / slices * per_device)
+
+
+def _parameter_bytes(params, mesh: jax.sharding.Mesh, itemsize: int) -> tuple[int, int]:
+    """Return the bytes of all parameters that are sharded, and of those that are not."""
+    sharded = replicated = 0
+    for leaf in trees.leaves_by_path(params).values():
+        if _is_sharded(mesh, leaf):
+            sharded += leaf.size * itemsize
+        else:
+            replicated += leaf.size * itemsize
+    return sharded, replicated

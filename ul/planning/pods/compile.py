@@ -35,8 +35,9 @@ class CompiledStep:
     """Memory, traffic and communication of a compiled step, in bytes per chip and step.
 
     `vector_operations` are per chip and step too. `sent_bytes` and `num_collectives` are by
-    kind of collective; `gathered_activations` describes each gather of something that is
-    not a sharded parameter.
+    kind of collective, within a slice; `network_bytes` are sent to other slices.
+    `gathered_activations` describes each gather of something that is not a sharded
+    parameter, and `gathered_across_slices` each gather between slices.
     """
 
     argument_bytes: int
@@ -47,6 +48,8 @@ class CompiledStep:
     sent_bytes: dict[str, int]
     num_collectives: dict[str, int]
     gathered_activations: tuple[str, ...]
+    network_bytes: int = 0
+    gathered_across_slices: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,8 @@ class PodPlan:
     """One train step, compiled for one topology.
 
     The FLOPs are of the whole step over the global batch. `minimum_sent_bytes` is what a
-    chip has to send per step, by kind of collective. `peak_bytes` is what a chip needs.
+    chip has to send per step within its slice, by kind of collective, and
+    `minimum_network_bytes` to other slices. `peak_bytes` is what a chip needs.
     `step` is None if the step does not fit, `step_time` also if the chip's speed is unknown.
     """
 
@@ -65,6 +69,7 @@ class PodPlan:
     closed_form_flops: int
     computed_flops: int
     minimum_sent_bytes: dict[str, int]
+    minimum_network_bytes: int = 0
     peak_bytes: int = 0
     compile_seconds: float = 0.0
     step: CompiledStep | None = None
@@ -100,10 +105,9 @@ def make_plan(spec: TrainSpec, topology: Topology) -> PodPlan:
     """
     mesh = spec.make_mesh(topology.devices)
     update, batch = spec.make_update(mesh), spec.abstract_batch(mesh)
-    with jax.set_mesh(mesh), assume_cudnn(topology):
-        abstract_state = state.abstract_state(
-            update.init, update.tx, update.ema_names, mesh
-        )
+    abstract_state = state.abstract_state(
+        update.init, update.tx, update.ema_names, mesh
+    )
     # A TPU multiplies bfloat16 numbers, and gathers what it multiplies in this type.
     is_tpu = mesh.devices.flat[0].platform == "tpu"
     itemsize = 2 if is_tpu else jnp.dtype(spec.dtype).itemsize
@@ -116,7 +120,10 @@ def make_plan(spec: TrainSpec, topology: Topology) -> PodPlan:
         closed_form_flops=closed_form.training * spec.batch_size,
         computed_flops=model_flops.computed_flops(spec),
         minimum_sent_bytes=collectives.minimum_sent_bytes(
-            abstract_state.params, mesh, itemsize
+            abstract_state.params, mesh, itemsize, topology.slices
+        ),
+        minimum_network_bytes=collectives.minimum_network_bytes(
+            abstract_state.params, mesh, jnp.dtype(spec.dtype).itemsize, topology.slices
         ),
     )
     start = time.monotonic()
@@ -136,7 +143,7 @@ def make_plan(spec: TrainSpec, topology: Topology) -> PodPlan:
             plan, peak_bytes=peak_bytes, compile_seconds=time.monotonic() - start
         )
     compile_seconds = time.monotonic() - start
-    step = analyze(compiled, abstract_state.params, mesh)
+    step = analyze(compiled, abstract_state.params, mesh, topology.slices)
     return dataclasses.replace(
         plan,
         peak_bytes=step.peak_bytes,
@@ -147,14 +154,16 @@ def make_plan(spec: TrainSpec, topology: Topology) -> PodPlan:
 
 
 def analyze(
-    compiled: jax.stages.Compiled, params, mesh: jax.sharding.Mesh
+    compiled: jax.stages.Compiled, params, mesh: jax.sharding.Mesh, slices: int = 1
 ) -> CompiledStep:
     """Read the memory of a compiled step and its traffic from its optimized HLO."""
     program, memory = hlo.parse(compiled.as_text() or ""), compiled.memory_analysis()
     assert memory is not None
-    operations = collectives.find_collectives(program)
+    operations = collectives.find_collectives(program, slices, mesh.size // slices)
+    crossing = [c for c in operations if c.crosses_slices]
+    within = [c for c in operations if not c.crosses_slices]
     by_kind = {
-        kind: [c for c in operations if c.kind == kind] for kind in collectives.KINDS
+        kind: [c for c in within if c.kind == kind] for kind in collectives.KINDS
     }
     gathered = collectives.gathered_activations(operations, params, mesh)
     return CompiledStep(
@@ -171,6 +180,10 @@ def analyze(
             kind: sum(c.count for c in members) for kind, members in by_kind.items()
         },
         gathered_activations=tuple(map(_describe_gather, gathered)),
+        network_bytes=sum(c.sent_bytes for c in crossing),
+        gathered_across_slices=tuple(
+            _describe_gather(c) for c in crossing if c.gathered_shapes
+        ),
     )
 
 
@@ -212,7 +225,7 @@ def _step_time(topology: Topology, flops: int, step: CompiledStep) -> StepTime |
         traffic_bytes=step.traffic_bytes,
         vector_operations=step.vector_operations,
         sent_bytes=sum(step.sent_bytes.values()),
-        network_bytes=0,
+        network_bytes=step.network_bytes,
         chip=chip,
         egress_bandwidth=chips.egress_bandwidth(chip, topology.sides),
     )

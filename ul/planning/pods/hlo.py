@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 
 # Types whose width is not in their name.
 BITS = {"pred": 8, "s4": 4, "u4": 4, "s2": 2, "u2": 2, "token": 0, "opaque": 0}
@@ -148,12 +149,28 @@ def parse_shapes(text: str) -> tuple[HloShape, ...]:
     )
 
 
+def _join_instructions(text: str) -> Iterator[str]:
+    """Yield the lines of a program, with instructions of several lines as one.
+
+    The attributes of a Pallas kernel contain line breaks, within braces.
+    """
+    open_line, depth = "", 0
+    for line in text.splitlines():
+        if open_line or _INSTRUCTION.match(line):
+            open_line += line
+            depth += line.count("{") - line.count("}")
+            if depth > 0:
+                continue
+            line, open_line, depth = open_line, "", 0
+        yield line
+
+
 def parse(text: str) -> HloProgram:
     """Parse the text that `compiled.as_text()` returns."""
     computations: dict[str, list[HloInstruction]] = {}
     entry, current = "", None
     num_partitions = re.search(r"num_partitions=(\d+)", text.split("\n", 1)[0])
-    for line in text.splitlines():
+    for line in _join_instructions(text):
         if current is None:
             if header := _COMPUTATION.match(line):
                 current = header[2]

@@ -23,7 +23,7 @@ def _size_rows(plan: PodPlan) -> list[list[str]]:
     if plan.spec.stage.uses_stage1:
         step = "one train step on latents, without encoding the images"
     return [
-        ["topology", plan.topology.name, f"{plan.num_chips} x {chip}"],
+        ["topology", _topology_text(plan), f"{plan.num_chips} x {chip}"],
         [
             "mesh",
             f"data={data} x fsdp={fsdp}",
@@ -32,6 +32,13 @@ def _size_rows(plan: PodPlan) -> list[list[str]]:
         ["parameters", f"{plan.num_parameters / 1e6:.1f}M", plan.spec.dtype],
         ["batch", f"{batch} ({batch / plan.num_chips:g} per chip)", step],
     ]
+
+
+def _topology_text(plan: PodPlan) -> str:
+    slices = plan.topology.slices
+    return (
+        f"{slices} slices of {plan.topology.name}" if slices > 1 else plan.topology.name
+    )
 
 
 def remat_policies(plan: PodPlan) -> str:
@@ -116,6 +123,21 @@ def _collectives_rows(plan: PodPlan) -> list[list[str]]:
             "; ".join(gathered[:2]) or "only parameters are gathered",
         ]
     )
+    if plan.topology.slices > 1:
+        across = step.gathered_across_slices
+        rows += [
+            [
+                "sent to other slices",
+                format_mb(step.network_bytes),
+                f"per chip and step; at least {format_mb(plan.minimum_network_bytes)}: "
+                "gradients reduced once",
+            ],
+            [
+                "gathered across slices",
+                str(len(across)) if across else "no",
+                "; ".join(across[:2]) or "fsdp stays within a slice",
+            ],
+        ]
     return rows
 
 
@@ -142,13 +164,24 @@ def _time_rows(plan: PodPlan) -> list[list[str]]:
             "vector units",
             format_ms(time.vector),
             f"{step.vector_operations / 1e9:.3g} G elementwise operations, counted in the "
-            f"HLO, at {chip.vector_rate / 1e12:.3g} T/s; those of Pallas kernels are not seen",
+            f"HLO, at {chip.vector_rate / 1e12:.3g} T/s; not those of kernels",
         ],
         [
             "interconnect",
             format_ms(time.interconnect),
             f"{egress / 1e9:.0f} GB/s per chip: all links, one direction each",
         ],
+        *(
+            [
+                [
+                    "network",
+                    format_ms(time.network),
+                    f"between slices, {chip.network_bandwidth / 1e9:.3g} GB/s per chip",
+                ]
+            ]
+            if plan.topology.slices > 1
+            else []
+        ),
         [
             "**step, at best**",
             f"**{format_ms(time.step)}**",

@@ -61,6 +61,7 @@ class Topology:
     chip: data sheet, or None if the speed of the device is unknown.
     options: compiler options that an attached device would determine.
     optimization_level: how much the TPU compiler optimizes, one of OPTIMIZATION_LEVELS.
+    slices: number of such pods or nodes, which the data-center network joins.
     """
 
     name: str
@@ -69,10 +70,13 @@ class Topology:
     chip: Chip | None
     options: dict[str, str | bool] = dataclasses.field(default_factory=dict)
     optimization_level: str = TRAINING_LEVEL
+    slices: int = 1
 
 
-def parse_topology(name: str, optimization_level: str = "O1") -> Topology:
-    """Return the topology with this name.
+def parse_topology(
+    name: str, optimization_level: str = "O1", slices: int = 1
+) -> Topology:
+    """Return the topology with this name, or several `slices` of it.
 
     `v5p:4x4x4` and the like are TPU pods, `h100:8` is a GPU node, and `cpu:8` means virtual
     devices of this machine. Call it before JAX initializes its devices.
@@ -88,17 +92,24 @@ def parse_topology(name: str, optimization_level: str = "O1") -> Topology:
             f"{name!r}."
         )
     sides = tuple(map(int, size.split("x")))
+    if slices < 1 or slices > 1 and kind == "cpu":
+        raise ConfigError(
+            "--slices must be a positive number of TPU slices or GPU nodes, and 1 for virtual "
+            f"devices; got {slices} of {name}."
+        )
     if "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")
     if kind == "cpu":
         return Topology(name, sides, _cpu_devices(math.prod(sides)), None)
+    # A program for absent devices cannot be loaded from the cache of compiled programs.
+    jax.config.update("jax_enable_compilation_cache", False)
     chip = CHIPS[kind]
     if not chip.ring_multiple:
-        devices = _gpu_devices(name, chip, math.prod(sides))
-        return Topology(name, sides, devices, chip, _NO_AUTOTUNING)
+        devices = _gpu_devices(name, chip, math.prod(sides), slices)
+        return Topology(name, sides, devices, chip, _NO_AUTOTUNING, slices=slices)
     jax.config.update("jax_optimization_level", optimization_level)
-    devices = _tpu_devices(name, kind, sides)
-    return Topology(name, sides, devices, chip, optimization_level=optimization_level)
+    devices = _tpu_devices(name, kind, sides, slices)
+    return Topology(name, sides, devices, chip, {}, optimization_level, slices)
 
 
 def _cpu_devices(count: int) -> list:
@@ -113,7 +124,7 @@ def _cpu_devices(count: int) -> list:
     return jax.devices("cpu")[:count]
 
 
-def _tpu_devices(name: str, kind: str, sides: tuple[int, ...]) -> list:
+def _tpu_devices(name: str, kind: str, sides: tuple[int, ...], slices: int) -> list:
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
             f"--topology {name} needs libtpu, which compiles without a TPU but is not "
@@ -121,7 +132,7 @@ def _tpu_devices(name: str, kind: str, sides: tuple[int, ...]) -> list:
         )
     for key, value in _TPU_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    options: dict[str, str | tuple[int, ...]] = {}
+    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if kind == "v4":
         options["chip_config_name"] = "megacore"  # one device per chip
     if math.prod(sides) == 1:
@@ -160,10 +171,11 @@ def assume_cudnn(topology: Topology) -> Iterator[None]:
         yield
 
 
-def _gpu_devices(name: str, chip: Chip, count: int) -> list:
+def _gpu_devices(name: str, chip: Chip, count: int, slices: int) -> list:
     if count > 8:
         raise ConfigError(
-            f"A GPU topology is one node of at most 8 GPUs; --topology {name} has {count}."
+            f"A GPU topology is one node of at most 8 GPUs; --topology {name} has {count}. "
+            "Pass several nodes as --slices."
         )
     if importlib.util.find_spec("jax_cuda13_plugin") is None:
         version = jax.__version__
@@ -175,6 +187,6 @@ def _gpu_devices(name: str, chip: Chip, count: int) -> list:
     memory_bytes = round(chip.memory_gib * 2**30)
     target = _HOPPER_TARGET % (chip.memory_bandwidth, memory_bytes, chip.name)
     description = topologies.get_topology_desc(
-        platform="cuda", target_config=target, topology=f"1x1x{count}"
+        platform="cuda", target_config=target, topology=f"1x{slices}x{count}"
     )
     return list(description.devices)

@@ -22,9 +22,16 @@ def memory_traffic(program: HloProgram) -> int:
         total += counts[name] * sum(
             _moved_bytes(program, name, i)
             for i in program.computations[name]
-            if i.opcode not in _FREE_OPCODES and not i.opcode.endswith("-done")
+            if i.opcode not in _FREE_OPCODES
+            and not i.opcode.endswith("-done")
+            and not _is_allocation(i)
         )
     return total
+
+
+def _is_allocation(instruction: HloInstruction) -> bool:
+    """Tell whether an instruction only reserves memory."""
+    return 'custom_call_target="AllocateBuffer"' in instruction.arguments
 
 
 def _sequential_computations(program: HloProgram) -> set[str]:
