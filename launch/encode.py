@@ -11,7 +11,7 @@ written again. Many processes may run it together; the cache does not depend on 
 
 from absl import flags
 
-from launch.lib import cli, cluster
+from launch.lib import cli, cluster, compiled
 from ul.core import processes
 from ul.runs import encode
 
@@ -24,6 +24,8 @@ def main() -> None:
     """Write the cache and print its statistics."""
     config, out = _CONFIG(), cli.required(_OUT)
     cluster.join()
+    if hasattr(config, "stage1"):
+        compiled.enable(config.stage1.workdir)
     manifest = encode.encode(config, out, shard_examples=_SHARD.value)
     if processes.is_first():
         for split, about in manifest["splits"].items():

@@ -14,7 +14,7 @@ import os
 
 from absl import flags
 
-from launch.lib import cli, common_flags, generation_flags
+from launch.lib import cli, common_flags, compiled, generation_flags
 from ul import evaluation
 from ul.data.datasets import Datasets
 from ul.evaluation import table
@@ -44,7 +44,7 @@ _CONFIG = cli.define_config()
 
 def _evaluate(metrics, weights_dir) -> None:
     request = evaluation.Request(
-        workdir=cli.required(_WORKDIR),
+        workdir=compiled.enable(cli.required(_WORKDIR)),
         seed=_SEED.value,
         num_examples=_NUM.value,
         metrics=metrics,

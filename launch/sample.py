@@ -12,7 +12,7 @@ import json
 from absl import flags
 from etils import epath
 
-from launch.lib import cli, common_flags, prompts, sample_files
+from launch.lib import cli, common_flags, compiled, prompts, sample_files
 from ul.core.errors import ConfigError
 from ul.core.files import write_atomic
 from ul.inference import api
@@ -50,6 +50,7 @@ def main() -> None:
             "--guidance must differ from 1 for --autoguidance, because 1 means no guidance; "
             "got 1. Pass, for example, --guidance=1.5."
         )
+    compiled.enable(workdir)
     generator = api.load_generator(
         workdir,
         step=_STEP.value,

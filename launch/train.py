@@ -12,7 +12,7 @@ import json
 
 from absl import flags
 
-from launch.lib import cli, cluster, submit_flags
+from launch.lib import cli, cluster, compiled, submit_flags
 from ul.core.errors import ConfigError
 from ul.planning import bitrate
 from ul.runs import session
@@ -57,6 +57,7 @@ def main() -> None:
         profile=(int(first), int(last)),
         max_attempts=_ATTEMPTS.value,
         allow_changes=_ALLOW.value,
+        compiled_programs=compiled.directory(workdir),
         predict_rate=bitrate.planned_rate_bpp,
     )
 

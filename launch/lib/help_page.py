@@ -11,6 +11,7 @@ HELP_FLAGS = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
 # Modules that define flags for several commands -> the title of their flags.
 SHARED_GROUPS = {
     "launch.lib.prompts": "Conditions of the samples",
+    "launch.lib.compiled": "Compilation",
     "launch.lib.cluster": "Cluster flags (for runs of many processes)",
     "launch.lib.cli": "Flags of every command",
 }

@@ -15,7 +15,7 @@ from ul.checkpoints.reading import check_nothing_is_missing, verified_steps
 from ul.checkpoints.store import Checkpoints
 from ul.config import Stage1Config, TrainConfig
 from ul.config.schema import CheckpointConfig
-from ul.core import files, memory, processes
+from ul.core import compile_cache, files, memory, processes
 from ul.core.errors import ConfigError, StorageError
 from ul.data import summary
 from ul.data.datasets import Datasets
@@ -160,10 +160,12 @@ def train(
     profile: tuple[int, int] = (0, 0),
     max_attempts: int = 0,
     allow_changes: bool = False,
+    compiled_programs: str = "",
     predict_rate: PredictRate = lambda stage, datasets: None,
 ) -> None:
     """Train in the directory `path`, or resume there. profile: first and last step to trace.
 
+    compiled_programs: folder of compiled programs, or an empty text.
     predict_rate: see `build_run`.
 
     Every process of the run calls this; process 0 alone holds and writes the directory.
@@ -200,6 +202,8 @@ def train(
                 lambda: write_config(directory, settings, provenance, allow_changes),
                 seconds,
             )
+        if compiled_programs:  # not earlier: a rejected run leaves nothing behind
+            compile_cache.enable(compiled_programs)
         if processes.is_first():
             log_dataset(provenance["dataset"], config)
             log_expectations(run, provenance, config)

@@ -18,8 +18,8 @@ import optax
 from tqdm import tqdm
 
 from ul.checkpoints.store import Checkpoints
+from ul.core import compile_cache, processes
 from ul.core import mesh as meshes
-from ul.core import processes
 from ul.core.errors import Interrupted, NonFiniteError, Preempted
 from ul.core.metrics import Moments, merge_moments
 from ul.train import state as states
@@ -218,12 +218,15 @@ def compile_step(
 ) -> jax.stages.Compiled:
     """Compile the step; log how long that took and how much memory the step needs."""
     log.info("compiling the train step")
-    started_at = time.monotonic()
+    started_at, saved = time.monotonic(), compile_cache.SavedTime.seconds
     compiled = lower_step(run, state, batch).compile()
     seconds = time.monotonic() - started_at
+    saved = compile_cache.SavedTime.seconds - saved
     memory = compiled.memory_analysis()
     peak = getattr(memory, "peak_memory_in_bytes", 0) / 2**20
     log.info("compiled in %.1f s; peak memory is %.1f MiB per device", seconds, peak)
+    if saved > 0.0:
+        log.info("an earlier start had compiled the step, which saved %.1f s", saved)
     return compiled
 
 

@@ -1,0 +1,99 @@
+"""A folder of compiled programs, so that a second start does not compile again."""
+
+import hashlib
+import logging
+import platform
+import re
+import warnings
+from pathlib import Path
+
+import jax
+from etils import epath
+
+log = logging.getLogger("ul")
+
+# Programs that compile faster are not worth a file.
+MIN_COMPILE_SECONDS = 0.1
+_DAMAGED = re.compile(
+    r"Error reading persistent compilation cache entry for '(.*?)'", re.DOTALL
+)
+
+
+class SavedTime:
+    """Seconds of compilation that the cache saved in this process, and what it gave."""
+
+    seconds = 0.0
+    programs = 0
+
+    @classmethod
+    def add(cls, event: str, seconds: float, **_) -> None:
+        """Count an event of JAX."""
+        if event == "/jax/compilation_cache/compile_time_saved_sec":
+            cls.seconds += seconds
+            cls.programs += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(SavedTime.add)
+
+
+def enable(directory: str | epath.Path) -> None:
+    """Keep compiled programs below `directory`, and use those that are there.
+
+    A cache that the environment or the caller has set already stays in use. A folder that
+    cannot be written is named and does without the cache. A damaged program is removed and
+    compiled again. Call it after JAX has joined other processes.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    folder = epath.Path(directory) / _device_name()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        log.warning("compiled programs are not kept: %s", e)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    _handle_damage(folder)
+
+
+def _device_name() -> str:
+    """Return a name of the devices for which programs are compiled.
+
+    JAX's own keys contain the versions and the flags of XLA, but not the instructions of a
+    CPU, and a program with other instructions would end the process.
+    """
+    device = jax.local_devices()[0]
+    name = re.sub(r"[^a-z0-9]+", "-", device.device_kind.lower()).strip("-")
+    return f"{name}-{_cpu_digest()}" if device.platform == "cpu" else name
+
+
+def _cpu_digest() -> str:
+    """Return a digest of the instructions of this CPU."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = [line for line in lines if line.startswith(("flags", "Features"))]
+    text = platform.machine() + "".join(flags[:1])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _handle_damage(folder: epath.Path) -> None:
+    """Remove programs that cannot be read, and replace JAX's warning by one line.
+
+    JAX would leave the file as it is and compile the program again at every start.
+    """
+    show = warnings.showwarning
+
+    def show_warning(message, category, filename, lineno, file=None, line=None):
+        damaged = _DAMAGED.match(str(message))
+        if not damaged:
+            return show(message, category, filename, lineno, file, line)
+        log.warning(
+            "the compiled program %s in %s cannot be read; it is compiled again",
+            damaged[1],
+            folder,
+        )
+        for file in folder.glob(f"{damaged[1]}-*"):
+            file.unlink(missing_ok=True)
+
+    warnings.showwarning = show_warning
