@@ -21,7 +21,12 @@ def training_defaults(stage: str) -> ConfigDict:
     c.accumulate = 1
     c.dtype = "float32"
     c.mesh = dict(data=-1, fsdp=1)
-    c.log = dict(every=50, tensorboard=True, wandb=False)
+    c.log = dict(
+        every=50,
+        tensorboard=True,
+        wandb=False,
+        peak_tflops=config_dict.placeholder(float),
+    )
     c.checkpoint = dict(
         every=1000, minutes=10.0, keep=2, keep_every=0, keep_minutes=0.0
     )

@@ -1,4 +1,4 @@
-"""Print one table of all evaluations of some runs.
+"""Print one table of all evaluations of some runs, and one of how they spent their time.
 
 python -m ul summary --workdirs runs/demo/stage1,runs/demo/stage2
 """
@@ -9,14 +9,18 @@ from etils import epath
 from launch.lib import cli
 from ul.core.files import write_atomic
 from ul.evaluation import table
+from ul.train import goodput
 
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "Runs, separated by commas. Required.")
 _OUT = flags.DEFINE_string("out", None, "Also write the table to this file.")
 
 
 def main() -> None:
-    """Print the table."""
-    text = table.table(table.read(cli.required(_WORKDIRS)))
+    """Print the tables."""
+    workdirs = cli.required(_WORKDIRS)
+    text = table.table(table.read(workdirs))
+    if times := goodput.table(workdirs):
+        text += f"\n\n{times}"
     print(text)
     if _OUT.value:
         write_atomic(epath.Path(_OUT.value), text + "\n")

@@ -12,7 +12,7 @@ import json
 
 from absl import flags
 
-from launch.lib import cli, cluster, compiled, submit_flags
+from launch.lib import cli, cluster, compiled, submit_flags, utilization
 from ul.core.errors import ConfigError
 from ul.planning import bitrate
 from ul.runs import session
@@ -59,6 +59,7 @@ def main() -> None:
         allow_changes=_ALLOW.value,
         compiled_programs=compiled.directory(workdir),
         predict_rate=bitrate.planned_rate_bpp,
+        predict_flops=utilization.step_flops_and_peak,
     )
 
 

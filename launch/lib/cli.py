@@ -58,6 +58,8 @@ def run(
     logging.getLogger("ul").setLevel(logging.INFO)
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax logs every detail
     absl_logging.get_absl_logger().addFilter(mistakes.shorten)
+    # Its cache of fonts may name those of another environment, which was removed.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Storage that fails leaves other calls behind, whose errors would surround the message.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = mistakes.print_unraisable

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from tests.lib.breaks import Break
 from ul.core.errors import ConfigError, NonFiniteError
 from ul.core.metrics import Moments
-from ul.train import curves, loop
+from ul.train import curves, goodput, loop
 from ul.train.writer import MetricsWriter
 
 
@@ -48,9 +48,12 @@ def metrics_log(tmp_path):
         rate_floor_bpp=0.5,
         ramp_steps=0,
         planned_rate_bpp=0.75,
+        flops_per_step=8e9,
+        peak_flops=1e12,
+        mesh=types.SimpleNamespace(size=2),
     )
     writer = MetricsWriter(tmp_path, 0, tensorboard=True, wandb=False, config={})
-    metrics_log = loop.MetricsLog(run, writer, 0)
+    metrics_log = loop.MetricsLog(run, writer, goodput.GoodputLog(), 0)
     yield metrics_log
     metrics_log.bar.close()
     writer.close()
@@ -203,7 +206,8 @@ def test_lines_that_are_no_records_are_removed_when_a_run_goes_on(tmp_path, capl
 def test_a_request_that_a_save_has_met_is_not_open():
     """Requests of step 4 are answered at step 5; a save at step 4 has met them."""
     checkpoints = types.SimpleNamespace(save=lambda step, state: None)
-    metrics_log = types.SimpleNamespace(flush=lambda: None)
+    meter = types.SimpleNamespace(paused=contextlib.nullcontext)
+    metrics_log = types.SimpleNamespace(flush=lambda: None, meter=meter)
     guard = types.SimpleNamespace(phase=lambda name: contextlib.nullcontext())
     run = types.SimpleNamespace(save_minutes=1e-9)
     saver = loop.CheckpointSaver(run, checkpoints, metrics_log, guard, start_step=0)

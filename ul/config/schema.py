@@ -101,11 +101,16 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-    """Log scalars every `every` steps, to TensorBoard and W&B if chosen."""
+    """Log scalars every `every` steps, to TensorBoard and W&B if chosen.
+
+    peak_tflops: of one device, for the model FLOPs utilization; None means that of the
+    chip's data sheet, if it is known.
+    """
 
     every: int
     tensorboard: bool
     wandb: bool
+    peak_tflops: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

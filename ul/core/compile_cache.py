@@ -26,10 +26,10 @@ class SavedTime:
     programs = 0
 
     @classmethod
-    def add(cls, event: str, seconds: float, **_) -> None:
+    def add(cls, event: str, duration_secs: float, **_) -> None:
         """Count an event of JAX."""
         if event == "/jax/compilation_cache/compile_time_saved_sec":
-            cls.seconds += seconds
+            cls.seconds += duration_secs
             cls.programs += 1
 
 
@@ -43,7 +43,7 @@ def enable(directory: str | epath.Path) -> None:
     cannot be written is named and does without the cache. A damaged program is removed and
     compiled again. Call it after JAX has joined other processes.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if getattr(jax.config, "jax_compilation_cache_dir", None):
         return
     folder = epath.Path(directory) / _device_name()
     try:

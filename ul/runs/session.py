@@ -16,12 +16,11 @@ from ul.checkpoints.store import Checkpoints
 from ul.config import Stage1Config, TrainConfig
 from ul.config.schema import CheckpointConfig
 from ul.core import compile_cache, files, memory, processes
-from ul.core.errors import ConfigError, StorageError
-from ul.data import summary
+from ul.core.errors import ConfigError
 from ul.data.datasets import Datasets
 from ul.inference import api
 from ul.inference import weights as saved_weights
-from ul.runs import assemble, latent_statistics
+from ul.runs import assemble, latent_statistics, start_log
 from ul.runs.latent_cache import cache_identity, open_cache
 from ul.stages import registry
 from ul.stages.base import Stage2Config
@@ -29,6 +28,7 @@ from ul.stages.decoder import DecoderConfig
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.stages.stage import Stage
 from ul.train import curves, loop
+from ul.train.goodput import GoodputLog
 from ul.train.guard import Guard
 from ul.train.profiler import Profiler
 from ul.train.writer import MetricsWriter, NullWriter
@@ -39,6 +39,8 @@ log = logging.getLogger("ul")
 # The default of loss.rate_floor_bpp, as a fraction of the planned rate.
 FLOOR_FRACTION = 0.5
 PredictRate = Callable[[Stage, Datasets], float | None]
+# Returns the FLOPs of an update, and the FLOP/s of one device, where they are known.
+PredictFlops = Callable[[TrainConfig], tuple[float | None, float | None]]
 
 
 def build_run(
@@ -162,6 +164,7 @@ def train(
     allow_changes: bool = False,
     compiled_programs: str = "",
     predict_rate: PredictRate = lambda stage, datasets: None,
+    predict_flops: PredictFlops = lambda config: (None, None),
 ) -> None:
     """Train in the directory `path`, or resume there. profile: first and last step to trace.
 
@@ -174,48 +177,70 @@ def train(
       UserError: its subclass determines the exit code. Saved work is kept.
     """
     with contextlib.ExitStack() as stack:
-        guard = stack.enter_context(Guard(path, dataclasses.asdict(config.watchdog)))
+        goodput = GoodputLog()
+        stack.callback(goodput.enter_phase, "stopped")
+        budgets = dataclasses.asdict(config.watchdog)
+        guard = stack.enter_context(Guard(path, budgets, goodput.enter_phase))
         if jax.default_backend() == "cpu":
             memory.retain_freed_memory()
-        # A barrier that gives up names the missing processes, so it must do so before
-        # the watchdog ends this one.
-        seconds = config.watchdog.start / 2.0
-
         directory, profiler = epath.Path(path), Profiler(path, *profile)
-        with contextlib.ExitStack() as building:
-            saved_provenance = processes.run_on_first(
-                "enter workdir",
-                lambda: enter_workdir(stack, building, config, path, max_attempts),
-                seconds,
-            )
-            config = _keep_latent_scale(config, saved_provenance)
-            run, provenance = processes.run_on_all(
-                "build",
-                lambda: build_run(config, saved_provenance, predict_rate),
-                seconds,
-            )
-            provenance |= run_provenance(run)
-            settings = dataclasses.asdict(config)
-            check_processes_agree(settings, provenance, seconds)
-            processes.run_on_first(
-                "write config.json",
-                lambda: write_config(directory, settings, provenance, allow_changes),
-                seconds,
-            )
-        if compiled_programs:  # not earlier: a rejected run leaves nothing behind
+        config, run, provenance = _begin(
+            stack, config, path, max_attempts, allow_changes, predict_rate
+        )
+        flops, peak = predict_flops(config)
+        run = dataclasses.replace(run, flops_per_step=flops, peak_flops=peak)
+        # Not earlier, because a rejected run leaves nothing behind.
+        goodput.open(directory if processes.is_first() else None)
+        if compiled_programs:
             compile_cache.enable(compiled_programs)
         if processes.is_first():
-            log_dataset(provenance["dataset"], config)
-            log_expectations(run, provenance, config)
+            start_log.log_dataset(provenance["dataset"], config)
+            start_log.log_expectations(run, provenance, config)
         checkpoints = open_checkpoints(directory, config.checkpoint)
         stack.callback(profiler.close)
         stack.push(functools.partial(_close, checkpoints))
         with processes.translate_jax_errors():
-            open_writer = writer_opener(directory, config, settings)
-            loop.train(run, checkpoints, open_writer, guard, profiler)
+            open_writer = writer_opener(directory, config, dataclasses.asdict(config))
+            loop.train(run, checkpoints, open_writer, guard, profiler, goodput)
         if processes.is_first():
             workdir.clear_start_attempts(directory)
-            draw_curves(directory, run.planned_rate_bpp)
+            curves.draw(directory, run.planned_rate_bpp)
+
+
+def _begin(
+    stack: contextlib.ExitStack,
+    config: TrainConfig,
+    path: str,
+    max_attempts: int,
+    allow_changes: bool,
+    predict_rate: PredictRate,
+) -> tuple[TrainConfig, loop.Run, dict[str, Any]]:
+    """Enter the workdir, build the run and write config.json; return what will be run.
+
+    The workdir is locked as long as `stack` lasts.
+    """
+    # A barrier that gives up names the missing processes, so it must do so before the
+    # watchdog ends this one.
+    seconds = config.watchdog.start / 2.0
+    with contextlib.ExitStack() as building:
+        saved_provenance = processes.run_on_first(
+            "enter workdir",
+            lambda: enter_workdir(stack, building, config, path, max_attempts),
+            seconds,
+        )
+        final = _keep_latent_scale(config, saved_provenance)
+        run, provenance = processes.run_on_all(
+            "build", lambda: build_run(final, saved_provenance, predict_rate), seconds
+        )
+        provenance |= run_provenance(run)
+        settings = dataclasses.asdict(final)
+        check_processes_agree(settings, provenance, seconds)
+        processes.run_on_first(
+            "write config.json",
+            lambda: write_config(epath.Path(path), settings, provenance, allow_changes),
+            seconds,
+        )
+    return final, run, provenance
 
 
 def write_config(
@@ -265,19 +290,11 @@ def enter_workdir(
     check_nothing_is_missing(directory)
     saved = workdir.load_saved(directory)
     newest = max(verified_steps(directory), default=0)
-    log_changed_steps(saved.get("config", {}), config, newest)
+    start_log.log_changed_steps(saved.get("config", {}), config, newest)
     building.enter_context(
         workdir.count_start(directory, newest, max_attempts, is_new=is_new)
     )
     return saved.get("provenance", {})
-
-
-def draw_curves(directory: epath.Path, planned_rate_bpp: float | None) -> None:
-    """Draw curves.png; a finished run does not fail because of a picture."""
-    try:
-        curves.plot_metrics(directory, planned_rate_bpp)
-    except (OSError, StorageError) as e:
-        log.warning("curves.png is not drawn: %s", e)
 
 
 def _close(checkpoints: Checkpoints, kind, error, traceback) -> None:
@@ -298,54 +315,6 @@ def run_provenance(run: loop.Run) -> dict[str, Any]:
         "devices": run.mesh.devices.flat[0].device_kind,
         "data": run.data_digest,
     }
-
-
-def log_changed_steps(saved: dict[str, Any], config: TrainConfig, newest: int) -> None:
-    """Log what another number of steps does to the learning rate of a resumed run."""
-    steps = saved.get("steps", config.steps)
-    if not newest or steps == config.steps:
-        return
-    before, after = (
-        float(assemble.learning_rate(config, steps=n)(newest))
-        for n in (steps, config.steps)
-    )
-    log.warning(
-        "steps changed from %d to %d, and with it the schedule of the learning rate: it was "
-        "%.3g at step %d and goes on at %.3g",
-        steps,
-        config.steps,
-        before,
-        newest,
-        after,
-    )
-
-
-def log_expectations(run: loop.Run, provenance: dict, config: TrainConfig) -> None:
-    """Log the planned rate of a stage 1, or the scale of the latents of a stage 2.
-
-    It warns if the run ends before the prior has its whole weight.
-    """
-    if "latents" in provenance:
-        latent_statistics.report(provenance["latents"])
-    if run.planned_rate_bpp is not None:
-        log.info("the plan predicts %.3f bits/pixel", run.planned_rate_bpp)
-    loss = getattr(config, "loss", None)
-    ramp_steps = getattr(loss, "ramp_steps", 0)
-    if ramp_steps > config.steps:
-        log.warning(
-            "loss.ramp_steps %d is more than steps %d, so the prior never acts on the encoder "
-            "with its whole weight and the rate is not the planned one",
-            ramp_steps,
-            config.steps,
-        )
-
-
-def log_dataset(report: dict[str, Any], config: TrainConfig) -> None:
-    """Log what the data hold, and warn of what is probably a mistake."""
-    for line in summary.lines(report):
-        log.info("%s", line)
-    for warning in summary.warnings(report, config.data.num_classes):
-        log.warning("%s", warning)
 
 
 def check_processes_agree(settings: dict, provenance: dict, seconds: float) -> None:

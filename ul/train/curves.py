@@ -91,3 +91,11 @@ def plot_metrics(workdir, planned_rate_bpp: float | None = None) -> None:
         raise write_error(path, e) from e
     finally:
         plt.close(figure)
+
+
+def draw(workdir: epath.PathLike, planned_rate_bpp: float | None) -> None:
+    """Draw curves.png; a finished run does not fail because of a picture."""
+    try:
+        plot_metrics(workdir, planned_rate_bpp)
+    except (OSError, StorageError) as e:
+        log.warning("curves.png is not drawn: %s", e)

@@ -17,7 +17,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 import jax
@@ -58,11 +58,20 @@ class Guard:
     position: the latest position in the run, such as "step 5".
     """
 
-    def __init__(self, workdir: str, budgets: dict[str, float]):
-        """`budgets`: seconds that each phase may last without a `heartbeat`."""
+    def __init__(
+        self,
+        workdir: str,
+        budgets: dict[str, float],
+        on_phase: Callable[[str], None] = lambda name: None,
+    ):
+        """`budgets`: seconds that each phase may last without a `heartbeat`.
+
+        `on_phase` is called with the name of each phase that begins.
+        """
         self.reason = ""
         self.position = ""
         self._workdir, self._budgets = epath.Path(workdir), budgets
+        self._on_phase = on_phase
         self._phase = Phase("start", time.monotonic())
         self._first_signal = float("inf")
         self._closed = threading.Event()
@@ -74,6 +83,7 @@ class Guard:
     def enter_phase(self, name: str) -> None:
         """Start a phase, which lasts until the next one starts."""
         self._phase = Phase(name, time.monotonic())
+        self._on_phase(name)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -25,7 +25,9 @@ from ul.core.metrics import Moments, merge_moments
 from ul.train import state as states
 from ul.train import step as steps
 from ul.train.collapse import CollapseWatch
-from ul.train.guard import Guard, StopConsensus
+from ul.train.goodput import GoodputLog
+from ul.train.guard import Guard, StopConsensus, StopDecision
+from ul.train.meter import Meter
 from ul.train.profiler import Profiler
 from ul.train.writer import MetricsWriter, NullWriter
 
@@ -70,6 +72,8 @@ class Run(UpdateSpec):
     rate_floor_bpp, ramp_steps: a rate that stays lower after the ramp ends the run as a
       posterior collapse.
     planned_rate_bpp: the rate that is predicted, shown beside the measured one.
+    flops_per_step: model FLOPs of an update, and peak_flops: FLOP/s of one device; None
+      if they are unknown.
     initial: returns parameters of some networks by name, with which a new run begins.
     """
 
@@ -87,6 +91,8 @@ class Run(UpdateSpec):
     save_minutes: float
     ramp_steps: int = 0
     planned_rate_bpp: float | None = None
+    flops_per_step: float | None = None
+    peak_flops: float | None = None
     initial: Callable[[], Mapping[str, Any]] = dict
 
 
@@ -112,11 +118,19 @@ class MetricsLog:
     The devices already work on the next step while the host reads the values.
     """
 
-    def __init__(self, run: Run, writer: MetricsWriter | NullWriter, start_step: int):
-        self._run, self.writer = run, writer
+    def __init__(
+        self,
+        run: Run,
+        writer: MetricsWriter | NullWriter,
+        goodput: GoodputLog,
+        start_step: int,
+    ):
+        self._run, self.writer, self._goodput = run, writer, goodput
+        self.meter = Meter(
+            run.batch_size, run.mesh.size, run.flops_per_step, run.peak_flops
+        )
         self._accumulated: dict[str, Moments] | None = None
         self._pending: tuple[int, dict[str, Moments]] | None = None
-        self._last_line = (start_step, time.monotonic())
         self._merge = jax.jit(merge_moments)
         self._collapse = CollapseWatch(
             run.rate_floor_bpp,
@@ -153,7 +167,9 @@ class MetricsLog:
         if self._pending is None:
             return
         (step, moments), self._pending = self._pending, None
-        values = summarize_moments(jax.device_get(moments), self._run.num_pixels)
+        with self.meter.waiting_for_devices():
+            moments = jax.device_get(moments)
+        values = summarize_moments(moments, self._run.num_pixels)
         nonfinite = [name for name, value in values.items() if not math.isfinite(value)]
         if nonfinite:
             raise NonFiniteError(
@@ -161,26 +177,16 @@ class MetricsLog:
                 f"{', '.join(nonfinite)}. The last checkpoint was saved before this. Lower "
                 "optimizer.lr or check the data."
             )
-        now, (last_step, last_time) = time.monotonic(), self._last_line
-        self._last_line = (step, now)
-        values["steps_per_s"] = (step - last_step) / (now - last_time)
-        values["images_per_s"] = values["steps_per_s"] * self._run.batch_size
+        values |= self.meter.measure(step)
+        self._goodput.add_step(step)
         self.writer.write_scalars(step, values)
         self._collapse.add(step, values.get("rate_bpp", math.inf))
         shown = {k: f"{values[k]:.3f}" for k in values if k in ("loss_bpp", "rate_bpp")}
         if self._run.planned_rate_bpp is not None:
             shown["planned_bpp"] = f"{self._run.planned_rate_bpp:.3f}"
+        if "mfu" in values:
+            shown["mfu"] = f"{values['mfu']:.1%}"
         self.bar.set_postfix({"img/s": f"{values['images_per_s']:.0f}"} | shown)
-
-    def pause(self) -> Callable[[], None]:
-        """Stop the clock of the rates; calling the result starts it again."""
-        paused_at = time.monotonic()
-
-        def resume():
-            step, last_time = self._last_line
-            self._last_line = (step, last_time + time.monotonic() - paused_at)
-
-        return resume
 
 
 def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> states.TrainState:
@@ -236,6 +242,7 @@ def train(
     open_writer: Callable[[int], MetricsWriter | NullWriter],
     guard: Guard,
     profiler: Profiler,
+    goodput: GoodputLog,
 ) -> states.TrainState:
     """Train until `run.steps`, starting from the latest checkpoint.
 
@@ -248,22 +255,26 @@ def train(
     guard.enter_phase("restore")
     state = restore_or_initialize(run, checkpoints)
     start_step = int(state.step)
+    goodput.add_step(start_step)
     writer = open_writer(start_step)
     writer.write_parameters(state.params)
-    metrics_log = MetricsLog(run, writer, start_step)
+    metrics_log = MetricsLog(run, writer, goodput, start_step)
     saver = CheckpointSaver(run, checkpoints, metrics_log, guard, start_step)
     consensus, step_fn = StopConsensus(run.mesh, guard), None
     guard.enter_phase("compile")
-
     with jax.set_mesh(run.mesh), metrics_log.bar:
-        for step, rows in enumerate(run.batches(start_step, run.steps), start_step + 1):
+        meter = metrics_log.meter
+        batches = meter.waiting_for_data(run.batches(start_step, run.steps))
+        for step, rows in enumerate(batches, start_step + 1):
             profiler.before_step(step)
             batch = run.prepare(meshes.to_global(run.mesh, rows, run.batch_size), step)
             if step_fn is None:
                 step_fn = compile_step(run, state, batch)
                 metrics_log.bar.unpause()  # The time left is that of the steps.
-            state, moments = step_fn(state, batch)
-            decision = consensus.poll(save_due=saver.is_due())
+                meter.restart(start_step)
+            with meter.waiting_for_devices():
+                state, moments = step_fn(state, batch)
+                decision = consensus.poll(save_due=saver.is_due())
             if step == start_step + 2:
                 guard.enter_phase("step")  # One step is complete: a stop now saves.
             guard.heartbeat(f"step {step}")
@@ -273,12 +284,7 @@ def train(
             stop = decision.stop
             if not stop and (step % run.validate_every == 0 or step == run.steps):
                 stop = not validate(run, state, metrics_log, consensus, step)
-            if (
-                step % run.save_every == 0
-                or decision.save
-                and saver.is_request_open(step)
-            ):
-                saver.save(step, state)
+            saver.save_if_due(step, state, decision)
             if stop and step < run.steps:
                 saver.ensure_saved(step, state)
                 raise Preempted(
@@ -318,10 +324,18 @@ class CheckpointSaver:
         """
         return self._last_step < step - 1
 
+    def save_if_due(
+        self, step: int, state: states.TrainState, decision: StopDecision
+    ) -> None:
+        """Save at every `save_every` steps, and where the processes have agreed to."""
+        is_requested = decision.save and self.is_request_open(step)
+        if is_requested or step % self._run.save_every == 0:
+            self.save(step, state)
+
     def save(self, step: int, state: states.TrainState) -> None:
         """Write the pending metrics, which may refuse the state, and start to save it."""
-        with self._guard.phase("save"):
-            self._metrics_log.flush()
+        self._metrics_log.flush()
+        with self._guard.phase("save"), self._metrics_log.meter.paused():
             check_no_update_refused(state, step)
             self._checkpoints.save(step, state)
         self._last_step, self._last_time = step, time.monotonic()
@@ -359,15 +373,12 @@ def validate(
     """Log scalars and images of the first average; return False if a stop interrupts."""
     params, writer = state.ema[str(run.ema_names[0])], metrics_log.writer
     metrics_log.flush()
-    resume_clock = metrics_log.pause()
     log.info("validating at step %d", step)
     try:
-        with consensus.guard.phase("evaluation"):
+        with consensus.guard.phase("evaluation"), metrics_log.meter.paused():
             scalars, images = run.validate(params, consensus.raise_if_stopped)
     except Interrupted:
         return False
-    finally:
-        resume_clock()
     if scalars:
         writer.write_scalars(step, scalars)
     for name, image in images.items():

@@ -65,6 +65,29 @@ CHIPS = {
 }  # fmt: skip
 
 
+# By what JAX calls the kind of a device.
+_DEVICE_KINDS = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "TPU7x": "tpu7x",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA H200": "h200",
+    "NVIDIA B200": "b200",
+    "NVIDIA GB200": "gb200",
+}
+
+
+def chip_of_device(device_kind: str) -> Chip | None:
+    """Return the data sheet of an attached device, or None if it is not in the table."""
+    name = _DEVICE_KINDS.get(device_kind)
+    return CHIPS[name] if name else None
+
+
 def egress_bandwidth(chip: Chip, sides: tuple[int, ...]) -> float:
     """Return the bytes/s that a chip can send into a torus of these sides.
 
