@@ -73,9 +73,7 @@ OWNERS = {
     "jax._src": (),  # ul/core/jax_internals.py imports it by name
     "wandb": ("ul/train/writer.py",),
     "matplotlib": (
-        "ul/train/curves.py",
-        "ul/evaluation/bit_plots.py",
-        "ul/planning/plots.py",
+        "ul/core/figures.py",
         "ul/sweeps/report/plots/",
     ),
 }

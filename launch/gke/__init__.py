@@ -31,6 +31,7 @@ class GkePlace(CloudPlace):
         "Required.",
     )
     topology: str = setting("", "Topology of the TPU slice, for example 4x4x4.")
+    slices: int = setting(1, "TPU slices of this topology, for mesh.data to span.")
     chips_per_host: int = setting(
         4, "TPU chips of one host; 8 for v5e and v6e hosts with 8 chips."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch.gke import pods
 from launch.gke.slices import hosts_and_chips
+from launch.lib import environment
 from launch.lib.jobs import Job
 from launch.lib.templates import name_values
 
@@ -46,6 +47,7 @@ def template_values(place: GkePlace, job: Job) -> dict[str, Any]:
     # Kubernetes expands $(NAME) in a command; $$ stands for a single $.
     words = [word.replace("$", "$$") for word in job.command()]
     words += _process_flags(place, job, hosts)
+    defaults = environment.of_accelerator(place.accelerator)
     return dataclasses.asdict(place) | dict(
         name=job.name,
         image=dumps(place.image),
@@ -56,7 +58,7 @@ def template_values(place: GkePlace, job: Job) -> dict[str, Any]:
         metadata=metadata,
         account=account,
         pod_metadata=["metadata:", *pod_metadata] * bool(pod_metadata),
-        env=pods.env_lines(tuple(name_values("env", place.env))),
+        env=pods.env_lines(environment.merge(defaults, place.env)),
         tolerations=pods.toleration_lines(place.tolerations),
         mounts=mounts,
         volumes=volumes,

@@ -1,12 +1,13 @@
 """The parts of a pod that users add: environment, labels, tolerations and volumes."""
 
 import re
+from collections.abc import Sequence
 from json import dumps  # a JSON string is also a YAML string
 
 from ul.core.errors import ConfigError
 
 
-def env_lines(values: tuple[str, ...]) -> list[str]:
+def env_lines(values: Sequence[str]) -> list[str]:
     """Return the `env` of the container for NAME=VALUE strings; no line for none."""
     lines = ["env:"] * bool(values)
     for value in values:

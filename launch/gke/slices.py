@@ -33,7 +33,7 @@ def hosts_and_chips(topology: str, chips_per_host: int) -> tuple[int, int]:
 
 
 def devices(place: GkePlace) -> str:
-    """Return platform:count of a slice, or of all GPU nodes.
+    """Return platform:count of all slices, or of all GPU nodes.
 
     Raises:
       ConfigError: the settings name both or neither, contradict each other, or the
@@ -50,6 +50,11 @@ def devices(place: GkePlace) -> str:
             f"--accelerator must be a label of GKE that begins with {prefix}, such as "
             f"tpu-v5p-slice or nvidia-h100-80gb; got {place.accelerator}."
         )
+    if place.slices < 1 or place.slices > 1 and not place.topology:
+        raise ConfigError(
+            "--slices must be at least 1, and 1 for GPU nodes, whose number is --nodes; got "
+            f"{place.slices}."
+        )
     if not place.topology:
         return f"gpu:{place.nodes * place.gpus_per_node}"
     if place.nodes != 1:
@@ -57,4 +62,5 @@ def devices(place: GkePlace) -> str:
             "--nodes is the number of GPU nodes; a TPU slice has those of its --topology. "
             "Remove --nodes."
         )
-    return f"tpu:{math.prod(hosts_and_chips(place.topology, place.chips_per_host))}"
+    chips = math.prod(hosts_and_chips(place.topology, place.chips_per_host))
+    return f"tpu:{place.slices * chips}"

@@ -36,6 +36,9 @@ class SlurmPlace(Place):
     sbatch: tuple[str, ...] = setting(
         (), "Any other option of sbatch, for example --sbatch=--qos=high."
     )
+    env: tuple[str, ...] = setting(
+        (), "NAME=VALUE: an environment variable of the run; may be repeated."
+    )
     at_once: int = setting(
         0, "Trials of a sweep that run at the same time; 0 means all of them."
     )

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launch.lib import environment
 from launch.lib.jobs import SHORT_START_SECONDS, Job
 from launch.lib.templates import shell_words
 
@@ -26,6 +27,7 @@ def template_values(place: SlurmPlace, job: Job) -> dict[str, Any]:
         max_attempts=job.max_attempts,
         short_seconds=SHORT_START_SECONDS,
         cpus=_export_cpus(place),
+        env=[f"export {shlex.quote(v)}" for v in _environment(place)],
         cwd=shlex.quote(str(Path.cwd())),
         logs=shlex.quote(str(job.log_dir())),
         # SLURM fills in %j and others here, so a % of the path is doubled.
@@ -36,6 +38,11 @@ def template_values(place: SlurmPlace, job: Job) -> dict[str, Any]:
         trials=_choose_trial(job.trials) if is_array else [],
         train=shell_words(job.command()),
     )
+
+
+def _environment(place: SlurmPlace) -> list[str]:
+    defaults = environment.GPU if place.gpus_per_node else {}
+    return environment.merge(defaults, place.env)
 
 
 def _export_cpus(place: SlurmPlace) -> list[str]:

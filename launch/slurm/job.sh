@@ -16,6 +16,7 @@ job=$SLURM_JOB_ID
 trial=()
 %{trials}
 %{cpus}
+%{env}
 train=(
   %{train}
 )

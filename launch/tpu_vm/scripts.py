@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from launch.lib import shipped
+from launch.lib import environment, shipped
 from launch.lib.jobs import SHORT_START_SECONDS, Job
 from launch.lib.templates import name_values, options, shell_words
 
@@ -26,6 +26,7 @@ def template_values(place: TpuVmPlace, job: Job) -> dict[str, Any]:
         + ["--spot"] * place.spot
         + list(place.gcloud)
     )
+    defaults = environment.of_accelerator(place.accelerator)
     return dict(
         name=job.name,
         root=shlex.quote(str(shipped.ROOT)),
@@ -34,6 +35,8 @@ def template_values(place: TpuVmPlace, job: Job) -> dict[str, Any]:
         poll_seconds=place.poll_seconds,
         max_attempts=job.max_attempts,
         short_seconds=SHORT_START_SECONDS,
-        env=[f"export {shlex.quote(v)}" for v in name_values("env", place.env)],
+        env=[
+            f"export {shlex.quote(v)}" for v in environment.merge(defaults, place.env)
+        ],
         train=shell_words(job.command()),
     )

@@ -1,6 +1,7 @@
 """Listing folders as people keep them: links, loops, pipes and folders of devices."""
 
 import os
+import time
 
 import pytest
 
@@ -104,3 +105,57 @@ def test_names_that_are_not_utf8_are_listed(tmp_path):
 def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(DataError, match="must be an existing directory"):
         file_listing.list_files(str(tmp_path / "none"))
+
+
+def age(folder, seconds):
+    """Let a folder look as if it had been changed some time ago."""
+    then = time.time() - seconds
+    os.utime(folder, (then, then))
+
+
+def test_a_folder_is_read_again_only_if_something_in_it_changed(tmp_path, monkeypatch):
+    inner = tmp_path / "class"
+    inner.mkdir()
+    (inner / "a.png").write_text("a")
+    (inner / ".hidden").write_text("")
+    age(inner, 60)
+    age(tmp_path, 60)
+    first = file_listing.list_files(str(tmp_path))
+    first.skipped["changed by the caller"] += 1
+    first.files.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", lambda path: pytest.fail(f"reads {path}"))
+        again = file_listing.list_files(str(tmp_path))
+    assert [f.name for f in again.files] == ["class/a.png"]
+    assert again.skipped == {"hidden": 1}
+    (inner / "b.png").write_text("b")
+    assert names(tmp_path) == ["class/a.png", "class/b.png"]
+    (inner / "b.png").unlink()  # within the time that a time stamp cannot tell apart
+    assert names(tmp_path) == ["class/a.png"]
+
+
+@pytest.mark.slow
+def test_a_listing_costs_little_more_than_the_calls_that_it_needs(tmp_path):
+    for folder in map(str, range(20)):
+        (tmp_path / folder).mkdir()
+        for i in range(1000):
+            (tmp_path / folder / f"{i}.png").touch()
+
+    def needed():
+        for folder in os.scandir(tmp_path):
+            for entry in os.scandir(folder):
+                entry.stat()
+
+    def seconds(function):
+        times = []
+        for _ in range(5):
+            begun = time.process_time()
+            function()
+            times.append(time.process_time() - begun)
+        return min(times)
+
+    def listing():
+        file_listing._kept.clear()
+        assert len(file_listing.list_files(str(tmp_path)).files) == 20_000
+
+    assert seconds(listing) < 3.5 * seconds(needed)

@@ -5,8 +5,11 @@ Links are followed, and each folder is visited once. What is not listed is count
 
 import collections
 import dataclasses
+import errno
 import os
 import stat
+import time
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -22,8 +25,7 @@ SYSTEM_FOLDERS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class ListedFile:
+class ListedFile(NamedTuple):
     """A regular file: its path relative to the listed folder, its path, and its bytes."""
 
     name: str
@@ -39,15 +41,59 @@ class FileListing:
     skipped: collections.Counter[str]
 
 
+class _KeptListing(NamedTuple):
+    """A listing, and the time at which each folder below it was changed."""
+
+    listing: FileListing
+    changed_at: dict[str, int]
+
+
+# The latest listings by folder: both splits of a source list the same one.
+_kept: dict[str, _KeptListing] = {}
+_MAX_KEPT = 4
+# A folder that was changed less than this before its listing may change again without a
+# difference in its time stamp.
+_SETTLED_NS = 2_000_000_000
+
+
 def list_files(root: str) -> FileListing:
     """Return all regular files below `root` that are not hidden, sorted by name.
+
+    A folder that was listed before is not read again unless something was added, removed
+    or renamed in it.
 
     Raises:
       DataError: `root` is not a directory, or one below it cannot be read.
     """
     if not os.path.isdir(root):
         raise DataError(f"{root} must be an existing directory. Check the path.")
+    path = os.path.abspath(root)
+    kept = _kept.pop(path, None)
+    if kept is None or any(_changed_at(f) != t for f, t in kept.changed_at.items()):
+        now = time.time_ns()
+        kept = _read_folders(root)
+        is_settled = all(now - t > _SETTLED_NS for t in kept.changed_at.values())
+    else:
+        is_settled = True
+    if is_settled:
+        _kept[path] = kept
+        if len(_kept) > _MAX_KEPT:
+            del _kept[next(iter(_kept))]
+    files, skipped = kept.listing.files, kept.listing.skipped
+    return FileListing(list(files), collections.Counter(skipped))
+
+
+def _changed_at(folder: str) -> int | None:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _read_folders(root: str) -> _KeptListing:
+    """List `root` and all folders below it."""
     listing = FileListing([], collections.Counter())
+    changed_at: dict[str, int] = {}
     visited: set[tuple[int, int]] = set()
     folders, links = [""], collections.deque[str]()
     bar = tqdm(desc=f"list {root}", unit="file", delay=2.0, dynamic_ncols=True)
@@ -55,61 +101,59 @@ def list_files(root: str) -> FileListing:
         while folders or links:
             # Links wait for all real folders, so that none takes the place of its target.
             folder = folders.pop() if folders else links.popleft()
-            status = os.stat(os.path.join(root, folder))
+            path = os.path.join(root, folder)
+            status = os.stat(path)
             identity = (status.st_dev, status.st_ino)
             if identity in visited:
                 listing.skipped["links to folders that are listed already"] += 1
                 continue
             visited.add(identity)
-            for name, is_link in _children(root, folder):
-                mode, size = _mode_and_size(os.path.join(root, name))
-                if (reason := _skip_reason(name, mode)) is not None:
-                    listing.skipped[reason] += 1
-                elif stat.S_ISDIR(mode):
-                    links.append(name) if is_link else folders.append(name)
-                else:
-                    path = os.path.join(root, name)
-                    listing.files.append(ListedFile(name, path, size))
-                    bar.update()
-    listing.files.sort(key=lambda file: file.name)
-    return listing
+            changed_at[path] = status.st_mtime_ns
+            before = len(listing.files)
+            inner, linked = _read_folder(root, folder, listing)
+            folders += inner
+            links += linked
+            bar.update(len(listing.files) - before)
+    listing.files.sort()
+    return _KeptListing(listing, changed_at)
 
 
-def _children(root: str, folder: str) -> list[tuple[str, bool]]:
-    """Return the entries of a folder by their names below `root`, and which are links."""
+def _read_folder(
+    root: str, folder: str, listing: FileListing
+) -> tuple[list[str], list[str]]:
+    """Add the files of one folder to the listing; return its folders, and links to some."""
     path = os.path.join(root, folder)
+    prefix, full_prefix = os.path.join(folder, ""), os.path.join(path, "")
+    inner: list[str] = []
+    linked: list[str] = []
+    # A loop over hundreds of thousands of files: it calls as little as it can.
+    add, skipped = listing.files.append, listing.skipped
+    make, is_file = ListedFile._make, stat.S_ISREG
     try:
         with os.scandir(path) as entries:
-            children = [(os.path.join(folder, e.name), e.is_symlink()) for e in entries]
+            for entry in entries:
+                base = entry.name
+                if base[0] == ".":
+                    skipped["hidden"] += 1
+                    continue
+                if base in SYSTEM_FOLDERS:
+                    skipped["system folders"] += 1
+                    continue
+                try:
+                    status = entry.stat()
+                except OSError as e:
+                    if e.errno != errno.ENOENT and not entry.is_symlink():
+                        raise
+                    skipped["links to nothing"] += 1  # or to themselves
+                    continue
+                if is_file(status.st_mode):
+                    add(make((prefix + base, full_prefix + base, status.st_size)))
+                elif stat.S_ISDIR(status.st_mode):
+                    (linked if entry.is_symlink() else inner).append(prefix + base)
+                else:
+                    skipped["pipes, sockets and devices"] += 1
     except OSError as e:
         raise DataError(
-            f"{path} cannot be read: {e.strerror}. Check its permissions."
+            f"{e.filename or path} cannot be read: {e.strerror}. Check its permissions."
         ) from e
-    return sorted(children)
-
-
-def _mode_and_size(path: str) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return 0, 0
-    except OSError as e:
-        if os.path.islink(path):
-            return 0, 0  # A link to itself, for example.
-        raise DataError(
-            f"{path} cannot be read: {e.strerror}. Check its permissions."
-        ) from e
-    return status.st_mode, status.st_size
-
-
-def _skip_reason(name: str, mode: int) -> str | None:
-    base = os.path.basename(name)
-    if base.startswith("."):
-        return "hidden"
-    if base in SYSTEM_FOLDERS:
-        return "system folders"
-    if not mode:
-        return "links to nothing"
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        return "pipes, sockets and devices"
-    return None
+    return sorted(inner), sorted(linked)

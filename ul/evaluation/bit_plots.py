@@ -3,25 +3,24 @@
 import dataclasses
 import io
 
-import matplotlib
 import numpy as np
 
+from ul.core import figures
 from ul.metrics import rate_split, reconstruction
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend comes first)
 
 
 def _png(figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120)
-    plt.close(figure)
+    figures.pyplot().close(figure)
     return buffer.getvalue()
 
 
 def curves(shares: rate_split.RateSplit) -> bytes:
     """Return a PNG of the bits by noise level and by channel, with standard errors."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+    figure, (left, right) = figures.pyplot().subplots(
+        1, 2, figsize=(10, 3.2), layout="constrained"
+    )
     left.plot(shares.logsnr, shares.bpp_by_logsnr)
     left.fill_between(
         shares.logsnr,
@@ -57,7 +56,7 @@ def maps(
     """
     rows = -(-len(image) // columns)
     aspect = image.shape[1] / image.shape[2]
-    figure, axes = plt.subplots(
+    figure, axes = figures.pyplot().subplots(
         rows,
         2 * columns,
         figsize=(2 * inches * columns + 0.6, inches * rows * aspect + 0.2),
@@ -109,7 +108,7 @@ def compare(picture: np.ndarray, runs: list[BitColumn], inches: float = 3.6) -> 
     pictures = [run.reconstruction for run in runs if run.reconstruction is not None]
     rows, columns = 2 if pictures else 1, len(runs) + 1
     aspect = picture.shape[0] / picture.shape[1]
-    figure, axes = plt.subplots(
+    figure, axes = figures.pyplot().subplots(
         rows,
         columns,
         figsize=(inches * columns + 0.6, inches * rows * aspect + 0.6),

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 from etils import epath
 
+from ul.core import figures
 from ul.core.errors import StorageError
 from ul.planning.spectrum import Spectrum
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend comes first)
 
 FactorBias = tuple[float, float]
 
@@ -40,6 +37,7 @@ def draw_plan(
     Raises:
       StorageError: the picture cannot be written.
     """
+    plt = figures.pyplot()
     figure = plt.figure(figsize=(12.5, 7.2), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1.45, 1), height_ratios=(2.1, 1))
     curve_axis = figure.add_subplot(grid[0, 0])
@@ -165,7 +163,7 @@ def _draw_biases(axis, rates, config_pair, colors) -> None:
         title="Bias b for each loss factor",
     )
     axis.grid(alpha=0.3, axis="x", which="both")
-    axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axis.xaxis.set_major_formatter(lambda value, position: f"{value:g}")
 
 
 def _draw_spectrum(

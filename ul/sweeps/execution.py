@@ -45,6 +45,7 @@ class TrialExecution:
 
     status: what the table shows. stage_index: the current stage. exit_code: None until the
     trial has ended. not_before: the time from which it may start (again).
+    slot: its number, from 0, among the trials that run together.
     """
 
     trial: Trial
@@ -56,3 +57,4 @@ class TrialExecution:
     command: Command | None = None
     was_signaled: bool = False
     not_before: float = 0.0
+    slot: int = 0

@@ -21,8 +21,8 @@ from etils import epath
 from ul.checkpoints.reading import verified_steps
 from ul.core import files
 from ul.core.errors import CheckpointError, Preempted, StorageError, WorkdirInUse
+from ul.sweeps import devices, records
 from ul.sweeps import execution as trial_execution
-from ul.sweeps import records
 from ul.sweeps.execution import Commands, EvaluationWait, TrialExecution
 from ul.sweeps.expand import Trial, TrialStage
 from ul.sweeps.table import StatusTable
@@ -98,6 +98,7 @@ class SweepRunner:
         self._path = epath.Path(self._out)
         self._should_retry, self._jobs, self._options = should_retry, jobs, options
         self._is_first = is_first
+        self._environments = devices.environments(devices.local_gpus(), jobs)
         self._log_directory = None
         if log_to_files:
             local = Path("runs/logs", self._path.name) if is_bucket else Path(out)
@@ -155,8 +156,10 @@ class SweepRunner:
         for execution in self.executions:
             if execution.exit_code is not None or execution.command:
                 continue
-            running = sum(e.command is not None for e in self.executions)
-            if running < self._jobs and execution.not_before <= time.monotonic():
+            taken = {e.slot for e in self.executions if e.command is not None}
+            free = sorted(set(range(self._jobs)) - taken)
+            if free and execution.not_before <= time.monotonic():
+                execution.slot = free[0]
                 execution.commands = self._commands(execution)
                 self._advance(execution, None)
         return any(e.exit_code is None for e in self.executions)
@@ -281,16 +284,21 @@ class SweepRunner:
     ) -> subprocess.Popen:
         execution.status = status
         words = [sys.executable, "-m", *command]
+        environment = os.environ | self._environments[execution.slot]
         path = self.log_path(execution.trial.name)
         if path is None:
-            return subprocess.Popen(words, pass_fds=descriptors)
+            return subprocess.Popen(words, env=environment, pass_fds=descriptors)
         try:
             with files.open_to_append(epath.Path(path)) as log:
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 log.write(f"{now} {shlex.join(words)}\n".encode())
                 log.flush()
                 return subprocess.Popen(
-                    words, stdout=log, stderr=log, pass_fds=descriptors
+                    words,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=descriptors,
                 )
         except OSError as e:
             raise files.write_error(path, e) from e

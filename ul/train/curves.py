@@ -1,16 +1,17 @@
 """Training curves: the scalars of metrics.jsonl plotted into one PNG."""
 
 import json
+import logging
 from typing import Any
 
-import matplotlib
 import numpy as np
 from etils import epath
 
+from ul.core import figures
+from ul.core.errors import StorageError
 from ul.core.files import read_bytes, write_error
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+log = logging.getLogger("ul")
 
 # Scalars by panel, in the order of the panels. A panel without data is left out.
 PANELS = {
@@ -61,6 +62,7 @@ def plot_metrics(workdir, planned_rate_bpp: float | None = None) -> None:
     }
     if not panels:
         return
+    plt = figures.pyplot()
     figure, axes = plt.subplots(
         1,
         len(panels),

@@ -90,8 +90,11 @@ def _list_images(path: str, key: str) -> FileListing:
     if not path or not os.path.isdir(path):
         raise DataError(f"{key} must be an existing directory; got {path!r}.")
     listing = file_listing.list_files(path)
-    images = []
+    images, suffixes = [], tuple(image_files.SUFFIXES)
     for file in listing.files:
+        if file.name.endswith(suffixes):  # much faster than what decides in general
+            images.append(file)
+            continue
         suffix = os.path.splitext(file.name)[1].lower()
         if suffix in image_files.SUFFIXES:
             images.append(file)
