@@ -17,6 +17,7 @@ LIMITS = {
     "launch/DATA.md": 200,
     "launch/EVALUATE.md": 200,
     "launch/PLAN.md": 150,
+    "launch/SPEED.md": 120,
     "experiments/README.md": 150,
     "experiments/RESULTS.md": None,
     "ul/README.md": 250,

@@ -34,6 +34,10 @@ def test_environment_labels_tolerations_and_mounts_reach_the_pod(job):
     spec = template["spec"]
     (container,) = spec["containers"]
     assert container["env"] == [
+        {
+            "name": "LIBTPU_INIT_ARGS",
+            "value": "--xla_tpu_scoped_vmem_limit_kib=65536",
+        },
         {"name": "HF_TOKEN", "value": "a=b"},
         {"name": "X", "value": ""},
     ]

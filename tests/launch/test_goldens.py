@@ -39,6 +39,10 @@ CASES = {
     ],
     "slurm-nodes.sh": [*SLURM, "--nodes=4", "--gpus_per_node=8", "--sbatch=--qos=high"],
     "gke-tpu.yaml": [*GKE, "--accelerator=tpu-v5p-slice", "--topology=4x4x4"],
+    "gke-slices.yaml": [
+        *(*GKE, "--accelerator=tpu-v6e-slice", "--topology=4x4", "--slices=2"),
+        "--env=LIBTPU_INIT_ARGS=--mine",
+    ],
     "gke-gpu.yaml": [
         *(*GKE, "--accelerator=nvidia-h100-80gb", "--nodes=4", "--gpus_per_node=8"),
         "--devices=gpu:32",
@@ -98,6 +102,7 @@ def train_commands(name):
 
 # The devices that the flags of a place ask for.
 OWN_DEVICES = {
+    "gke-slices.yaml": "--devices=tpu:32",
     "slurm-nodes.sh": "--devices=gpu:32",
     "gke-tpu.yaml": "--devices=tpu:64",
 }

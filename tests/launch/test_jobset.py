@@ -16,7 +16,7 @@ models = pytest.importorskip(
 pydantic = pytest.importorskip("pydantic")
 
 GOLDEN = Path(__file__).parent / "golden"
-FILES = ("gke-tpu.yaml", "gke-gpu.yaml")
+FILES = ("gke-tpu.yaml", "gke-slices.yaml", "gke-gpu.yaml")
 # Enumerations: strings in the models. JobSet: api/jobset/v1alpha2/jobset_types.go;
 # Kubernetes: the Job, PodSpec and ContainerPort API reference.
 ENUMS = {

@@ -18,6 +18,9 @@ set -uo pipefail
 job=$SLURM_JOB_ID
 trial=()
 export SRUN_CPUS_PER_TASK=12
+export JAX_OPTIMIZATION_LEVEL=O1
+export NCCL_NVLS_ENABLE=1
+export XLA_PYTHON_CLIENT_MEM_FRACTION=0.9
 train=(
   python
   -m

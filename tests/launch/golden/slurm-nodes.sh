@@ -16,6 +16,9 @@ set -uo pipefail
 # In an array $SLURM_JOB_ID may stand for the whole array; `job` names this task alone.
 job=$SLURM_JOB_ID
 trial=()
+export JAX_OPTIMIZATION_LEVEL=O1
+export NCCL_NVLS_ENABLE=1
+export XLA_PYTHON_CLIENT_MEM_FRACTION=0.9
 train=(
   python
   -m

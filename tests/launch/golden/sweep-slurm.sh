@@ -23,6 +23,9 @@ case $SLURM_ARRAY_TASK_ID in
   3) trial=(--trial=factor1.9) ;;
   4) trial=(--trial=factor2.1) ;;
 esac
+export JAX_OPTIMIZATION_LEVEL=O1
+export NCCL_NVLS_ENABLE=1
+export XLA_PYTHON_CLIENT_MEM_FRACTION=0.9
 train=(
   python
   -m
