@@ -1,5 +1,7 @@
 """The step alone decides what a batch holds."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -184,12 +186,69 @@ def test_the_fingerprint_of_fixed_examples_depends_on_their_number_and_images():
     assert original != pipeline.fixed_fingerprint(shorter)
 
 
+@pytest.mark.parametrize("part_bytes", [1, 60, 2**20])
+def test_batches_do_not_depend_on_the_parts_in_which_they_are_read(
+    monkeypatch, part_bytes
+):
+    """An example here has 16 bytes of pixels and a label of 8."""
+    expected = train_batches()
+    monkeypatch.setattr(pipeline, "MIN_PART_BYTES", part_bytes)
+    for rows in (None, np.arange(1, B, 3)):
+        for own, batch in zip(train_batches(rows=rows), expected, strict=True):
+            chosen = {k: v if rows is None else v[rows] for k, v in batch.items()}
+            assert_equal(own, chosen)
+    monkeypatch.setattr(pipeline, "MAX_BATCH_BYTES", 0)
+    for own, batch in zip(train_batches(), expected, strict=True):
+        assert_equal(own, batch)
+
+
+@pytest.mark.parametrize(
+    ("example_bytes", "num_rows", "threads", "plan"),
+    [
+        (65, 256, 2, (256, 1, 8, 1)),  # digits: whole batches
+        (512 * 512 * 3, 32, 16, (1, 32, 64, 1)),  # ImageNet stage 1 on a TPU host
+        (512 * 512 * 3, 2048, 16, (1, 2048, 1365, 0)),  # all of a batch of stage 2
+        (32 * 32 * 32 * 2, 2048, 16, (16, 128, 128, 1)),  # its cached latents
+    ],
+)
+def test_what_is_read_ahead_takes_less_than_2_gigabytes(
+    example_bytes, num_rows, threads, plan
+):
+    found = pipeline.plan_reading(example_bytes, num_rows, threads)
+    assert found == plan
+    ahead = found.parts_ahead * found.part_rows * example_bytes
+    # One batch waits, and the next one is complete but for its last part.
+    ahead += found.batches_ahead * 2 * num_rows * example_bytes
+    assert ahead < 2e9
+    assert found.parts * found.part_rows >= num_rows
+
+
+def test_no_more_examples_are_read_ahead_than_planned(monkeypatch):
+    read = []
+
+    def get(i):
+        read.append(i)
+        return get_example(i)
+
+    monkeypatch.setattr(pipeline, "MIN_PART_BYTES", 1)
+    monkeypatch.setattr(pipeline, "MAX_PARTS_BYTES", 5 * 38)
+    monkeypatch.setattr(pipeline, "MAX_BATCH_BYTES", 0)
+    dataset = pipeline.sequential_dataset(FunctionSource(1000, get, 1000))
+    batches = pipeline.train_batches(
+        dataset, batch_size=B, start=0, stop=100, threads=2
+    )
+    next(batches)
+    time.sleep(0.5)
+    # One example tells the size, B make the batch, 5 wait, and each thread has one.
+    assert len(read) <= 1 + B + 5 + 2 + 1
+
+
 BREAKS = (
     Break(
         "a resumed run that begins its data anew",
         "ul/data/pipeline.py",
-        "grain.MapDataset.range(start, stop)",
-        "grain.MapDataset.range(0, stop - start)",
+        "dataset[int((start + step) * batch_size + row)]",
+        "dataset[int(step * batch_size + row)]",
         "test_resuming_at_any_step_continues_with_the_same_batches",
     ),
     Break(

@@ -215,8 +215,8 @@ BREAKS = (
     Break(
         "commands that do not hold the lock of their stage",
         "ul/sweeps/runner.py",
-        "stdout=log, stderr=log, pass_fds=descriptors",
-        "stdout=log, stderr=log, pass_fds=()",
+        "stderr=log,\n                    pass_fds=descriptors",
+        "stderr=log,\n                    pass_fds=()",
         "test_commands_inherit_the_lock",
     ),
 )

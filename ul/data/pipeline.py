@@ -7,8 +7,8 @@ after any resume. Grain shuffles each epoch differently and reads ahead.
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -79,15 +79,67 @@ def train_batches(
     rows: np.ndarray | None = None,
     threads: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Return the batches of steps start .. stop - 1, or only `rows` of each global batch."""
+    """Return the batches of steps start .. stop - 1, or only `rows` of each global batch.
+
+    The threads read parts of batches ahead, so that several work on one batch of large
+    examples, and what waits in memory is limited in bytes.
+    """
     rows = np.arange(batch_size) if rows is None else rows
+    if start >= stop:
+        return iter(())
+    plan = plan_reading(
+        _num_bytes(dataset[int(start * batch_size + rows[0])]), len(rows), threads
+    )
 
-    def batch(step: int):
-        return make_batch(dataset, step * batch_size + rows, rows, batch_size)
+    def part(number: int) -> list[dict]:
+        step, i = divmod(number, plan.parts)
+        own = rows[i * plan.part_rows : (i + 1) * plan.part_rows]
+        return [dataset[int((start + step) * batch_size + row)] for row in own]
 
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    steps = grain.MapDataset.range(start, stop)
-    return iter(steps.map(batch).to_iter_dataset(options))
+    def assemble(parts: Sequence[list[dict]]) -> dict[str, np.ndarray]:
+        return _stack([e for p in parts for e in p], rows, batch_size)
+
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=plan.parts_ahead
+    )
+    numbers = grain.MapDataset.range((stop - start) * plan.parts)
+    parts = numbers.map(part).to_iter_dataset(options)
+    batches = parts.batch(plan.parts, batch_fn=assemble)
+    if plan.batches_ahead:
+        batches = grain.experimental.ThreadPrefetchIterDataset(
+            batches, prefetch_buffer_size=plan.batches_ahead
+        )
+    return iter(batches)
+
+
+# At most this much is read ahead, in parts of batches and in whole batches.
+MAX_PARTS_BYTES = 2**30
+MAX_BATCH_BYTES = 2**28
+# Smaller parts would cost more time in queues than they save.
+MIN_PART_BYTES = 2**20
+
+
+class ReadingPlan(NamedTuple):
+    """The division of a batch into `parts` of `part_rows` examples, and how many are ahead."""
+
+    part_rows: int
+    parts: int
+    parts_ahead: int
+    batches_ahead: int
+
+
+def plan_reading(example_bytes: int, num_rows: int, threads: int) -> ReadingPlan:
+    """Return how to read batches of `num_rows` examples of this size with these threads."""
+    part_rows = min(max(MIN_PART_BYTES // example_bytes, 1), num_rows)
+    parts = -(-num_rows // part_rows)
+    affordable = MAX_PARTS_BYTES // (part_rows * example_bytes)
+    parts_ahead = max(min(max(4 * threads, parts), affordable), 1)
+    batches_ahead = int(num_rows * example_bytes <= MAX_BATCH_BYTES)
+    return ReadingPlan(part_rows, parts, parts_ahead, batches_ahead)
+
+
+def _num_bytes(example: dict) -> int:
+    return sum(np.asarray(value).nbytes for value in example.values())
 
 
 def eval_batches(

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from ul.core import files, sealed_json
 from ul.core.errors import ConfigError, DataError
 
+UNCOMPRESSED, FAST = "uncompressed", "zstd:1"  # compression of shards
 SUFFIX = ".array_record"
 SEAL = "record_digest"  # "digest" is the entry for that of the examples
 
@@ -140,11 +141,12 @@ class ShardStore:
         shard: Shard,
         records: Iterable[bytes],
         more_fields: Callable[[], dict],
+        compression: str = UNCOMPRESSED,
     ) -> dict:
         """Write one shard, completely or not at all, and return its summary.
 
         `more_fields` is called after the last record and returns further fields of the
-        summary.
+        summary. `compression` is UNCOMPRESSED or FAST.
 
         Raises:
           StorageError: the disk cannot be written. Errors of `records` and `more_fields`
@@ -156,10 +158,9 @@ class ShardStore:
             folder = self.path if local else epath.Path(scratch)
             part = folder / f".{shard.name}.part"
             with _storage_errors(path):
-                # Latents and PNG files hardly compress. With groups of one record a reader
-                # fetches no other record.
+                # With groups of one record a reader fetches no other record.
                 writer = array_record_module.ArrayRecordWriter(
-                    str(part), "group_size:1,uncompressed"
+                    str(part), f"group_size:1,{compression}"
                 )
             for record in records:
                 with _storage_errors(path):

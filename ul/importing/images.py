@@ -5,6 +5,7 @@ from collections.abc import Collection
 from ul.core import text_files
 from ul.core.errors import DataError
 from ul.core.files import display_name
+from ul.data import record_shards
 from ul.data.image_files import SUFFIXES, UNREADABLE
 from ul.data.sources import imported_images
 from ul.importing import listing, writing
@@ -43,7 +44,9 @@ def import_images(
             "size": size,
             "orientation": "upright",  # Older versions ignored EXIF.
             "made_with": imported_images.library_versions(),
+            "records": "row differences",  # Older versions wrote PNG files.
         },
+        compression=record_shards.FAST,
         pack=pack,
         errors=UNREADABLE,
         describe_error=_describe_error,

@@ -35,6 +35,7 @@ class RecordFormat:
     settings: what a record depends on besides its file.
     pack: returns the record of (entry, label, content of the file).
     errors: what `pack` raises for a broken file; describe_error explains one to users.
+    compression: of the record shards.
     """
 
     noun: str
@@ -42,6 +43,7 @@ class RecordFormat:
     pack: Callable[[Entry, int, bytes], bytes]
     errors: tuple[type[Exception], ...]
     describe_error: Callable[[Exception], str]
+    compression: str = record_shards.UNCOMPRESSED
 
 
 def import_entries(
@@ -267,7 +269,7 @@ def _write_shard(
             "kept": _listing_digest(kept),
         }
 
-    return store.write_shard(shard, records(), more_fields)
+    return store.write_shard(shard, records(), more_fields, record_format.compression)
 
 
 def _pack(record_format: RecordFormat, entry: Entry, label: int) -> tuple[bytes, str]:
