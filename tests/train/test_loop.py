@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from tests.lib.breaks import Break
 from ul.core.errors import ConfigError, NonFiniteError
 from ul.core.metrics import Moments
-from ul.train import curves, goodput, loop
+from ul.train import curves, goodput, loop, writer
 from ul.train.writer import MetricsWriter
 
 
@@ -203,6 +203,22 @@ def test_lines_that_are_no_records_are_removed_when_a_run_goes_on(tmp_path, capl
     assert "removed 3 lines that are no records" in caplog.text
 
 
+def test_a_long_file_is_not_parsed_as_a_whole(tmp_path, monkeypatch):
+    path, parsed = tmp_path / "metrics.jsonl", []
+    lines = [f'{{"step": {step}, "a": 1}}\n' for step in range(1, 1001)]
+    path.write_text("".join(lines))
+    monkeypatch.setattr(
+        writer,
+        "parse_metrics_line",
+        lambda line: parsed.append(line) or curves.parse_metrics_line(line),
+    )
+    MetricsWriter(tmp_path, 997, tensorboard=False, wandb=False, config={}).close()
+    assert path.read_text() == "".join(lines[:997]) and len(parsed) == 4
+    unchanged = path.stat().st_ino
+    MetricsWriter(tmp_path, 997, tensorboard=False, wandb=False, config={}).close()
+    assert path.stat().st_ino == unchanged  # not even written
+
+
 def test_a_request_that_a_save_has_met_is_not_open():
     """Requests of step 4 are answered at step 5; a save at step 4 has met them."""
     checkpoints = types.SimpleNamespace(save=lambda step, state: None)
@@ -230,8 +246,8 @@ BREAKS = (
     Break(
         "a resumed run that keeps the lines of later steps",
         "ul/train/writer.py",
-        'elif record["step"] <= last:',
-        'if json.loads(line)["step"] > 0:',
+        'record["step"] <= last and is_whole',
+        "is_whole",
         "test_a_resumed_writer_drops_later_and_broken_lines",
     ),
 )

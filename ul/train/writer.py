@@ -70,8 +70,10 @@ class MetricsWriter:
     def _open_metrics(self, start: int) -> None:
         path = self._workdir / "metrics.jsonl"
         if path.exists():
-            kept = _lines_until(path, start)
-            write_atomic(path, "".join(f"{line}\n" for line in kept))
+            content = path.read_bytes()
+            kept = _lines_until(content, start)
+            if kept != content:
+                write_atomic(path, kept)
         self._file = path.open("a")
 
     def _open_tensorboard(self, start: int) -> None:
@@ -152,18 +154,24 @@ class NullWriter:
         pass
 
 
-def _lines_until(path: epath.Path, last: int) -> list[str]:
-    """Return the lines of metrics.jsonl up to step `last`, without broken ones."""
-    kept, num_broken = [], 0
-    for line in path.read_bytes().decode(errors="replace").splitlines():
-        record = parse_metrics_line(line)
-        if record is None:
-            num_broken += 1
-        elif record["step"] <= last:
-            kept.append(line)
-    if num_broken > 1:  # A kill may leave half a line.
-        log.warning("%s: removed %d lines that are no records", path, num_broken)
-    return kept
+def _lines_until(content: bytes, last: int) -> bytes:
+    """Return the lines of metrics.jsonl up to step `last`, which stand in order.
+
+    Lines are read from the end, so that a long file is not parsed as a whole. Half a line,
+    as a kill leaves it, goes with the lines that are too late.
+    """
+    end, num_broken = len(content), 0
+    while end:
+        begin = content.rfind(b"\n", 0, end - 1) + 1
+        record = parse_metrics_line(content[begin:end].decode(errors="replace"))
+        is_whole = content[end - 1 : end] == b"\n"
+        if record is not None and record["step"] <= last and is_whole:
+            break
+        num_broken += record is None
+        end = begin
+    if num_broken > 1:
+        log.warning("metrics.jsonl: removed %d lines that are no records", num_broken)
+    return content[:end]
 
 
 def _tag(name: str) -> str:
