@@ -1,4 +1,4 @@
-"""Print one table of all evaluations of some runs, and one of how they spent their time.
+"""Print one table of all evaluations of some runs, and a table of their wall time by phase.
 
 python -m ul summary --workdirs runs/demo/stage1,runs/demo/stage2
 """

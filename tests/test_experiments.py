@@ -327,7 +327,7 @@ def test_a_config_that_cannot_work_is_refused_in_one_line(key, value, message):
 def test_cudnn_attention_without_a_gpu_is_refused_for_training():
     with pytest.raises(
         ConfigError,
-        match="attention cudnn needs a gpu; got a cpu.*prior.attention=auto",
+        match="must run on a gpu; the mesh consists of cpu.*prior.attention=auto",
     ):
         assemble.make_mesh(parsed("photos", "stage1_64"))
 

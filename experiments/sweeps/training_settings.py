@@ -9,7 +9,7 @@ of photos.py; the others differ from `default` by one setting.
 from experiments import common, sweeps
 from experiments.sweeps import grid, product
 
-# A collapse is a result here, so it ends no run.
+# A posterior collapse is a valid result here and must not end the run.
 _LOWEST = {
     "loss.weighting.factor": 1.5,
     "loss.weighting.bias": 2.0,

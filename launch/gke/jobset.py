@@ -47,7 +47,7 @@ def template_values(place: GkePlace, job: Job) -> dict[str, Any]:
     # Kubernetes expands $(NAME) in a command; $$ stands for a single $.
     words = [word.replace("$", "$$") for word in job.command()]
     words += _process_flags(place, job, hosts)
-    defaults = environment.of_accelerator(place.accelerator)
+    defaults = environment.variables_for(place.accelerator)
     return dataclasses.asdict(place) | dict(
         name=job.name,
         image=dumps(place.image),

@@ -1,6 +1,6 @@
-"""Environment variables of a run: those that its accelerators need, and the user's.
+"""Default environment variables of each accelerator, merged with those of the user.
 
-launch/README.md gives the reason and the source of each.
+launch/SPEED.md gives the reason and the source of each.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ GPU = {
     "NCCL_NVLS_ENABLE": "1",
     "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9",
 }
-# By the first characters of the accelerator's name, on GKE and on TPU VMs.
+# The keys are prefixes of accelerator names, on GKE and on TPU VMs.
 _SCOPED_VMEM_KIB = {
     ("tpu-v5p", "v5p"): 65_536,
     ("tpu-v6e", "v6e"): 98_304,
 }
 
 
-def of_accelerator(accelerator: str) -> dict[str, str]:
+def variables_for(accelerator: str) -> dict[str, str]:
     """Return the variables for TPUs of this type, or for NVIDIA's GPUs."""
     if accelerator.startswith("nvidia"):
         return GPU
@@ -33,7 +33,7 @@ def merge(defaults: dict[str, str], chosen: Sequence[str]) -> list[str]:
     """Return NAME=VALUE of all variables; a value that the user has chosen wins.
 
     Raises:
-      ConfigError: a chosen one is not NAME=VALUE.
+      ConfigError: an entry of `chosen` is not NAME=VALUE.
     """
     pairs = (text.partition("=") for text in name_values("env", chosen))
     merged = defaults | {name: value for name, _, value in pairs}

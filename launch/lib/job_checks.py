@@ -43,7 +43,8 @@ def check(
     count = count or requested[2]
     for config in configs:
         if count and isinstance(config, TrainConfig):
-            assemble.check_fits(config, int(count))
+            slices = getattr(place, "slices", 1)
+            assemble.check_fits(config, int(count), slices)
     if "://" in job.workdir and not job.workdir.startswith("gs://"):
         raise ConfigError(
             f"The workdir must be a path on a disk or gs://bucket/path; got {job.workdir}."

@@ -23,12 +23,15 @@ def main(config: TrainConfig) -> None:
     counts, spec = _COUNTS.value, TrainSpec(config)
     if not counts or not all(n.isdigit() and int(n) for n in counts):
         raise ConfigError(f"--slice_counts must be positive integers; got {counts}.")
+    meshes = plan_topology.read_meshes(spec)
+    if len(meshes) > 1:
+        raise ConfigError(f"--mesh must be given once here; got {len(meshes)} meshes.")
     pod = plan_topology.read_topology()
     if pod.chip is None:
         raise ConfigError(
             f"--topology must be of TPUs or GPUs, whose speed is known; got {pod.name}."
         )
-    plan = search.plan_on_axes(spec, pod, plan_topology.read_meshes(spec)[0])
+    plan = search.plan_on_axes(spec, pod, meshes[0])
     plan_topology.check_memory(plan)
     print(scaling.scaling_table(plan, [int(n) for n in counts]))
     print(f"\n{scaling.assumptions(plan)}")

@@ -25,7 +25,7 @@ _LEVEL = flags.DEFINE_enum(
     "optimization_level",
     "O1",
     topology.OPTIMIZATION_LEVELS,
-    "Level of the TPU compiler: O0 compiles fastest, UNKNOWN is that of training.",
+    "Level of the TPU compiler: O0 compiles fastest, UNKNOWN is that of `ul train`.",
 )
 
 

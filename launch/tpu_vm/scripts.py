@@ -26,7 +26,7 @@ def template_values(place: TpuVmPlace, job: Job) -> dict[str, Any]:
         + ["--spot"] * place.spot
         + list(place.gcloud)
     )
-    defaults = environment.of_accelerator(place.accelerator)
+    defaults = environment.variables_for(place.accelerator)
     return dict(
         name=job.name,
         root=shlex.quote(str(shipped.ROOT)),

@@ -22,6 +22,8 @@ def test_settings_that_no_saved_weight_depends_on_may_change():
     config = {"log": {"every": 2}, "latent_cache": "x", "seed": 0}
     assert workdir.config_changes(saved, config) == []
     assert workdir.config_changes(saved, saved | {"seed": 1}) == ["seed: 0 -> 1"]
+    old, new = ({"base": {"attention": a, "depth": 2}} for a in ("xla", "auto"))
+    assert workdir.config_changes(old, new) == []
     # A changeable key is a whole key or section, not the beginning of a name.
     assert workdir.config_changes(saved, saved | {"stepsize": 1}) == [
         "stepsize: not set -> 1"

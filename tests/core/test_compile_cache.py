@@ -1,11 +1,15 @@
 """The cache of compiled programs: what a second start saves, and damaged programs."""
 
+import logging
 import os
 import subprocess
 import sys
+import types
 
 import pytest
+from etils import epath
 
+from launch.lib import compiled
 from tests.lib.breaks import Break
 from tests.lib.commands import DIGITS, ROOT
 from ul.core import compile_cache
@@ -67,7 +71,50 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     number, _, log = start(tmp_path / "file")
     assert number and log.count("\n") == 1
-    assert log.startswith("compiled programs are not kept: ")
+    assert "cannot be created, so programs are not cached" in log
+
+
+def test_only_damage_removes_a_program(tmp_path, monkeypatch, caplog):
+    """A lost connection removes none, and a folder that refuses it ends nothing."""
+    (tmp_path / "jit_step-abc-cache").write_text("")
+    monkeypatch.setattr(compile_cache.warnings, "showwarning", None)
+    compile_cache._handle_warnings(epath.Path(tmp_path))
+    warn = "Error reading persistent compilation cache entry for 'jit_step': {}: why"
+
+    def show(error):
+        text = warn.format(error)
+        compile_cache.warnings.showwarning(text, UserWarning, "file", 1)
+
+    with caplog.at_level(logging.WARNING, "ul"):
+        show("ConnectionResetError")
+        assert len(list(tmp_path.iterdir())) == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(type(epath.Path(tmp_path)), "glob", lambda *_: 1 / 0)
+            show("error")
+        show("error")
+    assert not list(tmp_path.iterdir()) and "cannot be removed" in caplog.text
+
+
+def test_only_the_programs_of_the_users_own_runs_are_loaded(tmp_path, monkeypatch):
+    enabled = []
+    monkeypatch.setattr(compile_cache, "enable", enabled.append)
+    holder = types.SimpleNamespace(value=None)
+    monkeypatch.setattr(compiled, "_CACHE", holder)
+    for run in (tmp_path / "export", tmp_path / "own"):
+        run.mkdir()
+    (tmp_path / "own" / "verified").mkdir()
+    for workdir in ("export", "own", "none"):
+        compiled.enable(str(tmp_path / workdir))
+    compiled.enable("gs://bucket/run")
+    assert enabled == [f"{tmp_path}/own/compile_cache"]
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    compiled.enable(str(tmp_path / "own"))
+    assert len(enabled) == 1
+    holder.value = "none"
+    assert compiled.directory("w") == ""
+    holder.value = "/mine"
+    compiled.enable("gs://bucket/run")
+    assert enabled[1:] == ["/mine"]
 
 
 def test_a_cache_of_the_environment_stays_in_use(tmp_path):
@@ -84,7 +131,10 @@ def test_a_second_start_reaches_its_first_step_in_a_third_of_the_time(tmp_path):
     def seconds(*arguments):
         before = os.times()
         subprocess.run(
-            [sys.executable, "-m", "ul", *arguments], cwd=ROOT, env=environment
+            [sys.executable, "-m", "ul", *arguments],
+            cwd=ROOT,
+            env=environment,
+            check=True,
         )
         after = os.times()
         return after.children_user - before.children_user

@@ -20,6 +20,7 @@ from tests.lib.originals import (
     write_folder,
 )
 from ul import importing
+from ul.core import sealed_json
 from ul.core.errors import ConfigError, DataError
 from ul.data import record_shards
 from ul.data.sources import imported_images, registry
@@ -112,6 +113,25 @@ def run(originals, out, **changes):
 def read_examples(out, split="train"):
     source = registry.SOURCES["imported"](split, (SIZE, SIZE, 3), path=str(out))
     return [source[i] for i in range(len(source))]
+
+
+def test_an_import_of_an_older_version_is_continued_with_its_png_files(
+    originals, tmp_path
+):
+    new = run(originals, tmp_path / "new")
+    identity = imported_images.open_store(tmp_path / "new").read_begun()
+    out = tmp_path / "old"
+    out.mkdir()
+    old = {k: v for k, v in identity.items() if k not in ("records", "record_digest")}
+    (out / "begun.json").write_text(json.dumps(sealed_json.seal(old, "record_digest")))
+    manifest = run(originals, out)
+    assert manifest["digest"] != new["digest"]
+    for a, b in zip(read_examples(out), read_examples(tmp_path / "new"), strict=True):
+        np.testing.assert_array_equal(a["image"], b["image"])
+    shards = b"".join(p.read_bytes() for p in out.glob("*.array_record"))
+    assert shards.count(b"\x89PNG") == sum(
+        split["count"] for split in manifest["splits"].values()
+    )
 
 
 def test_intact_files_are_imported_and_broken_ones_listed(originals, tmp_path):

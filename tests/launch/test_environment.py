@@ -18,7 +18,7 @@ from ul.core.errors import ConfigError
     ],
 )
 def test_every_accelerator_has_its_variables(accelerator, names):
-    assert list(environment.of_accelerator(accelerator)) == names
+    assert list(environment.variables_for(accelerator)) == names
 
 
 def test_what_the_user_chooses_wins_and_is_checked():

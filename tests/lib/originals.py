@@ -61,11 +61,11 @@ def interrupt_and_rerun(monkeypatch, module, run, read, directory, num_records, 
     run(uninterrupted)
     pack, calls = module.pack, []
 
-    def failing_pack(*args):
+    def failing_pack(*args, **settings):
         calls.append(args)
         if len(calls) > num_records:
             raise RuntimeError("killed")
-        return pack(*args)
+        return pack(*args, **settings)
 
     monkeypatch.setattr(module, "pack", failing_pack)
     with pytest.raises(RuntimeError, match="killed"):

@@ -73,7 +73,7 @@ def test_splash_attention_in_bfloat16_is_as_close_as_xla(expected):
 
 def choose(setting="auto", **changes):
     arguments = (
-        dict(tokens=1024, heads=8, head_dim=128, dtype=BF16, is_plain=True) | changes
+        dict(tokens=1024, heads=8, head_dim=128, dtype=BF16, is_full=True) | changes
     )
     return attention_kernels.choose(setting, **arguments)
 
@@ -85,9 +85,9 @@ def choose(setting="auto", **changes):
         ("tpu", {}, "splash"),
         ("tpu", {"dtype": F32}, "splash"),
         ("tpu", {"tokens": 64}, "xla"),
-        ("tpu", {"is_plain": False}, "xla"),
+        ("tpu", {"is_full": False}, "xla"),
         ("gpu", {}, "cudnn"),
-        ("gpu", {"is_plain": False}, "cudnn"),
+        ("gpu", {"is_full": False}, "cudnn"),
         ("gpu", {"dtype": F32}, "xla"),
         ("gpu", {"head_dim": 256}, "xla"),
     ],
@@ -119,9 +119,9 @@ def test_splash_refuses_text_clips_and_odd_sizes_in_one_line():
         (attention("splash"), (X[:, :100],)),
     )
     for layer, inputs in calls:
-        params = layer.init(jax.random.key(0), *inputs)
-        with pytest.raises(ConfigError, match="attention splash needs .*; got") as e:
-            layer.apply(params, *inputs)
+        params = jax.eval_shape(layer.init, jax.random.key(0), *inputs)
+        with pytest.raises(ConfigError, match="splash. requires .*; got") as e:
+            jax.eval_shape(layer.apply, params, *inputs)
         assert "\n" not in str(e.value)
 
 

@@ -84,6 +84,26 @@ def test_a_process_that_dies_before_it_trains_loses_nothing_else():
     ) == {"starting": 2.0, "stopped": 4.0, "restoring": 2.0}
 
 
+def test_a_restore_that_fails_destroys_no_training():
+    totals = seconds(
+        (0.0, "start", 0),
+        (1.0, "restore", 0),
+        (2.0, "restore", 0),
+        (3.0, "step", 0),
+        (103.0, "step", 500),
+        (104.0, "stopped", 500),
+        (110.0, "start", 0),
+        (111.0, "restore", 0),
+        (112.0, "stopped", 0),
+        (120.0, "start", 0),
+        (121.0, "restore", 0),
+        (122.0, "restore", 500),
+        (123.0, "step", 500),
+        (124.0, "stopped", 500),
+    )
+    assert totals["training"] == 102.0 and "repeated training" not in totals
+
+
 def test_records_are_kept_until_the_workdir_is_known(tmp_path):
     log = goodput.GoodputLog()
     log.enter_phase("restore")
@@ -99,10 +119,14 @@ def test_records_are_kept_until_the_workdir_is_known(tmp_path):
     with (tmp_path / goodput.FILE).open("ab") as file:
         file.write(b'[1, 2]\n{"time": 1}\n\xff\xfe\n{"time": 5, "pha')
     assert goodput.read(tmp_path) == records
+    again = goodput.GoodputLog()
+    again.open(tmp_path)
+    again.add_step(9)  # its first record is not joined to the half line
+    assert [r["phase"] for r in goodput.read(tmp_path)[3:]] == ["start", "start"]
     other = goodput.GoodputLog()
     other.open(None)
     other.add_step(8)
-    assert goodput.read(tmp_path) == records
+    assert len(goodput.read(tmp_path)) == 5
 
 
 def test_a_full_disk_is_reported_once_and_stops_nothing(tmp_path, caplog):
@@ -113,6 +137,9 @@ def test_a_full_disk_is_reported_once_and_stops_nothing(tmp_path, caplog):
         for step in range(3):
             log.add_step(step)
     assert len(caplog.messages) == 1 and "training continues" in caplog.messages[0]
+    (tmp_path / goodput.FILE).rmdir()
+    log.add_step(3)  # what could not be written is not lost
+    assert [r["step"] for r in goodput.read(tmp_path)] == [0, 0, 1, 2, 3]
 
 
 def test_the_start_is_that_of_the_process_and_not_of_the_import():

@@ -43,6 +43,10 @@ CHANGEABLE_KEYS = (
     "init",  # only a run that begins reads it
     "latent_cache",  # provenance.latent_cache holds the digest of the cached latents
     "watchdog",
+    # All implementations of attention have the same parameters.
+    "prior.attention",
+    "decoder.attention",
+    "base.attention",
 )
 
 GRID_MEASUREMENT = "sampling.nats_per_logsnr"

@@ -24,11 +24,14 @@ MIN_SHARDED_SIZE = 2**14
 TILE = (16, 128)
 
 
-def axis_sizes(data: int, fsdp: int, num_devices: int) -> tuple[int, int]:
+def axis_sizes(
+    data: int, fsdp: int, num_devices: int, slices: int = 1
+) -> tuple[int, int]:
     """Return the sizes of the axes on `num_devices` devices; -1 on one axis fills it up.
 
     Raises:
-      ConfigError: the axis sizes do not multiply to the number of devices.
+      ConfigError: the axis sizes do not multiply to the number of devices, or `data` is not
+        a multiple of the number of slices.
     """
     requested = f"({data}, {fsdp})"
     if data == -1 and fsdp > 0:
@@ -40,6 +43,12 @@ def axis_sizes(data: int, fsdp: int, num_devices: int) -> tuple[int, int]:
             f"mesh.data x mesh.fsdp must equal the number of devices, {num_devices}; got "
             f"(data, fsdp) = {requested}. Set one of the two to -1."
         )
+    if data % slices:
+        raise ConfigError(
+            f"mesh.data must be a multiple of the number of slices, {slices}, so that fsdp "
+            f"stays within a slice; got (data, fsdp) = ({data}, {fsdp}) on {num_devices} "
+            "devices. Lower mesh.fsdp."
+        )
     return data, fsdp
 
 
@@ -50,18 +59,12 @@ def make(data: int = -1, fsdp: int = 1, devices: Any = None) -> Mesh:
     spans them.
 
     Raises:
-      ConfigError: the axis sizes do not multiply to the number of devices, or `data` does
-        not divide over the slices.
+      ConfigError: the axis sizes do not multiply to the number of devices, or `data` is not
+        a multiple of the number of slices.
     """
     devices = jax.devices() if devices is None else devices
-    data, fsdp = axis_sizes(data, fsdp, len(devices))
     slices = count_slices(devices)
-    if data % slices:
-        raise ConfigError(
-            f"mesh.data must be a multiple of the number of slices, {slices}, so that fsdp "
-            f"stays within a slice; got (data, fsdp) = ({data}, {fsdp}) on {len(devices)} "
-            "devices. Lower mesh.fsdp."
-        )
+    data, fsdp = axis_sizes(data, fsdp, len(devices), slices)
     if slices == 1:
         grid = mesh_utils.create_device_mesh(
             (data, fsdp), devices, allow_split_physical_axes=True
@@ -75,8 +78,12 @@ def make(data: int = -1, fsdp: int = 1, devices: Any = None) -> Mesh:
 
 
 def count_slices(devices: Sequence) -> int:
-    """Return the number of TPU slices that the devices are in; 1 for other devices."""
-    return len({getattr(device, "slice_index", 0) for device in devices})
+    """Return the number of TPU slices that the devices are in; 1 for other devices.
+
+    The `slice_index` of a GPU is that of its node, which `fsdp` may cross.
+    """
+    on_tpu = [device for device in devices if device.platform == "tpu"]
+    return max(len({getattr(device, "slice_index", 0) for device in on_tpu}), 1)
 
 
 def platform(mesh: Mesh | None = None) -> str:

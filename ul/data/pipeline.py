@@ -82,7 +82,7 @@ def train_batches(
     """Return the batches of steps start .. stop - 1, or only `rows` of each global batch.
 
     The threads read parts of batches ahead, so that several work on one batch of large
-    examples, and what waits in memory is limited in bytes.
+    examples, and the bytes that are read ahead are limited.
     """
     rows = np.arange(batch_size) if rows is None else rows
     if start >= stop:
@@ -120,7 +120,7 @@ MIN_PART_BYTES = 2**20
 
 
 class ReadingPlan(NamedTuple):
-    """The division of a batch into `parts` of `part_rows` examples, and how many are ahead."""
+    """The parts of `part_rows` examples in a batch, and the parts and batches read ahead."""
 
     part_rows: int
     parts: int

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ul.core import files, sealed_json
 from ul.core.errors import ConfigError, DataError
 
-UNCOMPRESSED, FAST = "uncompressed", "zstd:1"  # compression of shards
+UNCOMPRESSED, ZSTD_1 = "uncompressed", "zstd:1"  # compression of shards
 SUFFIX = ".array_record"
 SEAL = "record_digest"  # "digest" is the entry for that of the examples
 
@@ -146,7 +146,7 @@ class ShardStore:
         """Write one shard, completely or not at all, and return its summary.
 
         `more_fields` is called after the last record and returns further fields of the
-        summary. `compression` is UNCOMPRESSED or FAST.
+        summary. `compression` is UNCOMPRESSED or ZSTD_1.
 
         Raises:
           StorageError: the disk cannot be written. Errors of `records` and `more_fields`

@@ -35,18 +35,21 @@ def import_images(
       UserError: its subclass determines the exit code. Complete shards are kept.
     """
 
+    store = imported_images.open_store(out)
+    as_png = "records" not in (store.read_begun() or {"records": ""})  # an older import
+
     def pack(entry: Entry, label: int, content: bytes) -> bytes:
-        return imported_images.pack(label, content, size)
+        return imported_images.pack(label, content, size, as_png=as_png)
 
     record_format = writing.RecordFormat(
         noun="image",
-        settings={
+        settings=({} if as_png else {"records": "row differences"})
+        | {
             "size": size,
             "orientation": "upright",  # Older versions ignored EXIF.
             "made_with": imported_images.library_versions(),
-            "records": "row differences",  # Older versions wrote PNG files.
         },
-        compression=record_shards.FAST,
+        compression=record_shards.UNCOMPRESSED if as_png else record_shards.ZSTD_1,
         pack=pack,
         errors=UNREADABLE,
         describe_error=_describe_error,
@@ -61,7 +64,7 @@ def import_images(
     else:
         labeled, classes = _assign_labels(paths, entries, labels)
     return writing.import_entries(
-        imported_images.open_store(out),
+        store,
         record_format,
         labeled,
         classes,

@@ -63,7 +63,10 @@ def load_run(workdir, accepts: type = registry.RunConfig) -> SavedRun:
         measured = record["provenance"]["latents"]["variance"]
         config = dataclasses.replace(config, latent_variance=measured)
     # The implementation of attention is not a part of the weights.
-    config = kinds.with_attention(config, "auto")
+    for implementation, platform in attention_kernels.PLATFORMS.items():
+        needs_other = jax.default_backend() != platform
+        if needs_other and kinds.networks_with_attention(config, implementation):
+            config = kinds.with_attention(config, "auto")
     return SavedRun(
         str(workdir),
         registry.build(config),

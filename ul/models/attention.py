@@ -88,7 +88,7 @@ class Attention(nn.Module):
                 heads=width // self.head_dim,
                 head_dim=self.head_dim,
                 dtype=jnp.dtype(self.dtype),
-                is_plain=text is None and not self.frames,
+                is_full=text is None and not self.frames,
             )
         )
         q_norm = nn.RMSNorm(dtype=self.dtype, name="q_norm")

@@ -33,40 +33,42 @@ def choose(
     heads: int,
     head_dim: int,
     dtype: jnp.dtype,
-    is_plain: bool,
+    is_full: bool,
 ) -> str:
-    """Return the implementation of a layer's attention; what `auto` chooses is logged.
+    """Return the implementation of a layer's attention; log the choice of `auto`.
 
-    is_plain: full self-attention without text.
+    is_full: full self-attention without text.
 
     Raises:
       ConfigError: `splash` is set, and it does not support such attention.
     """
-    has_splash = is_plain and tokens % _LANES == 0
-    if setting == "splash" and not has_splash:
-        kind = "full self-attention" if is_plain else "factorized or with text"
+    supports_splash = is_full and tokens % _LANES == 0
+    if setting == "splash" and not supports_splash:
+        kind = "full" if is_full else "factorized or text"
         raise ConfigError(
-            "attention splash needs full self-attention without text on a multiple of "
-            f"{_LANES} tokens; got {tokens} tokens, {kind}. Set attention to auto."
+            "attention='splash' requires full self-attention without text on a multiple of "
+            f"{_LANES} tokens; got {tokens} tokens and {kind} attention. Set "
+            "attention='auto'."
         )
     if setting != "auto":
         return setting
     platform, chosen = meshes.platform(), "xla"
-    if platform == "tpu" and has_splash:
+    if platform == "tpu" and supports_splash:
         chosen = "splash"
-    elif platform == "gpu" and _has_cudnn(head_dim, dtype):
+    elif platform == "gpu" and _supports_cudnn(head_dim, dtype):
         chosen = "cudnn"
     _log_choice(chosen, tokens, heads, head_dim, dtype.name, platform)
     return chosen
 
 
-def _has_cudnn(head_dim: int, dtype: jnp.dtype) -> bool:
+def _supports_cudnn(head_dim: int, dtype: jnp.dtype) -> bool:
     """Return whether cuDNN supports such heads on the attached GPUs, if there are any."""
     is_half = dtype in (jnp.bfloat16, jnp.float16)
     is_recent = True
     if jax.default_backend() == "gpu":
-        capability = getattr(jax.devices()[0], "compute_capability", "0")
-        is_recent = float(capability) >= 8.0
+        capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+        major = capability.partition(".")[0]
+        is_recent = major.isdigit() and int(major) >= 8  # AMD has other names
     return is_half and is_recent and head_dim % 8 == 0 and head_dim <= _CUDNN_HEAD_DIM
 
 

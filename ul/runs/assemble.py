@@ -45,20 +45,21 @@ def make_mesh(config: TrainConfig, devices: Any = None) -> jax.sharding.Mesh:
         if names and platform != needed:
             flags = " ".join(f"--config.{name}.attention=auto" for name in names)
             raise ConfigError(
-                f"attention {implementation} needs a {needed}; got a {platform}. Pass "
-                f"{flags}."
+                f"attention={implementation!r} must run on a {needed}; the mesh consists of "
+                f"{platform} devices. Pass {flags}."
             )
     check_fits(config, mesh.size)
     return mesh
 
 
-def check_fits(config: TrainConfig, num_devices: int) -> None:
+def check_fits(config: TrainConfig, num_devices: int, slices: int = 1) -> None:
     """Check mesh and batch of a config against a number of devices, absent or present.
 
     Raises:
-      ConfigError: the mesh has another number of devices, or the batch does not divide.
+      ConfigError: the mesh has another number of devices or crosses slices, or the batch
+        does not divide.
     """
-    meshes.axis_sizes(config.mesh.data, config.mesh.fsdp, num_devices)
+    meshes.axis_sizes(config.mesh.data, config.mesh.fsdp, num_devices, slices)
     parts = num_devices * config.accumulate
     if config.batch_size % parts:
         raise ConfigError(

@@ -1,26 +1,31 @@
 """The GPUs of this machine, divided among the trials that run at the same time."""
 
+import itertools
 import math
 import os
 import subprocess
 from collections.abc import Sequence
 
-# Of a GPU's memory, what the trials on it may take together.
+# The fraction of a GPU's memory that its trials may use together.
 MEMORY_FRACTION = 0.9
+TIMEOUT_SECONDS = 20.0
 
 
 def local_gpus() -> list[str]:
-    """Return the GPUs of this machine as CUDA names them, and none if there are none.
+    """Return the GPUs of this machine as CUDA names them, or an empty list.
 
-    CUDA_VISIBLE_DEVICES limits them.
+    CUDA_VISIBLE_DEVICES limits them; CUDA ignores what follows an invalid name, such as -1.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip()]
+        names = (name.strip() for name in visible.split(","))
+        return list(itertools.takewhile(lambda n: n and not n.startswith("-"), names))
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
-        listed = subprocess.run(command, capture_output=True, text=True)
-    except OSError:  # no driver of NVIDIA
+        listed = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):  # no driver of NVIDIA, or a broken one
         return []
     return listed.stdout.split() if listed.returncode == 0 else []
 
@@ -29,7 +34,8 @@ def environments(gpus: Sequence[str], jobs: int) -> list[dict[str, str]]:
     """Return the environment variables of each of `jobs` trials that run together.
 
     With enough GPUs every trial has its own, equally many. Otherwise several trials share
-    a GPU and its memory, of which JAX would take three quarters for each.
+    a GPU. By default JAX would reserve 75 % of its memory for each of them; a fraction that
+    the user has set stays.
     """
     if not gpus or jobs == 1:
         return [{} for _ in range(jobs)]
@@ -37,11 +43,12 @@ def environments(gpus: Sequence[str], jobs: int) -> list[dict[str, str]]:
         each = len(gpus) // jobs
         groups = (gpus[i * each : (i + 1) * each] for i in range(jobs))
         return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
-    fraction = MEMORY_FRACTION / math.ceil(jobs / len(gpus))
+    fraction = f"{MEMORY_FRACTION / math.ceil(jobs / len(gpus)):.2f}"
+    fraction = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", fraction)
     return [
         {
             "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)],
-            "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{fraction:.2f}",
+            "XLA_PYTHON_CLIENT_MEM_FRACTION": fraction,
         }
         for i in range(jobs)
     ]

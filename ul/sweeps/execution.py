@@ -45,7 +45,7 @@ class TrialExecution:
 
     status: what the table shows. stage_index: the current stage. exit_code: None until the
     trial has ended. not_before: the time from which it may start (again).
-    slot: its number, from 0, among the trials that run together.
+    slot: index of the concurrent job, from 0, which selects its GPUs.
     """
 
     trial: Trial

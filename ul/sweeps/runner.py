@@ -96,9 +96,11 @@ class SweepRunner:
         is_bucket = "://" in out
         self._out = out if is_bucket else os.path.abspath(out)
         self._path = epath.Path(self._out)
-        self._should_retry, self._jobs, self._options = should_retry, jobs, options
+        self._should_retry, self._options = should_retry, options
         self._is_first = is_first
-        self._environments = devices.environments(devices.local_gpus(), jobs)
+        self._jobs = max(min(jobs, len(trials)), 1)
+        gpus = devices.local_gpus() if self._jobs > 1 else []
+        self._environments = devices.environments(gpus, self._jobs)
         self._log_directory = None
         if log_to_files:
             local = Path("runs/logs", self._path.name) if is_bucket else Path(out)

@@ -1,4 +1,4 @@
-"""The wall time of a run by what it was spent on, over all of its starts.
+"""The wall time of a run by phase, summed over all of its starts.
 
 Each start appends lines to goodput.jsonl in the workdir: one when a phase begins, and one
 whenever metrics are logged, with the step. The time between two lines belongs to the phase
@@ -14,11 +14,13 @@ from typing import Any
 
 from etils import epath
 
-from ul.core import markdown
+from ul.core import markdown, storage
 
 log = logging.getLogger("ul")
 
 FILE = "goodput.jsonl"
+# They begin and end many times during training.
+_SHORT_PHASES = ("step", "save", "evaluation")
 # What the phases of train/guard.py are called in tables.
 CATEGORIES = {
     "step": "training",
@@ -46,14 +48,15 @@ def process_start_time() -> float:
 class GoodputLog:
     """Appends to goodput.jsonl; a failure to write is logged once and stops nothing.
 
-    Records are kept until `open` says where they belong.
+    Records stay in memory until `open` sets the file, and until they can be written.
     """
 
     def __init__(self) -> None:
         self._path: epath.Path | None = None
-        self._is_closed = False
+        self._is_closed = self._has_failed = False
         self._phase, self._step = "start", 0
-        self._unwritten: list[str] = []
+        # The first line of a start is not joined to half a line that a kill has left.
+        self._unwritten = ["\n"]
         self._write(process_start_time())
 
     def open(self, workdir: epath.PathLike | None) -> None:
@@ -69,26 +72,33 @@ class GoodputLog:
     def add_step(self, step: int) -> None:
         """Write the step that the run has reached."""
         self._step = step
-        self._write(time.time())
+        self._write(time.time(), is_step=True)
 
-    def _write(self, now: float) -> None:
+    def _write(self, now: float, is_step: bool = False) -> None:
         if self._is_closed:
             return
         record = {"time": round(now, 3), "phase": self._phase, "step": self._step}
         self._unwritten.append(json.dumps(record) + "\n")
         if self._path is None:
             return
-        lines, self._unwritten = "".join(self._unwritten), []
+        # An object store replaces the whole object, and allows that about once a second.
+        if "://" in str(self._path) and self._phase in _SHORT_PHASES and not is_step:
+            return
         try:
             with self._path.open("a") as file:
-                file.write(lines)
-        except OSError as e:
-            log.warning("%s cannot be written, but training continues: %s", FILE, e)
-            self._is_closed = True
+                file.write("".join(self._unwritten))
+        except Exception as e:
+            if not storage.is_storage_error(e):
+                raise
+            if not self._has_failed:
+                log.warning("%s cannot be written, but training continues: %s", FILE, e)
+            self._has_failed = True
+        else:
+            self._unwritten = []
 
 
 def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """Return the records of a run in their order; lines that are no records are left out."""
+    """Return the records of a run in their order; invalid lines are skipped."""
     path, records = epath.Path(workdir) / FILE, []
     if not path.exists():
         return []
@@ -118,7 +128,8 @@ def seconds_by_category(records: Iterable[dict[str, Any]]) -> dict[str, float]:
     trained: list[list[float]] = []  # [first step, last step, seconds]
     records = list(records)
     for record, following in zip(records, records[1:], strict=False):
-        seconds = following["time"] - record["time"]
+        # The clocks of two machines may differ.
+        seconds = max(following["time"] - record["time"], 0.0)
         if following["phase"] == "start":
             totals["stopped"] += seconds
         elif record["phase"] == "step":
@@ -126,7 +137,8 @@ def seconds_by_category(records: Iterable[dict[str, Any]]) -> dict[str, float]:
         elif record["phase"] in totals:
             totals[record["phase"]] += seconds
         # A start that resumes at an earlier step repeats what came after it.
-        if record["phase"] == "restore" and following["phase"] != "start":
+        # Its restore is complete once a record of that phase has the step.
+        if record["phase"] == following["phase"] == "restore":
             for interval in trained:
                 totals["repeated"] += _cut(interval, following["step"])
     totals["step"] = sum(seconds for *_, seconds in trained)

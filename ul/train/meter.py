@@ -63,9 +63,9 @@ class Meter:
         """Return the speed since the window began, and begin the next one after `step`.
 
         step_s, data_wait_s and host_s are seconds per step: in all, waiting for data, and
-        what Python needs besides, which devices usually do not wait for. tflops_per_device
-        and mfu (model FLOPs utilization) are left out where the FLOPs or the peak of the
-        devices are unknown.
+        running other Python code, during which the devices usually keep working.
+        tflops_per_device and mfu (model FLOPs utilization) are left out where the FLOPs or
+        the peak of the devices are unknown.
         """
         seconds, steps = time.monotonic() - self._start, step - self._step
         step_seconds = seconds / steps

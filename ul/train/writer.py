@@ -155,10 +155,10 @@ class NullWriter:
 
 
 def _lines_until(content: bytes, last: int) -> bytes:
-    """Return the lines of metrics.jsonl up to step `last`, which stand in order.
+    """Return the lines of metrics.jsonl up to step `last`. They are sorted by step.
 
-    Lines are read from the end, so that a long file is not parsed as a whole. Half a line,
-    as a kill leaves it, goes with the lines that are too late.
+    Lines are read from the end, so that a long file is not parsed as a whole. An incomplete
+    last line, which a kill may leave, is removed with the later steps.
     """
     end, num_broken = len(content), 0
     while end:

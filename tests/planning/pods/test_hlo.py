@@ -176,6 +176,14 @@ def test_what_follows_a_kernel_of_several_lines_is_counted():
     assert traffic.memory_traffic(program) == 3 * array + array + 8 * 4
 
 
+def test_braces_in_quotes_are_no_braces_and_open_ones_are_an_error():
+    text = KERNEL.replace('op_name="jit(step)/kernel"', 'op_name="jit(step)/a{b"')
+    program = hlo.parse(text)
+    assert len(program.computations[program.entry]) == 5
+    with pytest.raises(ValueError, match="must close its braces: .*kernel.1"):
+        hlo.parse(KERNEL.replace("}}, metadata", ", metadata"))
+
+
 def test_vector_operations_are_those_on_each_element():
     # One multiplication and one addition for each element, once.
     assert vector_work.vector_operations(hlo.parse(KERNEL)) == 2 * 8 * 128

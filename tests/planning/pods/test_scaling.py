@@ -64,6 +64,10 @@ class SliceDevice:
 def test_fsdp_stays_within_a_slice():
     devices = [SliceDevice(i, i // 4) for i in range(8)]
     assert meshes.count_slices(devices) == 2
+    nodes = [SliceDevice(i, i // 4) for i in range(8)]
+    for gpu in nodes:
+        gpu.platform = "gpu"
+    assert meshes.count_slices(nodes) == 1  # fsdp may cross nodes of GPUs
     assert meshes.count_slices(jax.devices()) == 1
     with pytest.raises(ConfigError, match="multiple of the number of slices, 2") as e:
         meshes.make(1, 8, devices)

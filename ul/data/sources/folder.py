@@ -92,7 +92,7 @@ def _list_images(path: str, key: str) -> FileListing:
     listing = file_listing.list_files(path)
     images, suffixes = [], tuple(image_files.SUFFIXES)
     for file in listing.files:
-        if file.name.endswith(suffixes):  # much faster than what decides in general
+        if file.name.endswith(suffixes):  # fast path: most names
             images.append(file)
             continue
         suffix = os.path.splitext(file.name)[1].lower()

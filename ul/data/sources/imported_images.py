@@ -64,15 +64,21 @@ def center_crop_square(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def pack(label: int, file: bytes, size: int) -> bytes:
+def pack(label: int, file: bytes, size: int, *, as_png: bool = False) -> bytes:
     """Return the record of an image file as an RGB square (see data/image_files.py).
+
+    as_png: as older versions wrote records, to continue or repair their imports.
 
     Raises:
       One of UNREADABLE: the file is not a complete image of 8 bits per channel.
     """
     image = image_files.read_image(io.BytesIO(file), channels=3)
-    pixels = np.asarray(center_crop_square(image, size))
-    return HEADER.pack(label) + row_differences.encode(pixels)
+    square = center_crop_square(image, size)
+    if not as_png:
+        return HEADER.pack(label) + row_differences.encode(np.asarray(square))
+    content = io.BytesIO()
+    square.save(content, "PNG", compress_level=1)
+    return HEADER.pack(label) + content.getvalue()
 
 
 def unpack(record: bytes) -> tuple[int, np.ndarray]:

@@ -11,6 +11,7 @@ BITS = {"pred": 8, "s4": 4, "u4": 4, "s2": 2, "u2": 2, "token": 0, "opaque": 0}
 _SHAPE = re.compile(r"\b([a-z]+\d*(?:e\dm\d\w*)?)\[([\d,]*)\](?:\{([^}]*)\})?")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
 _TRIP_COUNT = re.compile(r"known_trip_count[^\d}]*(\d+)")
 # The attributes that name one computation or a list of them.
@@ -153,16 +154,22 @@ def _join_instructions(text: str) -> Iterator[str]:
     """Yield the lines of a program, with instructions of several lines as one.
 
     The attributes of a Pallas kernel contain line breaks, within braces.
+
+    Raises:
+      ValueError: the braces of an instruction are never closed.
     """
     open_line, depth = "", 0
     for line in text.splitlines():
         if open_line or _INSTRUCTION.match(line):
             open_line += line
-            depth += line.count("{") - line.count("}")
+            unquoted = _QUOTED.sub("", line)
+            depth += unquoted.count("{") - unquoted.count("}")
             if depth > 0:
                 continue
             line, open_line, depth = open_line, "", 0
         yield line
+    if open_line:
+        raise ValueError(f"HLO must close its braces: {open_line[:100]}")
 
 
 def parse(text: str) -> HloProgram:

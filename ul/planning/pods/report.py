@@ -203,7 +203,7 @@ def _time_rows(plan: PodPlan) -> list[list[str]]:
 
 SEARCH_HEADER = (
     "batch per chip", "remat", "mesh", "memory", "needed", "computed/model", "sent",
-    "compute", "HBM", "vector", "links", "step", "images/s", "compile",
+    "compute", "HBM", "vector", "links", "network", "step", "images/s", "compile",
 )  # fmt: skip
 
 
@@ -220,9 +220,16 @@ def search_row(plan: PodPlan) -> list[str]:
         format_mb(sum(plan.step.sent_bytes.values())) if plan.step else "",
     ]
     if time is None:
-        times = ["", "", "", "", ""]
+        times = [""] * 6
     else:
-        seconds = (time.compute, time.memory, time.vector, time.interconnect, time.step)
+        seconds = (
+            time.compute,
+            time.memory,
+            time.vector,
+            time.interconnect,
+            time.network,
+            time.step,
+        )
         times = [format_ms(s) for s in seconds]
     rate = f"{plan.images_per_second:.0f}" if plan.images_per_second else ""
     return [*cells, *times, rate, f"{plan.compile_seconds:.0f} s"]

@@ -20,11 +20,11 @@ def step_time_on(plan: PodPlan, slices: int) -> StepTime:
     """Return the time of a step on `slices` slices, each with the batch of the plan.
 
     Within a slice nothing changes. The slices reduce the gradients, of which each chip
-    holds its share, by a ring: 2 (S - 1) / S of them are sent.
+    holds its share, by a ring: 2 (S - 1) / S of them are sent, for each microbatch.
     """
     assert plan.step_time is not None and plan.topology.chip is not None
     share = plan.num_parameters * gradient_bytes(plan) / plan.num_chips
-    sent = 2 * (slices - 1) / slices * share
+    sent = 2 * (slices - 1) / slices * share * plan.spec.accumulate
     network = sent / plan.topology.chip.network_bandwidth
     return dataclasses.replace(plan.step_time, network=network)
 
@@ -65,9 +65,11 @@ def assumptions(plan: PodPlan) -> str:
             f"The network carries {chip.network_bandwidth / 1e9:.3g} GB/s per chip in each "
             f"direction (links within a slice: {egress:.0f}), whatever the number of slices.",
             "Gradients are reduced within a slice first; between slices each chip sends "
-            f"2 (S - 1) / S of its share, {gradient_bytes(plan)} bytes per parameter.",
-            "Efficiency is that without any overlap; with it, the network is hidden until "
-            "it takes longer than everything else.",
-            "A larger batch may need another learning rate; the table does not know.",
+            f"2 (S - 1) / S of its share, {gradient_bytes(plan)} bytes per parameter, for each "
+            f"of {plan.spec.accumulate} microbatches.",
+            "Efficiency assumes no overlap. With overlap the network costs time only if it is "
+            "the slowest resource.",
+            "The table ignores that a larger batch may need another learning rate and more "
+            "examples.",
         ]
     )

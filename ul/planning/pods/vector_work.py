@@ -36,7 +36,7 @@ def _operations(
     program: HloProgram, computation: str, instruction: HloInstruction
 ) -> int:
     if instruction.opcode in _ELEMENTWISE:
-        return math.prod(instruction.shapes[0].dims)
+        return math.prod(instruction.shapes[-1].dims)
     if instruction.opcode in _REDUCTIONS:
         source = program.instructions_by_name(computation)[instruction.operands[0]]
         return math.prod(source.shapes[0].dims)
