@@ -34,16 +34,23 @@ _NO_AUTOTUNING: dict[str, str | bool] = {
     "xla_gpu_enable_triton_gemm": False,
     "xla_gpu_autotune_level": "0",
 }
-# Text proto of a Hopper GPU with compute capability 9.0 and 132 cores.
-_HOPPER_TARGET = """
+# Major compute capability, cores (SMs) and bytes of L2 cache; from NVIDIA's white papers.
+_GPU_ARCHITECTURES = {
+    "h100": (9, 132, 52_428_800),
+    "h200": (9, 132, 52_428_800),
+    "b200": (10, 148, 132_120_576),
+    "gb200": (10, 148, 132_120_576),
+}
+# Text proto of a GPU.
+_GPU_TARGET = """
 gpu_device_info {
-  cuda_compute_capability { major: 9 }
+  cuda_compute_capability { major: %d }
   threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
   registers_per_core_limit: 65536 registers_per_block_limit: 65536
   shared_memory_per_core: 233472 shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448 l2_cache_size: 52428800
-  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+  shared_memory_per_block_optin: 232448 l2_cache_size: %d
+  core_count: %d fpus_per_core: 128 clock_rate_ghz: 1.98
   memory_bandwidth: %d device_memory_size: %d
 }
 platform_name: "CUDA"
@@ -185,7 +192,11 @@ def _gpu_devices(name: str, chip: Chip, count: int, slices: int) -> list:
             f"jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
         )
     memory_bytes = round(chip.memory_gib * 2**30)
-    target = _HOPPER_TARGET % (chip.memory_bandwidth, memory_bytes, chip.name)
+    capability, cores, cache_bytes = _GPU_ARCHITECTURES[name.partition(":")[0]]
+    target = _GPU_TARGET % (
+        *(capability, cache_bytes, cores),
+        *(chip.memory_bandwidth, memory_bytes, chip.name),
+    )
     description = topologies.get_topology_desc(
         platform="cuda", target_config=target, topology=f"1x{slices}x{count}"
     )
