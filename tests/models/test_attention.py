@@ -16,7 +16,7 @@ from ul.models.attention import Attention
 from ul.models.text_conditioning import Text
 
 F32, BF16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
-BATCH, TOKENS, WIDTH, HEAD_DIM = 8, 256, 128, 64
+BATCH, TOKENS, WIDTH, HEAD_DIM = 8, 128, 128, 64
 X = jax.random.normal(jax.random.key(0), (BATCH, TOKENS, WIDTH))
 
 
@@ -59,12 +59,13 @@ def expected():
     return outputs_and_gradients("xla")
 
 
-@pytest.mark.parametrize("axes", [None, (8, 1), (2, 4)])
+@pytest.mark.parametrize("axes", [None, (2, 4)])
 def test_splash_attention_has_the_values_and_gradients_of_xla(expected, axes):
     actual = outputs_and_gradients("splash", axes=axes)
     assert largest_difference(actual, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_splash_attention_in_bfloat16_is_as_close_as_xla(expected):
     error_of_xla = largest_difference(outputs_and_gradients("xla", BF16), expected)
     error = largest_difference(outputs_and_gradients("splash", BF16), expected)
