@@ -329,7 +329,7 @@ def test_cudnn_attention_without_a_gpu_is_refused_for_training():
         ConfigError,
         match="must run on a gpu; the mesh consists of cpu.*prior.attention=auto",
     ):
-        assemble.make_mesh(parsed("photos", "stage1_64"))
+        assemble.make_mesh(kinds.with_attention(parsed("photos", "stage1_64"), "cudnn"))
 
 
 def test_a_missing_key_is_named():

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 FILES = sorted(
     f for d in ("ul", "launch", "experiments") for f in (ROOT / d).rglob("*.py")

@@ -14,6 +14,7 @@ from ul.core import ema_names
 from ul.core import mesh as meshes
 from ul.core.errors import CheckpointError, ConfigError
 from ul.data.datasets import Datasets
+from ul.models import attention_kernels
 from ul.stages import kinds, registry
 from ul.stages.stage import Stage
 from ul.train import ema
