@@ -1,9 +1,9 @@
 """Dropout whose random bits are a hash of the key and the position of each element.
 
-Threefry, JAX's generator, needs about five times as many vector operations, and on TPUs they
-took longer than the matrix products of a block (experiments/RESULTS.md). A hash of a counter
-is fused into the layer before it, moves no data, and depends neither on the mesh nor on the
-number of processes, which JAX's `rbg` generator does.
+With masks of JAX's generator, Threefry, a step of a large stage 2 needs three times as many
+elementwise operations (experiments/RESULTS.md). A hash of a counter is fused into the layer
+before it, moves no data, and depends neither on the mesh nor on the number of processes,
+which JAX's `rbg` generator does.
 """
 
 import flax.linen as nn
