@@ -24,8 +24,7 @@ def main() -> None:
     """Write the cache and print its statistics."""
     config, out = _CONFIG(), cli.required(_OUT)
     cluster.join()
-    if hasattr(config, "stage1"):
-        compiled.enable(config.stage1.workdir)
+    compiled.enable()
     manifest = encode.encode(config, out, shard_examples=_SHARD.value)
     if processes.is_first():
         for split, about in manifest["splits"].items():

@@ -44,7 +44,7 @@ _CONFIG = cli.define_config()
 
 def _evaluate(metrics, weights_dir) -> None:
     request = evaluation.Request(
-        workdir=compiled.enable(cli.required(_WORKDIR)),
+        workdir=cli.required(_WORKDIR),
         seed=_SEED.value,
         num_examples=_NUM.value,
         metrics=metrics,
@@ -55,9 +55,8 @@ def _evaluate(metrics, weights_dir) -> None:
     scales, results = _GENERATION.guidance.value, list[dict]()
     try:
         results.extend(evaluation.run_all(request, _STEP.value, weights, scales))
-    finally:
-        if results:  # evaluations that were finished before an error are printed, too
-            print(table.table(results), table.protocols(results), sep="\n")
+    finally:  # evaluations that were finished before an error are printed, too
+        print(table.report(results), end="")
 
 
 def main() -> None:
@@ -73,6 +72,7 @@ def main() -> None:
             datasets, _MAKE.value, split=_SPLIT.value, metrics=metrics, networks=nets
         )
     else:
+        compiled.enable()
         _evaluate(metrics, weights_dir)
 
 

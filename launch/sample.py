@@ -50,7 +50,7 @@ def main() -> None:
             "--guidance must differ from 1 for --autoguidance, because 1 means no guidance; "
             "got 1. Pass, for example, --guidance=1.5."
         )
-    compiled.enable(workdir)
+    compiled.enable()
     generator = api.load_generator(
         workdir,
         step=_STEP.value,

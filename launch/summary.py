@@ -18,9 +18,10 @@ _OUT = flags.DEFINE_string("out", None, "Also write the table to this file.")
 def main() -> None:
     """Print the tables."""
     workdirs = cli.required(_WORKDIRS)
-    text = table.table(table.read(workdirs))
-    if times := goodput.table(workdirs):
-        text += f"\n\n{times}"
+    texts = [goodput.table(workdirs)]
+    if not texts[0] or any(map(table.evaluations, workdirs)):
+        texts.insert(0, table.table(table.read(workdirs)))
+    text = "\n\n".join(filter(None, texts))
     print(text)
     if _OUT.value:
         write_atomic(epath.Path(_OUT.value), text + "\n")

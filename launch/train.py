@@ -57,7 +57,7 @@ def main() -> None:
         profile=(int(first), int(last)),
         max_attempts=_ATTEMPTS.value,
         allow_changes=_ALLOW.value,
-        compiled_programs=compiled.directory(workdir),
+        compiled_programs=compiled.directory(f"{workdir}/compile_cache"),
         predict_rate=bitrate.planned_rate_bpp,
         predict_flops=utilization.step_flops_and_peak,
     )

@@ -1,6 +1,7 @@
 """The folder of compiled programs, as a flag."""
 
 import os
+from pathlib import Path
 
 from absl import flags
 
@@ -10,33 +11,22 @@ _CACHE = flags.DEFINE_string(
     "compile_cache",
     None,
     "Folder of compiled programs, which save later starts their compilation; by default "
-    "`compile_cache` in the workdir, for other commands than train if it is your own. "
-    "`none` disables the cache.",
+    "`compile_cache` in the workdir for train, and ~/.cache/unified_latents for commands "
+    "that read a run. `none` disables the cache.",
 )
 
 
-def directory(workdir: str) -> str:
-    """Return the folder for a run, or an empty string if there is to be no cache."""
-    if _CACHE.value == "none":
-        return ""
-    return _CACHE.value or f"{workdir}/compile_cache"
+def directory(default: str) -> str:
+    """Return the folder of --compile_cache or a default; "" if there is to be no cache."""
+    return "" if _CACHE.value == "none" else _CACHE.value or default
 
 
-def enable(workdir: str) -> str:
-    """Use the compiled programs of a run that is read; return its workdir.
+def enable() -> None:
+    """Use the compiled programs of this user, for commands that read a run.
 
-    Compiled programs are machine code. By default those of a workdir are used only if the
-    user owns it and trained there, so that no downloaded or shared run can bring its own.
+    Compiled programs are machine code, so those in the workdir of a run are not used: other
+    people may have written it.
     """
-    folder = directory(workdir)
-    if folder and (_CACHE.value or _is_own_run(workdir)):
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    if folder := directory(str(Path(cache, "unified_latents", "compiled"))):
         compile_cache.enable(folder)
-    return workdir
-
-
-def _is_own_run(workdir: str) -> bool:
-    try:
-        owner = os.stat(os.path.join(workdir, "verified")).st_uid
-    except OSError:  # not there, an export, or in a bucket
-        return False
-    return owner == os.geteuid()

@@ -102,26 +102,20 @@ def test_only_damage_removes_a_program(tmp_path, monkeypatch, caplog):
     assert not list(tmp_path.iterdir()) and "cannot be removed" in caplog.text
 
 
-def test_only_the_programs_of_the_users_own_runs_are_loaded(tmp_path, monkeypatch):
+def test_commands_that_read_a_run_use_the_programs_of_the_user(tmp_path, monkeypatch):
     enabled = []
     monkeypatch.setattr(compile_cache, "enable", enabled.append)
     holder = types.SimpleNamespace(value=None)
     monkeypatch.setattr(compiled, "_CACHE", holder)
-    for run in (tmp_path / "export", tmp_path / "own"):
-        run.mkdir()
-    (tmp_path / "own" / "verified").mkdir()
-    for workdir in ("export", "own", "none"):
-        compiled.enable(str(tmp_path / workdir))
-    compiled.enable("gs://bucket/run")
-    assert enabled == [f"{tmp_path}/own/compile_cache"]
-    monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    compiled.enable(str(tmp_path / "own"))
-    assert len(enabled) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled.enable()
+    assert compiled.directory("w/compile_cache") == "w/compile_cache"
     holder.value = "none"
-    assert compiled.directory("w") == ""
+    compiled.enable()
+    assert compiled.directory("w/compile_cache") == ""
     holder.value = "/mine"
-    compiled.enable("gs://bucket/run")
-    assert enabled[1:] == ["/mine"]
+    compiled.enable()
+    assert enabled == [f"{tmp_path}/unified_latents/compiled", "/mine"]
 
 
 def test_a_cache_of_the_environment_stays_in_use(tmp_path):

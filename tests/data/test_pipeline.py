@@ -223,6 +223,21 @@ def test_what_is_read_ahead_takes_less_than_2_gigabytes(
     assert found.parts * found.part_rows >= num_rows
 
 
+def test_an_error_of_an_example_reaches_the_loop():
+    """It is raised in a thread that reads ahead."""
+
+    def get(i):
+        if i == 4 * B + 5:
+            raise DataError("too many files are broken")
+        return get_example(i)
+
+    dataset = pipeline.sequential_dataset(FunctionSource(1000, get, 1000))
+    batches = pipeline.train_batches(dataset, batch_size=B, start=0, stop=20)
+    assert len([next(batches) for _ in range(4)]) == 4
+    with pytest.raises(DataError, match="too many files are broken"):
+        next(batches)
+
+
 def test_no_more_examples_are_read_ahead_than_planned(monkeypatch):
     read = []
 

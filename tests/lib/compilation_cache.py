@@ -1,10 +1,10 @@
 """All test workers, their commands and later runs share one cache of compiled programs."""
 
-import hashlib
 import os
-import platform
 import shutil
 from pathlib import Path
+
+from ul.core import cpu_features  # it does not import JAX, which reads what is set here
 
 LARGEST = 500 * 2**20  # bytes
 
@@ -17,7 +17,7 @@ def environment() -> dict[str, str]:
     the whole folder for every program.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base, "unified_latents", f"tests-{_cpu()}")
+    folder = Path(base, "unified_latents", f"tests-{cpu_features.digest()}")
     return {
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -30,15 +30,3 @@ def prune() -> None:
     folder = Path(environment()["JAX_COMPILATION_CACHE_DIR"])
     if folder.is_dir() and sum(f.stat().st_size for f in folder.iterdir()) > LARGEST:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _cpu() -> str:
-    """Return a digest of what this CPU can do."""
-    info = Path("/proc/cpuinfo")
-    flags = [
-        line
-        for line in (info.read_text().splitlines() if info.exists() else ())
-        if line.startswith(("flags", "Features"))
-    ]
-    described = platform.machine() + "".join(flags[:1])
-    return hashlib.sha256(described.encode()).hexdigest()[:8]

@@ -9,6 +9,7 @@ from PIL import Image
 
 import ul
 from ul.core.errors import CheckpointError, ConfigError, DataError
+from ul.train import goodput
 
 
 def read_png(path):
@@ -58,6 +59,8 @@ def test_evaluate_and_sample(trained, command, tmp_path):
     both = f"--workdirs={trained / 'smoke'},{trained / 'smoke2'}"
     assert command("summary", both).count("generation-guidance") == 2
     assert "No evaluations" in command("summary", f"--workdirs={tmp_path}", code=65)
+    shutil.copy(trained / "smoke" / goodput.FILE, tmp_path)  # a run without evaluations
+    assert "| wall time |" in command("summary", f"--workdirs={tmp_path}")
 
 
 def test_the_python_face(trained):

@@ -1,16 +1,13 @@
 """A folder of compiled programs, so that a second start does not compile again."""
 
-import hashlib
 import logging
-import platform
 import re
 import warnings
-from pathlib import Path
 
 import jax
 from etils import epath
 
-from ul.core import storage
+from ul.core import cpu_features, storage
 
 log = logging.getLogger("ul")
 
@@ -19,8 +16,8 @@ MIN_COMPILE_SECONDS = 0.1
 _WARNING = re.compile(
     r"Error (reading|writing) persistent compilation cache entry for '(.*?)': (\w*)"
 )
-# What decompressing and loading a damaged program raises, of zlib, zstd and XLA. Other
-# errors, such as those of a network file system, may pass.
+# Zlib, zstd and XLA raise these errors for a damaged program. Other errors, such as those of
+# a network file system, may pass.
 _DAMAGE = ("error", "ZstdError", "JaxRuntimeError", "XlaRuntimeError", "ValueError")
 
 
@@ -75,16 +72,7 @@ def _device_name() -> str:
     """
     device = jax.local_devices()[0]
     name = re.sub(r"[^a-z0-9]+", "-", device.device_kind.lower()).strip("-")
-    return f"{name}-{_cpu_digest()}" if device.platform == "cpu" else name
-
-
-def _cpu_digest() -> str:
-    """Return a digest of the instructions of this CPU."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = [line for line in lines if line.startswith(("flags", "Features"))]
-    text = platform.machine() + "".join(flags[:1])
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name}-{cpu_features.digest()}" if device.platform == "cpu" else name
 
 
 def _handle_warnings(folder: epath.Path) -> None:

@@ -79,6 +79,11 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def report(results: list[dict]) -> str:
+    """Return the table and the protocols of evaluations as lines; "" if there are none."""
+    return f"{table(results)}\n{protocols(results)}\n" if results else ""
+
+
 def protocols(results: list[dict]) -> str:
     """Return each protocol of a table's numbers once."""
     names: dict[str, list[str]] = {}

@@ -168,7 +168,7 @@ def train(
 ) -> None:
     """Train in the directory `path`, or resume there. profile: first and last step to trace.
 
-    compiled_programs: folder of compiled programs, or an empty text.
+    compiled_programs: folder of compiled programs, or an empty string for none.
     predict_rate: see `build_run`.
 
     Every process of the run calls this; process 0 alone holds and writes the directory.

@@ -21,7 +21,7 @@ log = logging.getLogger("ul")
 FILE = "goodput.jsonl"
 # They begin and end many times during training.
 _SHORT_PHASES = ("step", "save", "evaluation")
-# What the phases of train/guard.py are called in tables.
+# The names in tables of the phases of train/guard.py.
 CATEGORIES = {
     "step": "training",
     "repeated": "repeated training",
@@ -55,14 +55,16 @@ class GoodputLog:
         self._path: epath.Path | None = None
         self._is_closed = self._has_failed = False
         self._phase, self._step = "start", 0
-        # The first line of a start is not joined to half a line that a kill has left.
-        self._unwritten = ["\n"]
+        self._unwritten: list[str] = []
         self._write(process_start_time())
 
     def open(self, workdir: epath.PathLike | None) -> None:
         """Write to a run's workdir; None, in all processes but the first, writes nothing."""
         self._path = None if workdir is None else epath.Path(workdir) / FILE
         self._is_closed = workdir is None
+        if self._path is not None and self._path.exists():
+            # The first line of a start is not joined to half a line that a kill has left.
+            self._unwritten.insert(0, "\n")
 
     def enter_phase(self, phase: str) -> None:
         """Write that a phase begins."""

@@ -53,7 +53,7 @@ def test_the_table_hides_the_network_until_it_is_the_slowest():
 
 
 class SliceDevice:
-    """What the creation of a mesh reads of a device."""
+    """A device with the attributes that the creation of a mesh reads."""
 
     platform, device_kind, process_index = "tpu", "TPU v5", 0
 
