@@ -301,6 +301,7 @@ def test_an_unknown_variant_names_those_there_are():
         ("encoder.patch", 0, "encoder.patch must be at least 1; got 0"),
         ("encoder.latent_channels", 0, "at least 1"),
         ("decoder.depth", -1, "at least 1"),
+        ("log.peak_tflops", 0.0, "log.peak_tflops must be positive .*got 0.0"),
         ("prior.dropout", 1.5, "prior.dropout must be below 1; got 1.5"),
         (
             "prior.widths",

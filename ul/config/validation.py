@@ -59,6 +59,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         (f"watchdog.{phase}", lambda v: v > 0, "positive (seconds)")
         for phase in ("start", "restore", "compile", "step", "save", "evaluation")
     ),
+    ("log.peak_tflops", lambda v: v is None or v > 0, "positive (TFLOP/s), or None"),
     ("sampling.num_steps", lambda v: v >= 1, "at least 1"),
     ("eval.batch_size", lambda v: v >= 1, "at least 1"),
     ("eval.num_examples", lambda v: v >= 2, "at least 2"),
