@@ -27,9 +27,9 @@ def init(width=256):
     return {"encoder": {"kernel": w, "bias": jnp.ones(3)}}
 
 
-def make_state(step):
+def make_state(step, mesh=None):
     """A state that claims to have taken `step` updates."""
-    mesh = meshes.make()
+    mesh = mesh or meshes.make()
     s = state.initialize(init, TX, (0.9,), mesh)
     s = s.replace(step=jnp.asarray(step, jnp.int32))
     return jax.device_put(s, meshes.tree_shardings(mesh, s))

@@ -19,6 +19,8 @@ from etils.epath import backend
 from ul.core import files
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = (str(ROOT / "ul"), str(ROOT / "launch"))
+TESTS = str(ROOT / "tests")
 # The class of local paths. Its methods are the calls that a file system has.
 BACKEND = backend._OsPathBackend
 METHODS = tuple(
@@ -80,13 +82,13 @@ def _place(method: str) -> Place | None:
     while frame is not None:
         file = frame.f_code.co_filename
         in_orbax |= "/orbax/" in file
-        if file.startswith((str(ROOT / "ul"), str(ROOT / "launch"))) and not (
+        if file.startswith(PACKAGES) and not (
             file.endswith(("core/files.py", "core/storage.py"))
         ):
             return Place(
                 str(Path(file).relative_to(ROOT)), frame.f_lineno, method, in_orbax
             )
-        if file.startswith(str(ROOT / "tests")):
+        if file.startswith(TESTS):
             return None
         frame = frame.f_back
     # Orbax writes in threads of its own.
@@ -96,14 +98,14 @@ def _place(method: str) -> Place | None:
 @contextlib.contextmanager
 def watched(under: Path) -> Iterator[Storage]:
     """Record the calls for paths in a folder, and let one place fail on request."""
-    storage, lock = Storage(), threading.Lock()
+    storage, lock, inside = Storage(), threading.Lock(), str(under)
     originals = {name: getattr(BACKEND, name) for name in METHODS}
 
     def wrap(name):
         def method(self, path, *args, **kwargs):
             # Calls that one method makes of another are part of that method.
             is_nested = sys._getframe(1).f_code.co_filename == backend.__file__
-            if str(path).startswith(str(under)) and not is_nested:
+            if str(path).startswith(inside) and not is_nested:
                 place = _place(name)
                 try:
                     with lock:
@@ -120,7 +122,7 @@ def watched(under: Path) -> Iterator[Storage]:
     status = files._stat
 
     def checked_status(path):
-        if str(path).startswith(str(under)) and (place := _place("stat")) is not None:
+        if str(path).startswith(inside) and (place := _place("stat")) is not None:
             with lock:
                 storage.called(place)
         return status(path)

@@ -5,6 +5,7 @@ its calls; then once for each call and fault.
 """
 
 import errno
+import functools
 import itertools
 import shutil
 
@@ -18,13 +19,14 @@ import ul
 from experiments import sweeps as sweep_files
 from launch.lib import trials
 from launch.local import processes
-from tests.checkpoints.test_store import abstract, make_state
+from tests.checkpoints import test_store
 from tests.data import test_latent_cache
 from tests.lib import storage_faults, sweep_folder, untrained
 from tests.lib.breaks import Break
 from tests.lib.commands import DIGITS
 from ul.checkpoints import reading, store, workdir
 from ul.core import files, sealed_json
+from ul.core import mesh as meshes
 from ul.core.errors import StorageError, UnusablePath
 from ul.data import image_files, latent_cache
 from ul.evaluation import samples_npz
@@ -36,6 +38,17 @@ from ul.train import writer
 LOST = OSError(errno.EIO, "Input/output error")
 DENIED = OSError(errno.EACCES, "Permission denied")
 ODD = OSError(errno.EREMOTEIO, "an error number that nobody expected")
+
+
+@functools.cache
+def make_state(step):
+    """A state on one device: of eight, each would write its part of every array."""
+    return test_store.make_state(step, meshes.make(devices=jax.devices()[:1]))
+
+
+@functools.cache
+def abstract():
+    return test_store.abstract(meshes.make(devices=jax.devices()[:1]))
 
 
 def prepare_checkpoints(folder):
