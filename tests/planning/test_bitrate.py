@@ -269,23 +269,7 @@ def test_the_command_prints_the_table_and_draws(tmp_path):
         (("bitrate", f"--config={DIGITS}:stage2"), "Pass a stage-1 config"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_mistakes_print_one_line(tmp_path, args, message, monkeypatch, capsys):
-    """Runs the command in this process, which saves starting Python for each case."""
-    from absl import flags
-
-    from launch import plan
-    from launch.lib import cli
-
-    monkeypatch.setattr(sys, "argv", ["plan", f"--config={DIGITS}:stage1", *args])
-    monkeypatch.chdir(tmp_path)
-    try:
-        with pytest.raises(SystemExit) as e:
-            cli.run(plan.COMMANDS)
-    finally:
-        for name in ("target_bpp", "spectrum", "factors", "out"):
-            flags.FLAGS[name].unparse()
-        flags.FLAGS.mark_as_parsed()
-    stderr = capsys.readouterr().err.strip()
-    assert e.value.code == 64 and message in stderr and "\n" not in stderr
-    assert not list(tmp_path.iterdir())
+def test_mistakes_print_one_line(command, args, message):
+    out = command("plan", *args, f"--config={DIGITS}:stage1", code=64).strip()
+    assert message in out and "\n" not in out
+    assert not (ROOT / "plan.jpg").exists()
