@@ -92,7 +92,7 @@ def shorten(c: ConfigDict, steps: int, sampling_steps: int) -> None:
     The networks keep their sizes; the caller reduces them.
     """
     c.steps, c.batch_size = steps, 16
-    c.log.every, c.checkpoint.every = 2, 2
+    c.log.every, c.checkpoint.every = 2, 4
     c.validation = dict(every=4, num_images=4, num_examples=16)
     c.eval = dict(batch_size=16, num_examples=16, num_draws=2)
     c.sampling.num_steps = sampling_steps

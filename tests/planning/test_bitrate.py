@@ -270,6 +270,6 @@ def test_the_command_prints_the_table_and_draws(tmp_path):
     ],
 )
 def test_mistakes_print_one_line(command, args, message):
-    out = command("plan", *args, f"--config={DIGITS}:stage1", code=64).strip()
+    out = command("plan", f"--config={DIGITS}:stage1", *args, code=64).strip()
     assert message in out and "\n" not in out
     assert not (ROOT / "plan.jpg").exists()
