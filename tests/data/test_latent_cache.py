@@ -321,6 +321,27 @@ def test_latents_that_cannot_be_stored_are_refused():
         latent_cache.to_storage_dtype(z, "float32")
 
 
+def test_mirrored_images_are_in_shards_of_their_own_beside_those_of_the_images():
+    """11 images in two orientations, five in a shard, are 5 + 5 + 1 and 5 + 5 + 1."""
+    splits = {"train": {"count": 22, "orientations": 2}, "eval": {"count": 7}}
+    identity = make_identity(splits=splits)
+    shards = latent_cache.plan_shards(identity)
+    ranges = [(s.split, s.index, s.num_shards, s.first, s.count) for s in shards]
+    assert ranges == [
+        ("train", 0, 6, 0, 5),
+        ("train", 1, 6, 5, 5),
+        ("train", 2, 6, 10, 1),
+        ("train", 3, 6, 11, 5),
+        ("train", 4, 6, 16, 5),
+        ("train", 5, 6, 21, 1),
+        ("eval", 0, 2, 0, 5),
+        ("eval", 1, 2, 5, 2),
+    ]
+    groups = latent_cache.plan_groups(identity)
+    together = [[shards.index(shard) for shard in group] for group in groups]
+    assert together == [[0, 3], [1, 4], [2, 5], [6], [7]]
+
+
 def test_a_shard_with_too_few_examples_is_refused(store):
     shard = latent_cache.plan_shards(make_identity())[0]
     batches = list(make_batches(shard))[:1]

@@ -9,6 +9,7 @@ from tests.lib.breaks import Break
 from ul.core.errors import DataError
 from ul.data import pipeline
 from ul.data.sources.base import FunctionSource
+from ul.train import step
 
 N, B = 24, 8
 SHAPE = (4, 4, 1)
@@ -178,6 +179,19 @@ def test_batches_at_indices_have_each_example_once_in_order():
         np.testing.assert_array_equal(b["label"], b["row"])
 
 
+def test_the_step_mirrors_what_the_host_leaves_to_it():
+    """The host copies an image in its own order; the device mirrors it."""
+    dataset, (batch,) = train_dataset(), train_batches(stop=1)
+    expected = np.stack([dataset[i]["image"] for i in range(B)])
+    assert 0 < batch["mirrored"].sum() < B
+    mirrored = step.mirror_images(batch)
+    np.testing.assert_array_equal(mirrored["image"], expected)
+    assert mirrored.keys() == batch.keys() - {"mirrored"}
+    assert not np.array_equal(batch["image"], expected)
+    plain = {"z_clean": np.zeros((B, 2, 2, 1))}
+    assert step.mirror_images(plain).keys() == plain.keys()
+
+
 def test_the_fingerprint_of_fixed_examples_depends_on_their_number_and_images():
     original = pipeline.fixed_fingerprint(fixed_dataset())
     assert original == pipeline.fixed_fingerprint(fixed_dataset())
@@ -260,10 +274,17 @@ def test_no_more_examples_are_read_ahead_than_planned(monkeypatch):
 
 BREAKS = (
     Break(
+        "a deferred flip that nobody makes up for",
+        "ul/data/transforms.py",
+        'return {**flip_left_right(example), "mirrored": True}',
+        'return {**flip_left_right(example), "mirrored": False}',
+        "test_the_step_mirrors_what_the_host_leaves_to_it",
+    ),
+    Break(
         "a resumed run that begins its data anew",
         "ul/data/pipeline.py",
-        "dataset[int((start + step) * batch_size + row)]",
-        "dataset[int(step * batch_size + row)]",
+        "((start + step) * batch_size + row for row in own)",
+        "(step * batch_size + row for row in own)",
         "test_resuming_at_any_step_continues_with_the_same_batches",
     ),
     Break(

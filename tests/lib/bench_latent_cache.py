@@ -19,7 +19,6 @@ import jax
 from etils import epath
 
 from experiments import photos
-from ul.core import mesh as meshes
 from ul.data import latent_cache, pipeline
 from ul.data.datasets import Datasets
 from ul.runs import assemble
@@ -65,7 +64,10 @@ def cache(config, datasets, codec, params, out: epath.Path) -> latent_cache.Late
         batches = (
             batch | {"z_clean": jax.device_get(codec.encode(params, batch["image"]))}
             for batch in pipeline.batches_at(
-                examples, range(shard.count), batch_size=128, threads=2
+                examples,
+                range(shard.first, shard.first + shard.count),
+                batch_size=128,
+                threads=2,
             )
         )
         records.append(
@@ -83,8 +85,7 @@ def steps(run: loop.Run, state, compiled, first: int, count: int):
     """Seconds of `count` steps, by the clock and of CPU; and the state after them."""
     began = time.perf_counter(), time.process_time()
     for step, batch in enumerate(run.batches(first, first + count), first + 1):
-        whole = meshes.to_global(run.mesh, batch, run.batch_size)
-        state, _ = compiled(state, run.prepare(whole, step))
+        state, _ = compiled(state, loop.place_batch(run, batch, step))
     jax.block_until_ready(state)
     spent = time.perf_counter() - began[0], time.process_time() - began[1]
     return spent, state
@@ -103,8 +104,8 @@ def main() -> None:
         with jax.set_mesh(run.mesh):
             state = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
             batch = next(run.batches(0, 1))
-            whole = meshes.to_global(run.mesh, batch, run.batch_size)
-            compiled = loop.lower_step(run, state, run.prepare(whole, 1)).compile()
+            ready = loop.place_batch(run, batch, 1)
+            compiled = loop.lower_step(run, state, ready).compile()
             for each in made.values():  # compile what is left, and read files once
                 _, state = steps(each, state, compiled, 0, 2)
             ratios = []

@@ -1,6 +1,7 @@
 """Stage 2 on cached latents: the same training as on images, or a refusal."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 import subprocess
@@ -12,9 +13,8 @@ import pytest
 
 from tests.lib import untrained
 from tests.lib.commands import DIGITS, ROOT, Together, wait_for
-from ul.core import mesh as meshes
 from ul.core.errors import ConfigError, DataError
-from ul.data import latent_cache
+from ul.data import latent_cache, transforms
 from ul.data.datasets import Datasets
 from ul.inference import api
 from ul.runs import encode as encoding
@@ -68,8 +68,7 @@ def losses(run, compiled=None):
     found = []
     with jax.set_mesh(run.mesh):
         for step, batch in enumerate(run.batches(0, run.steps), 1):
-            whole = meshes.to_global(run.mesh, batch, run.batch_size)
-            ready = run.prepare(whole, step)
+            ready = loop.place_batch(run, batch, step)
             compiled = compiled or loop.lower_step(run, state, ready).compile()
             state, seen = compiled(state, ready)
             found.append(float(seen["loss_nats"].compute()))
@@ -113,6 +112,7 @@ def test_batches_hold_the_latents_of_the_images_in_the_same_order(
     for images, found in pairs:
         for name in ("label", "row", "stratum"):
             np.testing.assert_array_equal(found[name], images[name])
+        assert not images["mirrored"].any()
         z = ae.encode(images["image"])
         np.testing.assert_allclose(found["z_clean"], z, atol=1e-6)
     assert provenance["stage1"]["step"] == 8
@@ -145,6 +145,37 @@ def test_running_encode_again_keeps_what_is_there(trained, copy, caplog):
     encode(digits(trained / "smoke"), copy)
     assert "7 of 7 shards are complete" in caplog.text
     assert before == {p.name: p.stat().st_mtime_ns for p in copy.glob("*.array_record")}
+
+
+def test_images_are_read_once_for_both_orientations(trained, tmp_path, monkeypatch):
+    """The cache has the latents of all images and then those of their mirror images."""
+    made = digits(trained / "smoke", data__flip=True, data__augment="example")
+    made = dataclasses.replace(made, latent_dtype="float32")
+    num_crops, crop = itertools.count(), transforms.random_crop
+
+    def counted(example, rng, *, shape):
+        next(num_crops)
+        return crop(example, rng, shape=shape)
+
+    monkeypatch.setattr(transforms, "random_crop", counted)
+    encode(made, tmp_path)
+    # A few more are read to identify the data.
+    assert next(num_crops) < 1.2 * (1437 + 360)
+    build_run(dataclasses.replace(made, latent_cache=str(tmp_path)))
+    store = latent_cache.open_store(tmp_path)
+    manifest, _ = latent_cache.load_manifest(store)
+    latents = latent_cache.LatentSource(store, manifest, "train")
+    ae = api.load_autoencoder(trained / "smoke")
+    fixed = Datasets.from_config(made).fixed("train")
+    for i in (0, 299, 1436, 1437, 1736, 2873):
+        want = ae.encode(fixed[i]["image"][None])[0]
+        np.testing.assert_allclose(latents[i]["z_clean"], want, atol=1e-6)
+    # One shard of a pair is written again, alone and with the same bytes.
+    path = tmp_path / "train-00006-of-00010.array_record"
+    content = path.read_bytes()
+    path.unlink()
+    encode(made, tmp_path)
+    assert path.read_bytes() == content
 
 
 def shifted(tmp_path, trained, count):

@@ -31,10 +31,36 @@ def open_store(path: epath.PathLike) -> ShardStore:
     return ShardStore(epath.Path(path), "latent cache", "python -m ul encode")
 
 
+def plan_groups(identity: dict) -> list[tuple[Shard, ...]]:
+    """Return the shards of a cache, split by split; those of the same images are together.
+
+    If a split has two orientations, its shards are pairs: the first has images, the second
+    their mirror images. No shard has both.
+    """
+    groups = []
+    for split, about in identity["splits"].items():
+        orientations = about.get("orientations", 1)
+        count = about["count"] // orientations
+        plan = record_shards.plan_shards({split: count}, identity["shard_examples"])
+        for shard in plan:
+            group = (
+                dataclasses.replace(
+                    shard,
+                    index=shard.index + i * len(plan),
+                    num_shards=orientations * len(plan),
+                    first=shard.first + i * count,
+                )
+                for i in range(orientations)
+            )
+            groups.append(tuple(group))
+    return groups
+
+
 def plan_shards(identity: dict) -> list[Shard]:
-    """Return all shards of a cache, split by split."""
-    counts = {split: about["count"] for split, about in identity["splits"].items()}
-    return record_shards.plan_shards(counts, identity["shard_examples"])
+    """Return the shards of `plan_groups` in the order of their examples."""
+    names = list(identity["splits"])
+    shards = (shard for group in plan_groups(identity) for shard in group)
+    return sorted(shards, key=lambda s: (names.index(s.split), s.index))
 
 
 def write_shard(
@@ -171,7 +197,7 @@ def differences(stored: dict, requested: dict) -> list[str]:
     Two encoders are the same if their digests are, whatever their workdirs. The settings of
     the data are compared only to explain why the examples differ.
     """
-    keys = ("latent_shape", "dtype", "shard_examples")
+    keys = ("latent_shape", "dtype", "shard_examples", "shard_plan")
     phrases = record_shards.differences(
         {"context_frames": 0} | stored,
         {key: requested[key] for key in keys if key in requested}

@@ -4,6 +4,7 @@ Global batch k holds the same examples in the same rows for any number of proces
 after any resume. Grain shuffles each epoch differently and reads ahead.
 """
 
+import concurrent.futures
 import functools
 import hashlib
 import itertools
@@ -62,7 +63,9 @@ def make_batch(dataset, indices, rows, total: int) -> dict[str, np.ndarray]:
 
 
 def _stack(examples: list[dict], rows, total: int) -> dict[str, np.ndarray]:
-    fields = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
+    # Whether an image was mirrored matters only where the flip is deferred.
+    names = [name for name in examples[0] if name != "mirrored"]
+    fields = {name: np.stack([e[name] for e in examples]) for name in names}
     return fields | {
         "label": fields["label"].astype(np.int32),
         "row": np.asarray(rows, np.int32),
@@ -81,7 +84,8 @@ def train_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Return the batches of steps start .. stop - 1, or only `rows` of each global batch.
 
-    The threads read parts of batches ahead, so that several work on one batch of large
+    Images are not mirrored yet; `mirrored` [B] tells the training step which to mirror. The
+    threads read parts of batches ahead, so that several work on one batch of large
     examples, and the bytes that are read ahead are limited.
     """
     rows = np.arange(batch_size) if rows is None else rows
@@ -94,10 +98,15 @@ def train_batches(
     def part(number: int) -> list[dict]:
         step, i = divmod(number, plan.parts)
         own = rows[i * plan.part_rows : (i + 1) * plan.part_rows]
-        return [dataset[int((start + step) * batch_size + row)] for row in own]
+        indices = ((start + step) * batch_size + row for row in own)
+        return [transforms.defer_flip(dataset[int(index)]) for index in indices]
 
     def assemble(parts: Sequence[list[dict]]) -> dict[str, np.ndarray]:
-        return _stack([e for p in parts for e in p], rows, batch_size)
+        examples = [e for p in parts for e in p]
+        batch = _stack(examples, rows, batch_size)
+        if "image" in batch:
+            batch["mirrored"] = np.asarray([e["mirrored"] for e in examples])
+        return batch
 
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=plan.parts_ahead
@@ -161,6 +170,16 @@ def prefetch(get: Callable[[int], Any], count: int, *, threads: int) -> Iterator
     return iter(grain.MapDataset.range(count).map(get).to_iter_dataset(options))
 
 
+def read_ahead(values: Iterator[Any]) -> Iterator[Any]:
+    """Yield the values of an iterator, of which a thread computes the next one meanwhile."""
+    end = object()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(next, values, end)
+        while (value := ahead.result()) is not end:
+            ahead = pool.submit(next, values, end)
+            yield value
+
+
 def batches_at(
     dataset: grain.MapDataset, indices, *, batch_size: int, threads: int
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -199,6 +218,7 @@ def _digest(dataset: grain.MapDataset, indices: Iterable[int]) -> str:
     digest = hashlib.sha256(str(len(dataset)).encode())
     for i in indices:
         example = dict(dataset[int(i)])
+        example.pop("mirrored", None)
         label = int(example.pop("label"))
         for _, value in sorted(example.items()):
             digest.update(np.ascontiguousarray(value).tobytes())

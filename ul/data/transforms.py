@@ -35,8 +35,22 @@ def random_crop(
 
 
 def flip_left_right(example: dict) -> dict:
-    """Mirror the image, or every frame of a clip, left to right."""
-    return {**example, "image": example["image"][..., ::-1, :]}
+    """Mirror the image, or every frame of a clip, left to right; `mirrored` records it."""
+    image, mirrored = example["image"], example.get("mirrored", False)
+    return {**example, "image": image[..., ::-1, :], "mirrored": not mirrored}
+
+
+def defer_flip(example: dict) -> dict:
+    """Return the example with its image as it was before a flip, if it has one.
+
+    The training step mirrors the image if `mirrored` says so: on the host, copying a mirrored
+    image into a batch takes longer than decoding it.
+    """
+    if "image" not in example:
+        return example
+    if not example.get("mirrored", False):
+        return {**example, "mirrored": False}
+    return {**flip_left_right(example), "mirrored": True}
 
 
 def random_flip(example: dict, rng: np.random.Generator) -> dict:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -52,7 +53,9 @@ def encode(config: TrainConfig, path: str, *, shard_examples: int) -> dict[str, 
         autoencoder, identity = processes.run_on_all(
             "build", lambda: _encoder(config, datasets), seconds
         )
-        identity["shard_examples"] = shard_examples
+        # Older caches had shards with both orientations.
+        plan = "one orientation per shard"
+        identity |= {"shard_examples": shard_examples, "shard_plan": plan}
         data = {
             "data": json.dumps(identity["splits"]),
             "dataset": datasets.report(),
@@ -97,58 +100,94 @@ def _write_shards(
     identity: dict,
 ) -> list[dict]:
     """Write this process's shards; return the records of all shards in their order."""
-    shards = latent_cache.plan_shards(identity)
-    own = shards[processes.index() :: processes.count()]
-    records = {shard: store.read_summary(shard) for shard in own}
-    missing = [shard for shard in own if records[shard] is None]
-    log.info("%d of %d shards are complete", len(own) - len(missing), len(own))
-    examples = {
-        split: datasets.without_text().fixed(split) for split in identity["splits"]
-    }
+    groups = latent_cache.plan_groups(identity)
+    own = groups[processes.index() :: processes.count()]
+    records = {s: store.read_summary(s) for group in own for s in group}
+    missing = [tuple(s for s in group if records[s] is None) for group in own]
+    missing = [group for group in missing if group]
+    num_missing = sum(map(len, missing))
+    log.info("%d of %d shards are complete", len(records) - num_missing, len(records))
     seconds = config.watchdog.evaluation
     counts = processes.all_gather("missing", str(len(missing)), seconds)
     with _progress_bar(missing) as bar:
-        # In rounds: a failure on one process ends all of them after one shard.
+        # In rounds: a failure on one process ends all of them after one group of shards.
         for i in range(max(map(int, counts))):
 
             def write(own_missing=missing[i : i + 1]):
-                for shard in own_missing:
-                    batches = _encoded(
-                        config, autoencoder, examples[shard.split], shard, bar
-                    )
-                    records[shard] = latent_cache.write_shard(
-                        store, shard, batches, identity["dtype"]
-                    )
+                for group in own_missing:
+                    batches = _encoded(config, datasets, autoencoder, group, bar)
+                    records.update(_write_group(store, group, batches, identity))
 
             processes.run_on_all("shard", write, seconds)
-    text = json.dumps([records[shard] for shard in own])
-    parts = [json.loads(t) for t in processes.all_gather("records", text, seconds)]
-    return [parts[i % len(parts)][i // len(parts)] for i in range(len(shards))]
+    text = json.dumps({shard.name: record for shard, record in records.items()})
+    parts = processes.all_gather("records", text, seconds)
+    by_name = {name: r for part in parts for name, r in json.loads(part).items()}
+    return [by_name[shard.name] for shard in latent_cache.plan_shards(identity)]
+
+
+def _write_group(
+    store: ShardStore,
+    group: tuple[Shard, ...],
+    batches: Iterator[list[dict]],
+    identity: dict,
+) -> dict[Shard, dict]:
+    """Write shards of the same images, and return their summaries.
+
+    batches: a batch for each shard of the group. All but the first shard wait in memory.
+    """
+    waiting: list[list[dict]] = [[] for _ in group[1:]]
+
+    def first_batches():
+        for first, *others in pipeline.read_ahead(batches):
+            for kept, batch in zip(waiting, others, strict=True):
+                kept.append(batch)
+            yield first
+
+    dtype, first, *others = identity["dtype"], *group
+    summaries = {first: latent_cache.write_shard(store, first, first_batches(), dtype)}
+    for shard, kept in zip(others, waiting, strict=True):
+        summaries[shard] = latent_cache.write_shard(store, shard, kept, dtype)
+    return summaries
 
 
 def _encoded(
-    config: Stage2Config, autoencoder: api.Autoencoder, examples, shard: Shard, bar
-):
-    """Yield the batches of a shard with latents in place of images."""
+    config: Stage2Config,
+    datasets: Datasets,
+    autoencoder: api.Autoencoder,
+    group: tuple[Shard, ...],
+    bar: tqdm,
+) -> Iterator[list[dict]]:
+    """Yield batches with latents in place of images, one for each shard of the group.
+
+    Images are read once for both orientations.
+    """
+    examples = datasets.without_text().ordered(group[0].split)
+    first = group[0].first % len(examples)
     for batch in pipeline.batches_at(
         examples,
-        range(shard.first, shard.first + shard.count),
+        range(first, first + group[0].count),
         batch_size=config.eval.batch_size,
         threads=config.data.threads,
     ):
-        image = batch.pop("image")
-        context = {}
-        if frames := config.context_frames:
-            context["context"] = autoencoder.encode_context(image[:, :frames])
-        yield batch | {"z_clean": autoencoder.encode(image)} | context
-        bar.update(len(image))
+        image, row = batch.pop("image"), batch.pop("row")
+        encoded = []
+        for shard in group:
+            is_mirrored = shard.first >= len(examples)
+            oriented = image[..., ::-1, :] if is_mirrored else image
+            latents = {"z_clean": autoencoder.encode(oriented)}
+            if frames := config.context_frames:
+                context = autoencoder.encode_context(oriented[:, :frames])
+                latents["context"] = context
+            encoded.append(batch | {"row": row + shard.first - first} | latents)
+            bar.update(len(image))
+        yield encoded
 
 
-def _progress_bar(missing: list[Shard]) -> tqdm:
+def _progress_bar(missing: list[tuple[Shard, ...]]) -> tqdm:
     """Return a bar over the images that process 0 encodes, with rate and time left."""
     share = f", 1 of {processes.count()} parts" if processes.count() > 1 else ""
     return tqdm(
-        total=sum(shard.count for shard in missing),
+        total=sum(shard.count for group in missing for shard in group),
         unit="image",
         desc=f"encode{share}",
         dynamic_ncols=True,

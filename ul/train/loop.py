@@ -202,6 +202,12 @@ def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> states.TrainSta
     return states.replace_networks(state, run.initial())
 
 
+def place_batch(run: Run, rows: dict[str, np.ndarray], step: int) -> steps.Batch:
+    """Return this process's rows of a batch as the global batch that the step takes."""
+    batch = meshes.to_global(run.mesh, rows, run.batch_size)
+    return run.prepare(steps.mirror_images(batch), step)
+
+
 def lower_step(spec: UpdateSpec, state, batch) -> jax.stages.Lowered:
     """Lower the step that `train` runs, for this state and batch or for their shapes."""
     step = steps.make_train_step(
@@ -267,7 +273,7 @@ def train(
         batches = meter.waiting_for_data(run.batches(start_step, run.steps))
         for step, rows in enumerate(batches, start_step + 1):
             profiler.before_step(step)
-            batch = run.prepare(meshes.to_global(run.mesh, rows, run.batch_size), step)
+            batch = place_batch(run, rows, step)
             if step_fn is None:
                 step_fn = compile_step(run, state, batch)
                 metrics_log.bar.unpause()  # The time left is that of the steps.

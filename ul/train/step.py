@@ -24,6 +24,17 @@ def split_microbatches(batch: Batch, count: int) -> Batch:
     }
 
 
+@jax.jit
+def mirror_images(batch: Batch) -> Batch:
+    """Mirror, left to right, the images [B, ..., H, W, C] that `mirrored` [B] selects."""
+    if "mirrored" not in batch:
+        return batch
+    rest = {k: v for k, v in batch.items() if k != "mirrored"}
+    image = batch["image"]
+    mirrored = batch["mirrored"].reshape(-1, *(1,) * (image.ndim - 1))
+    return rest | {"image": jnp.where(mirrored, image[..., ::-1, :], image)}
+
+
 def term_moments(terms: Terms) -> dict[str, Moments]:
     """Return the moments of every per-example term; names of terms in nats end in _nats."""
     values = {f"{k}_nats": v for k, v in terms.nats.items()} | terms.stats
