@@ -359,7 +359,7 @@ def test_the_benchmark_runs(tmp_path):
         [
             sys.executable,
             "-m",
-            "tests.lib.bench_latent_cache",
+            "tests.bench.latent_cache",
             "--rounds=1",
             "--steps=2",
         ],

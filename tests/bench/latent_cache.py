@@ -1,7 +1,7 @@
 """How much faster a step is on cached latents; run by hand, it prints ratios.
 
-    python -m tests.lib.bench_latent_cache --rounds=8 --steps=20
-    python -m tests.lib.bench_latent_cache --depths=2,2
+    python -m tests.bench.latent_cache --rounds=8 --steps=20
+    python -m tests.bench.latent_cache --depths=2,2
 
 experiments/photos.py:stage2_fixed with its stage 1's encoder, untrained: time does not ask
 for weights. Both ways take turns in one process. Seconds are by the clock and of CPU time, all

@@ -1,0 +1,1 @@
+"""Networks in PyTorch, and the conversion of parameters to them."""
