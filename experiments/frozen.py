@@ -35,6 +35,21 @@ def make_decoder_stage(c: ConfigDict, shape: tuple[int, ...]) -> None:
     c.init = saved_weights() | dict(networks=("decoder",))
 
 
+def make_distillation(c: ConfigDict, shape: tuple[int, ...], num_calls: int) -> None:
+    """Turn a stage 1 into a config of stage "distill" for latents of this shape.
+
+    The command line sets the run of the teacher, `stage1.workdir`.
+    """
+    ends = dict(logsnr_min=-8.0, logsnr_max=9.0)
+    make_decoder_stage(c, shape)
+    del c.loss, c.init
+    c.stage = "distill"
+    c.distillation = dict(
+        kind="consistency", num_calls=num_calls, substeps=(4, 16), **ends
+    )
+    c.sampling = dict(kind="ddim", grid="logsnr", num_steps=num_calls, **ends)
+
+
 def train_on_latents(c: ConfigDict, shape: tuple[int, ...]) -> None:
     """Add the settings of a stage 2 that trains on latents of this shape.
 

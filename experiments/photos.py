@@ -14,6 +14,7 @@ Both sides of the photographs are halved first, so that a crop shows more than t
                         `ul encode` can cache the latents
   stage1_16, stage2_16  16x16, for sweeps on a laptop
   decoder, decoder_16   a new decoder on a frozen encoder, 32x32 and 16x16
+  distill, distill_16   the decoder of a run as one of two calls, 32x32 and 16x16
   stage1_64, stage2_64  64x64 in bfloat16, for a GPU; never trained
   smoke, smoke2         stage 1 and stage 2 at 32x32 with tiny networks, for tests
 
@@ -36,6 +37,8 @@ VARIANTS = (
     "stage2_64",
     "decoder",
     "decoder_16",
+    "distill",
+    "distill_16",
     "smoke",
     "smoke2",
 )
@@ -44,7 +47,7 @@ VARIANTS = (
 def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
     common.check_variant(arg, VARIANTS)
     size = {"_16": 16, "_64": 64}.get(arg[-3:], 32)
-    is_stage1 = arg.startswith(("stage1", "decoder")) or arg == "smoke"
+    is_stage1 = arg.startswith(("stage1", "decoder", "distill")) or arg == "smoke"
     make_config = small.stage1_config if is_stage1 else small.stage2_config
     c = make_config(size, _data(size))
     if arg == "stage2_fixed":
@@ -64,6 +67,9 @@ def get_config(arg: str = "stage1") -> ml_collections.ConfigDict:
             c.encoder.channels = (32, 64)
     if arg.startswith("decoder"):
         frozen.make_decoder_stage(c, (size // 4, size // 4, 8))
+    if arg.startswith("distill"):
+        frozen.make_distillation(c, (size // 4, size // 4, 8), num_calls=2)
+        c.steps, c.optimizer.lr = 1200, 5e-4
     if arg.startswith("smoke"):
         _shrink(c)
     return c.lock()

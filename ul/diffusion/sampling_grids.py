@@ -72,6 +72,27 @@ class UniformLogsnr(Grid):
 
 
 @dataclasses.dataclass(frozen=True)
+class SegmentStarts(Grid):
+    """The starts of segments of equal width in log-SNR, for a decoder with one call for each.
+
+    The grid has num_segments points; the last segment, from the last of them to logsnr_max,
+    is left to the decoder's final prediction.
+    """
+
+    num_segments: int = 1
+
+    def ends(self, schedule: Schedule) -> tuple[float, float]:
+        """Return the smallest and the largest logsnr of the grid, as `Grid.ends`."""
+        low, high = super().ends(schedule)
+        return low, high - (high - low) / self.num_segments
+
+    def __call__(self, schedule: Schedule, num_steps: int) -> jax.Array:
+        """Return the logsnr of every point of the grid, [num_steps + 1]."""
+        assert num_steps == self.num_segments - 1
+        return jnp.linspace(*self.ends(schedule), num_steps + 1, dtype=jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
 class Adaptive(Grid):
     """Steps that are narrow where the information per unit of log-SNR rises.
 

@@ -21,7 +21,7 @@ from ul.objectives import held_out
 from ul.stages import kinds
 from ul.stages.base import Stage2Config
 from ul.stages.codec import Codec
-from ul.stages.decoder import DecoderConfig
+from ul.stages.decoder import SeparateDecoderConfig
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.stages.stage import Stage
 from ul.train import image_grids, optim
@@ -257,16 +257,18 @@ def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> 
 
 
 def build_decoder_run(
-    config: DecoderConfig,
+    config: SeparateDecoderConfig,
     stage: Stage,
     datasets: Datasets,
     codec: Codec,
     frozen: Any,
     initial: Callable[[], dict],
+    add_targets: Callable[[dict, int], dict] = lambda batch, step: batch,
 ) -> Run:
     """Return the run of a decoder on the frozen encoder of a stage 1.
 
-    codec, frozen: the encoder of stage 1, and its parameters. initial: see `Run`.
+    codec, frozen: the networks of stage 1, and their parameters. initial: see `Run`.
+    add_targets: adds to a batch what an objective needs besides the latents.
     """
     assert stage.separate_decoder is not None
     mesh = make_mesh(config)
@@ -275,7 +277,7 @@ def build_decoder_run(
     def prepare(batch, step):
         key = rng.stream(jax.random.key(config.seed), "latents", step)
         z_clean = codec.latents(frozen, batch["image"], batch["row"], key)
-        return batch | {"z_clean": z_clean}
+        return add_targets(batch | {"z_clean": z_clean}, step)
 
     return _make_run(
         config,

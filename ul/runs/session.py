@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from ul.checkpoints import workdir
+from ul.checkpoints import digests, workdir
 from ul.checkpoints.reading import check_nothing_is_missing, verified_steps
 from ul.checkpoints.store import Checkpoints
 from ul.config import Stage1Config, TrainConfig
@@ -20,11 +20,11 @@ from ul.core.errors import ConfigError
 from ul.data.datasets import Datasets
 from ul.inference import api
 from ul.inference import weights as saved_weights
-from ul.runs import assemble, latent_statistics, start_log
+from ul.runs import assemble, distillation, latent_statistics, start_log
 from ul.runs.latent_cache import cache_identity, open_cache
-from ul.stages import registry
+from ul.stages import distill, registry
 from ul.stages.base import Stage2Config
-from ul.stages.decoder import DecoderConfig
+from ul.stages.decoder import DecoderConfig, SeparateDecoderConfig
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.stages.stage import Stage
 from ul.train import curves, loop
@@ -70,7 +70,7 @@ def build_run(
         assert stage.codec is not None
         run = assemble.build_stage2_run(config, stage, datasets, stage.codec, {})
         return run, {"dataset": datasets.report()}
-    assert isinstance(config, Stage2Config | DecoderConfig)
+    assert isinstance(config, Stage2Config | SeparateDecoderConfig)
     autoencoder, stage1 = api.restore_frozen_stage1(
         config.stage1.workdir,
         stage,
@@ -81,12 +81,10 @@ def build_run(
     )
     codec, frozen, cache = autoencoder.codec, autoencoder.params, None
     record: dict[str, Any] = {"stage1": stage1}
-    if isinstance(config, DecoderConfig):
-        initial, record["init"] = _initial_weights(config, stage, provenance)
-        run = assemble.build_decoder_run(
-            config, stage, datasets, codec, frozen, initial
-        )
-        return run, record | {"dataset": datasets.report()}
+    if isinstance(config, SeparateDecoderConfig):
+        run, more = _build_decoder_run(config, stage, datasets, autoencoder, provenance)
+        return run, record | more | {"dataset": datasets.report()}
+    assert isinstance(config, Stage2Config)
     if config.latent_cache is not None:
         identity = cache_identity(config, datasets, codec, stage1)
         saved_provenance = provenance.get("latent_cache", {})
@@ -102,6 +100,29 @@ def build_run(
         stage, record["latents"] = registry.build(config), latents
     run = assemble.build_stage2_run(config, stage, datasets, codec, frozen, cache)
     return run, record | {"dataset": datasets.report()}
+
+
+def _build_decoder_run(
+    config: SeparateDecoderConfig,
+    stage: Stage,
+    datasets: Datasets,
+    autoencoder: api.Autoencoder,
+    provenance: dict,
+) -> tuple[loop.Run, dict[str, Any]]:
+    """Build the run of a decoder on a frozen stage 1, new or distilled from its decoder."""
+    codec, frozen = autoencoder.codec, autoencoder.params
+    build = functools.partial(
+        assemble.build_decoder_run, config, stage, datasets, codec, frozen
+    )
+    if isinstance(config, DecoderConfig):
+        initial, record = _initial_weights(config, stage, provenance)
+        return build(initial), {"init": record}
+    workdir = config.stage1.workdir or ""
+    teacher = distill.check_teacher(stage, autoencoder.stage, workdir)
+    add_targets = distillation.make_targets(stage, teacher, frozen, config.seed)
+    digest = digests.fingerprint(frozen["decoder"])
+    run = build(lambda: {"decoder": frozen["decoder"]}, add_targets)
+    return run, {"teacher": {"decoder": digest}}
 
 
 def _initial_weights(

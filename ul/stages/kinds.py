@@ -19,6 +19,7 @@ from ul.diffusion.sampling_grids import GRIDS, Adaptive, UniformTime
 from ul.diffusion.schedules import SCHEDULES, Cosine, Schedule
 from ul.diffusion.weightings import WEIGHTINGS
 from ul.models import registry as models
+from ul.objectives.consistency import Consistency
 from ul.objectives.single_stage import MAX_LOGSNR_KINDS
 
 log = logging.getLogger("ul")
@@ -39,6 +40,7 @@ SECTIONS: Mapping[str, Kinds] = {
     "decoder_schedule": Kinds(SCHEDULES),
     "loss.weighting": Kinds(WEIGHTINGS),
     "max_logsnr": Kinds(MAX_LOGSNR_KINDS),
+    "distillation": Kinds({"consistency": Consistency}),
 }
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 
@@ -139,6 +141,11 @@ def schedule(path: str, section: dict) -> Schedule:
 def weighting(section: dict) -> Callable:
     """Construct the weighting of a section `loss.weighting`."""
     return SECTIONS["loss.weighting"].build("loss.weighting", section)
+
+
+def distillation(section: dict) -> Consistency:
+    """Construct the objective of a section `distillation`."""
+    return SECTIONS["distillation"].build("distillation", section)
 
 
 def sampler(sampling: Sampling, schedule: Schedule) -> Sampler:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ul.config import RunConfig
 from ul.config.schema import EvalConfig, Sampling
 from ul.diffusion.schedules import Schedule
+from ul.objectives.consistency import Consistency
 from ul.objectives.joint import JointNetworks
 from ul.stages.codec import Codec, DiffusionDecoder, LatentSampler
 from ul.stages.conditions import Conditions
@@ -38,6 +39,13 @@ class SeparateDecoder(NamedTuple):
 
     decoder: DiffusionDecoder
     latent_logsnr: float
+
+
+class Distillation(NamedTuple):
+    """The settings that make targets out of a teacher, and the steps of the whole run."""
+
+    settings: Consistency
+    steps: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +82,8 @@ class Stage:
     sampler, conditions: those of a generator; otherwise None, and no conditions.
     weighting: the decoder's or the base model's; None if the decoder uses a squared error.
     latent_prior: diffusion prior of a stage 1 with a deterministic encoder, else None.
-    separate_decoder: decoder of stage "decoder", else None.
+    separate_decoder: decoder of stage "decoder" or "distill", else None.
+    distillation: that of stage "distill", else None.
     """
 
     name: str
@@ -96,6 +105,7 @@ class Stage:
     rate_objective: Callable | None = None
     latent_prior: LatentPrior | None = None
     separate_decoder: SeparateDecoder | None = None
+    distillation: Distillation | None = None
 
     @property
     def is_autoencoder(self) -> bool:

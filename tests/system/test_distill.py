@@ -1,0 +1,148 @@
+"""A decoder of two calls, distilled from the decoder of a run."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ul
+from tests.lib import untrained
+from tests.lib.breaks import Break
+from tests.lib.commands import DIGITS
+from ul.checkpoints import digests, reading
+from ul.core.errors import ConfigError
+from ul.inference import export
+from ul.runs import session
+from ul.train import state as states
+
+CONFIG = f"--config={DIGITS}:smoke_distill"
+
+
+def student_config(teacher, variant="smoke_distill", **changes):
+    below = {"workdir": str(teacher), "step": None, "weights": "ema"}
+    return untrained.parsed("digits", variant, stage1=below, **changes)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A teacher and its student, both untrained."""
+    folder = tmp_path_factory.mktemp("distill")
+    teacher = untrained.leave(folder / "s1", untrained.parsed("digits", "smoke"), (2,))
+    untrained.leave(folder / "student", student_config(teacher, seed=1), (2,))
+    return folder / "s1", folder / "student"
+
+
+def equal(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+def test_it_begins_as_its_teacher_and_records_it(runs):
+    run, provenance = session.build_run(student_config(runs[0]), {})
+    teacher = ul.load_autoencoder(runs[0])
+    first = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
+    state = states.replace_networks(first, run.initial())
+    assert equal(state.params["decoder"], teacher.params["decoder"])
+    digest = digests.fingerprint(teacher.params["decoder"])
+    assert provenance["teacher"] == {"decoder": digest}
+    assert provenance["stage1"]["encoder"] == digests.fingerprint(
+        teacher.params["encoder"]
+    )
+
+
+def test_it_is_an_autoencoder_of_two_calls(runs):
+    old, new = (ul.load_autoencoder(run, with_prior=True) for run in runs)
+    assert equal(old.params["encoder"], new.params["encoder"])
+    assert equal(old.params["prior"], new.params["prior"])
+    decoder = new.codec.decoder
+    assert decoder.sampler.nfe == 1  # and the last prediction
+    calls = []
+
+    def counted(params, x_t, logsnr, z_0, key):
+        calls.append(logsnr)
+        return decoder.denoise_image(params, x_t, logsnr, z_0, key)
+
+    image = np.zeros((2, 8, 8, 1), np.uint8)
+    z, row = jnp.asarray(new.encode(image)), jnp.arange(2)
+    watched = type(decoder)(counted, decoder.sampler, decoder.image_shape)
+    with jax.disable_jit():
+        watched(new.params, z, row, jax.random.key(0))
+    np.testing.assert_allclose([float(c[0]) for c in calls], [-8.0, 0.5])
+    assert new.reconstruct(image).shape == image.shape
+    with pytest.raises(ConfigError, match="needs a prior and a decoder that are"):
+        new.rate(image)  # the bits of the prior are in the evaluation
+
+
+@pytest.mark.slow
+def test_the_command_trains_and_resumes_bit_for_bit(runs, tmp_path, command):
+    for name, stops in (("once", (8,)), ("twice", (4, 8))):
+        words = ["train", CONFIG, f"--workdir={tmp_path / name}"]
+        words.append(f"--config.stage1.workdir={runs[0]}")
+        for stop in stops:
+            # The parts of a segment grow with the fraction of all steps.
+            command(*words, f"--config.steps={stop}", "--config.optimizer.schedule=constant",
+                    "--config.distillation.substeps=(4,4)")  # fmt: skip
+    one, two = (
+        ul.load_autoencoder(tmp_path / n, weights="raw") for n in ("once", "twice")
+    )
+    assert reading.verified_steps(tmp_path / "twice")[-1] == 8
+    assert equal(one.params["decoder"], two.params["decoder"])
+    assert not equal(
+        one.params["decoder"], ul.load_autoencoder(runs[0]).params["decoder"]
+    )
+
+
+@pytest.mark.slow
+def test_it_is_evaluated_exported_and_used_by_an_older_stage_2(runs, tmp_path, command):
+    command("evaluate", f"--workdir={runs[1]}", "--num_examples=16")
+    (file,) = (runs[1] / "evals").glob("*.json")
+    numbers = json.loads(file.read_text())
+    assert np.isfinite(numbers["rate_bpp"]) and np.isfinite(numbers["psnr_db"])
+    assert "bound_bpd" not in numbers and "decoder_bpp" not in numbers
+    export.export(runs[1], tmp_path / "out")
+    image = np.zeros((2, 8, 8, 1), np.uint8)
+    before, after = map(ul.load_autoencoder, (runs[1], tmp_path / "out"))
+    np.testing.assert_array_equal(before.reconstruct(image), after.reconstruct(image))
+    below = {"workdir": str(runs[0]), "step": 2, "weights": "ema"}
+    config = untrained.parsed("digits", "smoke2", stage1=below)
+    stage2 = untrained.leave(tmp_path / "s2", config, (2,))
+    fast = ul.load_generator(stage2, stage1_workdir=str(runs[1]))
+    assert fast.autoencoder.stage.name == "distill"
+    assert np.any(fast.sample([1]) != ul.load_generator(stage2).sample([1]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"sampling": {"num_steps": 4}},
+            "distillation.num_calls = 2; got 'ddim' and 4",
+        ),
+        ({"distillation": {"num_calls": 0}}, "num_calls must be at least 1 and"),
+        ({"distillation": {"substeps": (8, 4)}}, "substeps a rising pair"),
+        ({"decoder": {"width": 64}}, "decoder.width is 32 there and 64 here"),
+        ({"latent_shape": (4, 4, 8)}, "latent_shape must be "),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(runs, changes, message):
+    with pytest.raises(ConfigError, match=message) as e:
+        session.build_run(student_config(runs[0], **changes), {})
+    assert "\n" not in str(e.value)
+
+
+def test_a_student_does_not_teach(runs):
+    with pytest.raises(ConfigError, match="not distilled itself; .*'distill'"):
+        session.build_run(student_config(runs[1]), {})
+
+
+BREAKS = (
+    Break(
+        "a student that starts at random",
+        "ul/runs/session.py",
+        'run = build(lambda: {"decoder": frozen["decoder"]}, add_targets)',
+        "run = build(dict, add_targets)",
+        "test_it_begins_as_its_teacher_and_records_it",
+    ),
+)

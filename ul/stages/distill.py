@@ -1,0 +1,105 @@
+"""Stage "distill": a decoder of a few calls, taught by the diffusion decoder of a run."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+
+from ul.core.errors import ConfigError
+from ul.diffusion.samplers import Sampler
+from ul.diffusion.sampling_grids import SegmentStarts
+from ul.objectives import consistency
+from ul.objectives.consistency import Consistency
+from ul.stages import kinds
+from ul.stages.codec import DiffusionDecoder
+from ul.stages.decoder import SeparateDecoderConfig, decoder_modules, decoder_stage
+from ul.stages.networks import NetworkFunctions
+from ul.stages.stage import Distillation, Stage, StageKind
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig(SeparateDecoderConfig):
+    """Settings of a distillation.
+
+    stage1: the run of the teacher, whose decoder the student starts from and must equal in
+      its settings. distillation: a `kind` of objective, and its settings.
+    """
+
+    distillation: dict
+
+
+def build(config: DistillConfig) -> Stage:
+    """Build the student with its objective and its sampler of one call per segment.
+
+    Raises:
+      ConfigError: settings that do not fit each other.
+    """
+    settings: Consistency = kinds.distillation(config.distillation)
+    settings.check()
+    calls = settings.num_calls
+    if (config.sampling.kind, config.sampling.num_steps) != ("ddim", calls):
+        raise ConfigError(
+            "sampling.kind must be 'ddim' and sampling.num_steps the number of calls that "
+            f"the student is trained for, distillation.num_calls = {calls}; got "
+            f"{config.sampling.kind!r} and {config.sampling.num_steps}. Distill a student "
+            "for another number of calls."
+        )
+    schedule = kinds.schedule("decoder_schedule", config.decoder_schedule)
+    ends = settings.logsnr_max, settings.logsnr_min
+    grid = SegmentStarts(*ends, num_segments=calls)
+    grid.ends(schedule)
+    modules = decoder_modules(config)
+    objective = functools.partial(
+        consistency.consistency_loss,
+        denoise_image=NetworkFunctions(modules, training=False).denoise_image,
+    )
+    stage = decoder_stage(config, modules, Sampler("ddim", calls - 1, schedule, grid))
+    image = (config.data.image_shape, jnp.float32)
+    fields: dict[str, tuple[tuple[int, ...], Any]] = {
+        **dict.fromkeys(("x_t", "x_s", "x_e"), image),
+        **dict.fromkeys(("logsnr_t", "logsnr_s", "logsnr_e"), ((), jnp.float32)),
+        **dict.fromkeys(("is_last", "is_end"), ((), jnp.bool_)),
+    }
+    return dataclasses.replace(
+        stage,
+        objective=objective,
+        held_out_objective=objective,
+        batch={**stage.batch, "z_0": stage.batch["z_clean"], **fields},
+        distillation=Distillation(settings, config.steps),
+    )
+
+
+def check_teacher(student: Stage, teacher: Stage, workdir: str) -> DiffusionDecoder:
+    """Return the decoder that teaches.
+
+    Raises:
+      ConfigError: it is none that can teach, or has another network than the student.
+    """
+    assert teacher.codec is not None
+    decoder = teacher.codec.decoder
+    if not isinstance(decoder, DiffusionDecoder) or teacher.distillation is not None:
+        raise ConfigError(
+            "The teacher must have a diffusion decoder that was not distilled itself; "
+            f"{workdir} is of stage {teacher.name!r}. Choose another stage1.workdir."
+        )
+    ours, theirs = (s.networks["decoder"].module for s in (student, teacher))
+    free = ("parent", "name", "dtype", "attention", "remat", "dropout", "level_dropout")
+    if differing := [
+        field.name
+        for field in dataclasses.fields(ours)
+        if field.name not in free
+        and getattr(ours, field.name) != getattr(theirs, field.name)
+    ]:
+        values = "; ".join(
+            f"decoder.{n} is {getattr(theirs, n)} there and {getattr(ours, n)} here"
+            for n in differing
+        )
+        raise ConfigError(
+            f"The student must have the network of its teacher in {workdir}: {values}. "
+            "Make them equal."
+        )
+    return decoder
+
+
+STAGE = StageKind("distill", DistillConfig, build)
