@@ -2,6 +2,7 @@
 
     python -m ul samplers --workdir runs/s1
     python -m ul samplers --workdir runs/s1 --samplers logsnr:dpmpp_2m --nfe 5,9,17
+    python -m ul samplers --workdir runs/s1 --students runs/student
     python -m ul samplers --workdir runs/s1 --adapt
 
 A stage 1 is compared by samplers of its decoder, a stage 2 by samplers of its base model. The
@@ -27,6 +28,11 @@ _NFE = flags.DEFINE_list(
     ["5", "9", "17", "33"],
     "Numbers of function evaluations (NFE) for one sample, without those of guidance.",
 )
+_STUDENTS = flags.DEFINE_list(
+    "students",
+    [],
+    "Runs of stage 'distill' to compare with the decoder that they copy.",
+)
 _NUM = flags.DEFINE_integer("num_examples", 180, "Held-out examples to use.", 2)
 _GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Guidance of a stage 2.")
 _ADAPT = flags.DEFINE_bool(
@@ -51,6 +57,7 @@ def main() -> None:
         step=_STEP.value,
         weights=_WEIGHTS.value,
         seed=_SEED.value,
+        students=_STUDENTS.value,
     )
     print(sampler_comparison.to_markdown(comparison))
     if _ADAPT.value:

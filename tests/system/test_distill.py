@@ -13,6 +13,7 @@ from tests.lib.breaks import Break
 from tests.lib.commands import DIGITS
 from ul.checkpoints import digests, reading
 from ul.core.errors import ConfigError
+from ul.evaluation import sampler_comparison
 from ul.inference import export
 from ul.runs import session
 from ul.train import state as states
@@ -73,6 +74,22 @@ def test_it_is_an_autoencoder_of_two_calls(runs):
     assert new.reconstruct(image).shape == image.shape
     with pytest.raises(ConfigError, match="needs a prior and a decoder that are"):
         new.rate(image)  # the bits of the prior are in the evaluation
+
+
+def test_it_is_compared_with_the_decoder_that_it_copies(runs, tmp_path):
+    how = dict(num_examples=8, pairs=["logsnr:ddim"], nfe=[3])
+    found = sampler_comparison.compare(runs[0], students=[str(runs[1])], **how).rows
+    assert [(r.pair, r.nfe) for r in found[1:]] == [
+        ("logsnr:ddim", 3),
+        ("student student", 2),
+    ]
+    assert found[2].distance > 0 and found[2].std_ratio > 0
+    with pytest.raises(ConfigError, match="must be runs of stage 'distill'; .*'joint'"):
+        sampler_comparison.compare(runs[0], students=[str(runs[0])], **how)
+    other = untrained.parsed("digits", "smoke", seed=1)
+    other = untrained.leave(tmp_path / "other", other, (2,))
+    with pytest.raises(ConfigError, match="must have the encoder of --workdir"):
+        sampler_comparison.compare(other, students=[str(runs[1])], **how)
 
 
 @pytest.mark.slow

@@ -5,13 +5,13 @@ error of a sampler, because samples then shrink towards the mean of the posterio
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
+from etils import epath
 
 from ul.core import arrays, markdown
 from ul.core.errors import ConfigError
@@ -21,11 +21,20 @@ from ul.diffusion import gaussian
 from ul.diffusion.samplers import CORRECTIONS, METHODS, STOCHASTIC, Sampler
 from ul.diffusion.sampling_grids import GRIDS, Adaptive, Grid, UniformTime
 from ul.evaluation import prompts
-from ul.inference import api, conditions, rates
+from ul.evaluation.information_curve import (
+    base_nats_per_logsnr,
+    decoder_nats_per_logsnr,
+    rows_of,
+)
+from ul.evaluation.sampler_errors import (
+    Candidate,
+    SamplerErrors,
+    SamplerOutput,
+    compare_outputs,
+)
+from ul.inference import api
 from ul.inference import weights as saved_weights
 from ul.inference.models import Autoencoder, Generator, seed_key
-from ul.metrics import frechet, logsnr_curve
-from ul.metrics.features import pixels
 from ul.stages.codec import DiffusionDecoder
 
 # DPM-Solver++(2M) with this many steps serves as the reference solution of the ODE.
@@ -39,40 +48,6 @@ DEFAULT_PAIRS = (
     "logsnr:dpmpp_2m_sde",
     "adaptive:dpmpp_2m",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerErrors:
-    """The errors of one sampler.
-
-    nfe: function evaluations of the network for one sample, with the decoder's last one.
-    distance: root mean square difference to the ODE solution from the same noise; None for
-      stochastic samplers. In 8-bit levels for a decoder, in standard deviations of the
-      noise in z_0 for a base model.
-    std_ratio: standard deviation of x given z_0 divided by that of the reference; 1 is
-      ideal. None for a base model.
-    frechet: Frechet distance of 8x8 block means to the real images; None for clips and for
-      sides that are not multiples of 8.
-    """
-
-    pair: str
-    num_steps: int
-    nfe: int
-    distance: float | None
-    std_ratio: float | None
-    frechet: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerOutput:
-    """Samples of one sampler: values to compare, uint8 images, and values of a second seed.
-
-    Only decoders have a second seed.
-    """
-
-    values: np.ndarray
-    images: np.ndarray
-    second: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,22 +72,36 @@ def compare(
     step: int | None = None,
     weights: str = "ema",
     seed: int = 0,
+    students: Sequence[str] = (),
 ) -> SamplerComparison:
     """Compare samplers of the decoder of a stage 1, or of the base model of a stage 2.
 
+    students: runs of stage "distill" on the encoder of this stage 1.
+
     Raises:
       ConfigError, CheckpointError, DataError: as the loaders; an unknown pair; a decoder
-        that is no diffusion model.
+        that is no diffusion model; a student of another encoder.
     """
     parse_pairs(pairs)
     if saved_weights.load_run(workdir).stage.is_autoencoder:
         ae = api.load_autoencoder(workdir, step=step, weights=weights)
         images = _held_out(ae.datasets, num_examples)["image"]
-        nats_per_logsnr = decoder_nats_per_logsnr(ae, images, seed)
+        decoder = decoder_of(ae)
+        nats_per_logsnr = decoder_nats_per_logsnr(ae, decoder, images, seed)
         rows = compare_decoders(
-            ae, images, pairs, nfe, nats_per_logsnr=nats_per_logsnr, seed=seed
+            ae,
+            images,
+            pairs,
+            nfe,
+            nats_per_logsnr=nats_per_logsnr,
+            seed=seed,
+            students=students,
         )
         return SamplerComparison(rows, nats_per_logsnr, "8-bit levels")
+    if students:
+        raise ConfigError(
+            f"--students are decoders, and {workdir} is a stage 2. Pass its stage 1."
+        )
     gen = api.load_generator(workdir, step=step, weights=weights)
     batch = prompts.held_out_conditions(gen, num_examples)
     condition = {name: batch[name] for name in gen.stage.conditions.names}
@@ -186,54 +175,6 @@ def decoder_of(autoencoder: Autoencoder) -> DiffusionDecoder:
     return decoder
 
 
-def decoder_nats_per_logsnr(
-    autoencoder: Autoencoder, images: np.ndarray, seed: int
-) -> tuple:
-    """Return the decoder's nats per unit of log-SNR, `logsnr_curve.NUM_BINS` means."""
-    decoder, codec = decoder_of(autoencoder), autoencoder.codec
-    key = seed_key(seed)
-
-    @jax.jit
-    def measure(image, row):
-        z = codec.latents(autoencoder.params, image, row, key)
-        z_0 = codec.add_noise(z, row, key)
-
-        def denoise(x_t, logsnr):
-            return decoder.denoise_image(autoencoder.params, x_t, logsnr, z_0, None)
-
-        x = arrays.scale_pixels(image)
-        return logsnr_curve.nats_per_logsnr(
-            denoise, x, row, key, decoder.sampler.schedule
-        )
-
-    nats = autoencoder.map_rows("", measure, **_rows(images))
-    return tuple(float(v) for v in nats.mean(0))
-
-
-def base_nats_per_logsnr(
-    generator: Generator, images: np.ndarray, condition, seed: int
-) -> tuple:
-    """Return the base model's nats per unit of log-SNR, as `decoder_nats_per_logsnr`."""
-    ae, key = generator.autoencoder, seed_key(seed)
-    denoise_latent = generator.sampler.denoise_latent
-
-    @jax.jit
-    def measure(image, row, **condition):
-        z = ae.codec.latents(ae.params, image, row, key)
-
-        def denoise(z_t, logsnr):
-            return denoise_latent(generator.params, z_t, logsnr, condition, None)
-
-        schedule = generator.sampler.schedule
-        return logsnr_curve.nats_per_logsnr(denoise, z, row, key, schedule)
-
-    validated = conditions.validate_conditions(
-        generator.stage.conditions, condition, ae.encode_context
-    )
-    nats = ae.map_rows("", measure, **_rows(images), **validated)
-    return tuple(float(v) for v in nats.mean(0))
-
-
 def compare_decoders(
     autoencoder: Autoencoder,
     images: np.ndarray,
@@ -242,42 +183,79 @@ def compare_decoders(
     *,
     nats_per_logsnr: tuple[float, ...],
     seed: int = 0,
+    students: Sequence[str] = (),
 ) -> list[SamplerErrors]:
     """Compare samplers of the decoder on the latents of `images`, uint8 [N, H, W, C].
 
     nfe: numbers of function evaluations to try; a method that cannot spend one exactly
-    spends less.
+    spends less. students: as for `compare`.
 
     Raises:
       ConfigError: an unknown pair, or a decoder that is no diffusion model.
     """
-    codec, decoder = autoencoder.codec, decoder_of(autoencoder)
-    keys = [seed_key(seed), seed_key(seed + 1)]
+    decoder = decoder_of(autoencoder)
 
     def run_sampler(sampler: Sampler) -> SamplerOutput:
         sampling = dataclasses.replace(decoder, sampler=sampler)
+        return _decode_twice(autoencoder, sampling, images, seed)
 
-        @jax.jit
-        def decode(image, row, key):
-            z = codec.latents(autoencoder.params, image, row, keys[0])
-            z_0 = codec.add_noise(z, row, keys[0])
-            return sampling(autoencoder.params, z_0, row, key)
-
-        def decode_all(key):
-            x = autoencoder.map_rows(
-                "", lambda image, row: decode(image, row, key), **_rows(images)
-            )
-            return np.clip(x, -1.0, 1.0)
-
-        first, second = map(decode_all, keys)
-        return SamplerOutput(
-            first * 127.5,
-            np.asarray(arrays.to_uint8(jnp.asarray(first))),
-            second * 127.5,
+    candidates = _candidates(
+        run_sampler, decoder.sampler, pairs, nfe, nats_per_logsnr, last_call=1
+    )
+    for workdir in students:
+        student = load_student(workdir, autoencoder)
+        calls = decoder_of(student).sampler.nfe + 1
+        run = functools.partial(
+            _decode_twice, student, decoder_of(student), images, seed
         )
+        name = f"student {epath.Path(workdir).name}"
+        candidates.append(Candidate(name, calls, calls, False, run))
+    return compare_outputs(candidates, images)
 
-    return _compare(
-        run_sampler, decoder.sampler, pairs, nfe, nats_per_logsnr, images, last_call=1
+
+def load_student(workdir: str, teacher: Autoencoder) -> Autoencoder:
+    """Load a run of stage "distill".
+
+    Raises:
+      ConfigError: it is none, or has another encoder than `teacher`.
+    """
+    student = api.load_autoencoder(workdir)
+    if student.stage.distillation is None:
+        raise ConfigError(
+            f"--students must be runs of stage 'distill'; {workdir} is of stage "
+            f"{student.stage.name!r}."
+        )
+    if student.identity(workdir)["encoder"] != teacher.identity("")["encoder"]:
+        raise ConfigError(
+            f"The student {workdir} must have the encoder of --workdir; it has another. "
+            "Pass the run of its teacher."
+        )
+    return student
+
+
+def _decode_twice(
+    autoencoder: Autoencoder, decoder: DiffusionDecoder, images: np.ndarray, seed: int
+) -> SamplerOutput:
+    """Decode the latents of `images` with the noise of two seeds."""
+    codec, keys = autoencoder.codec, [seed_key(seed), seed_key(seed + 1)]
+
+    @jax.jit
+    def decode(image, row, key):
+        z = codec.latents(autoencoder.params, image, row, keys[0])
+        z_0 = codec.add_noise(z, row, keys[0])
+        return decoder(autoencoder.params, z_0, row, key)
+
+    def decode_all(key):
+        x = autoencoder.map_rows(
+            "", lambda image, row: decode(image, row, key), **rows_of(images)
+        )
+        return np.clip(x, -1.0, 1.0)
+
+    first, second = map(decode_all, keys)
+    return SamplerOutput(
+        first * 127.5,
+        np.asarray(arrays.to_uint8(jnp.asarray(first))),
+        second * 127.5,
     )
 
 
@@ -307,54 +285,43 @@ def compare_base_samplers(
         decoded = generator.autoencoder.decode(z_0, noisy=True, seed=seed)
         return SamplerOutput(z_0 / noise_std, decoded)
 
-    return _compare(
-        run_sampler, latents.sampler, pairs, nfe, nats_per_logsnr, images, last_call=0
+    candidates = _candidates(
+        run_sampler, latents.sampler, pairs, nfe, nats_per_logsnr, last_call=0
     )
+    return compare_outputs(candidates, images)
 
 
-def _compare(
+def _candidates(
     run_sampler: Callable[[Sampler], SamplerOutput],
     own: Sampler,
     pairs: Sequence[str],
     nfe: Sequence[int],
     nats_per_logsnr: tuple[float, ...],
-    images: np.ndarray,
     *,
     last_call: int,
-) -> list[SamplerErrors]:
-    parsed = parse_pairs(pairs)
-    solution = Sampler("dpmpp_2m", REFERENCE_STEPS, own.schedule, GRIDS["logsnr"]())
-    candidates = [
-        (pair, candidate)
-        for pair, (grid, method) in zip(pairs, parsed, strict=True)
-        for count in nfe
-        if (
-            candidate := _candidate(
-                own, grid, method, count - last_call, nats_per_logsnr
-            )
+) -> list[Candidate]:
+    """Return the reference solution, and the samplers of all pairs."""
+    samplers = [
+        (
+            "reference",
+            Sampler("dpmpp_2m", REFERENCE_STEPS, own.schedule, GRIDS["logsnr"]()),
         )
     ]
-    progress = tqdm(
-        [("reference", solution), *candidates], unit="sampler", dynamic_ncols=True
-    )
-    reference, rows = None, []
-    for pair, sampler in progress:
-        progress.set_description(f"{pair} {sampler.num_steps}")
-        output = run_sampler(sampler)
-        reference = reference or output
-        rows.append(
-            SamplerErrors(
-                pair=pair,
-                num_steps=sampler.num_steps,
-                nfe=sampler.nfe + last_call,
-                distance=None
-                if sampler.method in STOCHASTIC
-                else _rms(output.values - reference.values),
-                std_ratio=_std_ratio(output, reference),
-                frechet=_frechet(output.images, images),
-            )
+    for pair, (grid, method) in zip(pairs, parse_pairs(pairs), strict=True):
+        for count in nfe:
+            calls = count - last_call
+            if sampler := _candidate(own, grid, method, calls, nats_per_logsnr):
+                samplers.append((pair, sampler))
+    return [
+        Candidate(
+            pair,
+            sampler.num_steps,
+            sampler.nfe + last_call,
+            sampler.method in STOCHASTIC,
+            functools.partial(run_sampler, sampler),
         )
-    return rows
+        for pair, sampler in samplers
+    ]
 
 
 def _candidate(
@@ -370,28 +337,3 @@ def _candidate(
     elif isinstance(built, Adaptive):
         built = dataclasses.replace(built, nats_per_logsnr=nats_per_logsnr)
     return Sampler(method, num_steps, own.schedule, built)
-
-
-def _frechet(samples: np.ndarray, real: np.ndarray) -> float | None:
-    """Return the Frechet distance of 8x8 block means; None if images have none."""
-    if real.ndim != 4 or real.shape[1] % 8 or real.shape[2] % 8:
-        return None
-    fitted = (frechet.fit_gaussian(pixels.features(x)) for x in (samples, real))
-    return frechet.distance(*fitted)
-
-
-def _rms(difference: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
-
-
-def _std_ratio(output: SamplerOutput, reference: SamplerOutput) -> float | None:
-    if output.second is None or reference.second is None:
-        return None
-    return _rms(output.values - output.second) / _rms(
-        reference.values - reference.second
-    )
-
-
-def _rows(images: np.ndarray) -> dict[str, Any]:
-    rows = rates.numbered(images, 0, len(images))
-    return {name: rows[name] for name in ("image", "row")}
