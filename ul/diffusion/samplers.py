@@ -138,7 +138,12 @@ class Sampler:
         return self.num_steps * (2 if self.method in CORRECTIONS else 1)
 
     def __call__(
-        self, denoise: Denoiser, shape: tuple[int, ...], row: jax.Array, key: jax.Array
+        self,
+        denoise: Denoiser,
+        shape: tuple[int, ...],
+        row: jax.Array,
+        key: jax.Array,
+        normal: Callable = rng.normal,
     ) -> jax.Array:
         """Sample z_0 [B, *shape], see `sample`."""
         return sample(
@@ -150,6 +155,7 @@ class Sampler:
             method=self.method,
             num_steps=self.num_steps,
             grid=self.grid,
+            normal=normal,
         )
 
 
@@ -164,10 +170,11 @@ def sample(
     method: str,
     num_steps: int,
     grid: Grid = TRAINING_GRID,
+    normal: Callable = rng.normal,
 ) -> Float[Array, "B ..."]:
     """Sample z_0 [B, *shape], which is noisy at the largest logsnr of the grid.
 
-    Sample i depends on `key` and `row[i]` alone.
+    Sample i depends on `key` and `row[i]` alone. normal(key, row, shape) draws the noise.
     """
     update, correct = METHODS[method], CORRECTIONS.get(method)
 
@@ -182,13 +189,13 @@ def sample(
             x_hat,
             previous_x_hat,
             step,
-            lambda: rng.normal(rng.stream(key, "step", step.number), row, shape),
+            lambda: normal(rng.stream(key, "step", step.number), row, shape),
         )
         if correct is not None:
             z_s = correct(z, x_hat, predict(z_s, step.logsnr_s), step)
         return (z_s, x_hat), None
 
-    z_1 = rng.normal(rng.stream(key, "z_1"), row, shape)
+    z_1 = normal(rng.stream(key, "z_1"), row, shape)
     (z_0, _), _ = jax.lax.scan(
         body, (z_1, jnp.zeros_like(z_1)), sampler_steps(schedule, num_steps, grid)
     )

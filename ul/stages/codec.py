@@ -110,14 +110,17 @@ class DiffusionDecoder:
     sampler: Sampler
     image_shape: tuple[int, ...]
 
-    def __call__(self, params, z_0, row, key):
-        """Run the whole sampler from fresh noise; return x [B, *grid, C] in -1..1."""
+    def __call__(self, params, z_0, row, key, normal: Callable = rng.normal):
+        """Run the whole sampler from fresh noise; return x [B, *grid, C] in -1..1.
+
+        normal: as that of `samplers.sample`.
+        """
 
         def denoise(x_t, logsnr):
             return self.denoise_image(params, x_t, logsnr, z_0, None)
 
         key = rng.stream(key, "decoder")
-        x_0 = self.sampler(denoise, self.image_shape, row, key)
+        x_0 = self.sampler(denoise, self.image_shape, row, key, normal)
         return denoise(x_0, jnp.full(row.shape, self.sampler.logsnr_max, jnp.float32))
 
 
