@@ -1,7 +1,7 @@
 """Encode and decode images that are larger than those of training, tile by tile.
 
 A tile has the size of training images. Neighboring tiles overlap, and their noise is cut
-from one field, so they agree where they overlap; there they are blended linearly. A single
+from one field, so they agree where they overlap; there they are blended. A single
 tile gives exactly what `Autoencoder.encode` and `decode` give. Clips are tiled in height and
 width. Images are processed on the device in batches of tiles, whatever their size.
 """
@@ -39,7 +39,7 @@ class Span(NamedTuple):
         return slice(self.start * cell, (self.start + self.size) * cell)
 
     def weight(self, cell: int) -> np.ndarray:
-        """Return the weight of each pixel, which falls linearly where tiles overlap."""
+        """Return the weight of each pixel, which falls where tiles overlap."""
         length = self.size * cell
         position = np.arange(length, dtype=np.float32) + 0.5
         weight = np.ones(length, np.float32)
@@ -47,7 +47,8 @@ class Span(NamedTuple):
             weight = np.minimum(weight, position / (self.before * cell))
         if self.after:
             weight = np.minimum(weight, (length - position) / (self.after * cell))
-        return weight
+        # Smoothly to zero, because predictions at the edge of a tile are the worst.
+        return weight**2 * (3.0 - 2.0 * weight)
 
     def kept(self) -> slice:
         """Return the cells of the tile that no neighbor has farther from its edge."""
