@@ -28,6 +28,7 @@ from launch.lib import (
     plan_evaluation,
     plan_flops,
     plan_pod,
+    plan_recipe,
     plan_scaling,
     plan_topology,
 )
@@ -45,8 +46,9 @@ _MODULES: dict[str, ModuleType] = {
 
 # The modules whose flags a command takes besides its own.
 _SHARED = {
-    plan_cost: (plan_evaluation,),
-    plan_pod: (plan_topology,),
+    plan_evaluation: (plan_recipe,),
+    plan_cost: (plan_evaluation, plan_recipe),
+    plan_pod: (plan_topology, plan_recipe),
     plan_scaling: (plan_topology,),
 }
 

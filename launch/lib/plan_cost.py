@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from launch.lib import plan_evaluation
+from launch.lib import plan_evaluation, plan_recipe
 from ul.config import TrainConfig
 from ul.planning import recipe_cost
 
@@ -16,6 +16,6 @@ _CACHED = flags.DEFINE_integer(
 
 def main(config: TrainConfig) -> None:
     """Print the costs."""
-    recipe = plan_evaluation.read_recipe(config)
+    recipe = plan_recipe.read_recipe(config)
     items = recipe_cost.training_costs(recipe, cached_images=_CACHED.value)
     plan_evaluation.print_table(items + plan_evaluation.metrics(recipe))

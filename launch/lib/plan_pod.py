@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from launch.lib import plan_topology
+from launch.lib import plan_recipe, plan_topology
 from ul.config import TrainConfig
 from ul.core.errors import ConfigError
 from ul.planning.pods import report, search
@@ -45,5 +45,5 @@ def main(config: TrainConfig) -> None:
         sizes = [int(b) for b in batches]
         return print(search.run_search(spec, pod, meshes, _REMATS.value, sizes))
     plan = search.plan_on_axes(spec, pod, meshes[0])
-    print(report.format_plan(plan))
+    print(report.format_plan(plan, plan_recipe.online_encoder_flops(config)))
     plan_topology.check_memory(plan)

@@ -42,7 +42,7 @@ def evaluation_costs(
     """
     if stage2 is not None and stage2.separate_decoder is not None:
         stage1, stage2 = combine(stage1, stage2), None
-    flops = _forward_flops(stage1)
+    flops = forward_flops(stage1)
     features, name = _feature_flops(stage1), "FID"
     if len(stage1.image_shape) == 4:
         name = "FVD"
@@ -56,7 +56,7 @@ def evaluation_costs(
     generator = stage1 if stage2 is None else stage2
     if generator.is_generator:
         if stage2 is not None:
-            flops = _forward_flops(stage2)
+            flops = forward_flops(stage2)
         network = next(n for n in ("base", "prior", "decoder") if n in flops)
         calls = nfe_with_guidance(generator, guidance)
         each = calls * flops[network] + decoding + features
@@ -82,7 +82,7 @@ def training_costs(
         each = float(model_flops.closed_form_flops(spec.stage).training)
         text = f"{spec.steps:,} steps of {spec.batch_size:,}"
         items.append(CostItem(f"training {spec.stage.name}", examples * each, text))
-    encoder = _forward_flops(recipe[0].stage).get("encoder")
+    encoder = forward_flops(recipe[0].stage).get("encoder")
     if len(recipe) == 1 or encoder is None:
         return items
     name, count = "latent cache", cached_images
@@ -92,7 +92,7 @@ def training_costs(
     return items
 
 
-def _forward_flops(stage: Stage) -> dict[str, float]:
+def forward_flops(stage: Stage) -> dict[str, float]:
     """Return the FLOPs of the forward pass of each network on one example."""
     counts = model_flops.flops_by_network(stage)
     return {name: float(count.forward) for name, count in counts.items()}

@@ -224,17 +224,32 @@ def run_plan_pod(*args, **environment):
 
 def test_the_command_plans_for_virtual_devices():
     done = run_plan_pod(
-        f"--config={DIGITS}:smoke2", "--topology=cpu:4", "--mesh=data=2,fsdp=2"
+        f"--config={DIGITS}:smoke2",
+        "--topology=cpu:4",
+        "--mesh=data=2,fsdp=2",
+        f"--stage1_config={DIGITS}:smoke",
     )
     assert done.returncode == 0, done.stderr
     for text in (
         "| cpu:4 ",
+        "| online encoder",
         "data=2 x fsdp=2",
         "differs by +0.000%",
         "| activations gathered",
     ):
         assert text in done.stdout
     assert "compiling for cpu:4" in done.stderr
+
+
+def test_encoding_while_training_has_a_row_of_its_own(plan):
+    chip = chips.CHIPS["v5p"]
+    topology = dataclasses.replace(plan.topology, chip=chip)
+    attached = dataclasses.replace(plan, topology=topology)
+    flops = 2e-3 * chip.flops * attached.num_chips
+    rows = report.format_plan(attached, flops).splitlines()
+    (row,) = (row for row in rows if "online encoder" in row)
+    assert "| 2 ms" in row
+    assert "online encoder" not in report.format_plan(plan)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,17 @@ from ul.planning.pods import chips, collectives
 from ul.planning.pods.compile import GIB, PodPlan
 
 
-def format_plan(plan: PodPlan) -> str:
-    """Return the table of one plan, with one quantity per row."""
+def format_plan(plan: PodPlan, encoder_flops: float = 0.0) -> str:
+    """Return the table of one plan, with one quantity per row.
+
+    encoder_flops: of encoding the images of a step, which is not part of the train step.
+    """
     rows = [["", "", "basis and assumptions"]]
     rows += _size_rows(plan) + _memory_rows(plan) + _flops_rows(plan)
     if plan.step is not None:
         rows += _collectives_rows(plan) + _time_rows(plan)
+    if encoder_flops:
+        rows.append(_encoder_row(plan, encoder_flops))
     level = f"on this machine, at optimization level {plan.topology.optimization_level}"
     rows.append(["compile", f"{plan.compile_seconds:.0f} s", level])
     return markdown.table(rows)
@@ -198,6 +203,17 @@ def _time_rows(plan: PodPlan) -> list[list[str]]:
             f"{plan.spec.steps:,} steps in {hours:.1f} h; without overlap "
             f"{hours * time.without_overlap / time.step:.1f} h",
         ],
+    ]
+
+
+def _encoder_row(plan: PodPlan, flops: float) -> list[str]:
+    chip, text = plan.topology.chip, f"{format_flops(flops)} per step"
+    time = format_ms(flops / plan.num_chips / chip.flops) if chip else "unknown"
+    return [
+        "online encoder",
+        time,
+        f"{text} at the peak, before the train step and not compiled here; `ul encode` "
+        "saves it",
     ]
 
 
