@@ -42,8 +42,8 @@ TWENTY = (
 def together(command):
     started = []
 
-    def start(count, workdir, *changes, logs=None, **how):
-        args = stage1(workdir, *changes)
+    def start(count, workdir, *changes, logs=None, variant="smoke", **how):
+        args = stage1(workdir, *changes, variant=variant)
         made = Together(command, count, logs or workdir, *args, **how)
         started.append(made)
         return made
@@ -87,6 +87,23 @@ def test_many_processes_train_as_one_does(alone, together, tmp_path, count):
     # Process 0 alone speaks.
     assert "MiB of the state" in logs[0]
     assert all("MiB of the state" not in log for log in logs[1:])
+
+
+@pytest.mark.parametrize("axes", [(), ("--config.mesh.fsdp=2",)])
+def test_two_processes_distill_as_one_does(trained, command, together, tmp_path, axes):
+    """The frozen teacher computes the targets of each process's rows."""
+    teacher = f"--config.stage1.workdir={trained / 'smoke'}"
+    one, two = tmp_path / "one", tmp_path / "two"
+    command(*stage1(one, teacher, variant="smoke_distill"))
+    together(2, two, teacher, *axes, variant="smoke_distill").wait(0, 0)
+    for a, b in zip(*(jax.tree.leaves(raw(w)) for w in (one, two)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    before = ul.load_autoencoder(trained / "smoke").params["decoder"]
+    after = ul.load_autoencoder(two).params["decoder"]
+    assert any(
+        np.any(a != b)
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    )
 
 
 @pytest.mark.parametrize(("first", "then"), [(4, 1), (4, 2), (1, 2)])
