@@ -1,4 +1,4 @@
-"""Predict a run's bitrate, FLOPs, cost, or memory and speed on a pod.
+"""Predict a run's bitrate, FLOPs, cost, or memory and speed on a pod; fit a sweep.
 
     python -m ul plan bitrate --config photos:stage1
     python -m ul plan bitrate --config photos:stage1 --target-bpp 0.06
@@ -11,6 +11,7 @@
         --topology v6e:16x16 --mesh data=16,fsdp=16 --mesh data=32,fsdp=8 --search
     python -m ul plan scaling --config imagenet512:stage1 \\
         --topology v5p:4x4x4 --mesh data=4,fsdp=16
+    python -m ul plan budget --runs runs/budget --flops 1e15
 
 `pod` compiles without the pod: TPU topologies need the `tpu` extra, cpu:8 nothing. If the
 step does not fit, `pod` exits with 64 after its table; with --search such a plan is one row
@@ -24,6 +25,7 @@ from types import ModuleType
 from launch.lib import (
     cli,
     plan_bitrate,
+    plan_budget,
     plan_cost,
     plan_evaluation,
     plan_flops,
@@ -58,7 +60,8 @@ def _plan(module: ModuleType) -> None:
 
 
 COMMANDS: dict[str, Callable] = {
-    name: functools.partial(_plan, module) for name, module in _MODULES.items()
+    **{name: functools.partial(_plan, module) for name, module in _MODULES.items()},
+    "budget": plan_budget.main,
 }
 
 
@@ -69,6 +72,6 @@ if __name__ == "__main__":
             f"Flags of {name}",
             module.__doc__ or "",
         )
-        for name, module in _MODULES.items()
+        for name, module in (_MODULES | {"budget": plan_budget}).items()
     }
     cli.run(COMMANDS, groups=groups)

@@ -23,6 +23,7 @@ KINDS += [
     "plan cost",
     "plan pod",
     "plan scaling",
+    "plan budget",
     "convert clip",
 ]
 PAGES = [*command_list.names(), *KINDS]
