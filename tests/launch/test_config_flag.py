@@ -28,12 +28,14 @@ EXPERIMENTS = {
     "decoder_schedule": "digits.py:stage1",
     "loss.weighting": "digits.py:stage2",
     "max_logsnr": "single_stage.py:random_noise",
+    "distillation": "digits.py:distill",
 }
 FOLDER = {path: () for path in EXPERIMENTS} | {
     "data.source": ("--config.data.source.path=/data/x",)
 }
 # Settings that have no default.
 REQUIRED = {"path": "/data/x", "captions": "/data/c", "eval_path": "/data/y"}
+REQUIRED |= {"num_calls": 2}
 
 
 def read(experiment, *overrides):
