@@ -38,7 +38,13 @@ def test_one_tile_is_what_the_whole_image_gives(autoencoder):
         )
 
 
-@pytest.mark.parametrize("sides", [(8, 24), (20, 8), (14, 18)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [pytest.param((8, 24), marks=SLOW), pytest.param((20, 8), marks=SLOW), (14, 18)],
+)
 def test_any_shape_is_decoded_and_depends_on_the_seed(autoencoder, sides):
     z = tiling.encode(autoencoder, images(*sides))
     assert z.shape == (2, sides[0] // 2, sides[1] // 2, 4)

@@ -115,7 +115,7 @@ class Student:
         return interpolate(logsnr, self.knots, params["c"]) * x_t
 
 
-@pytest.mark.parametrize("num_calls", [2, 4])
+@pytest.mark.parametrize("num_calls", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_training_reaches_mean_and_variance_of_the_data(num_calls):
     """From the teacher's weights, whose samples have too little variance.
 

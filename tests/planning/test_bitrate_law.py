@@ -51,6 +51,7 @@ def test_more_compute_affords_more_bits():
     assert np.all(np.diff(rates) > 0)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_and_shrinks_with_the_noise():
     widths, many = (
         [],
