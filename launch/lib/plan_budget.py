@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from launch.lib import cli
 from ul.core.errors import ConfigError
 from ul.sweeps import budget, budget_plots
 
@@ -9,7 +10,8 @@ _RUNS = flags.DEFINE_string("runs", None, "Folder of a finished sweep. Required.
 _FLOPS = flags.DEFINE_list(
     "flops",
     [],
-    "FLOPs of training the base model, such as 1e21; by default those of the sweep.",
+    "FLOPs of training the base model, such as 1e21; by default three of the sweep's range "
+    "and ten times its largest.",
 )
 _PICTURE = flags.DEFINE_string("picture", None, "Also draw the law into this PNG file.")
 
@@ -22,7 +24,7 @@ def main() -> None:
         raise ConfigError(f"--flops must be numbers; got {_FLOPS.value}.") from None
     if _PICTURE.value and not _PICTURE.value.endswith(".png"):
         raise ConfigError(f"--picture must end in .png; got {_PICTURE.value}.")
-    sweep = budget.read_trials(budget.check_path(_RUNS.value))
+    sweep = budget.read_trials(cli.required(_RUNS))
     for skipped in sweep.skipped:
         print(f"left out: {skipped}")
     print(budget.recommend(sweep, budgets))

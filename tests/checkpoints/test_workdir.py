@@ -44,9 +44,9 @@ def test_an_exported_model_cannot_be_trained_further(tmp_path):
 
 
 def test_other_settings_data_and_encoders_are_refused(tmp_path, caplog):
-    def start(config, data="a", encoder="e", **options):
+    def start(config, data="a", encoder="e", teacher="t", **options):
         stage1 = {"workdir": "w", "step": 1, "weights": "ema", "encoder": encoder}
-        provenance = {"data": data, "stage1": stage1}
+        provenance = {"data": data, "stage1": stage1, "teacher": {"decoder": teacher}}
         workdir.write_or_check_config(tmp_path, config, provenance, **options)
 
     start({"seed": 0}, allow_changes=False)
@@ -56,6 +56,8 @@ def test_other_settings_data_and_encoders_are_refused(tmp_path, caplog):
         start({"seed": 0}, data="b", allow_changes=False)
     with pytest.raises(ConfigError, match="must be resumed with the encoder"):
         start({"seed": 0}, encoder="other", allow_changes=True)
+    with pytest.raises(ConfigError, match="must be resumed with the decoder"):
+        start({"seed": 0}, teacher="other", allow_changes=True)
     assert not caplog.records
     start({"seed": 1}, data="b", allow_changes=True)
     assert len([r for r in caplog.records if "changed setting" in r.message]) == 2
@@ -144,7 +146,7 @@ BREAKS = (
     Break(
         "a stage 2 resumed with another encoder",
         "ul/checkpoints/workdir.py",
-        'saved["encoder"] != current["encoder"]',
+        "saved[network] != current[network]",
         "False",
         "test_other_settings_data_and_encoders_are_refused",
     ),

@@ -105,6 +105,9 @@ def test_impossible_tiles_are_refused(autoencoder):
         tiling.encode(autoencoder, images(9, 8))
     with pytest.raises(DataError, match="at least 4x4 cells.*; got 2x4"):
         tiling.encode(autoencoder, images(4, 8))
+    for shape in ((2, 8, 8, 3), (8, 8, 4)):
+        with pytest.raises(DataError, match="Latents must have the shape .*; got"):
+            tiling.decode(autoencoder, np.zeros(shape, np.float32))
     with pytest.raises(ConfigError, match="below the 4 latent cells of a tile; got 4"):
         tiling.encode(autoencoder, images(8, 8), overlap=4)
 

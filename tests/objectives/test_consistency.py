@@ -38,7 +38,7 @@ def teach(x_t, logsnr, z_0=None):
 
 
 def exact(settings, x_t, logsnr):
-    """What an ideal student predicts."""
+    """Return what an ideal student predicts."""
     width = (settings.logsnr_max - settings.logsnr_min) / settings.num_calls
     segment = jnp.floor((logsnr - settings.logsnr_min + 1e-4) / width)
     batch = {

@@ -86,6 +86,8 @@ def test_it_is_compared_with_the_decoder_that_it_copies(runs, tmp_path):
     assert found[2].distance > 0 and found[2].std_ratio > 0
     with pytest.raises(ConfigError, match="must be runs of stage 'distill'; .*'joint'"):
         sampler_comparison.compare(runs[0], students=[str(runs[0])], **how)
+    with pytest.raises(ConfigError, match="is a student, which has one sampler"):
+        sampler_comparison.compare(runs[1], **how)
     other = untrained.parsed("digits", "smoke", seed=1)
     other = untrained.leave(tmp_path / "other", other, (2,))
     with pytest.raises(ConfigError, match="must have the encoder of --workdir"):
@@ -133,10 +135,9 @@ def test_it_is_evaluated_exported_and_used_by_an_older_stage_2(runs, tmp_path, c
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"sampling": {"num_steps": 4}},
-            "distillation.num_calls = 2; got 'ddim' and 4",
-        ),
+        ({"sampling": {"num_steps": 4}}, r"sampling.num_steps 2 \(got 4\)"),
+        ({"sampling": {"logsnr_max": 8.0}}, r"sampling.logsnr_max 9.0 \(got 8.0\)"),
+        ({"distillation": {"num_calls": 4}}, r"sampling.num_steps 4 \(got 2\)"),
         ({"distillation": {"num_calls": 0}}, "num_calls must be at least 1 and"),
         ({"distillation": {"substeps": (8, 4)}}, "substeps a rising pair"),
         ({"decoder": {"width": 64}}, "decoder.width is 32 there and 64 here"),

@@ -196,7 +196,7 @@ def write_or_check_config(
         for conflict in conflicts:
             log.warning("continuing with a changed setting: %s", conflict)
         config = _keep_adaptive_grid(config, saved["config"])
-        _check_same_encoder(workdir, saved["provenance"], provenance)
+        _check_same_stage1(workdir, saved["provenance"], provenance)
         _warn_of_other_devices(saved["provenance"], provenance)
     record = {
         "config": config,
@@ -233,15 +233,17 @@ def update_sampling(path: str, changes: dict[str, Any]) -> None:
         )
 
 
-def _check_same_encoder(workdir: epath.Path, before: dict, now: dict) -> None:
-    """Raises ConfigError if stage 2 was trained on the latents of another encoder."""
-    saved, current = before.get("stage1"), now.get("stage1")
-    if saved and current and saved["encoder"] != current["encoder"]:
-        raise ConfigError(
-            f"{workdir} must be resumed with the encoder that it was trained on, the one "
-            f"of {saved['workdir']} at step {saved['step']} ({saved['weights']}); got "
-            "another one. Restore that encoder or choose another --workdir."
-        )
+def _check_same_stage1(workdir: epath.Path, before: dict, now: dict) -> None:
+    """Raises ConfigError if a run was trained on another encoder, or by another teacher."""
+    run = before.get("stage1")
+    for key, network in (("stage1", "encoder"), ("teacher", "decoder")):
+        saved, current = before.get(key), now.get(key)
+        if run and saved and current and saved[network] != current[network]:
+            raise ConfigError(
+                f"{workdir} must be resumed with the {network} that it was trained with, "
+                f"the one of {run['workdir']} at step {run['step']} ({run['weights']}); "
+                f"got another one. Restore that {network} or choose another --workdir."
+            )
 
 
 def _warn_of_other_devices(before: dict, now: dict) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from ul.checkpoints import digests
 from ul.core import arrays, markdown
 from ul.core.errors import ConfigError
 from ul.data import datasets as examples_of
@@ -86,7 +87,7 @@ def compare(
     if saved_weights.load_run(workdir).stage.is_autoencoder:
         ae = api.load_autoencoder(workdir, step=step, weights=weights)
         images = _held_out(ae.datasets, num_examples)["image"]
-        decoder = decoder_of(ae)
+        decoder = _undistilled_decoder(ae, workdir)
         nats_per_logsnr = decoder_nats_per_logsnr(ae, decoder, images, seed)
         rows = compare_decoders(
             ae,
@@ -175,6 +176,16 @@ def decoder_of(autoencoder: Autoencoder) -> DiffusionDecoder:
     return decoder
 
 
+def _undistilled_decoder(autoencoder: Autoencoder, workdir: str) -> DiffusionDecoder:
+    """Return a decoder that has samplers to choose from, as `decoder_of`."""
+    if autoencoder.stage.distillation is not None:
+        raise ConfigError(
+            f"{workdir} is a student, which has one sampler. Pass the run of its teacher as "
+            "--workdir and this one as --students."
+        )
+    return decoder_of(autoencoder)
+
+
 def compare_decoders(
     autoencoder: Autoencoder,
     images: np.ndarray,
@@ -225,7 +236,10 @@ def load_student(workdir: str, teacher: Autoencoder) -> Autoencoder:
             f"--students must be runs of stage 'distill'; {workdir} is of stage "
             f"{student.stage.name!r}."
         )
-    if student.identity(workdir)["encoder"] != teacher.identity("")["encoder"]:
+    ours, theirs = (
+        digests.fingerprint(ae.params["encoder"]) for ae in (teacher, student)
+    )
+    if ours != theirs:
         raise ConfigError(
             f"The student {workdir} must have the encoder of --workdir; it has another. "
             "Pass the run of its teacher."

@@ -144,9 +144,10 @@ def decode(
     share at least.
 
     Raises:
-      DataError: a grid that is smaller than that of training.
+      DataError: a grid that is smaller than that of training, or other channels.
       ConfigError: an impossible overlap.
     """
+    _check_latents(autoencoder, z)
     cell, size = _cell(autoencoder), autoencoder.stage.evaluation.batch_size
     grid = z.shape[-3], z.shape[-2]
     tiles = plan_tiles(grid, _tile_shape(autoencoder), overlap)
@@ -180,15 +181,26 @@ def decode(
                 )
                 for (rows, columns), x in zip(batch, decoded, strict=True):
                     here = rows.pixels(cell[0]), columns.pixels(cell[1])
-                    own = np.outer(rows.weight(cell[0]), columns.weight(cell[1]))[
-                        ..., None
-                    ]
+                    sides = rows.weight(cell[0]), columns.weight(cell[1])
+                    own = np.multiply.outer(*sides)[..., None]
                     total[..., here[0], here[1], :] += own * x
                     weight[here[0], here[1]] += own
                 bar.update(len(batch))
             levels = np.round((total / weight + 1.0) * 127.5)
             images[number] = np.clip(levels, 0, 255).astype(np.uint8)
     return images
+
+
+def _check_latents(autoencoder: Autoencoder, z: np.ndarray) -> None:
+    """Raise DataError unless latents differ from those of training only in their grid."""
+    *frames, _, _, width = autoencoder.latent_shape
+    if z.ndim != len(autoencoder.latent_shape) + 1 or (
+        [*z.shape[1:-3], z.shape[-1]] != [*frames, width]
+    ):
+        raise DataError(
+            f"Latents must have the shape {('N', *frames, 'h', 'w', width)}; got {z.shape}. "
+            "Pass what encode returns."
+        )
 
 
 def _tile_shape(autoencoder: Autoencoder) -> tuple[int, int]:

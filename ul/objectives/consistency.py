@@ -36,8 +36,8 @@ from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 # Near the clean image the weight of equation 6 would leave nothing for the other levels.
 MAX_WEIGHT = 1000.0
-# What `Consistency.targets` adds to a batch, by name: x_t, x_s and x_e have the image's
-# shape, the others are [B].
+# `Consistency.targets` adds these to a batch. x_t, x_s and x_e have the image's shape, the
+# others are [B].
 FIELDS = ("x_t", "x_s", "x_e", "logsnr_t", "logsnr_s", "logsnr_e", "is_last", "is_end")
 
 

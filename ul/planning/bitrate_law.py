@@ -28,7 +28,7 @@ MIN_BITRATES, MIN_BUDGETS, MIN_TRIALS = 3, 3, 8
 NUM_DRAWS = 200
 # A budget may be this many times outside of those of the sweep.
 MAX_EXTRAPOLATION = 30.0
-# Of exponents: a law with one of 0 would have no optimum.
+# Exponents stay within these bounds, because a law with one of 0 would have no optimum.
 SMALLEST, LARGEST = 0.01, 10.0
 
 

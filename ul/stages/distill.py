@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ul.config.schema import Sampling
 from ul.core.errors import ConfigError
 from ul.diffusion.samplers import Sampler
 from ul.diffusion.sampling_grids import SegmentStarts
@@ -37,16 +38,19 @@ def build(config: DistillConfig) -> Stage:
     """
     settings: Consistency = kinds.distillation(config.distillation)
     settings.check()
-    calls = settings.num_calls
-    if (config.sampling.kind, config.sampling.num_steps) != ("ddim", calls):
+    calls, ends = settings.num_calls, (settings.logsnr_max, settings.logsnr_min)
+    trained = Sampling("ddim", calls, "logsnr", *ends)
+    if config.sampling != trained:
+        settings_text = ", ".join(
+            f"{key} {getattr(trained, key)!r} (got {value!r})"
+            for key, value in dataclasses.asdict(config.sampling).items()
+            if value != getattr(trained, key)
+        )
         raise ConfigError(
-            "sampling.kind must be 'ddim' and sampling.num_steps the number of calls that "
-            f"the student is trained for, distillation.num_calls = {calls}; got "
-            f"{config.sampling.kind!r} and {config.sampling.num_steps}. Distill a student "
-            "for another number of calls."
+            "The sampling of a student must be what `distillation` trains it for: "
+            f"sampling.{settings_text}. Change both, and distill another student."
         )
     schedule = kinds.schedule("decoder_schedule", config.decoder_schedule)
-    ends = settings.logsnr_max, settings.logsnr_min
     grid = SegmentStarts(*ends, num_segments=calls)
     grid.ends(schedule)
     modules = decoder_modules(config)

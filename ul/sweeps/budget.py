@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from ul.core import markdown
-from ul.core.errors import ConfigError
 from ul.planning import bitrate_law
 from ul.planning.bitrate_law import BitrateLaw, BudgetTrial
 from ul.sweeps.report import gather
@@ -90,8 +89,8 @@ def _factor(config) -> float:
 def recommend(sweep: SweepTrials, budgets: Sequence[float]) -> str:
     """Return a Markdown table of the best rate at each budget, with intervals and errors.
 
-    budgets: FLOPs of training the base model; by default those of the sweep and ten times
-    the largest.
+    budgets: FLOPs of training the base model; by default three from the sweep's smallest to
+    its largest, and ten times that.
 
     Raises:
       ConfigError: a budget is far outside of the sweep's.
@@ -134,10 +133,3 @@ def describe(law: BitrateLaw) -> str:
         f"R^{law.p:.2f} C^-{law.q:.2f}; bits of the base / R = {law.r:.3g} + {law.e:.3g} "
         f"R^{law.u:.2f} C^-{law.v:.2f}."
     )
-
-
-def check_path(path: str | None) -> str:
-    """Return the folder of a sweep, which must be given."""
-    if not path:
-        raise ConfigError("--runs is required: the folder of a sweep. Pass its --out.")
-    return path
