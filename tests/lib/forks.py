@@ -63,6 +63,7 @@ class Server:
         env: dict[str, str] | None = None,
         one_output: bool = False,
         file_bytes: int | None = None,
+        cwd: os.PathLike | str = ROOT,
     ) -> Done:
         """Run a command, given as the words after `python -m ul`.
 
@@ -72,6 +73,7 @@ class Server:
         env: its whole environment; this process's by default.
         one_output: standard error goes where standard output goes.
         file_bytes: no file may grow beyond this size.
+        cwd: the folder in which it runs.
         """
         request = {
             "words": list(map(str, words)),
@@ -80,6 +82,7 @@ class Server:
             "env": dict(env or os.environ),
             "one_output": one_output,
             "file_bytes": file_bytes,
+            "cwd": str(cwd),
         }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -145,7 +148,7 @@ def _set_environment(env: dict[str, str]) -> None:
 
 
 def _run(
-    folder: Path, words, parse_only, forbid_devices, env, one_output, file_bytes
+    folder: Path, words, parse_only, forbid_devices, env, one_output, file_bytes, cwd
 ) -> int:
     """Run a command in this process and return its exit code."""
     from launch.lib import cli
@@ -157,6 +160,7 @@ def _run(
     error = folder / ("out" if one_output else "err")
     os.dup2(os.open(error, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     _set_environment(env)
+    os.chdir(cwd)
     if file_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))

@@ -1,17 +1,14 @@
 """The bitrate planner: its numbers, its texts, its picture, and what it refuses."""
 
 import dataclasses
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.lib import untrained
+from tests.lib import forks, untrained
 from ul.core.errors import ConfigError, StorageError
 from ul.data import datasets
 from ul.data.datasets import Datasets
@@ -240,17 +237,12 @@ def test_a_picture_that_cannot_be_written_is_a_storage_error(plan, tmp_path):
 
 def test_the_command_prints_the_table_and_draws(tmp_path):
     args = ("bitrate", "--target-bpp", "0.6", "--config.loss.weighting.bias=3.5")
-    done = subprocess.run(
-        [sys.executable, "-m", "ul", "plan", f"--config={DIGITS}:stage1", *args],
-        cwd=tmp_path,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert [r[:2] for r in table_rows(done.stdout) if r[-1]] == [["2", "3.5"]]
-    assert "--config.loss.weighting.bias=2.8465" in done.stdout
-    assert "reading" in done.stderr  # the progress bar
+    words = ["plan", f"--config={DIGITS}:stage1", *args]
+    (done,) = forks.run_all([words], cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert [r[:2] for r in table_rows(done.out) if r[-1]] == [["2", "3.5"]]
+    assert "--config.loss.weighting.bias=2.8465" in done.out
+    assert "reading" in done.err  # the progress bar
     with Image.open(tmp_path / "plan-digits-stage1.png") as image:
         assert image.format == "PNG" and len(np.unique(np.asarray(image))) > 50
 

@@ -53,32 +53,51 @@ def test_the_whole_config_can_be_printed(command):
     assert config["stage"] == "joint" and config["data"]["source"] == {"kind": "digits"}
 
 
-@pytest.mark.parametrize("moment", [pytest.param(1, marks=pytest.mark.slow), 5])
+def kill_at(command, workdir, step):
+    """kill -9 soon after a step was logged: during a save, a look or the next step."""
+    process = command.start(*stage1(workdir))
+    wait_for_step(process, workdir, step)
+    time.sleep(0.07 * step)
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow  # the default suite kills a run that was stopped and went on
+@pytest.mark.parametrize("moment", [1, 5])
 def test_killed_at_any_moment_it_ends_with_the_same_parameters(
     trained, command, tmp_path, moment
 ):
-    """kill -9 once a step was logged: during a save, a look or the next step."""
     workdir = tmp_path / "killed"
-    process = command.start(*stage1(workdir))
-    wait_for_step(process, workdir, moment)
-    time.sleep(0.07 * moment)
-    process.kill()
-    process.communicate()
+    kill_at(command, workdir, moment)
     command(*stage1(workdir))
     assert digests(workdir) == digests(trained / "smoke")
     # Steps beyond the checkpoint are not logged twice.
     assert [line["step"] for line in lines(workdir)] == [2, 4, 4, 6, 8, 8]
 
 
-def test_a_longer_run_goes_on_and_also_on_other_devices(trained, command, tmp_path):
+def fill_disk(command, longer, workdir):
+    """No file may grow beyond 100 kB: the arrays of a checkpoint no longer fit."""
+    out = command(*longer, code=74, file_bytes=100_000)
+    assert "Checkpoint 10 was not written" in out
+    assert "Traceback" not in out and "Event loop is closed" not in out
+    assert reading.verified_steps(workdir) == [4, 8]
+    return out
+
+
+def test_a_longer_run_goes_on_after_a_full_disk_and_on_other_devices(
+    trained, command, tmp_path
+):
     runs = [tmp_path / name for name in ("one", "two")]
     for devices, workdir in enumerate(runs, start=1):
         shutil.copytree(trained / "smoke", workdir)
-        out = command(*stage1(workdir, "--config.steps=10"), devices=devices)
+        longer = stage1(workdir, "--config.steps=10")
+        out = fill_disk(command, longer, workdir) if devices == 1 else ""
+        out += command(*longer, devices=devices)
         assert "resumed at step 8" in out and lines(workdir)[-1]["step"] == 10
         assert "train: 1,437 examples" in out and "eval: 360 examples" in out
         (line,) = (o for o in out.splitlines() if "steps changed from 8 to 10" in o)
         assert "goes on at" in line and "at step 8" in line  # the learning rate
+    assert reading.verified_steps(runs[0]) == [8, 10]
     for a, b in zip(*(jax.tree.leaves(weights(run)) for run in runs), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -86,7 +105,7 @@ def test_a_longer_run_goes_on_and_also_on_other_devices(trained, command, tmp_pa
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_a_signal_saves_and_exits_75_and_the_command_goes_on(
+def test_stopped_and_killed_the_command_goes_on_to_the_same_parameters(
     trained, command, tmp_path, number
 ):
     workdir = tmp_path / "stopped"
@@ -98,8 +117,12 @@ def test_a_signal_saves_and_exits_75_and_the_command_goes_on(
     stopped = reading.verified_steps(workdir)
     assert len(stopped) == 1 and 2 <= stopped[0] < 8
     assert f"the run was saved at step {stopped[0]} and stopped" in output
-    command(*stage1(workdir, "--config.checkpoint.every=100"))
+    kill_at(command, workdir, 5)
+    command(*stage1(workdir))
     assert digests(workdir) == digests(trained / "smoke")
+    # Steps beyond the checkpoint are not logged twice.
+    logged = [line["step"] for line in lines(workdir) if "loss_bpp" in line]
+    assert logged == sorted(set(logged)) and {2, 4, 6, 8} <= set(logged)
 
 
 @pytest.mark.slow  # the default suite has a run that goes on on other devices
@@ -213,19 +236,6 @@ def test_a_workdir_in_use_is_refused(command, tmp_path):
     with workdirs.lock_directory(str(tmp_path)):
         assert "another process" in command(*stage1(tmp_path), code=73)
     assert not (tmp_path / "config.json").exists()
-
-
-def test_a_full_disk_exits_74_and_keeps_what_was_saved(trained, command, tmp_path):
-    """No file may grow beyond 100 kB: the arrays of a checkpoint no longer fit."""
-    workdir = tmp_path / "w"
-    shutil.copytree(trained / "smoke", workdir)
-    longer = stage1(workdir, "--config.steps=10")
-    out = command(*longer, code=74, file_bytes=100_000)
-    assert "Checkpoint 10 was not written" in out
-    assert "Traceback" not in out and "Event loop is closed" not in out
-    assert reading.verified_steps(workdir) == [4, 8]
-    command(*longer)
-    assert reading.verified_steps(workdir) == [8, 10]
 
 
 def test_training_that_is_not_finite_exits_70(command, tmp_path):

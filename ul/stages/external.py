@@ -9,6 +9,7 @@ from ul.config import AutoencoderConfig, construct
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import gaussian
+from ul.models import parameters
 from ul.models.kl_autoencoder import KlAutoencoderSizes, KlDecoder, KlEncoder
 from ul.stages.codec import Codec
 from ul.stages.conditions import Conditions
@@ -106,8 +107,8 @@ def build(config: ExternalConfig) -> Stage:
         x = jnp.zeros((1, *image_shape), jnp.float32)
         z = jnp.zeros((1, *latent_shape), jnp.float32)
         return {
-            "encoder": encoder.init(rng.stream(root, "encoder"), x)["params"],
-            "decoder": decoder.init(rng.stream(root, "decoder"), z)["params"],
+            "encoder": parameters.initialize(encoder, rng.stream(root, "encoder"), x),
+            "decoder": parameters.initialize(decoder, rng.stream(root, "decoder"), z),
         }
 
     return Stage(

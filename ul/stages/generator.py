@@ -15,6 +15,7 @@ from ul.core.errors import ConfigError
 from ul.diffusion import predictions
 from ul.diffusion.schedules import Schedule
 from ul.diffusion.weightings import Sigmoid
+from ul.models import parameters
 from ul.objectives import base
 from ul.stages import kinds, networks
 from ul.stages.codec import Codec, LatentSampler
@@ -109,7 +110,9 @@ def _init(
     z = jnp.zeros((1, *latent_shape), jnp.float32)
     logsnr = jnp.zeros((1,), jnp.float32)
     keys = {name: rng.stream(root, f"init_{name}") for name in ("params", "dropout")}
-    return module.init(keys, z, logsnr, **arguments(conditions.zeros()))["params"]
+    return parameters.initialize(
+        module, keys, z, logsnr, **arguments(conditions.zeros())
+    )
 
 
 def build(

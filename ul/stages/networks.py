@@ -9,6 +9,7 @@ from ul.config import Stage1Config
 from ul.core import rng
 from ul.core.errors import ConfigError
 from ul.diffusion import gaussian, predictions
+from ul.models import parameters
 from ul.models.checks import shape_text
 from ul.stages import kinds
 
@@ -42,7 +43,7 @@ class Stage1Modules:
                 "params": rng.stream(key, name),
                 "dropout": rng.stream(key, "dropout"),
             }
-            return module.init(keys, *args)["params"]
+            return parameters.initialize(module, keys, *args)
 
         params = {"decoder": init("decoder", self.decoder, x, logsnr, z_0)}
         if self.encoder is not None:

@@ -3,13 +3,12 @@
 import dataclasses
 import importlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import pytest
 
+from tests.lib import forks
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError
 from ul.planning.pods import chips, compile, report, roofline, search, topology
@@ -213,13 +212,8 @@ def test_a_missing_compiler_is_named_with_its_installation(monkeypatch):
 
 
 def run_plan_pod(*args, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "ul", "plan", "pod", *args],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
-        capture_output=True,
-        text=True,
-    )
+    (done,) = forks.run_all([["plan", "pod", *args]], env=os.environ | environment)
+    return done
 
 
 def test_the_command_plans_for_virtual_devices():
@@ -229,7 +223,7 @@ def test_the_command_plans_for_virtual_devices():
         "--mesh=data=2,fsdp=2",
         f"--stage1_config={DIGITS}:smoke",
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     for text in (
         "| cpu:4 ",
         "| online encoder",
@@ -237,8 +231,8 @@ def test_the_command_plans_for_virtual_devices():
         "differs by +0.000%",
         "| activations gathered",
     ):
-        assert text in done.stdout
-    assert "compiling for cpu:4" in done.stderr
+        assert text in done.out
+    assert "compiling for cpu:4" in done.err
 
 
 def test_encoding_while_training_has_a_row_of_its_own(plan):
@@ -273,9 +267,9 @@ def test_the_command_plans_for_a_tpu_that_is_not_attached():
     done = run_plan_pod(
         f"--config={DIGITS}:stage1", "--topology=v5e:2x2", "--mesh=fsdp=4", XLA_FLAGS=""
     )
-    assert done.returncode == 0, done.stderr
-    assert "| **fits**" in done.stdout and "| reduce-scatter" in done.stdout
-    assert "only parameters are gathered" in done.stdout
+    assert done.code == 0, done.err
+    assert "| **fits**" in done.out and "| reduce-scatter" in done.out
+    assert "only parameters are gathered" in done.out
 
 
 @pytest.mark.slow
@@ -286,8 +280,8 @@ def test_the_command_reports_the_memory_that_a_tpu_lacks():
         f"--config={DIGITS}:stage2", "--topology=v5e:2x2", "--config.batch_size=4194304",
         "--config.mesh.fsdp=4", XLA_FLAGS="",
     )  # fmt: skip
-    assert done.returncode == 64 and "Traceback" not in done.stderr
-    assert "does not fit" in done.stdout and "GiB missing" in done.stderr
+    assert done.code == 64 and "Traceback" not in done.err
+    assert "does not fit" in done.out and "GiB missing" in done.err
 
 
 @pytest.mark.slow
@@ -296,5 +290,5 @@ def test_the_command_plans_for_gpus_that_are_not_attached():
     done = run_plan_pod(
         f"--config={DIGITS}:stage2", "--topology=h100:8", "--mesh=fsdp=8", XLA_FLAGS=""
     )
-    assert done.returncode == 0, done.stderr
-    assert "| **fits**" in done.stdout and "| reduce-scatter" in done.stdout
+    assert done.code == 0, done.err
+    assert "| **fits**" in done.out and "| reduce-scatter" in done.out
