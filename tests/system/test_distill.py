@@ -63,7 +63,7 @@ def test_it_is_an_autoencoder_of_two_calls(runs):
 
     def counted(params, x_t, logsnr, z_0, key):
         calls.append(logsnr)
-        return decoder.denoise_image(params, x_t, logsnr, z_0, key)
+        return jnp.zeros_like(x_t)
 
     image = np.zeros((2, 8, 8, 1), np.uint8)
     z, row = jnp.asarray(new.encode(image)), jnp.arange(2)
