@@ -12,14 +12,14 @@ name is a stage 1, each name with `_base` a stage 2 on its latents:
   ul                the reference: stage 1 of digits.py
   normal_prior      the rate is the KL to N(0, I); no prior is learned
   mse_decoder       a decoder of one call with a squared error
+  diffusion_decoder a diffusion decoder on the frozen encoder of mse_decoder (no base)
   learned_variance  the encoder learns the variance of its latents (ablation D)
   detached_prior    the prior's loss does not reach the encoder, which has a KL instead (A)
   logsnr_10         the prior's maximum log-SNR is 10 instead of 5 (B)
   kl_autoencoder    the autoencoder of latent diffusion, with a tenth of the KL
 
-Every stage trains for 1,000 steps of 32 digits, where digits.py has 2,000 or 2,500 of 64.
-Expected for `ul`: 0.861 bits/pixel, PSNR 21.7 dB and a class accuracy of 0.68. RESULTS.md has
-the tables; a name takes 4 to 9 minutes on two shared cores.
+Every stage trains for 1,000 steps of 32 digits. Expected for `ul`: 0.861 bits/pixel, PSNR 21.7
+dB and a class accuracy of 0.68 (RESULTS.md); 4 to 9 minutes per name on two shared cores.
 """
 
 import ml_collections
@@ -35,18 +35,18 @@ def get_config(arg: str = "ul") -> ml_collections.ConfigDict:
     common.check_variant(arg, VARIANTS)
     if arg.endswith("_base"):
         c = digits.get_config("stage2").unlock()
-        c.steps = 1000
         # Two schedules have logsnr_max = 10, where the rounding error of float16 would not
         # be negligible beside the noise.
         c.latent_dtype = "float32"
         changes = _STAGE2_CHANGES.get(arg.removesuffix("_base"))
+    elif arg == "diffusion_decoder":
+        c, changes = digits.get_config("decoder").unlock(), None
     else:
         c = digits.get_config("stage1").unlock()
-        c.steps, c.loss.ramp_steps = 1000, 400
-        changes = _STAGE1_CHANGES.get(arg)
+        c.loss.ramp_steps, changes = 400, _STAGE1_CHANGES.get(arg)
     if changes:
         changes(c)
-    c.batch_size, c.validation.every = 32, c.steps
+    c.steps, c.batch_size, c.validation.every = 1000, 32, 1000
     return c.lock()
 
 
@@ -117,4 +117,4 @@ _STAGE2_CHANGES = {
 }
 
 KINDS = ("ul", *_STAGE1_CHANGES)
-VARIANTS = KINDS + tuple(f"{name}_base" for name in KINDS)
+VARIANTS = (*KINDS, "diffusion_decoder", *(f"{name}_base" for name in KINDS))

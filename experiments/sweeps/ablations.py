@@ -16,8 +16,24 @@ def _trial(file: str, name: str, has_stage2: bool) -> list[dict]:
     )
 
 
+def _diffusion_decoder() -> dict:
+    """The second row of table 5: the encoder of `mse_decoder`, which both trials share."""
+    stages = [
+        {
+            "config": "experiments/ablations.py:mse_decoder",
+            "workdir": "mse_decoder/stage1",
+        },
+        {
+            "config": "experiments/ablations.py:diffusion_decoder",
+            "workdir": "diffusion_decoder/decoder",
+        },
+    ]
+    return {"name": "diffusion_decoder", "overrides": {}, "stages": stages, "more": {}}
+
+
 def get_sweep(arg: str = "") -> list[dict]:
     """Return all trials, or the one named `arg`."""
     trials = [_trial("ablations", name, True) for name in ablations.KINDS]
+    trials.append([_diffusion_decoder()])
     trials += [_trial("single_stage", name, False) for name in single_stage.VARIANTS]
     return [trial for trial in sweeps.chain(*trials) if arg in ("", trial["name"])]

@@ -174,7 +174,7 @@ def test_the_sweeps_of_this_repository_expand(file, arg):
 def test_the_ablations_are_a_sweep():
     ablations = importlib.import_module("experiments.sweeps.ablations")
     expanded = trials.expand(ablations.get_sweep(), ["seed=1"])
-    assert [len(t.stages) for t in expanded] == [2] * 7 + [1] * 3
+    assert [len(t.stages) for t in expanded] == [2] * 8 + [1] * 3
     assert all(s.resolved_config["seed"] == 1 for t in expanded for s in t.stages)
     (one,) = ablations.get_sweep("ul")
     assert one["stages"][1]["config"] == "experiments/ablations.py:ul_base"

@@ -77,8 +77,8 @@ def test_trains_resumes_and_is_evaluated(name, tmp_path):
 
 def test_the_tables_have_ours_beside_the_papers():
     ours = dict(rate_bpp=0.5, base_rate_bpp=0.4, psnr_db=20.0, frechet=1.0)
-    text = paper_tables.tables({"mse_decoder": ours})
-    line = next(row for row in text.splitlines() if "MSE decoder" in row)
+    text = paper_tables.tables({"diffusion_decoder": ours})
+    line = next(row for row in text.splitlines() if "then a diffusion" in row)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:] == [
         "0.500", "0.400", "20.00", "", "1.000", "", ".072", ".072", "1.1", "2.4",
@@ -87,4 +87,4 @@ def test_the_tables_have_ours_beside_the_papers():
         SINGLE
     )
     rows = paper_tables.TABLE_5 + paper_tables.TABLE_6
-    assert {row.trial for row in rows} - {"-"} == set(KINDS + SINGLE)
+    assert {row.trial for row in rows} - {"-"} == {*KINDS, *SINGLE, "diffusion_decoder"}

@@ -25,8 +25,11 @@ TABLE_5 = (
         "ul", "diffusion prior, diffusion decoder", (".079", ".079", ".86", "1.4")
     ),
     PaperRow(
-        "mse_decoder", "diffusion prior, MSE decoder", (".072", ".072", "1.1", "2.4")
+        "diffusion_decoder",
+        "diffusion prior, MSE decoder, then a diffusion decoder",
+        (".072", ".072", "1.1", "2.4"),
     ),
+    PaperRow("mse_decoder", "diffusion prior, MSE decoder alone", ("", "", "", "")),
     PaperRow(
         "normal_prior", "normal prior, diffusion decoder", (".39", ".26", ".83", "2.5")
     ),
