@@ -85,7 +85,7 @@ def steps(run: loop.Run, state, compiled, first: int, count: int):
     """Seconds of `count` steps, by the clock and of CPU; and the state after them."""
     began = time.perf_counter(), time.process_time()
     for step, batch in enumerate(run.batches(first, first + count), first + 1):
-        state, _ = compiled(state, loop.place_batch(run, batch, step))
+        state, _ = compiled(state, loop.place_batch(run, batch, step, None))
     jax.block_until_ready(state)
     spent = time.perf_counter() - began[0], time.process_time() - began[1]
     return spent, state
@@ -104,7 +104,7 @@ def main() -> None:
         with jax.set_mesh(run.mesh):
             state = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
             batch = next(run.batches(0, 1))
-            ready = loop.place_batch(run, batch, 1)
+            ready = loop.place_batch(run, batch, 1, None)
             compiled = loop.lower_step(run, state, ready).compile()
             for each in made.values():  # compile what is left, and read files once
                 _, state = steps(each, state, compiled, 0, 2)

@@ -43,13 +43,13 @@ def jax_step(run, batch):
     """Return a function of no arguments that makes one update and waits for it."""
     state = states.initialize(run.init, run.tx, run.ema_names, run.mesh)
     with jax.set_mesh(run.mesh):
-        ready = loop.place_batch(run, batch, 1)
+        ready = loop.place_batch(run, batch, 1, None)
         compiled = loop.lower_step(run, state, ready).compile()
 
     def step():
         nonlocal state
         with jax.set_mesh(run.mesh):
-            state, moments = compiled(state, loop.place_batch(run, batch, 1))
+            state, moments = compiled(state, loop.place_batch(run, batch, 1, None))
         jax.block_until_ready((state, moments))
 
     return step, sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -70,7 +70,7 @@ def test_stage_2_learns_draws_of_an_encoder_with_a_variance(name, is_random):
 
     def latents(step):
         batch = {"image": jnp.full((4, 8, 8, 1), 99, jnp.uint8), "row": jnp.arange(4)}
-        return np.asarray(run.prepare(batch, step)["z_clean"])
+        return np.asarray(run.prepare(batch, step, None)["z_clean"])
 
     np.testing.assert_array_equal(latents(1), latents(1))
     assert np.array_equal(latents(1), latents(2)) is not is_random

@@ -438,7 +438,7 @@ def test_stage2_trains_on_its_latents(imported):
     run, provenance = session.build_run(registry.parse(c), {})
     assert provenance["stage1"]["step"] == 0
     batch = {"image": jnp.full((4, 32, 32, 3), 99, jnp.uint8), "row": jnp.arange(4)}
-    z = run.prepare(batch, 3)["z_clean"]
+    z = run.prepare(batch, 3, None)["z_clean"]
     expected = api.load_autoencoder(imported).encode(
         np.full((4, 32, 32, 3), 99, np.uint8)
     )

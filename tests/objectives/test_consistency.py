@@ -1,8 +1,4 @@
-"""Consistency distillation on Gaussian data, where teacher and student are known exactly.
-
-Given z_0 the data are N(0, v): the teacher is a v / (a^2 v + s^2) x_t, and its flow keeps
-x_t / sqrt(a^2 v + s^2).
-"""
+"""Consistency distillation on Gaussian data, where teacher and student are known exactly."""
 
 import functools
 
@@ -13,28 +9,17 @@ import optax
 import pytest
 
 from tests.lib.breaks import Break
+from tests.lib.gaussian_decoder import (
+    VARIANCE,
+    Student,
+    make_batch,
+    sample,
+    spread,
+    teach,
+)
 from ul.diffusion import gaussian
-from ul.diffusion.samplers import Sampler
-from ul.diffusion.sampling_grids import SegmentStarts
-from ul.diffusion.schedules import Cosine
 from ul.objectives import consistency
 from ul.objectives.consistency import Consistency
-from ul.stages.codec import DiffusionDecoder
-
-SCHEDULE = Cosine(12.0, -12.0)
-VARIANCE = jnp.asarray([[0.02, 0.1, 0.3, 0.8]])
-B = 512
-
-
-def spread(logsnr):
-    """The standard deviation of x_t."""
-    signal = jax.nn.sigmoid(logsnr)
-    return jnp.sqrt(signal * VARIANCE + 1.0 - signal)
-
-
-def teach(x_t, logsnr, z_0=None):
-    logsnr = gaussian.expand(logsnr, x_t)
-    return gaussian.alpha(logsnr) * VARIANCE / spread(logsnr) ** 2 * x_t
 
 
 def exact(settings, x_t, logsnr):
@@ -54,32 +39,9 @@ def exact(settings, x_t, logsnr):
     return consistency.reference(x_t, x_e, batch)
 
 
-def make_batch(settings, key, progress=1.0):
-    """A batch with the targets of the exact teacher; 0..255 stand for the data."""
-    x = jnp.sqrt(VARIANCE) * jax.random.normal(key, (B, 4))
-    batch = {
-        "image": (x + 1.0) * 127.5,
-        "z_clean": jnp.zeros((B, 1)),
-        "row": jnp.arange(B),
-        "stratum": jnp.arange(B) / B,
-    }
-    return consistency.add_targets(settings, teach, batch, key, progress, 5.0)
-
-
-def sample(settings, student):
-    """Samples of a student as the stage draws them, [4096, 4]."""
-    ends, calls = (settings.logsnr_max, settings.logsnr_min), settings.num_calls
-    grid = SegmentStarts(*ends, num_segments=calls)
-    sampler = Sampler("ddim", calls - 1, SCHEDULE, grid)
-    decoder = DiffusionDecoder(
-        lambda params, x_t, logsnr, z_0, key: student(x_t, logsnr), sampler, (4,)
-    )
-    return decoder({}, jnp.zeros((4096, 1)), jnp.arange(4096), jax.random.key(1))
-
-
 @pytest.mark.parametrize("num_calls", [1, 2, 4])
 def test_an_ideal_student_is_what_the_loss_asks_for(num_calls):
-    settings = Consistency(num_calls, (64, 64))
+    settings = Consistency(num_calls, substeps=(64, 64))
     batch = make_batch(settings, jax.random.key(0))
     wanted = exact(settings, batch["x_t"], batch["logsnr_t"])
     x_hat_s = exact(settings, batch["x_s"], batch["logsnr_s"])
@@ -102,26 +64,13 @@ def test_the_samples_of_an_ideal_student_have_the_variance_of_the_data(num_calls
     assert np.all(sample(settings, teach).var(0) < 0.8 * VARIANCE[0])
 
 
-class Student:
-    """x_hat = c x_t, with a table of c by log-SNR for each element."""
-
-    knots = jnp.linspace(-8.0, 9.0, 69)
-
-    def init(self):
-        return {"c": teach(jnp.ones((69, 4)), self.knots)}
-
-    def __call__(self, params, x_t, logsnr, z_0, key):
-        interpolate = jax.vmap(jnp.interp, in_axes=(None, None, 1), out_axes=1)
-        return interpolate(logsnr, self.knots, params["c"]) * x_t
-
-
 @pytest.mark.parametrize("num_calls", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_training_reaches_mean_and_variance_of_the_data(num_calls):
     """From the teacher's weights, whose samples have too little variance.
 
     A single segment takes longer: its targets rest on a chain of 24 predictions.
     """
-    settings, student = Consistency(num_calls, (4, 16)), Student()
+    settings, student = Consistency(num_calls, substeps=(4, 16)), Student()
     steps = 1500
     tx = optax.adam(optax.cosine_decay_schedule(0.03, steps))
 
@@ -130,12 +79,10 @@ def test_training_reaches_mean_and_variance_of_the_data(num_calls):
         def update(carry, i):
             params, opt = carry
             key = jax.random.fold_in(jax.random.key(2), i)
-            batch = make_batch(settings, key, i / steps)
+            batch = make_batch(settings, key, progress=i / steps)
 
             def loss(params):
-                terms = consistency.consistency_loss(
-                    params, batch, key, i, denoise_image=student
-                )
+                terms = settings.loss(params, batch, key, i, denoise_image=student)
                 return jnp.mean(terms.loss)
 
             updates, opt = tx.update(jax.grad(loss)(params), opt)
@@ -143,7 +90,7 @@ def test_training_reaches_mean_and_variance_of_the_data(num_calls):
 
         return jax.lax.scan(update, (params, tx.init(params)), jnp.arange(steps))[0][0]
 
-    params = train(student.init())
+    params = train({"decoder": student.init()})
     x = sample(settings, lambda x_t, logsnr: student(params, x_t, logsnr, None, None))
     np.testing.assert_allclose(x.var(0), VARIANCE[0], rtol=0.1)
     np.testing.assert_allclose(x.mean(0) / jnp.sqrt(VARIANCE[0]), 0.0, atol=0.1)
@@ -153,7 +100,8 @@ def test_parts_of_a_segment_grow_with_training():
     widths = [
         np.unique(np.round(b["logsnr_s"] - b["logsnr_t"], 3))
         for b in (
-            make_batch(Consistency(2, (2, 10)), jax.random.key(0), p) for p in (0.0, 1)
+            make_batch(Consistency(2, substeps=(2, 10)), jax.random.key(0), progress=p)
+            for p in (0.0, 1)
         )
     ]
     np.testing.assert_allclose(widths[0], 8.5 / 2, atol=1e-3)

@@ -16,14 +16,33 @@ from ul.core.errors import ConfigError
 from ul.evaluation import sampler_comparison
 from ul.inference import export
 from ul.runs import session
+from ul.stages import registry
+from ul.train import loop
 from ul.train import state as states
 
 CONFIG = f"--config={DIGITS}:smoke_distill"
+# The parts of a segment grow with the fraction of all steps.
+CONSISTENCY = ("--config.distillation.substeps=(4,4)",)
+MOMENTS = (
+    "--config.distillation.kind=moment_matching",
+    "--config.sampling.kind=renoise",
+)
+MOMENTS += ("--config.distillation.num_calls=2",)
 
 
 def student_config(teacher, variant="smoke_distill", **changes):
     below = {"workdir": str(teacher), "step": None, "weights": "ema"}
     return untrained.parsed("digits", variant, stage1=below, **changes)
+
+
+def moment_config(teacher, **changes):
+    """The same by moment matching."""
+    below = {"workdir": str(teacher), "step": None, "weights": "ema"}
+    settings = untrained.settings("digits", "smoke_distill") | changes
+    settings["stage1"] = below
+    settings["distillation"] = {"kind": "moment_matching", "num_calls": 2}
+    settings["sampling"]["kind"] = "renoise"
+    return registry.parse(settings)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +70,34 @@ def test_it_begins_as_its_teacher_and_records_it(runs):
     assert provenance["stage1"]["encoder"] == digests.fingerprint(
         teacher.params["encoder"]
     )
+
+
+def test_moment_matching_trains_a_second_network_beside_the_student(runs, tmp_path):
+    config = moment_config(runs[0], seed=1)
+    run, _ = session.build_run(config, {})
+    teacher = ul.load_autoencoder(runs[0])
+    initial = run.initial()
+    assert all(equal(initial[n], teacher.params["decoder"]) for n in initial)
+    assert initial.keys() == {"decoder", "auxiliary"}
+    # The batch of a step has what the student says now, not what it said at first.
+    rows = next(run.batches(0, 1))
+    moved = jax.tree.map(lambda p: p + 0.01, initial)
+    first, later = (
+        loop.place_batch(run, rows, 1, params) for params in (initial, moved)
+    )
+    np.testing.assert_array_equal(first["x_t"], later["x_t"])
+    assert np.any(first["x_student"] != later["x_student"])
+    decoder = registry.build(config).separate_decoder.decoder
+    x_hat = decoder.denoise_image(
+        moved, later["x_t"], later["logsnr_t"], later["z_0"], None
+    )
+    np.testing.assert_allclose(later["x_student"], x_hat, atol=1e-5)
+    student = untrained.leave(tmp_path / "moments", config, (2,))
+    ae = ul.load_autoencoder(student)
+    assert ae.codec.decoder.sampler.method == "renoise"
+    assert ae.params.keys() == {"encoder", "decoder"}
+    image = np.zeros((2, 8, 8, 1), np.uint8)
+    assert ae.reconstruct(image).shape == image.shape
 
 
 def test_it_is_an_autoencoder_of_two_calls(runs):
@@ -95,14 +142,15 @@ def test_it_is_compared_with_the_decoder_that_it_copies(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_trains_and_resumes_bit_for_bit(runs, tmp_path, command):
+@pytest.mark.parametrize("flags", [CONSISTENCY, MOMENTS])
+def test_the_command_trains_and_resumes_bit_for_bit(runs, tmp_path, command, flags):
     for name, stops in (("once", (8,)), ("twice", (4, 8))):
-        words = ["train", CONFIG, f"--workdir={tmp_path / name}"]
+        words = ["train", CONFIG, f"--workdir={tmp_path / name}", *flags]
         words.append(f"--config.stage1.workdir={runs[0]}")
         for stop in stops:
-            # The parts of a segment grow with the fraction of all steps.
-            command(*words, f"--config.steps={stop}", "--config.optimizer.schedule=constant",
-                    "--config.distillation.substeps=(4,4)")  # fmt: skip
+            command(
+                *words, f"--config.steps={stop}", "--config.optimizer.schedule=constant"
+            )
     one, two = (
         ul.load_autoencoder(tmp_path / n, weights="raw") for n in ("once", "twice")
     )
@@ -138,8 +186,8 @@ def test_it_is_evaluated_exported_and_used_by_an_older_stage_2(runs, tmp_path, c
         ({"sampling": {"num_steps": 4}}, r"sampling.num_steps 2 \(got 4\)"),
         ({"sampling": {"logsnr_max": 8.0}}, r"sampling.logsnr_max 9.0 \(got 8.0\)"),
         ({"distillation": {"num_calls": 4}}, r"sampling.num_steps 4 \(got 2\)"),
-        ({"distillation": {"num_calls": 0}}, "num_calls must be at least 1 and"),
-        ({"distillation": {"substeps": (8, 4)}}, "substeps a rising pair"),
+        ({"distillation": {"num_calls": 0}}, "num_calls must be at least 1; got 0"),
+        ({"distillation": {"substeps": (8, 4)}}, "substeps must be a rising pair"),
         ({"decoder": {"width": 64}}, "decoder.width is 32 there and 64 here"),
         ({"latent_shape": (4, 4, 8)}, "latent_shape must be "),
     ],
@@ -159,8 +207,8 @@ BREAKS = (
     Break(
         "a student that starts at random",
         "ul/runs/session.py",
-        'run = build(lambda: {"decoder": frozen["decoder"]}, add_targets)',
-        "run = build(dict, add_targets)",
+        'build(lambda: dict.fromkeys(stage.networks, frozen["decoder"]), add_targets)',
+        "build(dict, add_targets)",
         "test_it_begins_as_its_teacher_and_records_it",
     ),
 )

@@ -68,7 +68,7 @@ def losses(run, compiled=None):
     found = []
     with jax.set_mesh(run.mesh):
         for step, batch in enumerate(run.batches(0, run.steps), 1):
-            ready = loop.place_batch(run, batch, step)
+            ready = loop.place_batch(run, batch, step, None)
             compiled = compiled or loop.lower_step(run, state, ready).compile()
             state, seen = compiled(state, ready)
             found.append(float(seen["loss_nats"].compute()))

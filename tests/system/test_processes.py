@@ -89,13 +89,23 @@ def test_many_processes_train_as_one_does(alone, together, tmp_path, count):
     assert all("MiB of the state" not in log for log in logs[1:])
 
 
+MOMENTS = (
+    "--config.distillation.kind=moment_matching",
+    "--config.sampling.kind=renoise",
+)
+MOMENTS += ("--config.distillation.num_calls=2",)
+
+
+@pytest.mark.parametrize("kind", [(), MOMENTS])
 @pytest.mark.parametrize("axes", [(), ("--config.mesh.fsdp=2",)])
-def test_two_processes_distill_as_one_does(trained, command, together, tmp_path, axes):
+def test_two_processes_distill_as_one_does(
+    trained, command, together, tmp_path, axes, kind
+):
     """The frozen teacher computes the targets of each process's rows."""
     teacher = f"--config.stage1.workdir={trained / 'smoke'}"
     one, two = tmp_path / "one", tmp_path / "two"
-    command(*stage1(one, teacher, variant="smoke_distill"))
-    together(2, two, teacher, *axes, variant="smoke_distill").wait(0, 0)
+    command(*stage1(one, teacher, *kind, variant="smoke_distill"))
+    together(2, two, teacher, *axes, *kind, variant="smoke_distill").wait(0, 0)
     for a, b in zip(*(jax.tree.leaves(raw(w)) for w in (one, two)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     before = ul.load_autoencoder(trained / "smoke").params["decoder"]

@@ -51,6 +51,14 @@ def ddim(z, x_hat, previous_x_hat, step: SamplerStep, draw_eps):
     return ratio * z - gaussian.alpha(step.logsnr_s) * jnp.expm1(-h) * x_hat
 
 
+def renoise(z, x_hat, previous_x_hat, step: SamplerStep, draw_eps):
+    """Add fresh noise to the prediction.
+
+    Song et al., Consistency Models, arXiv 2303.01469, algorithm 1.
+    """
+    return gaussian.corrupt(x_hat, draw_eps(), step.logsnr_s)
+
+
 def _extrapolate(x_hat, previous_x_hat, step: SamplerStep):
     """Return x_hat at the middle of the step, extrapolated from the previous step."""
     return x_hat + step.extrapolation * (x_hat - previous_x_hat)
@@ -97,11 +105,13 @@ METHODS = {
     "dpmpp_2m_sde": dpmpp_2m_sde,
     "heun": ddim,
 }
+# For networks that sample x_hat instead of predicting its mean.
+STUDENT_METHODS = {"renoise": renoise}
 # These need a second prediction at the end of every step.
 CORRECTIONS = {"heun": heun_correction}
 EXTRAPOLATING = ("dpmpp_2m", "dpmpp_2m_sde")
 # Their samples depend on more noise than that of z_1.
-STOCHASTIC = ("ancestral", "dpmpp_2m_sde")
+STOCHASTIC = ("ancestral", "dpmpp_2m_sde", "renoise")
 
 
 def sampler_steps(
@@ -119,7 +129,7 @@ def sampler_steps(
 class Sampler:
     """A method with its grid and its number of steps.
 
-    method: a name in `METHODS`.
+    method: a name in `METHODS` or `STUDENT_METHODS`.
     """
 
     method: str
@@ -176,7 +186,8 @@ def sample(
 
     Sample i depends on `key` and `row[i]` alone. normal(key, row, shape) draws the noise.
     """
-    update, correct = METHODS[method], CORRECTIONS.get(method)
+    update = (METHODS | STUDENT_METHODS)[method]
+    correct = CORRECTIONS.get(method)
 
     def predict(z, logsnr):
         return denoise(z, jnp.broadcast_to(logsnr, row.shape)).astype(jnp.float32)

@@ -94,7 +94,8 @@ def _with_separate_decoder(
     params = stage1.params
     if "decoder" in networks:
         shapes = jax.eval_shape(lambda: run.stage.init(jax.random.key(0)))
-        params = params | saved_weights.restore(chosen, shapes, stage1.mesh)
+        decoder = {"decoder": shapes["decoder"]}  # and no auxiliary network
+        params = params | saved_weights.restore(chosen, decoder, stage1.mesh)
     combined = dataclasses.replace(run, stage=combine(stage1.stage, run.stage))
     return _autoencoder(combined, params, stage1.mesh, chosen)
 

@@ -22,69 +22,91 @@ Samples take one call per segment: K - 1 DDIM steps and a last prediction.
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from ul.core import arrays, rng
 from ul.core.errors import ConfigError
 from ul.diffusion import gaussian, samplers
 from ul.diffusion.samplers import Denoiser, SamplerStep
-from ul.objectives.joint import add_encoder_noise
 from ul.objectives.noise import BatchNoise
+from ul.objectives.segments import DistilledDenoisers, SegmentedRange, v_weight
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
-
-# Near the clean image the weight of equation 6 would leave nothing for the other levels.
-MAX_WEIGHT = 1000.0
-# `Consistency.targets` adds these to a batch. x_t, x_s and x_e have the image's shape, the
-# others are [B].
-FIELDS = ("x_t", "x_s", "x_e", "logsnr_t", "logsnr_s", "logsnr_e", "is_last", "is_end")
 
 
 @dataclasses.dataclass(frozen=True)
-class Consistency:
+class Consistency(SegmentedRange):
     """Settings of the distillation.
 
     num_calls: network calls for one sample. substeps: the parts n of a segment at the start
     and at the end of training. logsnr_min, logsnr_max: the range of equation 1.
     """
 
-    num_calls: int
+    NETWORKS: ClassVar[tuple[str, ...]] = ("decoder",)
+    FIELDS: ClassVar[dict[str, object]] = {
+        **dict.fromkeys(("x_t", "x_s", "x_e"), True),
+        **dict.fromkeys(("logsnr_t", "logsnr_s", "logsnr_e"), jnp.float32),
+        **dict.fromkeys(("is_last", "is_end"), jnp.bool_),
+    }
+
     substeps: tuple[int, int] = (4, 16)
-    logsnr_min: float = -8.0
-    logsnr_max: float = 9.0
+
+    @property
+    def sampler(self) -> str:
+        """The method between the starts of the segments."""
+        return "ddim"
 
     def check(self) -> None:
         """Raise ConfigError unless the settings fit each other."""
+        super().check()
         first, last = self.substeps
-        if self.num_calls < 1 or not 1 <= first <= last:
+        if not 1 <= first <= last:
             raise ConfigError(
-                "distillation.num_calls must be at least 1 and distillation.substeps a rising "
-                f"pair of at least 1; got {self.num_calls} and {self.substeps}."
+                "distillation.substeps must be a rising pair of at least 1; got "
+                f"{self.substeps}."
             )
 
     def targets(
-        self, teacher: Denoiser, x, noise: BatchNoise, progress
+        self, denoisers: DistilledDenoisers, x, noise: BatchNoise, progress
     ) -> dict[str, jax.Array]:
-        """Return FIELDS for images x [B, *grid, C] in -1..1, without any gradient.
-
-        teacher(x_t, logsnr) -> x_hat, given z_0. progress: the fraction of training, 0..1.
-        """
+        """Return the fields of equations 2 and 3, and x_e where the teacher alone says it."""
         first, last = self.substeps
         num_parts = jnp.round(first + (last - first) * progress)
-        width = (self.logsnr_max - self.logsnr_min) / self.num_calls
-        segment = jnp.floor(noise.time("segment") * self.num_calls)
+        segment, start = self.draw_segment(noise)
         part = jnp.floor(noise.uniform("part") * num_parts)
-        start = self.logsnr_min + width * segment
-        logsnr_t = start + width * part / num_parts
-        logsnr_s = start + width * (part + 1) / num_parts
+        logsnr_t = start + self.width * part / num_parts
+        logsnr_s = start + self.width * (part + 1) / num_parts
         x_t = gaussian.corrupt(x, noise.normal("distillation_noise", x), logsnr_t)
-        x_s = heun(teacher, x_t, logsnr_t, logsnr_s)
+        x_s = heun(denoisers.teacher, x_t, logsnr_t, logsnr_s)
         is_last, is_end = segment == self.num_calls - 1, part == num_parts - 1
         both = gaussian.expand(is_last & is_end, x)
-        x_e = jnp.where(both, teacher(x_s, logsnr_s), x_s)
-        values = x_t, x_s, x_e, logsnr_t, logsnr_s, start + width, is_last, is_end
-        return dict(zip(FIELDS, values, strict=True))
+        x_e = jnp.where(both, denoisers.teacher(x_s, logsnr_s), x_s)
+        logsnr_e = start + self.width
+        values = x_t, x_s, x_e, logsnr_t, logsnr_s, logsnr_e, is_last, is_end
+        return dict(zip(self.FIELDS, values, strict=True))
+
+    def loss(
+        self, params: Params, batch: Batch, key, step, *, denoise_image: Callable
+    ) -> Terms:
+        """Return the loss of equation 6."""
+        z_0 = batch["z_0"]
+        frozen = jax.lax.stop_gradient(params)
+        x_s, logsnr_s = batch["x_s"], batch["logsnr_s"]
+        x_hat_s = denoise_image(frozen, x_s, logsnr_s, z_0, None).astype(jnp.float32)
+        is_end = gaussian.expand(batch["is_end"], x_s)
+        reached = end_of_segment(x_s, x_hat_s, logsnr_s, batch)
+        x_e = jnp.where(is_end, batch["x_e"], reached)
+        x_ref = reference(batch["x_t"], x_e, batch)
+        x_hat = denoise_image(params, batch["x_t"], batch["logsnr_t"], z_0, None)
+        nats = v_weight(batch["logsnr_t"]) * gaussian.sum_elements(
+            jnp.square(x_hat - x_ref)
+        )
+        return Terms(
+            loss=nats,
+            nats={"distillation": nats},
+            stats=latent_stats(batch["z_clean"]),
+        )
 
 
 def heun(denoise: Denoiser, x_t, logsnr_t, logsnr_s):
@@ -111,53 +133,6 @@ def reference(x_t, x_e, batch: Batch):
     slope = gaussian.alpha(logsnr_e) * -jnp.expm1((logsnr_t - logsnr_e) / 2.0)
     is_last = gaussian.expand(batch["is_last"], x_t)
     return jnp.where(is_last, x_e, (x_e - ratio * x_t) / slope)
-
-
-def consistency_loss(
-    params: Params, batch: Batch, key, step, *, denoise_image: Callable
-) -> Terms:
-    """Return the loss of equation 6 for a batch with `z_0` and FIELDS.
-
-    denoise_image(params, x_t, logsnr, z_0, key) -> x_hat of the student.
-    """
-    z_0 = batch["z_0"]
-    frozen = jax.lax.stop_gradient(params)
-    x_s, logsnr_s = batch["x_s"], batch["logsnr_s"]
-    x_hat_s = denoise_image(frozen, x_s, logsnr_s, z_0, None).astype(jnp.float32)
-    is_end = gaussian.expand(batch["is_end"], x_s)
-    reached = end_of_segment(x_s, x_hat_s, logsnr_s, batch)
-    x_e = jnp.where(is_end, batch["x_e"], reached)
-    x_ref = reference(batch["x_t"], x_e, batch)
-    x_hat = denoise_image(params, batch["x_t"], batch["logsnr_t"], z_0, None)
-    weight = jnp.minimum(1.0 + jnp.exp(batch["logsnr_t"]), MAX_WEIGHT) / 2.0
-    nats = weight * gaussian.sum_elements(jnp.square(x_hat - x_ref))
-    return Terms(
-        loss=nats,
-        nats={"distillation": nats},
-        stats=latent_stats(batch["z_clean"]),
-    )
-
-
-def add_targets(
-    settings: Consistency,
-    teacher: Callable,
-    batch: Batch,
-    key,
-    progress,
-    latent_logsnr: float,
-) -> Batch:
-    """Return a batch of `image` and `z_clean` with `z_0` and FIELDS.
-
-    teacher(x_t, logsnr, z_0) -> x_hat.
-    """
-    noise = BatchNoise.for_batch(batch, rng.stream(key, "distillation"))
-    z_0 = add_encoder_noise(batch["z_clean"], noise, latent_logsnr)
-
-    def denoise(x_t, logsnr):
-        return teacher(x_t, logsnr, z_0).astype(jnp.float32)
-
-    x = arrays.scale_pixels(batch["image"])
-    return batch | {"z_0": z_0} | settings.targets(denoise, x, noise, progress)
 
 
 def _step(logsnr_t, logsnr_s, like) -> SamplerStep:

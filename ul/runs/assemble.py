@@ -1,7 +1,6 @@
 """Assemble a run: from a config to the mesh, the update and all that the loop needs."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -163,12 +162,12 @@ def _held_out_terms(
     stage: Stage,
     examples: Any,
     mesh: jax.sharding.Mesh,
-    prepare: Callable[[dict], dict],
+    prepare: Callable[[dict, int, Any], dict],
 ) -> Callable[..., dict[str, float]]:
     """Return `terms(params, check) -> {"eval_<name>_bpp": bits per pixel}`.
 
-    They are the terms of the held-out objective, as means over `examples`. `prepare` maps
-    a global batch to the batch that the objective takes.
+    They are the terms of the held-out objective, as means over `examples`. `prepare`: as
+    in `Run`; it is called for step 0.
     """
     assert stage.held_out_objective is not None
     measure = held_out.HeldOut(
@@ -186,7 +185,7 @@ def _held_out_terms(
             ),
             jax.random.key(0),
             batch_size=config.eval.batch_size,
-            prepare=prepare,
+            prepare=lambda batch: prepare(batch, 0, params),
             mesh=mesh,
             check=check,
         )
@@ -208,11 +207,11 @@ def _validate_reconstructions(
     mesh: jax.sharding.Mesh,
     codec: Codec,
     frozen: Any,
-    prepare: Callable[[dict], dict],
+    prepare: Callable[[dict, int, Any], dict],
 ) -> Callable:
     """Return `Run.validate` of an autoencoder: the held-out terms and reconstructions.
 
-    frozen: parameters of networks that are not trained. prepare: as `_held_out_terms`.
+    frozen: parameters of networks that are not trained. prepare: as in `Run`.
     """
     examples = datasets.verified_held_out(config.validation.num_examples)
     terms = _held_out_terms(config, stage, examples, mesh, prepare)
@@ -235,6 +234,10 @@ def _validate_reconstructions(
     return validate
 
 
+def _as_it_is(batch: dict, step: int, params) -> dict:
+    return batch
+
+
 def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> Run:
     """Return the run of a stage 1, ready for the loop.
 
@@ -247,9 +250,9 @@ def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> 
         stage,
         mesh,
         datasets.train,
-        prepare=lambda batch, step: batch,
+        prepare=_as_it_is,
         validate=_validate_reconstructions(
-            config, stage, datasets, mesh, codec, {}, lambda batch: batch
+            config, stage, datasets, mesh, codec, {}, _as_it_is
         ),
         rate_floor_bpp=config.loss.rate_floor_bpp or 0.0,
         ramp_steps=getattr(config.loss, "ramp_steps", 0),
@@ -263,7 +266,7 @@ def build_decoder_run(
     codec: Codec,
     frozen: Any,
     initial: Callable[[], dict],
-    add_targets: Callable[[dict, int], dict] = lambda batch, step: batch,
+    add_targets: Callable[[dict, int, Any], dict] | None = None,
 ) -> Run:
     """Return the run of a decoder on the frozen encoder of a stage 1.
 
@@ -274,10 +277,11 @@ def build_decoder_run(
     mesh = make_mesh(config)
     whole = dataclasses.replace(codec, decoder=stage.separate_decoder.decoder)
 
-    def prepare(batch, step):
+    def prepare(batch, step, params):
         key = rng.stream(jax.random.key(config.seed), "latents", step)
         z_clean = codec.latents(frozen, batch["image"], batch["row"], key)
-        return add_targets(batch | {"z_clean": z_clean}, step)
+        batch = batch | {"z_clean": z_clean}
+        return add_targets(batch, step, params) if add_targets else batch
 
     return _make_run(
         config,
@@ -292,7 +296,7 @@ def build_decoder_run(
             mesh,
             whole,
             frozen,
-            functools.partial(prepare, step=0),
+            prepare,
         ),
         rate_floor_bpp=0.0,
         initial=initial,
@@ -316,7 +320,7 @@ def build_stage2_run(
     assert sampler is not None
     latent_dtype = getattr(config, "latent_dtype", "float32")
 
-    def prepare(batch, step):
+    def prepare(batch, step, params):
         if cache is None:
             image = batch.pop("image")
             latent_key = rng.stream(jax.random.key(config.seed), "latents", step)
@@ -332,8 +336,7 @@ def build_stage2_run(
     num_examples = config.validation.num_examples
     examples = cache.held_out if cache else datasets.verified_held_out(num_examples)
     conditions = _validation_conditions(config, stage, examples, codec, frozen, mesh)
-    prepare_first = functools.partial(prepare, step=0)
-    terms = _held_out_terms(config, stage, examples, mesh, prepare_first)
+    terms = _held_out_terms(config, stage, examples, mesh, prepare)
 
     def validate(params, check):
         samples = batching.map_rows(

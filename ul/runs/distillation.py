@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from ul.core import rng
-from ul.objectives import consistency
+from ul.objectives import segments
 from ul.objectives.terms import Batch
 from ul.stages.codec import DiffusionDecoder
 from ul.stages.stage import Stage
@@ -14,26 +14,30 @@ from ul.stages.stage import Stage
 
 def make_targets(
     stage: Stage, teacher: DiffusionDecoder, frozen: Any, seed: int
-) -> Callable[[Batch, int], Batch]:
-    """Return `add(batch, step)`, which adds what the student's objective needs.
+) -> Callable[[Batch, int, Any], Batch]:
+    """Return `add(batch, step, params)`, which adds what the student's objective needs.
 
-    The batch has `image` and `z_clean`. frozen: the parameters of the teacher's run.
+    The batch has `image` and `z_clean`; params are the student's before the step. frozen:
+    the parameters of the teacher's run.
     """
     assert stage.distillation is not None and stage.separate_decoder is not None
     settings, num_steps = stage.distillation
-    latent_logsnr = stage.separate_decoder.latent_logsnr
+    student, latent_logsnr = stage.separate_decoder
 
     @jax.jit
-    def add_targets(frozen, batch, key, progress):
-        def denoise(x_t, logsnr, z_0):
+    def add_targets(frozen, params, batch, key, progress):
+        def teach(x_t, logsnr, z_0):
             return teacher.denoise_image(frozen, x_t, logsnr, z_0, None)
 
-        return consistency.add_targets(
-            settings, denoise, batch, key, progress, latent_logsnr
+        def predict(x_t, logsnr, z_0):
+            return student.denoise_image(params, x_t, logsnr, z_0, None)
+
+        return segments.add_targets(
+            settings, teach, predict, batch, key, progress, latent_logsnr
         )
 
-    def add(batch: Batch, step: int) -> Batch:
+    def add(batch: Batch, step: int, params) -> Batch:
         key = rng.stream(jax.random.key(seed), "distillation", step)
-        return add_targets(frozen, batch, key, min(step / num_steps, 1.0))
+        return add_targets(frozen, params, batch, key, min(step / num_steps, 1.0))
 
     return add

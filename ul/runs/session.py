@@ -121,7 +121,7 @@ def _build_decoder_run(
     teacher = distill.check_teacher(stage, autoencoder.stage, workdir)
     add_targets = distillation.make_targets(stage, teacher, frozen, config.seed)
     digest = digests.fingerprint(frozen["decoder"])
-    run = build(lambda: {"decoder": frozen["decoder"]}, add_targets)
+    run = build(lambda: dict.fromkeys(stage.networks, frozen["decoder"]), add_targets)
     return run, {"teacher": {"decoder": digest}}
 
 

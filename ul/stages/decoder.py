@@ -177,7 +177,7 @@ def combine(stage1: Stage, decoder_stage: Stage) -> Stage:
         latent_prior=stage1.latent_prior,
         objective=None,
         held_out_objective=objective,
-        networks={**stage1.networks, **decoder_stage.networks},
+        networks={**stage1.networks, "decoder": decoder_stage.networks["decoder"]},
         batch=stage1.batch,
     )
 

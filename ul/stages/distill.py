@@ -2,16 +2,14 @@
 
 import dataclasses
 import functools
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ul.config.schema import Sampling
 from ul.core.errors import ConfigError
 from ul.diffusion.samplers import Sampler
 from ul.diffusion.sampling_grids import SegmentStarts
-from ul.objectives import consistency
-from ul.objectives.consistency import Consistency
 from ul.stages import kinds
 from ul.stages.codec import DiffusionDecoder
 from ul.stages.decoder import SeparateDecoderConfig, decoder_modules, decoder_stage
@@ -36,10 +34,10 @@ def build(config: DistillConfig) -> Stage:
     Raises:
       ConfigError: settings that do not fit each other.
     """
-    settings: Consistency = kinds.distillation(config.distillation)
+    settings = kinds.distillation(config.distillation)
     settings.check()
     calls, ends = settings.num_calls, (settings.logsnr_max, settings.logsnr_min)
-    trained = Sampling("ddim", calls, "logsnr", *ends)
+    trained = Sampling(settings.sampler, calls, "logsnr", *ends)
     if config.sampling != trained:
         settings_text = ", ".join(
             f"{key} {getattr(trained, key)!r} (got {value!r})"
@@ -55,21 +53,27 @@ def build(config: DistillConfig) -> Stage:
     grid.ends(schedule)
     modules = decoder_modules(config)
     objective = functools.partial(
-        consistency.consistency_loss,
+        settings.loss,
         denoise_image=NetworkFunctions(modules, training=False).denoise_image,
     )
-    stage = decoder_stage(config, modules, Sampler("ddim", calls - 1, schedule, grid))
+    sampler = Sampler(settings.sampler, calls - 1, schedule, grid)
+    stage = decoder_stage(config, modules, sampler)
     image = (config.data.image_shape, jnp.float32)
-    fields: dict[str, tuple[tuple[int, ...], Any]] = {
-        **dict.fromkeys(("x_t", "x_s", "x_e"), image),
-        **dict.fromkeys(("logsnr_t", "logsnr_s", "logsnr_e"), ((), jnp.float32)),
-        **dict.fromkeys(("is_last", "is_end"), ((), jnp.bool_)),
+    fields = {
+        name: image if kind is True else ((), kind)
+        for name, kind in settings.FIELDS.items()
     }
+
+    def init(root: jax.Array):
+        return dict.fromkeys(settings.NETWORKS, stage.init(root)["decoder"])
+
     return dataclasses.replace(
         stage,
+        init=init,
         objective=objective,
         held_out_objective=objective,
         batch={**stage.batch, "z_0": stage.batch["z_clean"], **fields},
+        networks=dict.fromkeys(settings.NETWORKS, stage.networks["decoder"]),
         distillation=Distillation(settings, config.steps),
     )
 

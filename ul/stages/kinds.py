@@ -20,6 +20,8 @@ from ul.diffusion.schedules import SCHEDULES, Cosine, Schedule
 from ul.diffusion.weightings import WEIGHTINGS
 from ul.models import registry as models
 from ul.objectives.consistency import Consistency
+from ul.objectives.moment_matching import MomentMatching
+from ul.objectives.segments import SegmentedRange
 from ul.objectives.single_stage import MAX_LOGSNR_KINDS
 
 log = logging.getLogger("ul")
@@ -40,7 +42,9 @@ SECTIONS: Mapping[str, Kinds] = {
     "decoder_schedule": Kinds(SCHEDULES),
     "loss.weighting": Kinds(WEIGHTINGS),
     "max_logsnr": Kinds(MAX_LOGSNR_KINDS),
-    "distillation": Kinds({"consistency": Consistency}),
+    "distillation": Kinds(
+        {"consistency": Consistency, "moment_matching": MomentMatching}
+    ),
 }
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 
@@ -143,7 +147,7 @@ def weighting(section: dict) -> Callable:
     return SECTIONS["loss.weighting"].build("loss.weighting", section)
 
 
-def distillation(section: dict) -> Consistency:
+def distillation(section: dict) -> SegmentedRange:
     """Construct the objective of a section `distillation`."""
     return SECTIONS["distillation"].build("distillation", section)
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from ul.config import RunConfig
 from ul.config.schema import EvalConfig, Sampling
 from ul.diffusion.schedules import Schedule
-from ul.objectives.consistency import Consistency
 from ul.objectives.joint import JointNetworks
+from ul.objectives.segments import SegmentedRange
 from ul.stages.codec import Codec, DiffusionDecoder, LatentSampler
 from ul.stages.conditions import Conditions
 
@@ -44,7 +44,7 @@ class SeparateDecoder(NamedTuple):
 class Distillation(NamedTuple):
     """The settings that make targets out of a teacher, and the steps of the whole run."""
 
-    settings: Consistency
+    settings: SegmentedRange
     steps: int
 
 

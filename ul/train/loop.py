@@ -62,8 +62,9 @@ class Run(UpdateSpec):
     """Everything the loop needs, built once from a config.
 
     batches: `batches(start, stop)` yields this process's rows of the host batches.
-    prepare: `prepare(batch, step) -> batch` adds what the objective takes, such as
-      z_clean, to the arrays of the data pipeline; both are global batches.
+    prepare: `prepare(batch, step, params) -> batch` adds what the objective takes, such as
+      z_clean, to the arrays of the data pipeline; both are global batches, and the
+      parameters are those before the step.
     validate: `validate(params, check) -> (scalars, images)` to log every `validate_every`
       steps. Scalars are in the unit of their name, such as `_bpp`; images are uint8
       [H, W, C]. It calls `check()` between its parts, which may raise Interrupted.
@@ -78,7 +79,7 @@ class Run(UpdateSpec):
     """
 
     batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
-    prepare: Callable[[dict, int], dict]
+    prepare: Callable[[dict, int, Any], dict]
     validate: Callable[..., tuple[dict[str, float], dict[str, np.ndarray]]]
     data_digest: str
     steps: int
@@ -202,10 +203,12 @@ def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> states.TrainSta
     return states.replace_networks(state, run.initial())
 
 
-def place_batch(run: Run, rows: dict[str, np.ndarray], step: int) -> steps.Batch:
+def place_batch(
+    run: Run, rows: dict[str, np.ndarray], step: int, params
+) -> steps.Batch:
     """Return this process's rows of a batch as the global batch that the step takes."""
     batch = meshes.to_global(run.mesh, rows, run.batch_size)
-    return run.prepare(steps.mirror_images(batch), step)
+    return run.prepare(steps.mirror_images(batch), step, params)
 
 
 def lower_step(spec: UpdateSpec, state, batch) -> jax.stages.Lowered:
@@ -273,7 +276,7 @@ def train(
         batches = meter.waiting_for_data(run.batches(start_step, run.steps))
         for step, rows in enumerate(batches, start_step + 1):
             profiler.before_step(step)
-            batch = place_batch(run, rows, step)
+            batch = place_batch(run, rows, step, state.params)
             if step_fn is None:
                 step_fn = compile_step(run, state, batch)
                 metrics_log.bar.unpause()  # The time left is that of the steps.

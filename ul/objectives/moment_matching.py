@@ -1,0 +1,111 @@
+"""Multistep moment matching: distillation of a diffusion decoder into one of a few calls.
+
+Salimans, Mensink, Heek, Hoogeboom, "Multistep Distillation of Diffusion Models via Moment
+Matching", arXiv 2406.04103, algorithm 2, with steps in log-SNR and a decoder's latent z_0 as
+the condition. The range of log-SNR is divided into K = num_calls segments of equal width
+(segments.py). The student is called at the start l of a segment only, and an image is drawn
+where the segment leads:
+
+    x_t = alpha x + sigma eps at log-SNR l                                              (1)
+    x~ = student(x_t)                                                                   (2)
+    x_s = alpha x~ + sigma eps' at a log-SNR s that is uniform in the segment           (3)
+
+If x~ had the distribution of the data given x_t, the teacher's prediction at x_s would be
+the mean of x~ given x_s. An auxiliary denoiser learns that mean, and stays near the
+teacher; the student follows the difference, with w = min(1 + e^s, MAX_WEIGHT) / 2:
+
+    gap = auxiliary(x_s) - teacher(x_s)                                                 (4)
+    loss(auxiliary) = w (||x~ - auxiliary(x_s)||^2 + ||teacher(x_s) - auxiliary(x_s)||^2) (5)
+    loss(student) = 1/2 ||x~ - stop_gradient(x~ - w gap)||^2                            (6)
+
+The gradient of equation 6 is w gap, that of the paper's x~ . stop_gradient(gap). Both
+networks take a step at the same time, where the paper takes turns. A sample takes one call
+per segment, with fresh noise between them.
+
+The paper draws x_s from q(x_s | x_t, x~) instead (noise = "posterior"). Such an x_s still
+contains the noise that x~ was made of, and the few calls of a deterministic student then
+have another variance than the data (tests/objectives/test_moment_matching.py).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from ul.core.errors import ConfigError
+from ul.diffusion import gaussian
+from ul.objectives.noise import BatchNoise
+from ul.objectives.segments import DistilledDenoisers, SegmentedRange, v_weight
+from ul.objectives.terms import Batch, Params, Terms, latent_stats
+
+
+@dataclasses.dataclass(frozen=True)
+class MomentMatching(SegmentedRange):
+    """Settings of the distillation.
+
+    num_calls: network calls for one sample. logsnr_min, logsnr_max: the range of log-SNR.
+    noise: "fresh", or "posterior" as in the paper, also of the sampler.
+    """
+
+    NETWORKS: ClassVar[tuple[str, ...]] = ("decoder", "auxiliary")
+    FIELDS: ClassVar[dict[str, object]] = {
+        **dict.fromkeys(("x_t", "x_s", "x_student", "x_teacher"), True),
+        **dict.fromkeys(("logsnr_t", "logsnr_s"), jnp.float32),
+    }
+
+    noise: str = "fresh"
+
+    @property
+    def sampler(self) -> str:
+        """The method between the starts of the segments."""
+        return {"fresh": "renoise", "posterior": "ancestral"}[self.noise]
+
+    def check(self) -> None:
+        """Raise ConfigError unless the settings fit each other."""
+        super().check()
+        if self.noise not in ("fresh", "posterior"):
+            raise ConfigError(
+                'distillation.noise must be "fresh" or "posterior"; got '
+                f"{self.noise!r}."
+            )
+
+    def targets(
+        self, denoisers: DistilledDenoisers, x, noise: BatchNoise, progress
+    ) -> dict[str, jax.Array]:
+        """Return the fields of equations 1 to 3, and the teacher's prediction at x_s."""
+        _, logsnr_t = self.draw_segment(noise)
+        logsnr_s = logsnr_t + self.width * (1.0 - noise.uniform("part"))
+        x_t = gaussian.corrupt(x, noise.normal("distillation_noise", x), logsnr_t)
+        x_student = denoisers.student(x_t, logsnr_t)
+        eps = noise.normal("noise_of_x_s", x)
+        x_s = gaussian.corrupt(x_student, eps, logsnr_s)
+        if self.noise == "posterior":
+            mean, variance = gaussian.posterior(x_t, x_student, logsnr_t, logsnr_s)
+            x_s = mean + jnp.sqrt(variance) * eps
+        x_teacher = denoisers.teacher(x_s, logsnr_s)
+        values = x_t, x_s, x_student, x_teacher, logsnr_t, logsnr_s
+        return dict(zip(self.FIELDS, values, strict=True))
+
+    def loss(
+        self, params: Params, batch: Batch, key, step, *, denoise_image: Callable
+    ) -> Terms:
+        """Return the sum of the losses of equations 5 and 6."""
+        z_0, x_s, logsnr_s = batch["z_0"], batch["x_s"], batch["logsnr_s"]
+        weight = v_weight(logsnr_s)
+        auxiliary = {"decoder": params["auxiliary"]}
+        x_hat = denoise_image(auxiliary, x_s, logsnr_s, z_0, None).astype(jnp.float32)
+        to_student = jnp.square(batch["x_student"] - x_hat)
+        to_teacher = jnp.square(batch["x_teacher"] - x_hat)
+        auxiliary_nats = weight * gaussian.sum_elements(to_student + to_teacher)
+
+        gap = jax.lax.stop_gradient(x_hat) - batch["x_teacher"]
+        x = denoise_image(params, batch["x_t"], batch["logsnr_t"], z_0, None)
+        target = jax.lax.stop_gradient(x) - gaussian.expand(weight, x) * gap
+        student_nats = gaussian.sum_elements(jnp.square(x - target)) / 2.0
+        return Terms(
+            loss=auxiliary_nats + student_nats,
+            nats={"auxiliary": auxiliary_nats, "distillation": student_nats},
+            stats=latent_stats(batch["z_clean"]),
+        )
