@@ -102,6 +102,7 @@ WHOLE_UPDATE = {("kinetics600", "stage1,smoke")}
 COUNTED = {
     ("digits", "stage1"): "update",
     ("digits", "stage2"): "update",
+    ("digits", "distill"): "gradient",
     ("kinetics600", "stage2"): "update",
     ("text_to_image", "stage2_970"): "update",
     ("photos", "stage2"): "gradient",

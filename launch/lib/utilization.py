@@ -12,7 +12,8 @@ def step_flops_and_peak(config: TrainConfig) -> tuple[float | None, float | None
     """Return the model FLOPs of an update, and the peak FLOP/s of one attached device.
 
     Each is None if it is unknown: networks without a closed form, or a device without a
-    data sheet and no log.peak_tflops. The frozen encoder of a stage 2 does not count.
+    data sheet and no log.peak_tflops. Frozen networks, such as the encoder
+    of a stage 2 and the teacher of a student, do not count.
     """
     try:
         count = model_flops.closed_form_flops(registry.build(config))

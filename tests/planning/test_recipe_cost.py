@@ -80,6 +80,19 @@ def test_a_decoder_encodes_its_images_and_takes_the_place_of_the_old_one():
     assert item.flops == 10 * (one["encoder"] + 4 * two["decoder"] + 2 * 11.4e9)
 
 
+def test_a_student_also_pays_for_its_targets():
+    recipe = [TrainSpec(untrained.parsed("digits", n)) for n in ("stage1", "distill")]
+    each = forward(recipe[1].stage)["decoder"]
+    items = {i.name: i for i in recipe_cost.training_costs(recipe, cached_images=7)}
+    assert list(items)[1:] == ["encoding", "targets", "training distill"]
+    # Heun's step of the teacher, and its prediction at the end of a segment.
+    assert items["targets"].flops == 1200 * 64 * 3 * each
+    # The student's prediction at x_s, beside the differentiated one.
+    training = model_flops.closed_form_flops(recipe[1].stage)
+    assert training.undifferentiated == each
+    assert items["training distill"].flops == 1200 * 64 * training.training
+
+
 def test_other_stages():
     for file, variant, names in (
         ("single_stage", "pixels", ["gFID"]),

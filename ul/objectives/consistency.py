@@ -50,6 +50,9 @@ class Consistency(SegmentedRange):
         **dict.fromkeys(("is_last", "is_end"), jnp.bool_),
     }
 
+    LOSS_PASSES: ClassVar[int] = 1
+    TARGET_PASSES: ClassVar[int] = 3
+
     substeps: tuple[int, int] = (4, 16)
 
     @property

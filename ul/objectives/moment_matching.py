@@ -55,6 +55,9 @@ class MomentMatching(SegmentedRange):
         **dict.fromkeys(("logsnr_t", "logsnr_s"), jnp.float32),
     }
 
+    LOSS_PASSES: ClassVar[int] = 0
+    TARGET_PASSES: ClassVar[int] = 2
+
     noise: str = "fresh"
 
     @property

@@ -38,10 +38,14 @@ class SegmentedRange:
     NETWORKS: the networks that are trained; each
     starts from the teacher's weights. FIELDS: the arrays that `targets` adds to a batch, by
     name: True for the shape of the image in float32, else the dtype of an array [B].
+    LOSS_PASSES, TARGET_PASSES: forward passes of decoders that are not differentiated, in
+    the loss and in `targets`.
     """
 
     NETWORKS: ClassVar[tuple[str, ...]]
     FIELDS: ClassVar[dict[str, object]]
+    LOSS_PASSES: ClassVar[int]
+    TARGET_PASSES: ClassVar[int]
 
     num_calls: int
     logsnr_min: float = -8.0

@@ -71,7 +71,7 @@ def training_costs(
     """Return the FLOPs of training each stage, and of encoding the images of the second.
 
     A base model trains on a cache of `cached_images` latents, a decoder on images that are
-    encoded in every step.
+    encoded in every step, and a student also on targets that its teacher computes.
 
     Raises:
       ConfigError: a network has no closed form.
@@ -85,10 +85,15 @@ def training_costs(
     encoder = forward_flops(recipe[0].stage).get("encoder")
     if len(recipe) == 1 or encoder is None:
         return items
-    name, count = "latent cache", cached_images
-    if recipe[1].stage.separate_decoder is not None:
-        name, count = "encoding", recipe[1].steps * recipe[1].batch_size
+    name, count, second = "latent cache", cached_images, recipe[1]
+    if second.stage.separate_decoder is not None:
+        name, count = "encoding", second.steps * second.batch_size
     items.insert(1, CostItem(name, count * encoder, f"{count:,} images"))
+    if second.stage.distillation is not None:
+        passes = second.stage.distillation.settings.TARGET_PASSES
+        each = passes * forward_flops(second.stage)["decoder"]
+        text = f"{count:,} images, {passes} passes of teacher and student"
+        items.insert(2, CostItem("targets", count * each, text))
     return items
 
 

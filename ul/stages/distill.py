@@ -58,6 +58,9 @@ def build(config: DistillConfig) -> Stage:
     )
     sampler = Sampler(settings.sampler, calls - 1, schedule, grid)
     stage = decoder_stage(config, modules, sampler)
+    network = dataclasses.replace(
+        stage.networks["decoder"], undifferentiated_passes=settings.LOSS_PASSES
+    )
     image = (config.data.image_shape, jnp.float32)
     fields = {
         name: image if kind is True else ((), kind)
@@ -73,7 +76,7 @@ def build(config: DistillConfig) -> Stage:
         objective=objective,
         held_out_objective=objective,
         batch={**stage.batch, "z_0": stage.batch["z_clean"], **fields},
-        networks=dict.fromkeys(settings.NETWORKS, stage.networks["decoder"]),
+        networks=dict.fromkeys(settings.NETWORKS, network),
         distillation=Distillation(settings, config.steps),
     )
 

@@ -55,6 +55,7 @@ class NetworkUse:
     shape: shape of its input, (*grid, channels). extra_channels: channels of its other
     input, z_0 or a context latent. text: (tokens, channels) of its text.
     needs_input_gradient: whether training differentiates its input.
+    undifferentiated_passes: forward passes in the loss besides the differentiated one.
     """
 
     module: Any
@@ -62,6 +63,7 @@ class NetworkUse:
     extra_channels: int = 0
     text: tuple[int, int] = (0, 0)
     needs_input_gradient: bool = True
+    undifferentiated_passes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,21 +24,25 @@ Grid = Sequence[int]  # (h, w) or (t, h, w)
 class FlopCount:
     """FLOPs of the forward pass on one example.
 
-    `data_layers` is the part of them in layers whose input is data.
+    data_layers: the part of them in layers whose input is data.
+    undifferentiated: FLOPs of further forward passes in the loss, without a gradient.
     """
 
     forward: int
     data_layers: int = 0
+    undifferentiated: int = 0
 
     def __add__(self, other: "FlopCount") -> "FlopCount":
         return FlopCount(
-            self.forward + other.forward, self.data_layers + other.data_layers
+            self.forward + other.forward,
+            self.data_layers + other.data_layers,
+            self.undifferentiated + other.undifferentiated,
         )
 
     @property
     def training(self) -> int:
-        """FLOPs of the forward and backward pass together."""
-        return 3 * self.forward - self.data_layers
+        """FLOPs of the loss and its gradient."""
+        return 3 * self.forward - self.data_layers + self.undifferentiated
 
 
 def linear_flops(rows: int, in_channels: int, out_channels: int) -> int:
@@ -247,4 +251,6 @@ def network_flops(use: NetworkUse) -> FlopCount:
             f"{type(use.module).__name__} has no closed form of its FLOPs; add one to "
             "ul/planning/pods/closed_form.py."
         )
-    return count(use)
+    counted = count(use)
+    passes = use.undifferentiated_passes * counted.forward
+    return dataclasses.replace(counted, undifferentiated=passes)
