@@ -1,4 +1,4 @@
-"""Ctrl-C while a command still imports ends it at once with one line."""
+"""The first moments of a command: Ctrl-C while it imports, and rare searches for garbage."""
 
 import signal
 import subprocess
@@ -44,6 +44,20 @@ cli.run(lambda: print("done"))
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_a_trace_is_not_searched_for_garbage_all_the_time():
+    """Python's own threshold is below 10,000 objects."""
+    code = """
+import gc, runpy
+from ul import __main__
+runpy.run_module = lambda *_, **__: print(gc.get_threshold()[0] >= 100_000)
+__main__.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "True\n", done.stderr
 
 
 def _catches(status, number):
