@@ -60,6 +60,7 @@ def test_the_table_names_the_unit_and_leaves_out_psnr(compared):
     text = sampler_comparison.to_markdown(comparison)
     assert ("noise in z_0.\n" if is_base else "in 8-bit levels.\n") in text
     assert text.count("\n| ") == len(comparison.rows)
+    assert all((r.images_per_s is None) is bool(is_base) for r in comparison.rows)
 
 
 def test_unknown_pairs_are_named():

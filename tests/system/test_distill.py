@@ -125,7 +125,13 @@ def test_it_is_an_autoencoder_of_two_calls(runs):
 
 def test_it_is_compared_with_the_decoder_that_it_copies(runs, tmp_path):
     how = dict(num_examples=8, pairs=["logsnr:ddim"], nfe=[3])
-    found = sampler_comparison.compare(runs[0], students=[str(runs[1])], **how).rows
+    comparison = sampler_comparison.compare(runs[0], students=[str(runs[1])], **how)
+    found = comparison.rows
+    picture = sampler_comparison.draw(comparison)
+    tiles = picture[-4 * 9 * 8 :, -8 * 9 * 8 :][::8, ::8]  # of 8x8 pixels and a border
+    np.testing.assert_array_equal(tiles[:8, :8], comparison.originals[0])
+    np.testing.assert_array_equal(tiles[27:35, :8], found[2].images[0])
+    assert all(row.images_per_s > 0 for row in found)
     assert [(r.pair, r.nfe) for r in found[1:]] == [
         ("logsnr:ddim", 3),
         ("student student", 2),

@@ -6,6 +6,7 @@ error of a sampler, because samples then shrink towards the mean of the posterio
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Sequence
 
 import jax
@@ -28,6 +29,7 @@ from ul.evaluation.information_curve import (
     rows_of,
 )
 from ul.evaluation.sampler_errors import (
+    MAX_SHOWN,
     Candidate,
     SamplerErrors,
     SamplerOutput,
@@ -37,6 +39,7 @@ from ul.inference import api
 from ul.inference import weights as saved_weights
 from ul.inference.models import Autoencoder, Generator, seed_key
 from ul.stages.codec import DiffusionDecoder
+from ul.train import image_grids
 
 # DPM-Solver++(2M) with this many steps serves as the reference solution of the ODE.
 REFERENCE_STEPS = 400
@@ -55,11 +58,13 @@ DEFAULT_PAIRS = (
 class SamplerComparison:
     """The compared samplers of a run, and the measurement for an adaptive grid.
 
-    unit: the unit of the distances.
+    originals: uint8 held-out images; the first ones are shown. unit: the unit of the
+    distances.
     """
 
     rows: list[SamplerErrors]
     nats_per_logsnr: tuple[float, ...]
+    originals: np.ndarray
     unit: str
 
 
@@ -98,7 +103,7 @@ def compare(
             seed=seed,
             students=students,
         )
-        return SamplerComparison(rows, nats_per_logsnr, "8-bit levels")
+        return SamplerComparison(rows, nats_per_logsnr, images, "8-bit levels")
     if students:
         raise ConfigError(
             f"--students are decoders, and {workdir} is a stage 2. Pass its stage 1."
@@ -118,18 +123,22 @@ def compare(
         seed=seed,
     )
     return SamplerComparison(
-        rows, nats_per_logsnr, "standard deviations of the noise in z_0"
+        rows,
+        nats_per_logsnr,
+        batch["image"],
+        "standard deviations of the noise in z_0",
     )
 
 
 def to_markdown(comparison: SamplerComparison) -> str:
     """Return the table of a comparison, with the unit of the distance."""
     header = ["grid:kind", "steps", "NFE", "distance to the ODE solution"]
-    rows = [[*header, "std ratio", "Frechet (pixels_8x8)"]]
+    rows = [[*header, "std ratio", "Frechet (pixels_8x8)", "images/s"]]
     for r in comparison.rows:
         numbers = (r.distance, r.std_ratio, r.frechet)
         cells = ["" if v is None else f"{v:.3f}" for v in numbers]
-        rows.append([r.pair, str(r.num_steps), str(r.nfe), *cells])
+        speed = "" if r.images_per_s is None else f"{r.images_per_s:,.0f}"
+        rows.append([r.pair, str(r.num_steps), str(r.nfe), *cells, speed])
     return (
         markdown.table(rows, align_right=True)
         + "\n\nThe distance to the ODE solution from the same noise is in "
@@ -137,6 +146,18 @@ def to_markdown(comparison: SamplerComparison) -> str:
         "by that of the ODE solution.\nPSNR is omitted, because a sampler with a larger error "
         "has a higher PSNR."
     )
+
+
+def draw(comparison: SamplerComparison) -> np.ndarray:
+    """Return a picture uint8 [H, W, 1 or 3]: a row of originals, and one for each sampler."""
+    count = min(MAX_SHOWN, len(comparison.originals))
+    names = ["original", *(f"{r.pair}, {r.nfe} calls" for r in comparison.rows)]
+    shown = [comparison.originals[:count], *(r.images for r in comparison.rows)]
+    scale = max(1, 64 // comparison.originals.shape[-2])
+    grid = image_grids.draw_grid(np.concatenate(shown), count, scale)
+    each = 1 if comparison.originals.ndim == 4 else count
+    rows = [name for name in names for _ in range(each)]
+    return image_grids.add_text(grid, "held-out examples", rows)
 
 
 def _held_out(datasets: Datasets, count: int) -> dict[str, np.ndarray]:
@@ -220,7 +241,8 @@ def compare_decoders(
             _decode_twice, student, decoder_of(student), images, seed
         )
         name = f"student {epath.Path(workdir).name}"
-        candidates.append(Candidate(name, calls, calls, False, run))
+        is_random = calls > 1 and decoder_of(student).sampler.method in STOCHASTIC
+        candidates.append(Candidate(name, calls, calls, is_random, run))
     return compare_outputs(candidates, images)
 
 
@@ -254,22 +276,31 @@ def _decode_twice(
     codec, keys = autoencoder.codec, [seed_key(seed), seed_key(seed + 1)]
 
     @jax.jit
-    def decode(image, row, key):
+    def encode(image, row):
         z = codec.latents(autoencoder.params, image, row, keys[0])
-        z_0 = codec.add_noise(z, row, keys[0])
+        return codec.add_noise(z, row, keys[0])
+
+    @jax.jit
+    def decode(z_0, row, key):
         return decoder(autoencoder.params, z_0, row, key)
+
+    rows = rows_of(images)
+    z_0 = autoencoder.map_rows("", encode, **rows)
 
     def decode_all(key):
         x = autoencoder.map_rows(
-            "", lambda image, row: decode(image, row, key), **rows_of(images)
+            "", lambda z_0, row: decode(z_0, row, key), z_0=z_0, row=rows["row"]
         )
         return np.clip(x, -1.0, 1.0)
 
-    first, second = map(decode_all, keys)
+    first = decode_all(keys[0])
+    started_at = time.perf_counter()  # when everything is compiled
+    second = decode_all(keys[1])
     return SamplerOutput(
         first * 127.5,
         np.asarray(arrays.to_uint8(jnp.asarray(first))),
         second * 127.5,
+        len(images) / (time.perf_counter() - started_at),
     )
 
 

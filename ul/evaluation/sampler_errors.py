@@ -10,6 +10,9 @@ from tqdm import tqdm
 from ul.metrics import frechet
 from ul.metrics.features import pixels
 
+# Examples in a picture of a comparison.
+MAX_SHOWN = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplerErrors:
@@ -23,6 +26,8 @@ class SamplerErrors:
       ideal. None for a base model.
     frechet: Frechet distance of 8x8 block means to the real images; None for clips and for
       sides that are not multiples of 8.
+    images_per_s: images that were decoded per second; None for a base model.
+    images: uint8 samples of the first examples [MAX_SHOWN, ...], to look at.
     """
 
     pair: str
@@ -31,18 +36,21 @@ class SamplerErrors:
     distance: float | None
     std_ratio: float | None
     frechet: float | None
+    images_per_s: float | None
+    images: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerOutput:
     """Samples of one sampler: values to compare, uint8 images, and values of a second seed.
 
-    Only decoders have a second seed.
+    Only decoders have a second seed, and a speed.
     """
 
     values: np.ndarray
     images: np.ndarray
     second: np.ndarray | None = None
+    images_per_s: float | None = None
 
 
 class Candidate(NamedTuple):
@@ -74,6 +82,8 @@ def compare_outputs(
                 distance=None if candidate.is_stochastic else distance,
                 std_ratio=_std_ratio(output, reference),
                 frechet=_frechet(output.images, images),
+                images_per_s=output.images_per_s,
+                images=output.images[:MAX_SHOWN],
             )
         )
     return rows
