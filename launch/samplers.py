@@ -25,9 +25,7 @@ _SAMPLERS = flags.DEFINE_list(
     "Pairs of a grid and a sampler, such as logsnr:dpmpp_2m.",
 )
 _NFE = flags.DEFINE_list(
-    "nfe",
-    ["5", "9", "17", "33"],
-    "Numbers of function evaluations (NFE) for one sample, without those of guidance.",
+    "nfe", ["5", "9", "17", "33"], "Function evaluations of a sample, without guidance."
 )
 _STUDENTS = flags.DEFINE_list(
     "students",
