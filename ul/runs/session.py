@@ -27,7 +27,7 @@ from ul.stages.base import Stage2Config
 from ul.stages.decoder import DecoderConfig, SeparateDecoderConfig
 from ul.stages.pixel_diffusion import PixelDiffusionConfig
 from ul.stages.stage import Stage
-from ul.train import curves, loop
+from ul.train import curves, loop, step_cache
 from ul.train.goodput import GoodputLog
 from ul.train.guard import Guard
 from ul.train.profiler import Profiler
@@ -214,6 +214,7 @@ def train(
         goodput.open(directory if processes.is_first() else None)
         if compiled_programs:
             compile_cache.enable(compiled_programs)
+            run = _keep_compiled_step(run, config, provenance)
         if processes.is_first():
             start_log.log_dataset(provenance["dataset"], config)
             start_log.log_expectations(run, provenance, config)
@@ -226,6 +227,17 @@ def train(
         if processes.is_first():
             workdir.clear_start_attempts(directory)
             curves.draw(directory, run.planned_rate_bpp)
+
+
+def _keep_compiled_step(
+    run: loop.Run, config: TrainConfig, provenance: dict
+) -> loop.Run:
+    """Return the run with a file for its compiled step beside the compiled programs."""
+    folder = getattr(jax.config, "jax_compilation_cache_dir", None)
+    settings = dataclasses.asdict(config)
+    identity = step_cache.identity(settings, provenance.get("latents"))
+    cache = functools.partial(step_cache.StepCache, folder, identity)
+    return dataclasses.replace(run, step_cache=cache)
 
 
 def _begin(

@@ -5,6 +5,7 @@ belongs to the parameters that are saved at that step.
 """
 
 import dataclasses
+import functools
 import logging
 import math
 import sys
@@ -29,6 +30,7 @@ from ul.train.goodput import GoodputLog
 from ul.train.guard import Guard, StopConsensus, StopDecision
 from ul.train.meter import Meter
 from ul.train.profiler import Profiler
+from ul.train.step_cache import StepCache
 from ul.train.writer import MetricsWriter, NullWriter
 
 log = logging.getLogger("ul")
@@ -63,8 +65,7 @@ class Run(UpdateSpec):
 
     batches: `batches(start, stop)` yields this process's rows of the host batches.
     prepare: `prepare(batch, step, params) -> batch` adds what the objective takes, such as
-      z_clean, to the arrays of the data pipeline; both are global batches, and the
-      parameters are those before the step.
+      z_clean, to a global batch of the data pipeline; `params` are those before the step.
     validate: `validate(params, check) -> (scalars, images)` to log every `validate_every`
       steps. Scalars are in the unit of their name, such as `_bpp`; images are uint8
       [H, W, C]. It calls `check()` between its parts, which may raise Interrupted.
@@ -76,6 +77,7 @@ class Run(UpdateSpec):
     flops_per_step: model FLOPs of an update, and peak_flops: FLOP/s of one device; None
       if they are unknown.
     initial: returns parameters of some networks by name, with which a new run begins.
+    step_cache: `step_cache(state, batch)` returns the file of the compiled step.
     """
 
     batches: Callable[[int, int], Iterator[dict[str, np.ndarray]]]
@@ -95,6 +97,7 @@ class Run(UpdateSpec):
     flops_per_step: float | None = None
     peak_flops: float | None = None
     initial: Callable[[], Mapping[str, Any]] = dict
+    step_cache: Callable[..., StepCache] = functools.partial(StepCache, None, "")
 
 
 def summarize_moments(moments: dict[str, Moments], num_pixels: int) -> dict[str, float]:
@@ -228,13 +231,13 @@ def lower_step(spec: UpdateSpec, state, batch) -> jax.stages.Lowered:
     return jitted.lower(state, batch)
 
 
-def compile_step(
-    run: Run, state: states.TrainState, batch: dict
-) -> jax.stages.Compiled:
+def compile_step(run: Run, state: states.TrainState, batch) -> jax.stages.Compiled:
     """Compile the step; log how long that took and how much memory the step needs."""
     log.info("compiling the train step")
     started_at, saved = time.monotonic(), compile_cache.SavedTime.seconds
-    compiled = lower_step(run, state, batch).compile()
+    cache = run.step_cache(state, batch)
+    if (compiled := cache.load()) is None:
+        compiled = cache.compile(lambda: lower_step(run, state, batch))
     seconds = time.monotonic() - started_at
     saved = compile_cache.SavedTime.seconds - saved
     memory = compiled.memory_analysis()
