@@ -52,6 +52,32 @@ def test_any_shape_is_decoded_and_depends_on_the_seed(autoencoder, sides):
     assert first.shape == (2, *sides, 1) and np.any(first != other)
 
 
+@SLOW
+def test_the_memory_of_the_device_does_not_grow_with_the_image(
+    autoencoder, monkeypatch
+):
+    """All tiles go through the device in batches of one size; the rest is on the host."""
+    map_rows, calls = type(autoencoder).map_rows, []
+
+    def measured(self, title, fn, **batch):
+        def on_device(z, start, row):
+            calls[-1].append((z.shape, sum(a.nbytes for a in jax.live_arrays())))
+            return fn(z, start, row)
+
+        return map_rows(self, title, on_device, **batch)
+
+    monkeypatch.setattr(type(autoencoder), "map_rows", measured)
+    for cells in (13, 25):
+        calls.append([])
+        z = np.zeros((1, cells, cells, 4), np.float32)
+        assert tiling.decode(autoencoder, z).shape == (1, 2 * cells, 2 * cells, 1)
+    small, large = calls
+    assert len(large) >= 4 * len(small)
+    assert {shape for shape, _ in small} == {shape for shape, _ in large}
+    slack = 2 * np.prod(large[0][0]) * 4  # the results of the batch before
+    assert max(b for _, b in large) <= max(b for _, b in small) + slack
+
+
 @pytest.mark.parametrize(
     ("grid", "overlap"), [((4, 4), 1), ((9, 4), 0), ((9, 13), 1), ((11, 6), 3)]
 )
