@@ -171,6 +171,16 @@ def test_the_sweeps_of_this_repository_expand(file, arg):
     json.dumps([t.overrides for t in expanded])
 
 
+@pytest.mark.parametrize("arg", ["digits", "photos"])
+def test_the_students_of_a_seed_share_their_teacher(arg):
+    students = importlib.import_module("experiments.sweeps.students")
+    expanded = trials.expand(students.get_sweep(arg), [])
+    assert len(expanded) == 16 and len({t.stages[0].workdir for t in expanded}) == 2
+    for trial in expanded:
+        config = trial.stages[1].resolved_config
+        assert config["sampling"]["num_steps"] == config["distillation"]["num_calls"]
+
+
 def test_the_ablations_are_a_sweep():
     ablations = importlib.import_module("experiments.sweeps.ablations")
     expanded = trials.expand(ablations.get_sweep(), ["seed=1"])
