@@ -28,9 +28,12 @@ def define_seed() -> flags.FlagHolder:
 
 
 def define_stage1_workdir() -> flags.FlagHolder:
-    """Define --stage1_workdir, for a stage-1 run that is not where stage 2 found it."""
-    return flags.DEFINE_string(
+    """Define --stage1_workdir, for another decoder or a stage-1 run that was moved."""
+    holder = flags.DEFINE_string(
         "stage1_workdir",
         None,
-        "Stage-1 run of a stage-2 run, if it was moved since stage 2 was trained.",
+        "Run with the decoder for a stage 2: its stage 1, if that was moved, or a decoder on "
+        "the same encoder, such as a student.",
     )
+    flags.DEFINE_alias("decoder", "stage1_workdir")
+    return holder
