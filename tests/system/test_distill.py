@@ -1,6 +1,7 @@
 """A decoder of two calls, distilled from the decoder of a run."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from tests.lib.breaks import Break
 from tests.lib.commands import DIGITS
 from ul.checkpoints import digests, reading
 from ul.core.errors import ConfigError
-from ul.evaluation import sampler_comparison
+from ul.evaluation import sampler_comparison, table
 from ul.inference import export
 from ul.runs import session
 from ul.stages import registry
@@ -184,6 +185,12 @@ def test_it_is_evaluated_exported_and_used_by_an_older_stage_2(runs, tmp_path, c
     fast = ul.load_generator(stage2, stage1_workdir=str(runs[1]))
     assert fast.autoencoder.stage.name == "distill"
     assert np.any(fast.sample([1]) != ul.load_generator(stage2).sample([1]))
+    command("evaluate", f"--workdir={stage2}", "--num_examples=16")
+    own = table.merge_defaults(stage2)
+    more = ("--num_examples=16", f"--decoder={runs[1]}")
+    assert "other decoder" in command("evaluate", f"--workdir={stage2}", *more)
+    files = list(Path(stage2, "evals").glob("*.json"))
+    assert len(files) == 2 and table.merge_defaults(stage2) == own
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def evaluate_generator(request: Request, context: EvaluationContext) -> dict:
     numbers: dict[str, Any] = {"guidance": request.guidance, "num_examples": run.count}
     if request.autoguidance is not None:
         numbers["autoguidance"] = request.autoguidance
+    if request.stage1 is not None and gen.autoencoder.stage.separate_decoder:
+        numbers["other_decoder"] = f"{request.stage1} {gen.autoencoder.step}"
     figures = animation(shown)
     for measurement in measured:
         numbers |= measurement.result()

@@ -13,6 +13,7 @@ from ul.metrics.metric import GENERATION
 SETTINGS = (
     ("guidance", "guidance", "{:g}"),
     ("autoguidance", "autoguidance", "{}"),
+    ("other decoder", "other_decoder", "{}"),
     ("n", "num_examples", "{}"),
     ("seed", "seed", "{}"),
     ("step", "step", "{}"),
@@ -130,10 +131,11 @@ def merge_defaults(*workdirs) -> dict:
     """Merge the default evaluations of all stages of a trial; later ones override earlier.
 
     These are the evaluations with the default settings of `ul evaluate`: EMA weights,
-    seed 0, no guidance.
+    seed 0, no guidance, and the decoder of stage 1.
     """
     results = [r for workdir in workdirs for r in evaluations(workdir)]
     default = [r for r in results if r["weights"] == "ema" and r["seed"] == 0]
+    default = [r for r in default if "other_decoder" not in r]
     unguided = [r for r in default if r.get("guidance", 1.0) == 1.0]
     return {key: value for result in unguided for key, value in result.items()}
 

@@ -40,11 +40,12 @@ def _choose(records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
     """The evaluations of each kind and guidance whose numbers the report shows.
 
     Those of the newest step, of EMA weights before others and of the lowest seed for each
-    count, by rising guidance and then by date. Samples under autoguidance do not compare
-    with these and are left out.
+    count, by rising guidance and then by date. Samples under autoguidance or
+    of another decoder do not compare with these and are left out.
     """
     groups: dict[tuple, list[EvaluationRecord]] = {}
-    for r in (r for r in records if r.fields.get("autoguidance") is None):
+    others = ("autoguidance", "other_decoder")
+    for r in (r for r in records if not any(map(r.fields.get, others))):
         groups.setdefault((r.kind, r.guidance), []).append(r)
     kept: list[EvaluationRecord] = []
     for _, group in sorted(groups.items()):
