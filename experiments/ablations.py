@@ -7,12 +7,12 @@
 
 The first command trains and evaluates them and four baselines that the paper does not
 tabulate, `kl_autoencoder` and the variants of single_stage.py, and prints both tables. Each
-name is a stage 1, each name with `_base` a stage 2 on its latents:
+name but diffusion_decoder is a stage 1, each with `_base` a stage 2 on its latents:
 
   ul                the reference: stage 1 of digits.py
   normal_prior      the rate is the KL to N(0, I); no prior is learned
   mse_decoder       a decoder of one call with a squared error
-  diffusion_decoder a diffusion decoder on the frozen encoder of mse_decoder (no base)
+  diffusion_decoder a diffusion decoder on the frozen encoder of mse_decoder, no stage 2
   learned_variance  the encoder learns the variance of its latents (ablation D)
   detached_prior    the prior's loss does not reach the encoder, which has a KL instead (A)
   logsnr_10         the prior's maximum log-SNR is 10 instead of 5 (B)

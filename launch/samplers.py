@@ -25,7 +25,9 @@ _SAMPLERS = flags.DEFINE_list(
     "Pairs of a grid and a sampler, such as logsnr:dpmpp_2m.",
 )
 _NFE = flags.DEFINE_list(
-    "nfe", ["5", "9", "17", "33"], "Function evaluations of a sample, without guidance."
+    "nfe",
+    ["5", "9", "17", "33"],
+    "Network calls (NFE) per sample; guidance not counted.",
 )
 _STUDENTS = flags.DEFINE_list(
     "students",
@@ -34,7 +36,7 @@ _STUDENTS = flags.DEFINE_list(
 )
 _NUM = flags.DEFINE_integer("num_examples", 180, "Held-out examples to use.", 2)
 _PICTURE = flags.DEFINE_string(
-    "picture", None, "PNG file of held-out examples under every sampler."
+    "picture", None, "PNG file for the originals and the samples of every sampler."
 )
 _GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Guidance of a stage 2.")
 _ADAPT = flags.DEFINE_bool(

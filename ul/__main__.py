@@ -31,8 +31,8 @@ def main() -> None:
     """Run the command on the command line, and exit with its code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)  # until launch.lib.cli.run
-    # A trace makes millions of objects that live on, and searching them for garbage takes a
-    # tenth of the time to the first step.
+    # Tracing allocates millions of long-lived objects. With Python's own threshold, garbage
+    # collection takes a tenth of the time to the first step.
     gc.set_threshold(100_000, 20, 100)
     # First, because the user's own folder may contain a package of the same name.
     sys.path.insert(0, str(root()))

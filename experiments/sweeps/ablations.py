@@ -17,7 +17,7 @@ def _trial(file: str, name: str, has_stage2: bool) -> list[dict]:
 
 
 def _diffusion_decoder() -> dict:
-    """The second row of table 5: the encoder of `mse_decoder`, which both trials share."""
+    """Return the trial of the second row of table 5, on the encoder of `mse_decoder`."""
     stages = [
         {
             "config": "experiments/ablations.py:mse_decoder",

@@ -1,17 +1,17 @@
-"""Decoders of 1, 2, 4 and 8 calls, distilled from one decoder for each of two seeds.
+"""Distill decoders of 1, 2, 4 and 8 network calls from one teacher per seed, two seeds.
 
     python -m ul sweep students --out runs/students
     python -m ul sweep students:photos --out runs/students_photos
 
-The argument `digits`, the default, takes digits.py and `photos` photos.py at 32x32. Both
-objectives of ul/objectives are compared. `ul samplers --students` shows the students of a
-stage 1 beside its own samplers.
+`:digits`, the default, uses digits.py, and `:photos` uses photos.py at 32x32. The sweep
+compares consistency distillation with moment matching. `ul samplers --students` compares the
+students of a stage 1 with the samplers of their teacher.
 """
 
 from experiments import common, sweeps
 from experiments.sweeps import grid, product
 
-# The parts of a segment at the start and at the end of training, by the number of calls.
+# Number of parts per segment at the start and the end of training, by number of calls.
 SUBSTEPS = {1: (4, 32), 2: (4, 16), 4: (4, 12), 8: (4, 8)}
 SAMPLERS = {"consistency": "ddim", "moment_matching": "renoise"}
 

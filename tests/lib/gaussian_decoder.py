@@ -19,7 +19,7 @@ VARIANCE = jnp.asarray([[0.02, 0.1, 0.3, 0.8]])
 B = 512
 
 
-def spread(logsnr):
+def std_of_x_t(logsnr):
     """The standard deviation of x_t."""
     signal = jax.nn.sigmoid(logsnr)
     return jnp.sqrt(signal * VARIANCE + 1.0 - signal)
@@ -27,7 +27,7 @@ def spread(logsnr):
 
 def teach(x_t, logsnr, z_0=None):
     logsnr = gaussian.expand(logsnr, x_t)
-    return gaussian.alpha(logsnr) * VARIANCE / spread(logsnr) ** 2 * x_t
+    return gaussian.alpha(logsnr) * VARIANCE / std_of_x_t(logsnr) ** 2 * x_t
 
 
 def make_batch(settings, key, student=teach, progress=1.0):

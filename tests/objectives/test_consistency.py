@@ -14,7 +14,7 @@ from tests.lib.gaussian_decoder import (
     Student,
     make_batch,
     sample,
-    spread,
+    std_of_x_t,
     teach,
 )
 from ul.diffusion import gaussian
@@ -33,9 +33,9 @@ def exact(settings, x_t, logsnr):
     }
     end = gaussian.expand(batch["logsnr_e"], x_t)
     scale = jnp.where(
-        gaussian.expand(batch["is_last"], x_t), jnp.sqrt(VARIANCE), spread(end)
+        gaussian.expand(batch["is_last"], x_t), jnp.sqrt(VARIANCE), std_of_x_t(end)
     )
-    x_e = x_t * scale / spread(gaussian.expand(logsnr, x_t))
+    x_e = x_t * scale / std_of_x_t(gaussian.expand(logsnr, x_t))
     return consistency.reference(x_t, x_e, batch)
 
 

@@ -29,8 +29,8 @@ def test_x_s_is_drawn_where_the_segment_leads(noise):
         variance = gaussian.expand(gaussian.sigma(batch["logsnr_s"]) ** 2, x)
     z = (batch["x_s"] - mean) / jnp.sqrt(variance)
     np.testing.assert_allclose([z.mean(), z.var()], [0.0, 1.0], atol=0.07)
-    wanted = teach(batch["x_s"], batch["logsnr_s"])
-    np.testing.assert_allclose(batch["x_teacher"], wanted, rtol=1e-5)
+    expected = teach(batch["x_s"], batch["logsnr_s"])
+    np.testing.assert_allclose(batch["x_teacher"], expected, rtol=1e-5)
 
 
 def test_the_gradients_are_those_of_the_paper():

@@ -188,7 +188,7 @@ def test_it_is_evaluated_exported_and_used_by_an_older_stage_2(runs, tmp_path, c
     command("evaluate", f"--workdir={stage2}", "--num_examples=16")
     own = table.merge_defaults(stage2)
     more = ("--num_examples=16", f"--decoder={runs[1]}")
-    assert "other decoder" in command("evaluate", f"--workdir={stage2}", *more)
+    assert "decoder run" in command("evaluate", f"--workdir={stage2}", *more)
     files = list(Path(stage2, "evals").glob("*.json"))
     assert len(files) == 2 and table.merge_defaults(stage2) == own
 
@@ -200,7 +200,7 @@ def test_it_is_evaluated_exported_and_used_by_an_older_stage_2(runs, tmp_path, c
         ({"sampling": {"logsnr_max": 8.0}}, r"sampling.logsnr_max 9.0 \(got 8.0\)"),
         ({"distillation": {"num_calls": 4}}, r"sampling.num_steps 4 \(got 2\)"),
         ({"distillation": {"num_calls": 0}}, "num_calls must be at least 1; got 0"),
-        ({"distillation": {"substeps": (8, 4)}}, "substeps must be a rising pair"),
+        ({"distillation": {"substeps": (8, 4)}}, "substeps must be two integers"),
         ({"decoder": {"width": 64}}, "decoder.width is 32 there and 64 here"),
         ({"latent_shape": (4, 4, 8)}, "latent_shape must be "),
     ],

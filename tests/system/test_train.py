@@ -54,7 +54,7 @@ def test_the_whole_config_can_be_printed(command):
 
 
 def kill_at(command, workdir, step):
-    """kill -9 soon after a step was logged: during a save, a look or the next step."""
+    """kill -9 soon after a step was logged: during a save, a validation or the next step."""
     process = command.start(*stage1(workdir))
     wait_for_step(process, workdir, step)
     time.sleep(0.07 * step)

@@ -52,7 +52,7 @@ def ddim(z, x_hat, previous_x_hat, step: SamplerStep, draw_eps):
 
 
 def renoise(z, x_hat, previous_x_hat, step: SamplerStep, draw_eps):
-    """Add fresh noise to the prediction.
+    """Corrupt the prediction with fresh noise to the next noise level.
 
     Song et al., Consistency Models, arXiv 2303.01469, algorithm 1.
     """
@@ -105,7 +105,7 @@ METHODS = {
     "dpmpp_2m_sde": dpmpp_2m_sde,
     "heun": ddim,
 }
-# For networks that sample x_hat instead of predicting its mean.
+# For distilled networks, whose x_hat is a sample of x instead of its posterior mean.
 STUDENT_METHODS = {"renoise": renoise}
 # These need a second prediction at the end of every step.
 CORRECTIONS = {"heun": heun_correction}

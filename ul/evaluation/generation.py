@@ -63,7 +63,7 @@ def evaluate_generator(request: Request, context: EvaluationContext) -> dict:
     if request.autoguidance is not None:
         numbers["autoguidance"] = request.autoguidance
     if request.stage1 is not None and gen.autoencoder.stage.separate_decoder:
-        numbers["other_decoder"] = f"{request.stage1} {gen.autoencoder.step}"
+        numbers["decoder_run"] = f"{request.stage1} {gen.autoencoder.step}"
     figures = animation(shown)
     for measurement in measured:
         numbers |= measurement.result()

@@ -105,8 +105,8 @@ class EvaluationResult:
         }
         if self.request.autoguidance is not None:
             changed["autoguidance"] = self.request.autoguidance
-        if "other_decoder" in self.numbers:
-            changed["other_decoder"] = self.numbers["other_decoder"]
+        if "decoder_run" in self.numbers:
+            changed["decoder_run"] = self.numbers["decoder_run"]
         if any(changed.values()):
             digest = hashlib.sha256(json.dumps(changed).encode()).hexdigest()
             name += f"-{digest[:8]}"

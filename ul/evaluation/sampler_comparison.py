@@ -149,14 +149,14 @@ def to_markdown(comparison: SamplerComparison) -> str:
 
 
 def draw(comparison: SamplerComparison) -> np.ndarray:
-    """Return a picture uint8 [H, W, 1 or 3]: a row of originals, and one for each sampler."""
+    """Draw a row of originals and one of samples per sampler, uint8 [H, W, 1 or 3]."""
     count = min(MAX_SHOWN, len(comparison.originals))
     names = ["original", *(f"{r.pair}, {r.nfe} calls" for r in comparison.rows)]
     shown = [comparison.originals[:count], *(r.images for r in comparison.rows)]
     scale = max(1, 64 // comparison.originals.shape[-2])
     grid = image_grids.draw_grid(np.concatenate(shown), count, scale)
-    each = 1 if comparison.originals.ndim == 4 else count
-    rows = [name for name in names for _ in range(each)]
+    rows_per_name = 1 if comparison.originals.ndim == 4 else count
+    rows = [name for name in names for _ in range(rows_per_name)]
     return image_grids.add_text(grid, "held-out examples", rows)
 
 
@@ -241,8 +241,8 @@ def compare_decoders(
             _decode_twice, student, decoder_of(student), images, seed
         )
         name = f"student {epath.Path(workdir).name}"
-        is_random = calls > 1 and decoder_of(student).sampler.method in STOCHASTIC
-        candidates.append(Candidate(name, calls, calls, is_random, run))
+        is_stochastic = calls > 1 and decoder_of(student).sampler.method in STOCHASTIC
+        candidates.append(Candidate(name, calls, calls, is_stochastic, run))
     return compare_outputs(candidates, images)
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ul.metrics import frechet
 from ul.metrics.features import pixels
 
-# Examples in a picture of a comparison.
+# Number of examples in the picture of a comparison.
 MAX_SHOWN = 8
 
 
@@ -27,7 +27,7 @@ class SamplerErrors:
     frechet: Frechet distance of 8x8 block means to the real images; None for clips and for
       sides that are not multiples of 8.
     images_per_s: images that were decoded per second; None for a base model.
-    images: uint8 samples of the first examples [MAX_SHOWN, ...], to look at.
+    images: uint8 samples of at most MAX_SHOWN examples, for `sampler_comparison.draw`.
     """
 
     pair: str

@@ -13,7 +13,7 @@ from ul.metrics.metric import GENERATION
 SETTINGS = (
     ("guidance", "guidance", "{:g}"),
     ("autoguidance", "autoguidance", "{}"),
-    ("other decoder", "other_decoder", "{}"),
+    ("decoder run", "decoder_run", "{}"),
     ("n", "num_examples", "{}"),
     ("seed", "seed", "{}"),
     ("step", "step", "{}"),
@@ -135,7 +135,7 @@ def merge_defaults(*workdirs) -> dict:
     """
     results = [r for workdir in workdirs for r in evaluations(workdir)]
     default = [r for r in results if r["weights"] == "ema" and r["seed"] == 0]
-    default = [r for r in default if "other_decoder" not in r]
+    default = [r for r in default if "decoder_run" not in r]
     unguided = [r for r in default if r.get("guidance", 1.0) == 1.0]
     return {key: value for result in unguided for key, value in result.items()}
 

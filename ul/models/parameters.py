@@ -1,4 +1,4 @@
-"""The first parameters of a network."""
+"""Initialize the parameters of a network."""
 
 import functools
 
@@ -10,8 +10,8 @@ import jax
 def initialize(module: nn.Module, keys, *args, **conditions):
     """Return the parameters of `module` for inputs of these shapes, as a nested dict.
 
-    keys: a random key, or one for each of flax's streams (`params`, `dropout`).
-    A process that loads several runs with equal networks traces them once: `jit` finds an
-    equal module with equal shapes in its cache. Inlined, it changes no program.
+    keys: a random key, or a dict with one for each RNG stream of flax (`params`, `dropout`).
+    `jit` caches the trace, so that a process that loads several runs with equal modules and
+    shapes traces `init` once; `inline` leaves the programs of the callers unchanged.
     """
     return module.init(keys, *args, **conditions)["params"]

@@ -22,7 +22,7 @@ Samples take one call per segment: K - 1 DDIM steps and a last prediction.
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,21 +31,21 @@ from ul.core.errors import ConfigError
 from ul.diffusion import gaussian, samplers
 from ul.diffusion.samplers import Denoiser, SamplerStep
 from ul.objectives.noise import BatchNoise
-from ul.objectives.segments import DistilledDenoisers, SegmentedRange, v_weight
+from ul.objectives.segments import DistillationObjective, TeacherAndStudent, v_weight
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 
 @dataclasses.dataclass(frozen=True)
-class Consistency(SegmentedRange):
+class Consistency(DistillationObjective):
     """Settings of the distillation.
 
-    num_calls: network calls for one sample. substeps: the parts n of a segment at the start
-    and at the end of training. logsnr_min, logsnr_max: the range of equation 1.
+    num_calls: network calls for one sample. substeps: the number n of parts per segment at
+    the start and at the end of training. logsnr_min, logsnr_max: the range of equation 1.
     """
 
     NETWORKS: ClassVar[tuple[str, ...]] = ("decoder",)
-    FIELDS: ClassVar[dict[str, object]] = {
-        **dict.fromkeys(("x_t", "x_s", "x_e"), True),
+    IMAGE_FIELDS: ClassVar[tuple[str, ...]] = ("x_t", "x_s", "x_e")
+    SCALAR_FIELDS: ClassVar[dict[str, Any]] = {
         **dict.fromkeys(("logsnr_t", "logsnr_s", "logsnr_e"), jnp.float32),
         **dict.fromkeys(("is_last", "is_end"), jnp.bool_),
     }
@@ -57,7 +57,7 @@ class Consistency(SegmentedRange):
 
     @property
     def sampler(self) -> str:
-        """The method between the starts of the segments."""
+        """The sampling method that steps from the start of one segment to the next."""
         return "ddim"
 
     def check(self) -> None:
@@ -66,14 +66,14 @@ class Consistency(SegmentedRange):
         first, last = self.substeps
         if not 1 <= first <= last:
             raise ConfigError(
-                "distillation.substeps must be a rising pair of at least 1; got "
+                "distillation.substeps must be two integers, 1 <= first <= last; got "
                 f"{self.substeps}."
             )
 
     def targets(
-        self, denoisers: DistilledDenoisers, x, noise: BatchNoise, progress
+        self, denoisers: TeacherAndStudent, x, noise: BatchNoise, progress
     ) -> dict[str, jax.Array]:
-        """Return the fields of equations 2 and 3, and x_e where the teacher alone says it."""
+        """Return the fields of equations 2 and 3, and x_e where the student does not matter."""
         first, last = self.substeps
         num_parts = jnp.round(first + (last - first) * progress)
         segment, start = self.draw_segment(noise)
@@ -87,7 +87,8 @@ class Consistency(SegmentedRange):
         x_e = jnp.where(both, denoisers.teacher(x_s, logsnr_s), x_s)
         logsnr_e = start + self.width
         values = x_t, x_s, x_e, logsnr_t, logsnr_s, logsnr_e, is_last, is_end
-        return dict(zip(self.FIELDS, values, strict=True))
+        names = *self.IMAGE_FIELDS, *self.SCALAR_FIELDS
+        return dict(zip(names, values, strict=True))
 
     def loss(
         self, params: Params, batch: Batch, key, step, *, denoise_image: Callable

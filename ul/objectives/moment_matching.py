@@ -3,33 +3,33 @@
 Salimans, Mensink, Heek, Hoogeboom, "Multistep Distillation of Diffusion Models via Moment
 Matching", arXiv 2406.04103, algorithm 2, with steps in log-SNR and a decoder's latent z_0 as
 the condition. The range of log-SNR is divided into K = num_calls segments of equal width
-(segments.py). The student is called at the start l of a segment only, and an image is drawn
-where the segment leads:
+(segments.py). The student is called only at the start l of a segment. Its image x~ is then
+noised to a random level s of the segment:
 
     x_t = alpha x + sigma eps at log-SNR l                                              (1)
     x~ = student(x_t)                                                                   (2)
     x_s = alpha x~ + sigma eps' at a log-SNR s that is uniform in the segment           (3)
 
 If x~ had the distribution of the data given x_t, the teacher's prediction at x_s would be
-the mean of x~ given x_s. An auxiliary denoiser learns that mean, and stays near the
-teacher; the student follows the difference, with w = min(1 + e^s, MAX_WEIGHT) / 2:
+the mean of x~ given x_s. An auxiliary denoiser learns that mean, regularized towards the
+teacher; the student is trained to close the gap, with w = min(1 + e^s, MAX_WEIGHT) / 2:
 
     gap = auxiliary(x_s) - teacher(x_s)                                                 (4)
     loss(auxiliary) = w (||x~ - auxiliary(x_s)||^2 + ||teacher(x_s) - auxiliary(x_s)||^2) (5)
     loss(student) = 1/2 ||x~ - stop_gradient(x~ - w gap)||^2                            (6)
 
-The gradient of equation 6 is w gap, that of the paper's x~ . stop_gradient(gap). Both
-networks take a step at the same time, where the paper takes turns. A sample takes one call
-per segment, with fresh noise between them.
+The gradient of equation 6 with respect to x~ is w gap, as that of the paper's loss
+w x~ . stop_gradient(gap). Both networks are updated in every step; the paper alternates
+between them. Sampling takes one call per segment and adds fresh noise between the calls.
 
 The paper draws x_s from q(x_s | x_t, x~) instead (noise = "posterior"). Such an x_s still
-contains the noise that x~ was made of, and the few calls of a deterministic student then
-have another variance than the data (tests/objectives/test_moment_matching.py).
+contains the noise from which x~ was made, and with two to four calls the samples of a
+deterministic student then have too little variance (tests/objectives/test_moment_matching.py).
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,23 +37,24 @@ import jax.numpy as jnp
 from ul.core.errors import ConfigError
 from ul.diffusion import gaussian
 from ul.objectives.noise import BatchNoise
-from ul.objectives.segments import DistilledDenoisers, SegmentedRange, v_weight
+from ul.objectives.segments import DistillationObjective, TeacherAndStudent, v_weight
 from ul.objectives.terms import Batch, Params, Terms, latent_stats
 
 
 @dataclasses.dataclass(frozen=True)
-class MomentMatching(SegmentedRange):
+class MomentMatching(DistillationObjective):
     """Settings of the distillation.
 
     num_calls: network calls for one sample. logsnr_min, logsnr_max: the range of log-SNR.
-    noise: "fresh", or "posterior" as in the paper, also of the sampler.
+    noise: how x_s is drawn and how the sampler steps, "fresh" (equation 3) or "posterior"
+    (as in the paper).
     """
 
     NETWORKS: ClassVar[tuple[str, ...]] = ("decoder", "auxiliary")
-    FIELDS: ClassVar[dict[str, object]] = {
-        **dict.fromkeys(("x_t", "x_s", "x_student", "x_teacher"), True),
-        **dict.fromkeys(("logsnr_t", "logsnr_s"), jnp.float32),
-    }
+    IMAGE_FIELDS: ClassVar[tuple[str, ...]] = ("x_t", "x_s", "x_student", "x_teacher")
+    SCALAR_FIELDS: ClassVar[dict[str, Any]] = dict.fromkeys(
+        ("logsnr_t", "logsnr_s"), jnp.float32
+    )
 
     LOSS_PASSES: ClassVar[int] = 0
     TARGET_PASSES: ClassVar[int] = 2
@@ -62,7 +63,7 @@ class MomentMatching(SegmentedRange):
 
     @property
     def sampler(self) -> str:
-        """The method between the starts of the segments."""
+        """The sampling method that steps from the start of one segment to the next."""
         return {"fresh": "renoise", "posterior": "ancestral"}[self.noise]
 
     def check(self) -> None:
@@ -75,9 +76,9 @@ class MomentMatching(SegmentedRange):
             )
 
     def targets(
-        self, denoisers: DistilledDenoisers, x, noise: BatchNoise, progress
+        self, denoisers: TeacherAndStudent, x, noise: BatchNoise, progress
     ) -> dict[str, jax.Array]:
-        """Return the fields of equations 1 to 3, and the teacher's prediction at x_s."""
+        """Return the fields of equations 1 to 3 and the teacher's prediction at x_s."""
         _, logsnr_t = self.draw_segment(noise)
         logsnr_s = logsnr_t + self.width * (1.0 - noise.uniform("part"))
         x_t = gaussian.corrupt(x, noise.normal("distillation_noise", x), logsnr_t)
@@ -89,7 +90,8 @@ class MomentMatching(SegmentedRange):
             x_s = mean + jnp.sqrt(variance) * eps
         x_teacher = denoisers.teacher(x_s, logsnr_s)
         values = x_t, x_s, x_student, x_teacher, logsnr_t, logsnr_s
-        return dict(zip(self.FIELDS, values, strict=True))
+        names = *self.IMAGE_FIELDS, *self.SCALAR_FIELDS
+        return dict(zip(names, values, strict=True))
 
     def loss(
         self, params: Params, batch: Batch, key, step, *, denoise_image: Callable

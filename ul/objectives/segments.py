@@ -1,8 +1,8 @@
-"""Segments of log-SNR, and the batches of the distillations that are divided into them."""
+"""The base of the distillation objectives: segments of log-SNR, targets, weights."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ from ul.objectives.joint import add_encoder_noise
 from ul.objectives.noise import BatchNoise
 from ul.objectives.terms import Batch
 
-# Near the clean image the loss of a prediction of v would leave nothing for other levels.
+# The weight 1 + e^logsnr is unbounded near the clean image and would dominate all others.
 MAX_WEIGHT = 1000.0
 
 
-class DistilledDenoisers(NamedTuple):
-    """The decoders of a distillation for one batch, whose z_0 they know.
+class TeacherAndStudent(NamedTuple):
+    """Denoisers of teacher and student, conditioned on the z_0 of one batch.
 
-    Each maps (x_t [B, *grid, C], logsnr [B]) to x_hat, without any gradient.
+    Each maps (x_t [B, *grid, C], logsnr [B]) to x_hat; neither is differentiated.
     """
 
     teacher: Denoiser
@@ -29,21 +29,22 @@ class DistilledDenoisers(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SegmentedRange:
-    """The settings of all distillations: K = num_calls segments of equal width in log-SNR.
+class DistillationObjective:
+    """Base class of distillation objectives on K = num_calls equal segments of log-SNR.
 
-    Their starts are logsnr_min + k / K (logsnr_max - logsnr_min), k = 0 ... K - 1. A sample
-    takes one call of the student at each.
+    The segments start at logsnr_min + k / K (logsnr_max - logsnr_min), k = 0 ... K - 1.
+    Sampling calls the student once at each start.
 
-    NETWORKS: the networks that are trained; each
-    starts from the teacher's weights. FIELDS: the arrays that `targets` adds to a batch, by
-    name: True for the shape of the image in float32, else the dtype of an array [B].
+    NETWORKS: the networks that are trained; each starts from the teacher's weights.
+    IMAGE_FIELDS, SCALAR_FIELDS: names of the arrays that `targets` adds to a batch: float32 of
+    the image's shape, and arrays [B] with their dtypes.
     LOSS_PASSES, TARGET_PASSES: forward passes of decoders that are not differentiated, in
     the loss and in `targets`.
     """
 
     NETWORKS: ClassVar[tuple[str, ...]]
-    FIELDS: ClassVar[dict[str, object]]
+    IMAGE_FIELDS: ClassVar[tuple[str, ...]]
+    SCALAR_FIELDS: ClassVar[dict[str, Any]]
     LOSS_PASSES: ClassVar[int]
     TARGET_PASSES: ClassVar[int]
 
@@ -65,7 +66,7 @@ class SegmentedRange:
 
     @property
     def sampler(self) -> str:
-        """The method between the starts of the segments."""
+        """The sampling method that steps from the start of one segment to the next."""
         raise NotImplementedError
 
     def draw_segment(self, noise: BatchNoise) -> tuple[jax.Array, jax.Array]:
@@ -74,16 +75,16 @@ class SegmentedRange:
         return number, self.logsnr_min + self.width * number
 
     def targets(
-        self, denoisers: DistilledDenoisers, x, noise: BatchNoise, progress
+        self, denoisers: TeacherAndStudent, x, noise: BatchNoise, progress
     ) -> dict[str, jax.Array]:
-        """Return FIELDS for images x [B, *grid, C] in -1..1, without any gradient.
+        """Return the fields for images x [B, *grid, C] in -1..1, without any gradient.
 
         progress: the fraction of training, 0..1.
         """
         raise NotImplementedError
 
     def loss(self, params, batch: Batch, key, step, *, denoise_image: Callable):
-        """Return the Terms of a batch with `z_0` and FIELDS.
+        """Return the Terms of a batch with `z_0` and the fields.
 
         denoise_image(params, x_t, logsnr, z_0, key) -> x_hat, by params["decoder"].
         """
@@ -91,12 +92,12 @@ class SegmentedRange:
 
 
 def v_weight(logsnr):
-    """Return half the weight that a squared error of v has as one of x, limited."""
+    """Return min(1 + e^logsnr, MAX_WEIGHT) / 2, half the factor from x errors to v errors."""
     return jnp.minimum(1.0 + jnp.exp(logsnr), MAX_WEIGHT) / 2.0
 
 
 def add_targets(
-    settings: SegmentedRange,
+    settings: DistillationObjective,
     teacher: Callable,
     student: Callable,
     batch: Batch,
@@ -114,6 +115,6 @@ def add_targets(
     def denoiser(network: Callable) -> Denoiser:
         return lambda x_t, logsnr: network(x_t, logsnr, z_0).astype(jnp.float32)
 
-    denoisers = DistilledDenoisers(denoiser(teacher), denoiser(student))
+    denoisers = TeacherAndStudent(denoiser(teacher), denoiser(student))
     x = arrays.scale_pixels(batch["image"])
     return batch | {"z_0": z_0} | settings.targets(denoisers, x, noise, progress)

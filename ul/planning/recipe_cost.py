@@ -71,7 +71,7 @@ def training_costs(
     """Return the FLOPs of training each stage, and of encoding the images of the second.
 
     A base model trains on a cache of `cached_images` latents, a decoder on images that are
-    encoded in every step, and a student also on targets that its teacher computes.
+    encoded in every step; the targets of a student take further forward passes.
 
     Raises:
       ConfigError: a network has no closed form.
@@ -92,7 +92,7 @@ def training_costs(
     if second.stage.distillation is not None:
         passes = second.stage.distillation.settings.TARGET_PASSES
         each = passes * forward_flops(second.stage)["decoder"]
-        text = f"{count:,} images, {passes} passes of teacher and student"
+        text = f"{count:,} images, {passes} forward passes each"
         items.insert(2, CostItem("targets", count * each, text))
     return items
 

@@ -234,8 +234,8 @@ def _validate_reconstructions(
     return validate
 
 
-def _as_it_is(batch: dict, step: int, params) -> dict:
-    return batch
+def _unchanged(batch: dict, step: int, params) -> dict:
+    return batch  # a stage 1 trains on images
 
 
 def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> Run:
@@ -250,9 +250,9 @@ def build_stage1_run(config: Stage1Config, stage: Stage, datasets: Datasets) -> 
         stage,
         mesh,
         datasets.train,
-        prepare=_as_it_is,
+        prepare=_unchanged,
         validate=_validate_reconstructions(
-            config, stage, datasets, mesh, codec, {}, _as_it_is
+            config, stage, datasets, mesh, codec, {}, _unchanged
         ),
         rate_floor_bpp=config.loss.rate_floor_bpp or 0.0,
         ramp_steps=getattr(config.loss, "ramp_steps", 0),

@@ -26,14 +26,20 @@ def make_targets(
 
     @jax.jit
     def add_targets(frozen, params, batch, key, progress):
-        def teach(x_t, logsnr, z_0):
+        def denoise_by_teacher(x_t, logsnr, z_0):
             return teacher.denoise_image(frozen, x_t, logsnr, z_0, None)
 
-        def predict(x_t, logsnr, z_0):
+        def denoise_by_student(x_t, logsnr, z_0):
             return student.denoise_image(params, x_t, logsnr, z_0, None)
 
         return segments.add_targets(
-            settings, teach, predict, batch, key, progress, latent_logsnr
+            settings,
+            denoise_by_teacher,
+            denoise_by_student,
+            batch,
+            key,
+            progress,
+            latent_logsnr,
         )
 
     def add(batch: Batch, step: int, params) -> Batch:

@@ -63,8 +63,8 @@ def build(config: DistillConfig) -> Stage:
     )
     image = (config.data.image_shape, jnp.float32)
     fields = {
-        name: image if kind is True else ((), kind)
-        for name, kind in settings.FIELDS.items()
+        **dict.fromkeys(settings.IMAGE_FIELDS, image),
+        **{name: ((), dtype) for name, dtype in settings.SCALAR_FIELDS.items()},
     }
 
     def init(root: jax.Array):

@@ -21,7 +21,7 @@ from ul.diffusion.weightings import WEIGHTINGS
 from ul.models import registry as models
 from ul.objectives.consistency import Consistency
 from ul.objectives.moment_matching import MomentMatching
-from ul.objectives.segments import SegmentedRange
+from ul.objectives.segments import DistillationObjective
 from ul.objectives.single_stage import MAX_LOGSNR_KINDS
 
 log = logging.getLogger("ul")
@@ -147,7 +147,7 @@ def weighting(section: dict) -> Callable:
     return SECTIONS["loss.weighting"].build("loss.weighting", section)
 
 
-def distillation(section: dict) -> SegmentedRange:
+def distillation(section: dict) -> DistillationObjective:
     """Construct the objective of a section `distillation`."""
     return SECTIONS["distillation"].build("distillation", section)
 

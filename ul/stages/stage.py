@@ -8,7 +8,7 @@ from ul.config import RunConfig
 from ul.config.schema import EvalConfig, Sampling
 from ul.diffusion.schedules import Schedule
 from ul.objectives.joint import JointNetworks
-from ul.objectives.segments import SegmentedRange
+from ul.objectives.segments import DistillationObjective
 from ul.stages.codec import Codec, DiffusionDecoder, LatentSampler
 from ul.stages.conditions import Conditions
 
@@ -44,7 +44,7 @@ class SeparateDecoder(NamedTuple):
 class Distillation(NamedTuple):
     """The settings that make targets out of a teacher, and the steps of the whole run."""
 
-    settings: SegmentedRange
+    settings: DistillationObjective
     steps: int
 
 

@@ -1,8 +1,8 @@
-"""The compiled train step in a file, so that a second start does not even trace it.
+"""Save the compiled train step in a file, so that a restarted run also skips tracing.
 
-JAX's own cache spares the compilation only; tracing and lowering a step take as long as all
-the rest of a start. A file is read only if the sources, the versions, the flags, the devices,
-the config and the shapes are those with which it was written.
+JAX's own cache saves only the compilation; tracing and lowering take as long as the rest of a
+start. A file is read only if the sources, the versions, the flags, the devices, the config
+and the shapes are those with which it was written.
 """
 
 import hashlib
@@ -25,26 +25,32 @@ from ul.core.metrics import Moments
 
 log = logging.getLogger("ul")
 
-# Older files are removed.
+# The newest files are kept; `save` removes the others.
 MAX_FILES = 16
 _DIGEST_BYTES = 32
-_VARIABLES = ("XLA_", "LIBTPU_", "TPU_")
+_ENVIRONMENT_PREFIXES = ("XLA_", "LIBTPU_", "TPU_")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-# Sections of a config that do not change a step.
-_NEUTRAL = ("log", "validation", "checkpoint", "watchdog", "eval")
+# Sections of a config that do not change the step.
+_IGNORED_SECTIONS = ("log", "validation", "checkpoint", "watchdog", "eval")
 
 
-def identity(config: dict[str, Any], *more: Any) -> str:
+def identity(config: dict[str, Any], *measured: Any) -> str:
     """Return a digest of all that a step depends on besides its arguments.
 
-    config: the config of the run as nested dicts. more: what the run measured.
+    config: the config of the run as nested dicts. measured: values that the run measured, such
+    as the variance of its latents.
     """
-    settings = [{k: v for k, v in config.items() if k not in _NEUTRAL}, *more]
+    settings = [
+        {k: v for k, v in config.items() if k not in _IGNORED_SECTIONS},
+        *measured,
+    ]
     sources = sorted(Path(ul.__file__).parent.rglob("*.py"))
     flags = {k: str(v) for k, v in jax.config.values.items() if "cache" not in k}
-    variables = {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)}
+    variables = {
+        k: v for k, v in os.environ.items() if k.startswith(_ENVIRONMENT_PREFIXES)
+    }
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     devices = [f"{d.device_kind} {d.client.platform_version}" for d in jax.devices()]
     parts = [settings, flags, variables, versions, devices, cpu_features.digest()]
@@ -57,11 +63,13 @@ def identity(config: dict[str, Any], *more: Any) -> str:
 class StepCache:
     """The file of one step, `(state, batch) -> (state, {name: Moments})`.
 
-    JAX unpickles it, so it is as trusted as the machine code that lies beside it.
+    JAX unpickles the file, so whoever can write to the folder can run code; that is also true
+    of the compiled programs that lie beside it.
 
     folder: that of the compiled programs; None if there is none. identity: that of the run;
-    empty if the step is not to be kept. The shapes and shardings of the arguments count.
-    Steps of several processes are not kept, because JAX restores them for one.
+    empty if the step is not to be kept. The name of the file also depends on the shapes and
+    shardings of the arguments. Steps of several processes are not kept, because JAX restores
+    them for one.
     """
 
     def __init__(
@@ -78,7 +86,7 @@ class StepCache:
         self._file = epath.Path(folder) / f"train_step-{key}"
 
     def load(self) -> jax.stages.Compiled | None:
-        """Return the step; None if it is not there or damaged, which is logged."""
+        """Return the step, or None if there is no file or, which is logged, a damaged one."""
         if self._file is None:
             return None
         try:
@@ -107,10 +115,10 @@ class StepCache:
         return compiled
 
     def compile(self, lower: Callable[[], jax.stages.Lowered]) -> jax.stages.Compiled:
-        """Lower and compile the step, and keep it.
+        """Lower and compile the step, and save it if it was really compiled.
 
-        Not one that JAX's own cache had: a program that was read on a CPU and written again
-        lacks some of its functions.
+        A program from JAX's own cache is not saved, because on a CPU it lacks functions when
+        it is serialized again.
         """
         started_at, programs = time.monotonic(), compile_cache.SavedTime.programs
         compiled = lower().compile()
@@ -119,7 +127,7 @@ class StepCache:
         return compiled
 
     def save(self, compiled: jax.stages.Compiled, seconds: float) -> None:
-        """Keep a step that took `seconds` to trace and compile; a failure is logged."""
+        """Save a step that took `seconds` to compile if it is worth it; a failure is logged."""
         if self._file is None or seconds < compile_cache.MIN_COMPILE_SECONDS:
             return
         try:

@@ -44,7 +44,7 @@ def _choose(records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
     of another decoder do not compare with these and are left out.
     """
     groups: dict[tuple, list[EvaluationRecord]] = {}
-    others = ("autoguidance", "other_decoder")
+    others = ("autoguidance", "decoder_run")
     for r in (r for r in records if not any(map(r.fields.get, others))):
         groups.setdefault((r.kind, r.guidance), []).append(r)
     kept: list[EvaluationRecord] = []
