@@ -25,9 +25,7 @@ _SAMPLERS = flags.DEFINE_list(
     "Pairs of a grid and a sampler, such as logsnr:dpmpp_2m.",
 )
 _NFE = flags.DEFINE_list(
-    "nfe",
-    ["5", "9", "17", "33"],
-    "Network calls (NFE) per sample; guidance not counted.",
+    "nfe", ["5", "9", "17", "33"], "Network calls (NFE) per sample, besides guidance."
 )
 _STUDENTS = flags.DEFINE_list(
     "students",

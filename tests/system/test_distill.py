@@ -191,6 +191,27 @@ def test_it_is_evaluated_exported_and_used_by_an_older_stage_2(runs, tmp_path, c
     assert "decoder run" in command("evaluate", f"--workdir={stage2}", *more)
     files = list(Path(stage2, "evals").glob("*.json"))
     assert len(files) == 2 and table.merge_defaults(stage2) == own
+    out = command("evaluate", f"--workdir={runs[0]}", f"--decoder={runs[1]}", code=64)
+    assert "is a stage 1 with a decoder of its own" in out
+    export.export(stage2, tmp_path / "fast", stage1_workdir=str(runs[1]))
+    exported = ul.load_generator(tmp_path / "fast")
+    np.testing.assert_array_equal(exported.sample([1]), fast.sample([1]))
+
+
+@pytest.mark.slow
+def test_a_stage_2_knows_the_decoder_that_it_was_trained_with(runs, tmp_path):
+    """Also if it was that of a student, and the other one is that of the stage 1."""
+    below = {"workdir": str(runs[1]), "step": 2, "weights": "ema"}
+    config = untrained.parsed("digits", "smoke2", stage1=below)
+    stage2 = untrained.leave(tmp_path / "s2", config, (2,))
+    recorded = json.loads(Path(stage2, "config.json").read_text())
+    recorded = recorded["provenance"]["stage1"]
+    assert recorded["stage"] == "distill"
+    for workdir, is_own in ((None, True), (runs[1], True), (runs[0], False)):
+        path = workdir and str(workdir)
+        ae = ul.load_generator(stage2, stage1_workdir=path).autoencoder
+        assert ae.is_recorded(recorded) is is_own
+        assert ae.stage.name == ("distill" if is_own else "joint")
 
 
 @pytest.mark.parametrize(

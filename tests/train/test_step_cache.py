@@ -1,16 +1,21 @@
 """The file of a compiled step: what it spares, what it depends on, and damage."""
 
+import dataclasses
 import logging
 import os
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.lib import untrained
 from tests.lib.breaks import Break
+from tests.lib.commands import digests, stage1
 from ul.core import mesh as meshes
 from ul.core.metrics import Moments
+from ul.runs import session
 from ul.train import step_cache
 from ul.train.step_cache import StepCache
 
@@ -96,9 +101,18 @@ def test_a_damaged_file_is_reported_and_not_loaded(tmp_path, arguments, damage, 
     with caplog.at_level(logging.WARNING, "ul"):
         assert cache.load() is None
     (record,) = caplog.records
-    assert "it is compiled again" in record.getMessage()
+    assert "it is compiled again" in record.getMessage() and not file.exists()
     cache.save(compiled_step(*arguments), 3.0)
     assert cache.load() is not None
+
+
+def test_a_file_that_others_can_write_is_not_used(tmp_path, arguments):
+    cache = StepCache(tmp_path, "a", *arguments)
+    cache.save(compiled_step(*arguments), 3.0)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o660)
+    assert cache.load() is None and file.exists()
 
 
 def test_a_folder_that_cannot_be_written_costs_a_line(tmp_path, arguments, caplog):
@@ -135,12 +149,17 @@ def test_old_files_are_removed(tmp_path, arguments, monkeypatch):
         for file in tmp_path.iterdir():
             if file.stat().st_mtime > 1e9:
                 os.utime(file, (number, number))
-    assert StepCache(tmp_path, "a", *arguments).load() is None
+        if name == "b":
+            assert StepCache(tmp_path, "a", *arguments).load()  # it is in use
+            (tmp_path / ".train_step-x.part").touch()
+            os.utime(tmp_path / ".train_step-x.part", (0, 0))
+    assert StepCache(tmp_path, "b", *arguments).load() is None
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_identity_is_that_of_config_flags_and_sources(monkeypatch, tmp_path):
     config = {"seed": 0, "log": {"every": 1}, "loss": {"bias": 1.0}}
+    monkeypatch.setattr(step_cache, "_IMPORTED_AT", time.time() + 120.0)
     first = step_cache.identity(config, None)
     assert first == step_cache.identity(config | {"log": {"every": 2}}, None)
     others = [
@@ -152,12 +171,52 @@ def test_the_identity_is_that_of_config_flags_and_sources(monkeypatch, tmp_path)
     monkeypatch.delenv("LIBTPU_INIT_ARGS")
     with jax.default_matmul_precision("highest"):
         others.append(step_cache.identity(config, None))
-    (tmp_path / "a.py").write_text("x = 1")
     monkeypatch.setattr(step_cache.ul, "__file__", str(tmp_path / "__init__.py"))
-    others.append(step_cache.identity(config, None))
-    (tmp_path / "a.py").write_text("x = 2")
-    others.append(step_cache.identity(config, None))
-    assert len({first, *others}) == 7
+    for text in ("x = 1", "x = 2"):
+        (tmp_path / "a.py").write_text(text)
+        os.utime(tmp_path / "a.py", (1e9, 1e9))
+        others.append(step_cache.identity(config, None))
+    assert len({first, *others}) == 7 and "" not in others
+    # What is on the disk may not be what was imported.
+    os.utime(tmp_path / "a.py", (time.time() + 120.0,) * 2)
+    assert step_cache.identity(config, None) == ""
+    (tmp_path / "a.py").unlink()
+    (tmp_path / "b.py").symlink_to(tmp_path / "nowhere.py")
+    assert step_cache.identity(config, None) == ""
+
+
+def test_a_run_keeps_its_step_by_config_and_latents(monkeypatch):
+    monkeypatch.setattr(step_cache, "_IMPORTED_AT", time.time() + 120.0)
+    config = untrained.parsed("digits", "smoke")
+    run, provenance = session.build_run(config, {})
+
+    def identity(config, provenance):
+        kept = session._keep_compiled_step(run, config, provenance)
+        return kept.step_cache.args[1]
+
+    first = identity(config, provenance)
+    assert first and first == identity(config, provenance)
+    assert first != identity(dataclasses.replace(config, seed=1), provenance)
+    assert first != identity(config, provenance | {"latents": {"variance": 0.1}})
+    assert run.step_cache.args[:2] == (None, "")  # only of commands
+
+
+@pytest.mark.slow
+def test_a_second_start_does_not_trace_its_step(tmp_path, command):
+    sources = step_cache.Path(step_cache.ul.__file__).parent.rglob("*.py")
+    if max(file.stat().st_mtime for file in sources) > time.time() - 90.0:
+        pytest.skip("no step is kept while the sources change")
+    env = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
+    log = []
+    for name in ("one", "two"):
+        words = stage1(tmp_path / name, "--config.steps=4")
+        log.append(command(*words, env=env))
+    assert "earlier start" not in log[0] and "an earlier start had compiled" in log[1]
+    assert len(list((tmp_path / "programs").glob("train_step-*"))) == 1
+    assert digests(tmp_path / "one", 4) == digests(tmp_path / "two", 4)
+    words = stage1(tmp_path / "three", "--config.steps=4", "--config.loss.ramp_steps=7")
+    command(*words, env=env)
+    assert len(list((tmp_path / "programs").glob("train_step-*"))) == 2
 
 
 BREAKS = (
@@ -171,8 +230,8 @@ BREAKS = (
     Break(
         "a compiled step of another config is taken",
         "ul/train/step_cache.py",
-        "text = json.dumps([identity, str(structure), shapes])",
-        "text = json.dumps([str(structure), shapes])",
+        "text = json.dumps([identity, str(structure), shapes, devices])",
+        "text = json.dumps([str(structure), shapes, devices])",
         "test_it_belongs_to_its_run_its_shapes_and_its_shardings",
     ),
 )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ul.checkpoints.workdir import load_run_record
 from ul.data.datasets import chunk_rows
 from ul.evaluation import plan as plans
 from ul.evaluation import prompts, samples_npz
@@ -62,8 +63,10 @@ def evaluate_generator(request: Request, context: EvaluationContext) -> dict:
     numbers: dict[str, Any] = {"guidance": request.guidance, "num_examples": run.count}
     if request.autoguidance is not None:
         numbers["autoguidance"] = request.autoguidance
-    if request.stage1 is not None and gen.autoencoder.stage.separate_decoder:
-        numbers["decoder_run"] = f"{request.stage1} {gen.autoencoder.step}"
+    if request.stage1 is not None:
+        recorded = load_run_record(request.workdir)["provenance"]["stage1"]
+        if not gen.autoencoder.is_recorded(recorded):
+            numbers["decoder_run"] = f"{request.stage1} {gen.autoencoder.step}"
     figures = animation(shown)
     for measurement in measured:
         numbers |= measurement.result()

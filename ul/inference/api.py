@@ -74,6 +74,11 @@ def restore_stage1(
     chosen = saved_weights.choose(run, step, weights)
     if run.stage.uses_stage1:
         return _with_separate_decoder(run, chosen, networks, mesh, stage1_workdir)
+    if stage1_workdir is not None:
+        raise ConfigError(
+            f"--stage1_workdir and --decoder are for a stage 2; {workdir} is a stage 1 with a "
+            f"decoder of its own. Pass {stage1_workdir} as --workdir."
+        )
     shapes = jax.eval_shape(lambda: run.stage.init(jax.random.key(0)))
     requested = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
@@ -243,6 +248,24 @@ def _single_stage_generator(
     )
 
 
+def recorded_weights(
+    run: SavedRun, stage1_workdir: str | None
+) -> tuple[int | None, str]:
+    """Return step and weights of the stage 1 of a run: those with which it was trained.
+
+    stage1_workdir: another place of stage 1, or a run with another decoder, of which they
+    are the newest.
+    """
+    recorded = run.provenance["stage1"]
+    if stage1_workdir is not None:
+        stage = saved_weights.load_run(stage1_workdir).stage
+        # Older versions did not record the stage.
+        is_same = stage.name == recorded.get("stage", stage.name)
+        if not is_same or ("stage" not in recorded and stage.separate_decoder):
+            return None, "ema"
+    return recorded["step"], recorded["weights"]
+
+
 def _recorded_stage1(
     run: SavedRun,
     networks: Sequence[str],
@@ -253,10 +276,7 @@ def _recorded_stage1(
     """Restore the stage 1 that a run was trained on, or another decoder on its encoder."""
     recorded = run.provenance["stage1"]
     workdir = saved_weights.find_stage1(run, moved_to)
-    step, weights = recorded["step"], recorded["weights"]
-    stage = saved_weights.load_run(workdir).stage
-    if moved_to is not None and stage.separate_decoder is not None:
-        step, weights = None, "ema"  # what is recorded is that of the original decoder
+    step, weights = recorded_weights(run, moved_to)
     autoencoder = restore_stage1(
         workdir, networks, step=step, weights=weights, mesh=mesh
     )

@@ -45,16 +45,11 @@ def export(
         return _write(workdir, out, ae, ae.params, ae.codec)
     paths = []
     if run.stage.uses_stage1:
-        recorded = run.provenance["stage1"]
+        kept_step, kept_weights = api.recorded_weights(run, stage1_workdir)
         stage1_workdir = saved_weights.find_stage1(run, stage1_workdir)
         inside = out / "stage1"
         if inside.resolve() != epath.Path(stage1_workdir).resolve():
-            paths = export(
-                stage1_workdir,
-                inside,
-                step=recorded["step"],
-                weights=recorded["weights"],
-            )
+            paths = export(stage1_workdir, inside, step=kept_step, weights=kept_weights)
     if run.stage.is_autoencoder:
         ae = api.restore_stage1(
             workdir,

@@ -65,6 +65,17 @@ class Autoencoder:
             "encoder": digests.fingerprint(self.params["encoder"]),
         }
 
+    def decoder_identity(self) -> dict[str, str]:
+        """Return the kind of stage and the digest of the decoder, which a stage 2 records."""
+        digest = digests.fingerprint(self.params["decoder"])
+        return {"stage": self.stage.name, "decoder": digest}
+
+    def is_recorded(self, recorded: dict[str, Any]) -> bool:
+        """Return whether the decoder is the one that a stage 2 recorded with its stage 1."""
+        if "decoder" in recorded:
+            return self.decoder_identity()["decoder"] == recorded["decoder"]
+        return self.stage.separate_decoder is None  # a record of an older version
+
     def encode(self, images) -> np.ndarray:
         """Encode uint8 [N, H, W, C] to z_clean, float32 [N, h, w, c], without noise.
 

@@ -20,7 +20,9 @@ teacher; the student is trained to close the gap, with w = min(1 + e^s, MAX_WEIG
 
 The gradient of equation 6 with respect to x~ is w gap, as that of the paper's loss
 w x~ . stop_gradient(gap). Both networks are updated in every step; the paper alternates
-between them. Sampling takes one call per segment and adds fresh noise between the calls.
+between them. `optimizer.clip` acts on the norm of both gradients together. The value of
+equation 6 is logged as `distillation`; it is a squared gap and not a loss to be compared.
+Sampling takes one call per segment and adds fresh noise between the calls.
 
 The paper draws x_s from q(x_s | x_t, x~) instead (noise = "posterior"). Such an x_s still
 contains the noise from which x~ was made, and with two to four calls the samples of a

@@ -98,6 +98,7 @@ def build_run(
         )
         config = dataclasses.replace(config, latent_variance=latents["variance"])
         stage, record["latents"] = registry.build(config), latents
+    record["stage1"] = stage1 | autoencoder.decoder_identity()
     run = assemble.build_stage2_run(config, stage, datasets, codec, frozen, cache)
     return run, record | {"dataset": datasets.report()}
 
