@@ -96,8 +96,9 @@ MOMENTS = (
 MOMENTS += ("--config.distillation.num_calls=2",)
 
 
-@pytest.mark.parametrize("kind", [(), MOMENTS])
-@pytest.mark.parametrize("axes", [(), ("--config.mesh.fsdp=2",)])
+@pytest.mark.parametrize(
+    ("axes", "kind"), [((), ()), (("--config.mesh.fsdp=2",), ()), ((), MOMENTS)]
+)
 def test_two_processes_distill_as_one_does(
     trained, command, together, tmp_path, axes, kind
 ):

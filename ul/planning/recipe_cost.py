@@ -91,8 +91,8 @@ def training_costs(
     items.insert(1, CostItem(name, count * encoder, f"{count:,} images"))
     if second.stage.distillation is not None:
         passes = second.stage.distillation.settings.TARGET_PASSES
-        each = passes * forward_flops(second.stage)["decoder"]
         text = f"{count:,} images, {passes} forward passes each"
+        each = float(model_flops.target_flops(second.stage))
         items.insert(2, CostItem("targets", count * each, text))
     return items
 

@@ -8,10 +8,18 @@ from pathlib import Path
 import jax
 import pytest
 
-from tests.lib import forks
+from tests.lib import forks, untrained
 from ul.core import mesh as meshes
 from ul.core.errors import ConfigError
-from ul.planning.pods import chips, compile, report, roofline, search, topology
+from ul.planning.pods import (
+    chips,
+    compile,
+    model_flops,
+    report,
+    roofline,
+    search,
+    topology,
+)
 from ul.planning.pods.topology import Topology
 from ul.runs.train_spec import TrainSpec
 from ul.stages import registry
@@ -244,6 +252,18 @@ def test_encoding_while_training_has_a_row_of_its_own(plan):
     (row,) = (row for row in rows if "online encoder" in row)
     assert "| 2 ms" in row
     assert "online encoder" not in report.format_plan(plan)
+
+
+def test_the_targets_of_a_student_have_a_row_of_their_own(plan):
+    spec = TrainSpec(untrained.parsed("digits", "distill"))
+    (row,) = (
+        row
+        for row in report.format_plan(dataclasses.replace(plan, spec=spec)).splitlines()
+        if "targets of the teacher" in row
+    )
+    each = model_flops.flops_by_network(spec.stage)["decoder"].forward
+    assert report.format_flops(3 * each * spec.batch_size) in row
+    assert "targets of the teacher" not in report.format_plan(plan)
 
 
 @pytest.mark.parametrize(

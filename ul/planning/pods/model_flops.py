@@ -57,6 +57,16 @@ def closed_form_flops(stage: Stage) -> FlopCount:
     return sum(flops_by_network(stage).values(), FlopCount(0))
 
 
+def target_flops(student: Stage) -> int:
+    """Return the FLOPs of the targets of one example of a student.
+
+    Frozen networks compute them before the step.
+    """
+    assert student.distillation is not None
+    decoder = closed_form.network_flops(student.networks["decoder"])
+    return student.distillation.settings.TARGET_PASSES * decoder.forward
+
+
 def parameters_by_network(stage: Stage) -> dict[str, int]:
     """Return the number of parameters of each network."""
     params = jax.eval_shape(lambda: stage.init(jax.random.key(0)))

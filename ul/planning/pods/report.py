@@ -1,7 +1,7 @@
 """Format pod plans as Markdown tables, with the assumption behind each figure beside it."""
 
 from ul.core import markdown
-from ul.planning.pods import chips, collectives
+from ul.planning.pods import chips, collectives, model_flops
 from ul.planning.pods.compile import GIB, PodPlan
 
 
@@ -15,7 +15,12 @@ def format_plan(plan: PodPlan, encoder_flops: float = 0.0) -> str:
     if plan.step is not None:
         rows += _collectives_rows(plan) + _time_rows(plan)
     if encoder_flops:
-        rows.append(_encoder_row(plan, encoder_flops))
+        text = "; `ul encode` saves it"
+        rows.append(_frozen_row(plan, "online encoder", encoder_flops, text))
+    if plan.spec.stage.distillation is not None:
+        flops = plan.spec.batch_size * model_flops.target_flops(plan.spec.stage)
+        text = "; the teacher's parameters are not part of the memory above"
+        rows.append(_frozen_row(plan, "targets of the teacher", flops, text))
     level = f"on this machine, at optimization level {plan.topology.optimization_level}"
     rows.append(["compile", f"{plan.compile_seconds:.0f} s", level])
     return markdown.table(rows)
@@ -206,15 +211,11 @@ def _time_rows(plan: PodPlan) -> list[list[str]]:
     ]
 
 
-def _encoder_row(plan: PodPlan, flops: float) -> list[str]:
+def _frozen_row(plan: PodPlan, name: str, flops: float, more: str) -> list[str]:
     chip, text = plan.topology.chip, f"{format_flops(flops)} per step"
     time = format_ms(flops / plan.num_chips / chip.flops) if chip else "unknown"
-    return [
-        "online encoder",
-        time,
-        f"{text} at the peak, before the train step and not compiled here; `ul encode` "
-        "saves it",
-    ]
+    text += f" at the peak, before the train step and not compiled here{more}"
+    return [name, time, text]
 
 
 SEARCH_HEADER = (
