@@ -151,7 +151,9 @@ def to_markdown(comparison: SamplerComparison) -> str:
 def draw(comparison: SamplerComparison) -> np.ndarray:
     """Draw a row of originals and one of samples per sampler, uint8 [H, W, 1 or 3]."""
     count = min(MAX_SHOWN, len(comparison.originals))
-    names = ["original", *(f"{r.pair}, {r.nfe} calls" for r in comparison.rows)]
+    calls = [f"{r.nfe} call{'s' * (r.nfe != 1)}" for r in comparison.rows]
+    labels = zip(comparison.rows, calls, strict=True)
+    names = ["original", *(f"{r.pair}, {text}" for r, text in labels)]
     shown = [comparison.originals[:count], *(r.images for r in comparison.rows)]
     scale = max(1, 64 // comparison.originals.shape[-2])
     grid = image_grids.draw_grid(np.concatenate(shown), count, scale)
