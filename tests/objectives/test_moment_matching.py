@@ -87,7 +87,8 @@ def train(settings, steps, lr):
     return lambda x_t, logsnr: student(params, x_t, logsnr, None, None)
 
 
-@pytest.mark.parametrize("num_calls", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_calls", [1, 2])
 def test_training_reaches_mean_and_variance_of_the_data(num_calls):
     """Samples of the teacher with as few calls have too little variance."""
     settings = MomentMatching(num_calls)
