@@ -124,6 +124,7 @@ def test_it_is_an_autoencoder_of_two_calls(runs):
         new.rate(image)  # the bits of the prior are in the evaluation
 
 
+@pytest.mark.slow
 def test_it_is_compared_with_the_decoder_that_it_copies(runs, tmp_path):
     how = dict(num_examples=8, pairs=["logsnr:ddim"], nfe=[3])
     comparison = sampler_comparison.compare(runs[0], students=[str(runs[1])], **how)
