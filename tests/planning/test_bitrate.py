@@ -99,20 +99,6 @@ def test_the_table_has_each_pair_once_and_marks_the_config(plan):
     assert rows[-1][2:6] == ["1.1301", "24.53", "21.52", "46"]
 
 
-def test_the_std_of_latents_is_that_of_trained_encoders(plan):
-    """Within a fifth of what was measured, 0.245 for digits:stage1 (RESULTS.md)."""
-    p = plan.config_prediction
-    precision = waterfilling.posterior_precision(p.factor, p.bias)
-    variance = plan.spectrum.latent_variance(precision, 64, 5.0)
-    np.testing.assert_allclose(p.latent_std, 0.77 * np.sqrt(variance))
-    assert 0.8 < p.latent_std / 0.245 < 1.2
-    gaussian = make_plan(untrained.parsed("gaussian", "stage1"), [2.0], [3.0])
-    assert gaussian.latent.std_ratio == 1.0
-    np.testing.assert_allclose(gaussian.predictions[0].latent_std, 0.0717, rtol=0.02)
-    assert "exact for Gaussian data." in bitrate.to_markdown(gaussian)
-    assert "is 0.77 of that of Gaussian data" in bitrate.to_markdown(plan)
-
-
 def test_a_config_off_the_grid_is_added_and_marked_once():
     plan = make_plan(parse_digits(factor=1.8, bias=3.25), FACTORS, BIASES)
     rows = table_rows(bitrate.to_markdown(plan))

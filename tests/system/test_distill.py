@@ -193,7 +193,13 @@ def test_it_is_evaluated_exported_and_used_by_an_older_stage_2(runs, tmp_path, c
     files = list(Path(stage2, "evals").glob("*.json"))
     assert len(files) == 2 and table.merge_defaults(stage2) == own
     out = command("evaluate", f"--workdir={runs[0]}", f"--decoder={runs[1]}", code=64)
-    assert "is a stage 1 with a decoder of its own" in out
+    assert "has networks of its own" in out
+    with pytest.raises(ConfigError, match="has networks of its own"):
+        export.export(runs[0], tmp_path / "none", stage1_workdir=str(runs[1]))
+    single = untrained.parsed("single_stage", "pixels")
+    pixels = untrained.leave(tmp_path / "pixels", single, (2,))
+    with pytest.raises(ConfigError, match="has networks of its own"):
+        ul.load_generator(pixels, stage1_workdir=str(runs[1]))
     export.export(stage2, tmp_path / "fast", stage1_workdir=str(runs[1]))
     exported = ul.load_generator(tmp_path / "fast")
     np.testing.assert_array_equal(exported.sample([1]), fast.sample([1]))

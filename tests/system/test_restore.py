@@ -96,6 +96,8 @@ def test_the_python_face(trained):
         ul.load_autoencoder(trained / "smoke", weights="ema:0.5")
     with pytest.raises(ConfigError, match="got 'base'"):
         ul.load_autoencoder(trained / "smoke2")
+    with pytest.raises(ConfigError, match="smoke has networks of its own"):
+        ul.load_autoencoder(trained / "smoke", stage1_workdir="other")
     with pytest.raises(CheckpointError, match="no verified step 3"):
         ul.load_autoencoder(trained / "smoke", step=3)
 

@@ -177,7 +177,7 @@ def test_the_identity_is_that_of_config_flags_and_sources(monkeypatch, tmp_path)
         os.utime(tmp_path / "a.py", (1e9, 1e9))
         others.append(step_cache.identity(config, None))
     assert len({first, *others}) == 7 and "" not in others
-    # What is on the disk may not be what was imported.
+    # The sources on the disk may differ from those that were imported.
     os.utime(tmp_path / "a.py", (time.time() + 120.0,) * 2)
     assert step_cache.identity(config, None) == ""
     (tmp_path / "a.py").unlink()

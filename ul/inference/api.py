@@ -74,16 +74,22 @@ def restore_stage1(
     chosen = saved_weights.choose(run, step, weights)
     if run.stage.uses_stage1:
         return _with_separate_decoder(run, chosen, networks, mesh, stage1_workdir)
-    if stage1_workdir is not None:
-        raise ConfigError(
-            f"--stage1_workdir and --decoder are for a stage 2; {workdir} is a stage 1 with a "
-            f"decoder of its own. Pass {stage1_workdir} as --workdir."
-        )
+    _check_no_stage1(workdir, stage1_workdir)
     shapes = jax.eval_shape(lambda: run.stage.init(jax.random.key(0)))
     requested = {name: shapes[name] for name in networks if name in shapes}
     mesh = mesh or meshes.make()
     params = saved_weights.restore(chosen, requested, mesh)
     return _autoencoder(run, params, mesh, chosen)
+
+
+def _check_no_stage1(workdir, stage1_workdir: str | None) -> None:
+    """Raise ConfigError if a run without a frozen stage 1 is to get one."""
+    if stage1_workdir is not None:
+        raise ConfigError(
+            "--stage1_workdir and --decoder are for runs on a frozen stage 1; "
+            f"{workdir} has networks of its own. Remove the flag, or pass {stage1_workdir} "
+            "as --workdir."
+        )
 
 
 def _with_separate_decoder(
@@ -186,14 +192,17 @@ def load_generator(
 ) -> Generator:
     """Load the generator in `workdir` with the stage 1 that it was trained on.
 
-    stage1_workdir: the directory of stage 1, if it was moved. guiding_model: a smaller or
-    less trained stage 2 on the same latents for autoguidance, WORKDIR[:step][@weights].
+    stage1_workdir: the directory of stage 1, if it was moved, or a run with another decoder
+    on its encoder. guiding_model: a smaller or less trained stage 2 on the same latents for
+    autoguidance, WORKDIR[:step][@weights].
 
     Raises:
       ConfigError, CheckpointError, DataError: as `load_autoencoder`, for either stage; or
         a guiding model that does not fit.
     """
     run = saved_weights.load_run(workdir, registry.GeneratorConfig)
+    if not run.stage.uses_stage1:
+        _check_no_stage1(workdir, stage1_workdir)
     if run.stage.is_autoencoder:
         return _single_stage_generator(run, step, weights, guiding_model)
     chosen = saved_weights.choose(run, step, weights)

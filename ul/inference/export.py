@@ -41,7 +41,13 @@ def export(
     """
     run, out = saved_weights.load_run(workdir), epath.Path(out)
     if run.stage.is_autoencoder and not run.stage.uses_stage1:
-        ae = api.restore_stage1(workdir, NETWORKS, step=step, weights=weights)
+        ae = api.restore_stage1(
+            workdir,
+            NETWORKS,
+            step=step,
+            weights=weights,
+            stage1_workdir=stage1_workdir,
+        )
         return _write(workdir, out, ae, ae.params, ae.codec)
     paths = []
     if run.stage.uses_stage1:

@@ -37,17 +37,12 @@ MAX_EXAMPLES = 10_000
 MAX_VALUES = 2**28
 
 
-# Standard deviation of the latents of trained encoders over that of water-filling, which is
-# exact for Gaussian data: 0.75 to 0.80 on digits and photographs (experiments/RESULTS.md).
-STD_RATIO = 0.77
-
-
 @dataclasses.dataclass(frozen=True)
 class BitratePrediction:
     """Predicted rate and PSNR of a trained stage 1 at one loss factor and bias.
 
     `num_coded` is the number of directions of an image that get bits. `latent_std` is the
-    standard deviation of the latents around their mean, see STD_RATIO.
+    standard deviation of the latents around their mean.
     """
 
     factor: float
@@ -60,14 +55,10 @@ class BitratePrediction:
 
 
 class LatentSpec(NamedTuple):
-    """The number of elements of a latent, and the log-SNR of the encoder's noise.
-
-    std_ratio: 1 for Gaussian data, else STD_RATIO.
-    """
+    """The number of elements of a latent, and the log-SNR of the encoder's noise."""
 
     elements: int
     logsnr: float
-    std_ratio: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +115,7 @@ def make_plan(
     # An unreachable precision is rejected here, before any image is read.
     waterfilling.posterior_precision(np.asarray(factors)[:, None], np.asarray(biases))
     latent_shape = stage.latent_shape
+    assert stage.codec is not None
     spectrum = _training_spectrum(
         stage, datasets, estimator, num_examples, show_progress
     )
@@ -135,7 +127,7 @@ def make_plan(
     num_pixels = math.prod(stage.image_shape[:-1])
     config_pair = (stage.weighting.factor, stage.weighting.bias)
     pairs = sorted({(f, b) for f in factors for b in biases} | {config_pair})
-    latent = _latent_spec(stage, datasets)
+    latent = LatentSpec(math.prod(latent_shape), stage.codec.latent_logsnr)
     predictions = {pair: predict(spectrum, num_pixels, latent, *pair) for pair in pairs}
     return BitratePlan(
         spectrum,
@@ -145,12 +137,6 @@ def make_plan(
         predictions[config_pair],
         tuple(predictions.values()),
     )
-
-
-def _latent_spec(stage: Stage, datasets: Datasets) -> LatentSpec:
-    assert stage.codec is not None
-    ratio = 1.0 if datasets.source_kind == "gaussian" else STD_RATIO
-    return LatentSpec(math.prod(stage.latent_shape), stage.codec.latent_logsnr, ratio)
 
 
 def planned_rate_bpp(stage: Stage, datasets: Datasets) -> float | None:
@@ -176,7 +162,7 @@ def predict(
 ) -> BitratePrediction:
     """Predict rate, PSNR and scale of the latents at one loss factor and bias."""
     precision = waterfilling.posterior_precision(factor, bias)
-    variance = spectrum.latent_variance(precision, latent.elements, latent.logsnr)
+    variance = spectrum.latent_variance(precision, *latent)
     return BitratePrediction(
         factor=factor,
         bias=bias,
@@ -184,7 +170,7 @@ def predict(
         mean_psnr_db=spectrum.mean_psnr_db(precision),
         sample_psnr_db=spectrum.sample_psnr_db(precision),
         num_coded=spectrum.num_coded(precision),
-        latent_std=latent.std_ratio * math.sqrt(variance),
+        latent_std=math.sqrt(variance),
     )
 
 
@@ -272,10 +258,8 @@ def _assumptions(plan: BitratePlan) -> list[str]:
         f"- Spectrum: {plan.spectrum.description}.",
         "- Images are not Gaussian and networks are not ideal; experiments/RESULTS.md "
         "compares predicted with measured rates.",
-        f"- The std of the latents is {plan.latent.std_ratio:g} of that of Gaussian data, as "
-        "measured on digits and photographs."
-        if plan.latent.std_ratio != 1.0
-        else "- The std of the latents is exact for Gaussian data.",
+        "- The std of latents is that of Gaussian data; encoders that were trained on digits "
+        "and photographs had 0.63 to 0.80 of it.",
         "- The posterior mean has distortion D. A diffusion decoder samples the posterior "
         "instead, which doubles the distortion (2 D).",
     ]
