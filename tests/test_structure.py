@@ -74,7 +74,11 @@ OWNERS = {
     ),
     "transformers": ("ul/importing/text_encoder.py",),
     "tensorboardX": ("ul/train/writer.py",),
-    "sklearn": ("ul/metrics/classifier.py", "ul/data/sources/"),
+    "sklearn": (
+        "ul/metrics/classifier.py",
+        "ul/data/sources/",
+        "ul/planning/entropy.py",
+    ),
     "skimage": ("ul/data/sources/photos.py",),
     "jax._src": (),  # ul/core/jax_internals.py imports it by name
     "wandb": ("ul/train/writer.py",),

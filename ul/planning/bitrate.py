@@ -86,38 +86,29 @@ def make_plan(
     estimator: str = "auto",
     num_examples: int | None = None,
     latent_limit: bool = True,
+    measure_entropy: bool = True,
     show_progress: bool = False,
 ) -> BitratePlan:
     """Predict every pair of factor and bias, and the stage's own pair.
 
     `num_examples` None reads as many images as the estimate needs; the estimator "natural"
-    reads none. With `latent_limit` no
-    more directions are coded than the latent has elements.
+    reads none. With `latent_limit` no more directions are coded than the latent has
+    elements. Without `measure_entropy` the latents are taken for Gaussian, which is faster.
 
     Raises:
       ConfigError: the stage is not 'joint', or an argument is out of range; raised
         before any image is read.
       DataError: the training images cannot be read, or do not differ.
     """
-    if stage.name != "joint" or not isinstance(stage.weighting, Sigmoid):
-        raise ConfigError(
-            "The bitrate can be predicted for stage 'joint' with sigmoid weighting only; "
-            f"--config is of stage {stage.name!r}. Pass a stage-1 config such as "
-            "experiments/photos.py:stage1."
-        )
-    if len(stage.image_shape) != 3:
-        raise ConfigError(
-            "The bitrate can be predicted for images only; data.image_shape "
-            f"{stage.image_shape} describes video. Pass a config of images."
-        )
+    weighting = _weighting(stage)
     _check_numbers("factors", factors, lower=1.0)
     _check_numbers("biases", biases)
     # An unreachable precision is rejected here, before any image is read.
     waterfilling.posterior_precision(np.asarray(factors)[:, None], np.asarray(biases))
-    latent_shape = stage.latent_shape
     assert stage.codec is not None
+    latent_shape = stage.latent_shape
     spectrum = _training_spectrum(
-        stage, datasets, estimator, num_examples, show_progress
+        stage, datasets, estimator, num_examples, measure_entropy, show_progress
     )
     if latent_limit:
         per_block = round(math.prod(latent_shape) / spectrum.blocks_per_image)
@@ -125,7 +116,7 @@ def make_plan(
             spectrum, max_coded=min(per_block, len(spectrum.variances))
         )
     num_pixels = math.prod(stage.image_shape[:-1])
-    config_pair = (stage.weighting.factor, stage.weighting.bias)
+    config_pair = (weighting.factor, weighting.bias)
     pairs = sorted({(f, b) for f in factors for b in biases} | {config_pair})
     latent = LatentSpec(math.prod(latent_shape), stage.codec.latent_logsnr)
     predictions = {pair: predict(spectrum, num_pixels, latent, *pair) for pair in pairs}
@@ -139,6 +130,23 @@ def make_plan(
     )
 
 
+def _weighting(stage: Stage) -> Sigmoid:
+    """Return the weighting of a stage; raise ConfigError if its rate cannot be predicted."""
+    weighting = getattr(stage, "weighting", None)
+    if stage.name != "joint" or not isinstance(weighting, Sigmoid):
+        raise ConfigError(
+            "The bitrate can be predicted for stage 'joint' with sigmoid weighting only; "
+            f"--config is of stage {stage.name!r}. Pass a stage-1 config such as "
+            "experiments/photos.py:stage1."
+        )
+    if len(stage.image_shape) != 3:
+        raise ConfigError(
+            "The bitrate can be predicted for images only; data.image_shape "
+            f"{stage.image_shape} describes video. Pass a config of images."
+        )
+    return weighting
+
+
 def planned_rate_bpp(stage: Stage, datasets: Datasets) -> float | None:
     """Return the predicted rate of the stage's own loss factor and bias.
 
@@ -150,7 +158,13 @@ def planned_rate_bpp(stage: Stage, datasets: Datasets) -> float | None:
     if len(stage.image_shape) != 3:
         return None
     try:
-        plan = make_plan(stage, datasets, [weighting.factor], [weighting.bias])
+        plan = make_plan(
+            stage,
+            datasets,
+            [weighting.factor],
+            [weighting.bias],
+            measure_entropy=False,
+        )
     except UserError as e:  # training itself says what is wrong, if it matters there
         log.warning("the rate cannot be predicted: %s", e)
         return None
@@ -251,6 +265,17 @@ def _assumptions(plan: BitratePlan) -> list[str]:
             f"At most {elements} directions are coded, as many as the latent ({shape}) "
             "has elements; the others keep their whole variance as error."
         )
+    ratio = plan.spectrum.entropy_ratio
+    if ratio is None:
+        latents = (
+            "The std of latents is that of Gaussian data; of other data it is smaller. "
+            "--spectrum=covariance or patches measures by how much; it needs scikit-learn."
+        )
+    else:
+        latents = (
+            f"The std of latents is for data with {ratio:.2f} of the entropy power of "
+            "Gaussian data (independent components)."
+        )
     return [
         "- The predictions are exact for Gaussian data and ideal networks: reverse "
         "water-filling of the training data's spectrum.",
@@ -258,8 +283,7 @@ def _assumptions(plan: BitratePlan) -> list[str]:
         f"- Spectrum: {plan.spectrum.description}.",
         "- Images are not Gaussian and networks are not ideal; experiments/RESULTS.md "
         "compares predicted with measured rates.",
-        "- The std of latents is that of Gaussian data; encoders that were trained on digits "
-        "and photographs had 0.63 to 0.80 of it.",
+        f"- {latents}",
         "- The posterior mean has distortion D. A diffusion decoder samples the posterior "
         "instead, which doubles the distortion (2 D).",
     ]
@@ -297,6 +321,7 @@ def _training_spectrum(
     datasets: Datasets,
     estimator: str,
     num_examples: int | None,
+    measure_entropy: bool,
     show_progress: bool,
 ) -> Spectrum:
     """Estimate the spectrum of the training images."""
@@ -341,9 +366,11 @@ def _training_spectrum(
             image_values,
         )
     if estimator == "patches":
-        return spectra.patch_spectrum(image, side, cell)
+        return spectra.patch_spectrum(
+            image, side, cell, measure_entropy=measure_entropy
+        )
     if estimator == "covariance":
-        return spectra.image_spectrum(image)
+        return spectra.image_spectrum(image, measure_entropy=measure_entropy)
     return radial.radial_spectrum(image)
 
 

@@ -11,9 +11,11 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from scipy import linalg
 
 from ul.core.errors import DataError
 from ul.diffusion import waterfilling
+from ul.planning import entropy
 
 # With fewer examples per dimension than this, the eigenvalues are shrunk.
 MIN_EXAMPLES_PER_DIMENSION = 10
@@ -38,13 +40,16 @@ class Spectrum:
 
     A block is a whole image or a patch, and `blocks_per_image` of them make up an image.
     At most `max_coded` directions of a block can be coded; the others keep their whole
-    variance as error. `description` names the estimator and the data.
+    variance as error. `description` names the estimator and the data. `entropy_ratio` is
+    the entropy power of the directions divided by their variance (entropy.py), or None
+    where it was not measured.
     """
 
     variances: np.ndarray
     blocks_per_image: float
     description: str
     max_coded: int | None = None
+    entropy_ratio: float | None = None
 
     @property
     def image_values(self) -> int:
@@ -84,9 +89,13 @@ class Spectrum:
 
         A coded direction of variance s^2 has the gain g^2 = (P - 1/s^2) e^-latent_logsnr
         (waterfilling.py), so it adds g^2 s^2 to the `num_elements` of an image's latent.
+        That is exact for Gaussian data. In other data the entropy power takes the place of
+        s^2: values that concentrate at some places need no more room between them than
+        the noise of the latents makes necessary.
         """
-        codable = self.codable_variances
-        energy = np.sum(np.maximum(precision * codable - 1.0, 0.0))
+        ratio = 1.0 if self.entropy_ratio is None else self.entropy_ratio
+        powers = ratio * self.codable_variances
+        energy = np.sum(np.maximum(precision * powers - 1.0, 0.0))
         return float(
             self.blocks_per_image * energy * math.exp(-latent_logsnr) / num_elements
         )
@@ -97,26 +106,31 @@ class Spectrum:
         return round(self.blocks_per_image * int(coded))
 
 
-def image_spectrum(image: np.ndarray) -> Spectrum:
+def image_spectrum(image: np.ndarray, *, measure_entropy: bool = False) -> Spectrum:
     """Estimate the spectrum from the covariance of whole images.
+
+    `measure_entropy` adds the ratio of entropies, which takes seconds.
 
     Raises:
       DataError: there is only one image, or all images are equal.
     """
     mean, variance = mean_and_variance(image)
-    values, shrinkage = _covariance_eigenvalues(
-        image.reshape(len(image), -1), mean.reshape(1, -1)
-    )
+    rows = _CenteredRows(image.reshape(len(image), -1), mean.reshape(1, -1))
+    covariance = rows.covariance()
+    values, shrinkage = _shrunk_eigenvalues(rows, covariance)
     description = f"covariance of {len(image)} whole images{shrinkage}"
-    return Spectrum(_rescale(values, variance), 1.0, description)
+    ratio = _entropy_ratio(rows, covariance) if measure_entropy else None
+    return Spectrum(_rescale(values, variance), 1.0, description, entropy_ratio=ratio)
 
 
-def patch_spectrum(image: np.ndarray, side: int, cell: int) -> Spectrum:
+def patch_spectrum(
+    image: np.ndarray, side: int, cell: int, *, measure_entropy: bool = False
+) -> Spectrum:
     """Estimate the spectrum from the covariance of the square patches that tile an image.
 
     `cell` is the width of one latent cell in pixels. What neighboring patches share is
     counted in each of them, so the bits are overestimated. Of more than MAX_PATCHES
-    patches a random subset is used.
+    patches a random subset is used. `measure_entropy` is as for `image_spectrum`.
 
     Raises:
       DataError: there is only one image, or all images are equal.
@@ -129,16 +143,24 @@ def patch_spectrum(image: np.ndarray, side: int, cell: int) -> Spectrum:
         indices = np.sort(rng.choice(len(patches), MAX_PATCHES, replace=False))
     else:
         indices = np.arange(len(patches))
-    values, shrinkage = _covariance_eigenvalues(
+    rows = _CenteredRows(
         patches[indices], _tiles(mean[None], side), indices % patches_per_image
     )
+    covariance = rows.covariance()
+    values, shrinkage = _shrunk_eigenvalues(rows, covariance)
+    ratio = _entropy_ratio(rows, covariance) if measure_entropy else None
     cells = side // cell
     description = (
         f"covariance of {len(indices)} patches of {side}x{side} pixels ({cells}x{cells} "
         f"latent cells) from {len(image)} images{shrinkage}; what neighboring patches "
         "share is ignored, so the bits are overestimated"
     )
-    return Spectrum(_rescale(values, variance), float(patches_per_image), description)
+    return Spectrum(
+        _rescale(values, variance),
+        float(patches_per_image),
+        description,
+        entropy_ratio=ratio,
+    )
 
 
 def largest_patch_side(shape: tuple[int, ...], cell: int) -> int:
@@ -199,26 +221,41 @@ def _tiles(image: np.ndarray, side: int) -> np.ndarray:
     return grid.swapaxes(2, 3).reshape(-1, side * side * channels)
 
 
-def _covariance_eigenvalues(
-    x: np.ndarray, means: np.ndarray, mean_index: np.ndarray | None = None
-) -> tuple[np.ndarray, str]:
-    """Return the eigenvalues of the covariance of rows `x` and a note on their shrinkage.
+@dataclasses.dataclass(frozen=True)
+class _CenteredRows:
+    """Rows of values [n, D] in 0..255; row i is centered by means[mean_index[i]]."""
 
-    `x` is [n, D] in 0..255; row i is centered by `means[mean_index[i]]`. With few rows
-    per dimension the eigenvalues are shrunk towards their mean by the weight of Ledoit and
-    Wolf (2004), which is (sum |x|^4 / n - |S|^2) / (n |S - mean(S) I|^2) for the covariance
-    S of n rows. Without shrinkage the note is empty.
+    x: np.ndarray
+    means: np.ndarray
+    mean_index: np.ndarray | None = None
+
+    def __getitem__(self, rows) -> np.ndarray:
+        """Return centered rows in -1..1 pixel units."""
+        index = 0 if self.mean_index is None else self.mean_index[rows]
+        return (self.x[rows] - self.means[index]) / 127.5
+
+    def covariance(self) -> np.ndarray:
+        products = sum(self[chunk].T @ self[chunk] for chunk in chunks(self.x))
+        return np.asarray(products) / len(self.x)
+
+
+def _shrunk_eigenvalues(
+    rows: _CenteredRows, covariance: np.ndarray
+) -> tuple[np.ndarray, str]:
+    """Return the eigenvalues of the covariance of rows and a note on their shrinkage.
+
+    With few rows per dimension the eigenvalues are shrunk towards their mean by the weight
+    of Ledoit and Wolf (2004), which is (sum |x|^4 / n - |S|^2) / (n |S - mean(S) I|^2) for
+    the covariance S of n rows. Without shrinkage the note is empty.
     """
-    n, dimensions = x.shape
-    mean_index = np.zeros(n, int) if mean_index is None else mean_index
-    products, fourth = np.zeros((dimensions, dimensions)), 0.0
-    for chunk in chunks(x):
-        centered = (x[chunk] - means[mean_index[chunk]]) / 127.5
-        products += centered.T @ centered
-        fourth += float(np.sum(np.square(np.sum(np.square(centered), axis=1))))
-    values = np.maximum(np.linalg.eigvalsh(products / n), 0.0)
+    n, dimensions = rows.x.shape
+    values = np.maximum(np.linalg.eigvalsh(covariance), 0.0)
     if n >= MIN_EXAMPLES_PER_DIMENSION * dimensions:
         return values, ""
+    fourth = sum(
+        float(np.sum(np.square(np.sum(np.square(rows[chunk]), axis=1))))
+        for chunk in chunks(rows.x)
+    )
     spread = float(np.sum(np.square(values - values.mean())))
     noise = (fourth / n - float(np.sum(np.square(values)))) / n
     weight = min(1.0, max(0.0, noise) / spread) if spread > 0 else 1.0
@@ -226,3 +263,14 @@ def _covariance_eigenvalues(
         (1.0 - weight) * values + weight * values.mean(),
         f", shrunk towards their mean by {weight:.2g} (Ledoit-Wolf)",
     )
+
+
+def _entropy_ratio(rows: _CenteredRows, covariance: np.ndarray) -> float | None:
+    """Return the ratio of entropies along the directions with the largest variances."""
+    size = len(covariance)
+    largest = [max(0, size - entropy.MAX_DIRECTIONS), size - 1]
+    _, vectors = linalg.eigh(covariance, subset_by_index=largest)
+    values = rows[np.arange(min(len(rows.x), entropy.MAX_ROWS))]
+    # Pixels are integers; uniform noise of one step makes them continuous.
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, values.shape) / 127.5
+    return entropy.entropy_ratio((values + noise) @ vectors)

@@ -41,7 +41,11 @@ def predict_trials(
         progress(f"reading the training images ({kind}) for the planner's predictions")
         try:
             plan = bitrate.make_plan(
-                run.stage, run.datasets, [first.factor], [first.bias]
+                run.stage,
+                run.datasets,
+                [first.factor],
+                [first.bias],
+                measure_entropy=False,
             )
             group = {
                 name: bitrate.predict(
