@@ -1,6 +1,7 @@
 """The FLOPs and chip-hours of evaluations and recipes."""
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -91,6 +92,31 @@ def test_a_student_also_pays_for_its_targets():
     training = model_flops.closed_form_flops(recipe[1].stage)
     assert training.undifferentiated == each
     assert items["training distill"].flops == 1200 * 64 * training.training
+
+
+def test_a_student_is_evaluated_with_its_calls():
+    stage1, student = (untrained.stage("digits", n) for n in ("stage1", "distill"))
+    one, two = forward(stage1), forward(student)
+    (item,) = recipe_cost.evaluation_costs(stage1, student, count=10, guidance=1.0)
+    assert item.flops == 10 * (one["encoder"] + 2 * two["decoder"] + 2 * 11.4e9)
+
+
+def test_larger_images_are_counted_tile_by_tile():
+    """Tiles of 4x4 cells on a grid of 7x10 share a cell: 2 times 3 of them."""
+    stage1, stage2 = (untrained.stage("digits", name) for name in ("stage1", "stage2"))
+    one = forward(stage1)
+    costs = functools.partial(
+        recipe_cost.evaluation_costs, stage1, stage2, count=5, guidance=1.0
+    )
+    whole, larger = costs(), costs(image_size=(14, 20))
+    tiles = 6 * (one["encoder"] + 11 * one["decoder"])
+    assert larger[0].flops == 5 * (tiles + 2 * 11.4e9)
+    assert "6 tiles" in larger[0].details
+    assert larger[1] == whole[1]
+    assert costs(image_size=(8, 8)) == whole
+    for size, wrong in ((15, 20), "multiples of a latent cell"), ((6, 20), "at least"):
+        with pytest.raises(ConfigError, match=wrong):
+            costs(image_size=size)
 
 
 def test_other_stages():

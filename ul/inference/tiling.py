@@ -22,6 +22,9 @@ from ul.diffusion import gaussian
 from ul.inference.models import Autoencoder, seed_key
 from ul.stages.codec import DiffusionDecoder
 
+# Latent cells that neighboring tiles share.
+DEFAULT_OVERLAP = 1
+
 
 class Span(NamedTuple):
     """The rows or the columns of a tile, in latent cells.
@@ -99,7 +102,7 @@ def _spans(length: int, size: int, overlap: int) -> list[Span]:
 
 
 def encode(
-    autoencoder: Autoencoder, images: np.ndarray, *, overlap: int = 1
+    autoencoder: Autoencoder, images: np.ndarray, *, overlap: int = DEFAULT_OVERLAP
 ) -> np.ndarray:
     """Encode uint8 images [N, H, W, C] of at least the training size, without noise.
 
@@ -135,7 +138,7 @@ def decode(
     *,
     noisy: bool = False,
     seed: int = 0,
-    overlap: int = 1,
+    overlap: int = DEFAULT_OVERLAP,
     progress: bool = False,
 ) -> np.ndarray:
     """Decode latents [N, h, w, c] of at least the training grid to uint8 [N, H, W, C].

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ul.core import markdown
-from ul.core.errors import ConfigError
+from ul.core.errors import ConfigError, DataError
 from ul.diffusion.samplers import CORRECTIONS, Sampler
+from ul.inference import tiling
 from ul.planning.pods import model_flops
 from ul.planning.pods.chips import Chip
 from ul.runs.train_spec import TrainSpec
@@ -33,12 +34,20 @@ class CostItem:
 
 
 def evaluation_costs(
-    stage1: Stage, stage2: Stage | None, *, count: int, guidance: float
+    stage1: Stage,
+    stage2: Stage | None,
+    *,
+    count: int,
+    guidance: float,
+    image_size: tuple[int, int] | None = None,
 ) -> list[CostItem]:
     """Return the FLOPs of the metrics of `count` reconstructions and samples.
 
+    Images of `image_size`, height and width in pixels, are encoded and decoded tile by tile
+    (tiling.py). Samples have the size of training.
+
     Raises:
-      ConfigError: a network has no closed form.
+      ConfigError: a network has no closed form, or the size does not suit the autoencoder.
     """
     if stage2 is not None and stage2.separate_decoder is not None:
         stage1, stage2 = combine(stage1, stage2), None
@@ -50,8 +59,10 @@ def evaluation_costs(
     if "encoder" in flops:
         calls = _decoder_nfe(stage1)
         decoding, text = calls * flops["decoder"], f", {calls} decoder NFE"
-        each = flops["encoder"] + decoding + 2 * features
-        details = f"{count:,} x (encoder{text}, features of both images)"
+        tiles = _num_tiles(stage1, image_size)
+        each = tiles * (flops["encoder"] + decoding) + 2 * features
+        parts = f"encoder{text}" if tiles == 1 else f"{tiles} tiles x (encoder{text})"
+        details = f"{count:,} x ({parts}, features of both images)"
         items.append(CostItem(f"r{name}", count * each, details))
     generator = stage1 if stage2 is None else stage2
     if generator.is_generator:
@@ -129,6 +140,29 @@ def _decoder_nfe(stage: Stage) -> int:
     assert stage.codec is not None
     sampler = getattr(stage.codec.decoder, "sampler", None)
     return 1 if sampler is None else sampler.nfe + 1
+
+
+def _num_tiles(stage1: Stage, image_size: tuple[int, int] | None) -> int:
+    """Return the number of tiles of an image, with the overlap that evaluation uses."""
+    if image_size is None:
+        return 1
+    assert stage1.latent_shape is not None
+    height, width = stage1.image_shape[-3:-1]
+    rows, columns = stage1.latent_shape[-3:-1]
+    cell = height // rows, width // columns
+    if any(size % pixels for size, pixels in zip(image_size, cell, strict=True)):
+        raise ConfigError(
+            f"--image_size must be multiples of a latent cell, {cell[0]}x{cell[1]} pixels; "
+            f"got {image_size[0]}x{image_size[1]}."
+        )
+    grid = image_size[0] // cell[0], image_size[1] // cell[1]
+    try:
+        return len(tiling.plan_tiles(grid, (rows, columns), tiling.DEFAULT_OVERLAP))
+    except DataError:
+        raise ConfigError(
+            f"--image_size must be at least the size of training, {height}x{width}; got "
+            f"{image_size[0]}x{image_size[1]}."
+        ) from None
 
 
 def _feature_flops(stage: Stage) -> float:
