@@ -57,7 +57,8 @@ def evaluation_costs(
         name = "FVD"
     items, decoding, text = [], 0.0, ""
     if "encoder" in flops:
-        calls = _decoder_nfe(stage1)
+        calls = decoder_calls(stage1)
+        assert calls is not None
         decoding, text = calls * flops["decoder"], f", {calls} decoder NFE"
         tiles = _num_tiles(stage1, image_size)
         each = tiles * (flops["encoder"] + decoding) + 2 * features
@@ -135,10 +136,15 @@ def _levels(sampler: Sampler) -> np.ndarray:
     return np.append(first, second) if sampler.method in CORRECTIONS else first
 
 
-def _decoder_nfe(stage: Stage) -> int:
-    """Return the decoder's calls for one image, with the last prediction of x."""
-    assert stage.codec is not None
-    sampler = getattr(stage.codec.decoder, "sampler", None)
+def decoder_calls(stage: Stage) -> int | None:
+    """Return the decoder's calls for one image, with the last prediction of x.
+
+    None for a stage without a decoder.
+    """
+    own = stage.codec if stage.separate_decoder is None else stage.separate_decoder
+    if own is None:
+        return None
+    sampler = getattr(own.decoder, "sampler", None)
     return 1 if sampler is None else sampler.nfe + 1
 
 

@@ -1,6 +1,7 @@
 """The report of a sweep: its page, its links, its CSV, and what it must not mix."""
 
 import csv
+import dataclasses
 import html.parser
 import json
 import math
@@ -35,6 +36,7 @@ from ul.sweeps.report import (
     spreadsheet,
     swept,
 )
+from ul.sweeps.report.plots import calls as calls_plot
 from ul.sweeps.report.plots import cost, rate
 from ul.sweeps.report.rows import DONE, FAILED, MISSING, PARTIAL
 
@@ -229,6 +231,53 @@ def test_quality_has_error_bars_as_well_as_the_rate(sweep, monkeypatch):
     rate.quality_against_rate(gather.gather_report(str(sweep[0]), predict=False))
     # PSNR is a mean over images and has an error; metrics of whole sets have none.
     assert drawn == {(0.01, 0.2), (0.01, 0.0)}
+
+
+def test_quality_against_decoder_calls_follows_each_kind_of_student(
+    tmp_path, monkeypatch
+):
+    """A sweep with one number of calls has no such plot."""
+    trials = []
+    for seed in (0, 1):
+        for calls in (4, 1, 2):
+            stage1, name = tmp_path / f"shared/{seed}", f"seed{seed}-calls{calls}"
+            student = tmp_path / name / "stage2"
+            if not stage1.exists():
+                write_run(stage1, resolved_config("stage1"))
+            settings = {"distillation.num_calls": calls, "sampling.num_steps": calls}
+            settings |= {"stage1.workdir": str(stage1)}
+            write_run(student, resolved_config("distill", **settings))
+            distance = seed + 1 / calls
+            write_evaluation(
+                student, "reconstruction", 1200, 360, reconstruction_frechet=distance
+            )
+            overrides = {"seed": seed, "stage2:distillation.num_calls": calls}
+            stages = [
+                {
+                    "config": f"digits:{variant}",
+                    "workdir": str(path.relative_to(tmp_path)),
+                    "overrides": {},
+                }
+                for variant, path in (("stage1", stage1), ("distill", student))
+            ]
+            trials.append({"name": name, "overrides": overrides, "stages": stages})
+    write_sweep_json(tmp_path, trials)
+    content = gather.gather_report(str(tmp_path), predict=False)
+    lines, plot = {}, Axes.plot
+
+    def record(self, x, y, **options):
+        lines[options["label"]] = list(zip(x, y, strict=True))
+        return plot(self, x, y, **options)
+
+    monkeypatch.setattr(Axes, "plot", record)
+    (figure,) = calls_plot.quality_against_calls(content)
+    assert lines == {
+        f"seed = {seed}": [(1, seed + 1.0), (2, seed + 0.5), (4, seed + 0.25)]
+        for seed in (0, 1)
+    }
+    assert f"{figure.name}.png" in page.render(content, [figure], "today", "command")
+    one = dataclasses.replace(content, rows=content.rows[:1])
+    assert calls_plot.quality_against_calls(one) == []
 
 
 @pytest.mark.parametrize("size", [512, 256])

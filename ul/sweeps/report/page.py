@@ -50,7 +50,7 @@ def render(
         _trial_tables(report),
         _notes(report.notes),
         _plots(figures, "rate", "Bitrate and quality"),
-        _plots(figures, "cost", "Quality and training cost"),
+        _plots(figures, "cost", "Quality and cost"),
         _published_results(report),
         _all_pictures(report),
         _plots(figures, "losses", "Loss curves"),
@@ -261,8 +261,8 @@ def _metric_cell(column: MetricColumn, value: MetricValue) -> str:
 
 
 def _plots(figures: Sequence[ReportFigure], group: str, title: str) -> str:
-    """Return the figures of one group; the predictions are shown with the rates."""
-    prefixes = {"rate": ("rate", "predicted")}
+    """Return the figures of one group, which the names of the figures begin with."""
+    prefixes = {"rate": ("rate", "predicted"), "cost": ("cost", "calls")}
     group_figures = [
         f for f in figures if f.name.startswith(prefixes.get(group, (group,)))
     ]

@@ -9,8 +9,8 @@ from ul.sweeps.report.rows import ConfigDifference, StageRun, TrialResult
 
 # The location of a run's stage 1 differs between trials without being a setting.
 PATH_KEYS = ("stage1.workdir",)
-# The lines of a plot run along this key if it is swept, else along the first swept key.
-PREFERRED_LINE_KEY = "loss.weighting.factor"
+# The lines of a plot run along one of these if it is swept, else along the first swept key.
+PREFERRED_LINE_KEYS = ("distillation.num_calls", "loss.weighting.factor")
 
 
 def format_setting(value: Any) -> str:
@@ -93,7 +93,7 @@ def _short_key(key: str, keys: Iterable[str]) -> str:
 def line_key(keys: Iterable[str]) -> str:
     """Return the key that runs along the lines of a plot, or "" if nothing is swept."""
     keys = list(keys)
-    preferred = [key for key in keys if key.endswith(PREFERRED_LINE_KEY)]
+    preferred = [key for key in keys if key.endswith(PREFERRED_LINE_KEYS)]
     return next(iter([*preferred, *keys]), "")
 
 

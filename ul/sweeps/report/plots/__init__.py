@@ -1,6 +1,6 @@
 """Draw the plots of a report: rate, quality, training cost and losses."""
 
-from ul.sweeps.report.plots import cost, losses, rate, style
+from ul.sweeps.report.plots import calls, cost, losses, rate, style
 from ul.sweeps.report.rows import ReportFigure, SweepReport
 
 
@@ -11,5 +11,6 @@ def all_figures(report: SweepReport) -> list[ReportFigure]:
             *rate.quality_against_rate(report),
             *rate.measured_against_predicted(report),
             *cost.quality_against_flops(report),
+            *calls.quality_against_calls(report),
             *losses.loss_curves(report),
         ]
