@@ -27,7 +27,7 @@ _WEIGHTS = flags.DEFINE_string(
 )
 _SEED = common_flags.define_seed()
 _NUM = flags.DEFINE_integer(
-    "num_examples", None, "Held-out images (default: the config's) or samples (500)."
+    "num_examples", None, "Held-out images, or samples (default: the config's)."
 )
 _METRICS = flags.DEFINE_list("metrics", ["default"], "Metrics by name; default is all.")
 _LIST = flags.DEFINE_bool("list_metrics", False, "Print all metrics and exit.")

@@ -81,6 +81,20 @@ def test_a_sweep_that_is_too_small_is_refused(few):
     bitrate_law.check_trials(trials())
 
 
+def test_only_the_best_use_of_compute_is_kept():
+    """At each bitrate the distance must fall with the compute."""
+
+    def trial(rate, flops, samples):
+        return BudgetTrial(rate, flops, rate, 0.1, samples)
+
+    given = [
+        trial(1.0, 1.0, 5.0), trial(1.0, 2.0, 6.0), trial(1.0, 3.0, 4.0),
+        trial(2.0, 2.0, 9.0), trial(2.0, 2.0, 8.0), trial(2.0, 4.0, 8.0),
+    ]  # fmt: skip
+    expected = [True, False, True, False, True, True]
+    assert bitrate_law.efficient(given) == expected
+
+
 def test_a_budget_far_outside_is_refused():
     bitrate_law.check_budget(2e17, trials())
     for flops in (1e12, 1e18):

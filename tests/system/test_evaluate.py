@@ -23,7 +23,7 @@ from ul.checkpoints import reading
 from ul.core import sealed_json
 from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.data import datasets
-from ul.evaluation import EvaluationContext, Request, generation, runner
+from ul.evaluation import EvaluationContext, Request, decoded, generation, runner
 from ul.evaluation import reference as references
 from ul.metrics import (
     extractors,
@@ -32,6 +32,7 @@ from ul.metrics import (
     precision_recall,
     registry,
 )
+from ul.metrics.features import pixels
 
 SHAPE = (8, 8, 1)
 IMAGE_METRICS = ("fid", "sfid", "inception_score", "precision", "recall", "fd_dinov2")
@@ -104,6 +105,38 @@ def test_samples_are_compared_with_the_training_images(runs, tmp_path, monkeypat
     (stated,) = result["protocol"]["references"]
     assert stated["num_images"] == len(train) == 1437
     assert result["protocol"]["networks"]["inception"]["sha256"] == "d1"
+
+
+def test_decoded_training_images_are_compared_like_samples(runs, monkeypatch):
+    """They are decoded in batches, with noise of their own, and only on request."""
+    monkeypatch.setattr(datasets, "chunk_rows", lambda shape, batch: 16)
+    request = Request(
+        workdir=str(runs / "s2"), num_examples=40, seed=3, metrics=("decoded",)
+    )
+    result = evaluation.evaluate_generator(request, make_context())
+    gen = ul.load_generator(runs / "s2")
+    train = gen.datasets.collect("train", 50_000)["image"]
+    chosen = train[datasets.fixed_subset(len(train), 40)]
+    images = gen.autoencoder.reconstruct(chosen, seed=3)
+    both = (np.asarray(pixels.features(x)) for x in (images, train))
+    expected = frechet.distance(*map(frechet.fit_gaussian, both))
+    np.testing.assert_allclose(result["frechet_decoded"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "is_set", "is_measured"),
+    [(None, False, False), (None, True, True), (("decoded",), False, True)],
+)
+def test_decoded_images_are_measured_on_request(metrics, is_set, is_measured):
+    settings = types.SimpleNamespace(evaluation=types.SimpleNamespace(decoded=is_set))
+    run = types.SimpleNamespace(
+        stage=types.SimpleNamespace(uses_stage1=True),
+        generator=types.SimpleNamespace(stage=settings),
+        request=types.SimpleNamespace(metrics=metrics),
+    )
+    obstacle = decoded.DecodedMeasurement.obstacle(run)
+    assert is_measured == (obstacle is None)
+    assert obstacle is None or obstacle.inherent
 
 
 def allow_small_lpips(monkeypatch):

@@ -167,12 +167,15 @@ class EvalConfig:
     """Evaluations of held-out examples.
 
     batch_size: examples at a time. num_examples: maximum number of examples. num_draws:
-    the rate of an example is the mean over num_draws draws of time and noise.
+    the rate of an example is the mean over num_draws draws of time and noise. num_samples:
+    samples that a generator is measured by. decoded: also measure decoded training images.
     """
 
     batch_size: int
     num_examples: int
     num_draws: int
+    num_samples: int = 500
+    decoded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,6 +64,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("eval.batch_size", lambda v: v >= 1, "at least 1"),
     ("eval.num_examples", lambda v: v >= 2, "at least 2"),
     ("eval.num_draws", lambda v: v >= 1, "at least 1"),
+    ("eval.num_samples", lambda v: v >= 2, "at least 2"),
     ("loss.ramp_steps", lambda v: v >= 0, "0 or more"),
     ("loss.rate_floor_bpp", lambda v: v is None or v >= 0, "0 or more"),
     ("loss.precision", lambda v: v > 0, "positive"),

@@ -28,7 +28,7 @@ from ul.evaluation.records import (
     write,
     zoom,
 )
-from ul.evaluation.request import DEFAULT_NUM_SAMPLES, Request
+from ul.evaluation.request import Request
 from ul.inference import api
 from ul.train import image_grids
 
@@ -52,7 +52,7 @@ def evaluate_generator(request: Request, context: EvaluationContext) -> dict:
         request=request,
         context=context,
         autoencoder=gen.autoencoder,
-        count=request.num_examples or DEFAULT_NUM_SAMPLES,
+        count=request.num_examples or gen.stage.evaluation.num_samples,
         generator=gen,
     )
     conditions, labels = prompts.sample_conditions(request, gen, run.count)

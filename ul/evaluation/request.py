@@ -15,7 +15,6 @@ from ul.metrics import registry
 from ul.metrics.metric import Metric
 
 LABELS = ("cyclic", "random")
-DEFAULT_NUM_SAMPLES = 500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

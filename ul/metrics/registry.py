@@ -200,6 +200,19 @@ METRICS: tuple[Metric, ...] = (
         protocol=f"{pixels.NAME}: not FID, no pretrained network",
         **_PIXEL_FRECHET,
     ),
+    RunMetric(
+        name="decoded",
+        evaluation=GENERATION,
+        description="the same of decoded training images: samples of a perfect base model",
+        columns=(
+            ColumnSpec(
+                "frechet_decoded", "decoded pixel Frechet", LOWER, in_page=False
+            ),
+        ),
+        requirement="a stage 2; `eval.decoded` or --metrics",
+        protocol=f"{pixels.NAME}: not FID, no pretrained network",
+        computation="decoded",
+    ),
     FeatureMetric(
         name="inception_score",
         evaluation=GENERATION,

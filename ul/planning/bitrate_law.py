@@ -1,15 +1,18 @@
 """The best bitrate for a budget of training compute, fitted to a sweep.
 
 R is the rate of the latents in bits per image, C the FLOPs of training the base model, both
-relative to their geometric means in the sweep. Distances are Frechet distances:
+relative to their geometric means in the sweep. Distances are Frechet distances to the same
+reference, of as many images:
 
     reconstructions   F_r(R) = b R^-s                                                   (1)
     samples           F(R, C) = F_r(R) + a R^p C^-q                                     (2)
     bits of the base  R_base / R = r + e R^u C^-v                                       (3)
 
-More bits reconstruct better, and are harder to model; compute reduces what the base model
-loses. The exponents are not negative, and the fit is one of least squares in logarithms. At
-a budget the distance of samples is smallest at
+C is the compute of a base whose size suits its training, so trials are left out if another
+one of the same bitrate has a smaller distance for no more compute. More bits reconstruct
+better, and are harder to model; compute reduces what the base model loses. The exponents are
+not negative, and the fit is one of least squares in logarithms. At a budget the distance of
+samples is smallest at
 
     R* = (s b / (a p) C^q)^(1 / (p + s))                                                (4)
 
@@ -92,15 +95,35 @@ class BitrateLaw:
         return self.mean_bits * ratio ** (1.0 / (self.p + self.s))
 
 
-def check_trials(trials: Sequence[BudgetTrial]) -> None:
-    """Raise ConfigError unless there are enough trials for the nine parameters."""
+def efficient(trials: Sequence[BudgetTrial]) -> list[bool]:
+    """Return which trials have no better one of the same bitrate for no more compute."""
+    return [
+        not any(
+            other.rate_bits == trial.rate_bits
+            and other.flops <= trial.flops
+            and other.samples < trial.samples
+            for other in trials
+        )
+        for trial in trials
+    ]
+
+
+def check_trials(trials: Sequence[BudgetTrial], left_out: Sequence[str] = ()) -> None:
+    """Raise ConfigError unless there are enough trials for the nine parameters.
+
+    left_out: the trials that are not among them, with their reasons, for the message.
+    """
     bitrates = len({t.rate_bits for t in trials})
     budgets = len({t.flops for t in trials})
     if len(trials) < MIN_TRIALS or bitrates < MIN_BITRATES or budgets < MIN_BUDGETS:
+        others = ""
+        if left_out:
+            others = f" Left out were {len(left_out)}, such as {left_out[0]}."
         raise ConfigError(
             f"The sweep must have at least {MIN_TRIALS} finished trials of stage 2 with "
             f"{MIN_BITRATES} bitrates and {MIN_BUDGETS} budgets; it has {len(trials)} with "
-            f"{bitrates} and {budgets}. Run experiments/sweeps/budget.py, or add trials."
+            f"{bitrates} and {budgets}.{others} Run experiments/sweeps/budget.py, or add "
+            "trials."
         )
 
 

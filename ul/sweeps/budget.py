@@ -1,6 +1,7 @@
 """The best bitrate at each budget of training compute, from the trials of a sweep."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,9 @@ from ul.sweeps.report import gather
 from ul.sweeps.report.rows import TrialRow
 
 # Distances of reconstructions and samples by the same features, the preferred ones first.
-METRICS = (("rfid", "fid"), ("reconstruction_frechet", "frechet"))
+# That of decoded training images has the reference and the count of the samples, which held-out
+# reconstructions do not have.
+METRICS = (("rfid", "fid"), ("frechet_decoded", "frechet"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +23,7 @@ class SweepTrials:
     """The trials that can be fitted, with what translates a rate into a setting.
 
     metric: the key of the distance of samples. num_pixels: of an image. factors: the loss
-    factor of each trial. skipped: trials without a number that the fit needs.
+    factor of each trial. skipped: trials that the fit does not use, with the reason.
     """
 
     trials: tuple[BudgetTrial, ...]
@@ -51,9 +54,10 @@ def read_trials(path: str) -> SweepTrials:
     """
     rows = gather.gather_report(path, predict=False).rows
     names = next((m for m in METRICS if _has_both(rows, m)), METRICS[-1])
-    trials, factors, skipped, num_pixels = [], [], [], 1
+    trials: list[BudgetTrial] = []
+    factors, used, skipped, num_pixels = [], [], [], 1
     for row in rows:
-        numbers = _numbers(row)
+        numbers = _numbers(row, names)
         needed = ("rate_bpp", "base_rate_bpp", *names)
         missing = [name for name in needed if name not in numbers]
         stage1 = next((s for s in row.trial.stages if not s.is_stage2), None)
@@ -66,20 +70,39 @@ def read_trials(path: str) -> SweepTrials:
         distances = (numbers[name] for name in names)
         trials.append(BudgetTrial(bits[0], row.cost.stage2, bits[1], *distances))
         factors.append(_factor(stage1.config))
-    bitrate_law.check_trials(trials)
+        used.append(row.trial.name)
+    keep = bitrate_law.efficient(trials)
+    trials = [*itertools.compress(trials, keep)]
+    factors = [*itertools.compress(factors, keep)]
+    skipped += [
+        f"{name}: less compute reaches a smaller distance at its bitrate"
+        for name, is_kept in zip(used, keep, strict=True)
+        if not is_kept
+    ]
+    bitrate_law.check_trials(trials, skipped)
     return SweepTrials(
         tuple(trials), names[1], num_pixels, tuple(factors), tuple(skipped)
     )
 
 
 def _has_both(rows: Sequence[TrialRow], names: tuple[str, str]) -> bool:
-    return any(set(names) <= _numbers(row).keys() for row in rows)
+    return any(set(names) <= _numbers(row, names).keys() for row in rows)
 
 
-def _numbers(row: TrialRow) -> dict[str, float]:
-    """Return a trial's numbers by metric, without guidance where there is a choice."""
+def _numbers(row: TrialRow, names: Sequence[str]) -> dict[str, float]:
+    """Return a trial's numbers by metric, without guidance where there is a choice.
+
+    Those of `names` are of the largest number of examples that all of them have.
+    """
     ordered = sorted(row.values.items(), key=lambda i: -(i[0].guidance or 1.0))
-    return {column.metric: value.value for column, value in ordered}
+    by_count: dict[int | None, dict[str, float]] = {}
+    for column, value in ordered:
+        by_count.setdefault(column.num_examples, {})[column.metric] = value.value
+    numbers = {k: v for part in by_count.values() for k, v in part.items()}
+    common = [n for n, part in by_count.items() if set(names) <= part.keys()]
+    if not common:
+        return {k: v for k, v in numbers.items() if k not in names}
+    return numbers | by_count[max(common, key=lambda n: n or 0)]
 
 
 def _factor(config) -> float:
