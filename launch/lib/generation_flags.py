@@ -17,6 +17,7 @@ class GenerationFlags(NamedTuple):
     labels: flags.FlagHolder
     reference: flags.FlagHolder
     npz: flags.FlagHolder
+    decoded: flags.FlagHolder
     stage1_workdir: flags.FlagHolder
 
     def request(self) -> dict[str, Any]:
@@ -26,6 +27,7 @@ class GenerationFlags(NamedTuple):
             labels=self.labels.value,
             reference=self.reference.value,
             npz=self.npz.value,
+            decoded=self.decoded.value,
             stage1=self.stage1_workdir.value,
         )
 
@@ -51,6 +53,11 @@ def define() -> GenerationFlags:
         ),
         npz=flags.DEFINE_string(
             "npz", None, "Also write the samples to this .npz file."
+        ),
+        decoded=flags.DEFINE_bool(
+            "decoded",
+            False,
+            "Also measure decoded training images, the samples of a perfect stage 2.",
         ),
         stage1_workdir=common_flags.define_stage1_workdir(),
     )

@@ -23,7 +23,7 @@ from ul.checkpoints import reading
 from ul.core import sealed_json
 from ul.core.errors import CheckpointError, ConfigError, DataError
 from ul.data import datasets
-from ul.evaluation import EvaluationContext, Request, decoded, generation, runner
+from ul.evaluation import EvaluationContext, Request, generation, runner
 from ul.evaluation import reference as references
 from ul.metrics import (
     extractors,
@@ -108,35 +108,30 @@ def test_samples_are_compared_with_the_training_images(runs, tmp_path, monkeypat
 
 
 def test_decoded_training_images_are_compared_like_samples(runs, monkeypatch):
-    """They are decoded in batches, with noise of their own, and only on request."""
+    """In batches, with noise of their own, by the features of every metric."""
     monkeypatch.setattr(datasets, "chunk_rows", lambda shape, batch: 16)
     request = Request(
-        workdir=str(runs / "s2"), num_examples=40, seed=3, metrics=("decoded",)
+        workdir=str(runs / "s2"), num_examples=40, seed=3, metrics=("fid", "frechet")
     )
+    assert not evaluation.evaluate_generator(request, make_context()).keys() & {
+        "fid_decoded", "frechet_decoded"
+    }  # fmt: skip
+    request = dataclasses.replace(request, decoded=True)
     result = evaluation.evaluate_generator(request, make_context())
     gen = ul.load_generator(runs / "s2")
     train = gen.datasets.collect("train", 50_000)["image"]
     chosen = train[datasets.fixed_subset(len(train), 40)]
     images = gen.autoencoder.reconstruct(chosen, seed=3)
-    both = (np.asarray(pixels.features(x)) for x in (images, train))
-    expected = frechet.distance(*map(frechet.fit_gaussian, both))
-    np.testing.assert_allclose(result["frechet_decoded"], expected, rtol=1e-4)
 
+    def distance(features):
+        both = (np.asarray(features(x)) for x in (images, train))
+        return frechet.distance(*map(frechet.fit_gaussian, both))
 
-@pytest.mark.parametrize(
-    ("metrics", "is_set", "is_measured"),
-    [(None, False, False), (None, True, True), (("decoded",), False, True)],
-)
-def test_decoded_images_are_measured_on_request(metrics, is_set, is_measured):
-    settings = types.SimpleNamespace(evaluation=types.SimpleNamespace(decoded=is_set))
-    run = types.SimpleNamespace(
-        stage=types.SimpleNamespace(uses_stage1=True),
-        generator=types.SimpleNamespace(stage=settings),
-        request=types.SimpleNamespace(metrics=metrics),
-    )
-    obstacle = decoded.DecodedMeasurement.obstacle(run)
-    assert is_measured == (obstacle is None)
-    assert obstacle is None or obstacle.inherent
+    near = dict(rtol=1e-4)
+    expected = distance(pixels.features)
+    np.testing.assert_allclose(result["frechet_decoded"], expected, **near)
+    expected = distance(lambda x: apply_fake(inception, x)["pool"])
+    np.testing.assert_allclose(result["fid_decoded"], expected, **near)
 
 
 def allow_small_lpips(monkeypatch):
@@ -342,6 +337,8 @@ def test_mistakes_are_one_line(runs, copy):
         evaluate_steps(copy, "3")
     with pytest.raises(ConfigError, match="--reference applies to samples"):
         evaluate_steps(copy, "all", reference="x.npz")
+    with pytest.raises(ConfigError, match="--decoded applies to samples"):
+        evaluate_steps(copy, "all", decoded=True)
     with pytest.raises(ConfigError, match="--npz needs one step"):
         request = Request(workdir=str(runs / "s2"), npz="x.npz")
         list(runner.run_all(request, "latest", ["ema", "raw"], ["1"]))

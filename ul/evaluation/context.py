@@ -253,6 +253,11 @@ class EvaluatedRun:
         """The feature networks."""
         return self.context.networks
 
+    @property
+    def measures_decoded(self) -> bool:
+        """Whether decoded training images are compared with the reference of the samples."""
+        return False
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class EvaluatedAutoencoder(EvaluatedRun):
@@ -304,3 +309,8 @@ class EvaluatedGenerator(EvaluatedRun):
     @property
     def step(self) -> int:
         return self.generator.step
+
+    @property
+    def measures_decoded(self) -> bool:
+        is_on = self.request.decoded or self.stage.evaluation.decoded
+        return is_on and self.stage.uses_stage1

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ul.data.datasets import fixed_subset
 from ul.evaluation.context import EvaluatedRun
 from ul.metrics import reconstruction
 from ul.metrics.metric import (
@@ -136,9 +137,30 @@ class FeatureMeasurement(Measurement):
             numbers[metric.columns[0].key] = metric.value(comparison, metric.feature)
             if metric.held_out_key:
                 numbers[metric.held_out_key] = self._held_out(metric, reference)
+            if metric.decoded_key and self._run.measures_decoded:
+                decoded = Comparison(self._decoded, reference)
+                numbers[metric.decoded_key] = metric.value(decoded, metric.feature)
             if metric.feature_network is None:
                 numbers[f"{metric.name}_features"] = metric.feature
         return numbers
+
+    @functools.cached_property
+    def _decoded(self) -> FeatureStatistics:
+        """The features of training images that were encoded and decoded.
+
+        They are as many as the samples, if there are as many. What the samples have beyond
+        their distance is the loss of the base model.
+        """
+        run, outputs = self._run, FeatureStatistics(required_features(self._metrics))
+        examples = run.datasets.ordered("train")
+        first, chosen = 0, fixed_subset(len(examples), run.count)
+        for part in run.datasets.chunks(examples, chosen, "decoding"):
+            image = run.autoencoder.reconstruct(
+                part["image"], seed=run.request.seed, first=first
+            )
+            outputs.add(self._extract(image))
+            first += len(image)
+        return outputs
 
     def _held_out(self, metric: FeatureMetric, reference: Reference | None) -> float:
         """The value of real held-out images in place of the samples."""

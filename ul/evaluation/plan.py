@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ul.core.errors import ConfigError
-from ul.evaluation import decoded, model_metrics, probes
+from ul.evaluation import model_metrics, probes
 from ul.evaluation.context import (
     EvaluatedRun,
     changed_splits,
@@ -30,9 +30,7 @@ from ul.metrics.metric import (
 from ul.metrics.streaming import Reference
 
 # By the `computation` of a registry row.
-COMPUTATIONS: Mapping[str, Any] = (
-    model_metrics.COMPUTATIONS | probes.COMPUTATIONS | decoded.COMPUTATIONS
-)
+COMPUTATIONS: Mapping[str, Any] = model_metrics.COMPUTATIONS | probes.COMPUTATIONS
 
 
 @dataclasses.dataclass(frozen=True)

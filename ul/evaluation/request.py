@@ -22,11 +22,12 @@ class Request:
     """One evaluation of one checkpoint of a run.
 
     step: None means the newest. num_examples: number of held-out images (None: the
-    config's number) or samples (None: 500). metrics: names of the metrics; None means all
+    config's number) or samples (the same). metrics: names of the metrics; None means all
     that can be measured. weights_dir: directory with the weights of the feature networks.
     reference: an .npz of statistics; None compares with the training images. npz: a file
     that the samples are also written to.
-    autoguidance: the guiding model, WORKDIR[:step][@weights].
+    autoguidance: the guiding model, WORKDIR[:step][@weights]. decoded: measure decoded
+    training images, too, even if the config does not.
 
     Raises:
       ConfigError: a value that no run supports.
@@ -45,6 +46,7 @@ class Request:
     reference: str | None = None
     npz: str | None = None
     autoguidance: str | None = None
+    decoded: bool = False
 
     def __post_init__(self):
         if self.num_examples is not None and self.num_examples < 2:

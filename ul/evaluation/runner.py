@@ -85,8 +85,8 @@ def _check(request: Request, kinds, *, step, weights, scales) -> None:
     """Raise ConfigError for flags that do not fit the run, before anything is loaded."""
     known = [name for kind in kinds for name in registry.names(EVALUATIONS[kind])]
     requests.check_metrics(request.metrics or (), known)
-    for flag in ("reference", "npz", "autoguidance"):
-        if getattr(request, flag) is not None and "generator" not in kinds:
+    for flag in ("reference", "npz", "autoguidance", "decoded"):
+        if getattr(request, flag) not in (None, False) and "generator" not in kinds:
             raise ConfigError(
                 f"--{flag} applies to samples; {request.workdir} holds an autoencoder, "
                 "whose reconstructions are compared with their originals. Remove the flag."

@@ -1,5 +1,6 @@
 """Export a run's networks as files that load without its workdir and without Orbax."""
 
+import functools
 import logging
 from typing import Any
 
@@ -40,14 +41,11 @@ def export(
       StorageError: a file cannot be written.
     """
     run, out = saved_weights.load_run(workdir), epath.Path(out)
+    restore = functools.partial(
+        api.restore_stage1, workdir, NETWORKS, step=step, weights=weights
+    )
     if run.stage.is_autoencoder and not run.stage.uses_stage1:
-        ae = api.restore_stage1(
-            workdir,
-            NETWORKS,
-            step=step,
-            weights=weights,
-            stage1_workdir=stage1_workdir,
-        )
+        ae = restore(stage1_workdir=stage1_workdir)
         return _write(workdir, out, ae, ae.params, ae.codec)
     paths = []
     if run.stage.uses_stage1:
@@ -57,13 +55,7 @@ def export(
         if inside.resolve() != epath.Path(stage1_workdir).resolve():
             paths = export(stage1_workdir, inside, step=kept_step, weights=kept_weights)
     if run.stage.is_autoencoder:
-        ae = api.restore_stage1(
-            workdir,
-            NETWORKS,
-            step=step,
-            weights=weights,
-            stage1_workdir=stage1_workdir,
-        )
+        ae = restore(stage1_workdir=stage1_workdir)
         own = {"decoder": ae.params["decoder"]}
         return paths + _write(workdir, out, ae, own, ae.codec)
     generator = api.load_generator(

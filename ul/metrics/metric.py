@@ -183,9 +183,10 @@ class FeatureMetric(Metric):
     """A metric of a set of features (`streaming.FEATURE_SOURCES`) of all images.
 
     value(comparison, feature): the Frechet distance by default. referenced: it compares
-    with a reference. held_out_key: the JSON key of the same value for held-out images,
-    beside that of samples. Numbers of a pretrained network are printed with their count,
-    as "FID@500", unless they are of 50,000 images.
+    with a reference. held_out_key, decoded_key: the JSON keys of the same value for held-out
+    images, and with --decoded for decoded training images, beside that of samples. Numbers
+    of a pretrained network are printed with their count, as "FID@500", unless they are of
+    50,000 images.
     """
 
     feature: str
@@ -193,6 +194,7 @@ class FeatureMetric(Metric):
     value: Callable[[Comparison, str], float] = Comparison.frechet_distance
     referenced: bool = True
     held_out_key: str = ""
+    decoded_key: str = ""
 
     @property
     def feature_network(self) -> str | None:

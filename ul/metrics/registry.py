@@ -162,7 +162,11 @@ METRICS: tuple[Metric, ...] = (
         name="fid",
         evaluation=GENERATION,
         description="Frechet distance of Inception's pooled features (arXiv 1706.08500)",
-        columns=(ColumnSpec("fid", "FID", LOWER, plotted=True),),
+        columns=(
+            ColumnSpec("fid", "FID", LOWER, plotted=True),
+            ColumnSpec("fid_decoded", "decoded FID", in_page=False),
+        ),
+        decoded_key="fid_decoded",
         feature="pool",
         expected=True,
     ),
@@ -195,23 +199,12 @@ METRICS: tuple[Metric, ...] = (
         columns=(
             ColumnSpec("frechet", "gen. pixel Frechet (not FID)", LOWER, plotted=True),
             ColumnSpec("frechet_real", "real pixel Frechet", in_page=False),
+            ColumnSpec("frechet_decoded", "decoded pixel Frechet", in_page=False),
         ),
         held_out_key="frechet_real",
+        decoded_key="frechet_decoded",
         protocol=f"{pixels.NAME}: not FID, no pretrained network",
         **_PIXEL_FRECHET,
-    ),
-    RunMetric(
-        name="decoded",
-        evaluation=GENERATION,
-        description="the same of decoded training images: samples of a perfect base model",
-        columns=(
-            ColumnSpec(
-                "frechet_decoded", "decoded pixel Frechet", LOWER, in_page=False
-            ),
-        ),
-        requirement="a stage 2; `eval.decoded` or --metrics",
-        protocol=f"{pixels.NAME}: not FID, no pretrained network",
-        computation="decoded",
     ),
     FeatureMetric(
         name="inception_score",

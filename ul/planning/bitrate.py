@@ -152,10 +152,9 @@ def planned_rate_bpp(stage: Stage, datasets: Datasets) -> float | None:
 
     None if no rate can be predicted: another loss, clips, or images that cannot be read.
     """
-    weighting = getattr(stage, "weighting", None)
-    if stage.name != "joint" or not isinstance(weighting, Sigmoid):
-        return None
-    if len(stage.image_shape) != 3:
+    try:
+        weighting = _weighting(stage)
+    except ConfigError:  # most stages have no rate to predict
         return None
     try:
         plan = make_plan(

@@ -234,8 +234,14 @@ class _CenteredRows:
         index = 0 if self.mean_index is None else self.mean_index[rows]
         return (self.x[rows] - self.means[index]) / 127.5
 
+    def parts(self) -> Iterator[np.ndarray]:
+        """Yield all centered rows in order, a part at a time."""
+        for chunk in chunks(self.x):
+            yield self[chunk]
+
     def covariance(self) -> np.ndarray:
-        products = sum(self[chunk].T @ self[chunk] for chunk in chunks(self.x))
+        """Return the covariance of the values, [D, D]."""
+        products = sum(part.T @ part for part in self.parts())
         return np.asarray(products) / len(self.x)
 
 
@@ -253,8 +259,8 @@ def _shrunk_eigenvalues(
     if n >= MIN_EXAMPLES_PER_DIMENSION * dimensions:
         return values, ""
     fourth = sum(
-        float(np.sum(np.square(np.sum(np.square(rows[chunk]), axis=1))))
-        for chunk in chunks(rows.x)
+        float(np.sum(np.square(np.sum(np.square(part), axis=1))))
+        for part in rows.parts()
     )
     spread = float(np.sum(np.square(values - values.mean())))
     noise = (fourth / n - float(np.sum(np.square(values)))) / n

@@ -13,9 +13,9 @@ from ul.sweeps.report import gather
 from ul.sweeps.report.rows import TrialRow
 
 # Distances of reconstructions and samples by the same features, the preferred ones first.
-# That of decoded training images has the reference and the count of the samples, which held-out
-# reconstructions do not have.
-METRICS = (("rfid", "fid"), ("frechet_decoded", "frechet"))
+# Decoded training images have the reference and the count of the samples; held-out
+# reconstructions (rfid) have neither.
+METRICS = (("fid_decoded", "fid"), ("frechet_decoded", "frechet"))
 
 
 @dataclasses.dataclass(frozen=True)
