@@ -1,14 +1,13 @@
 """The best bitrate at each budget of training compute, from the trials of a sweep."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from ul.core import markdown
 from ul.planning import bitrate_law
-from ul.planning.bitrate_law import BitrateLaw, BudgetTrial
+from ul.planning.bitrate_law import BitrateLaw, BudgetTrial, Excess
 from ul.sweeps.report import gather
 from ul.sweeps.report.rows import TrialRow
 
@@ -32,18 +31,16 @@ class SweepTrials:
     factors: tuple[float, ...]
     skipped: tuple[str, ...]
 
-    def factor(self, rate_bits: float) -> float | None:
-        """Return the loss factor of a rate, or None outside of the sweep's rates.
+    def factor(self, rate_bits: float) -> float:
+        """Return the loss factor of a rate, or that of the closest rate of the sweep.
 
         It is interpolated between the measured trials, linearly in the logarithm of the
         rate.
         """
         rates = np.log([t.rate_bits for t in self.trials])
         order = np.argsort(rates)
-        rate = np.log(rate_bits)
-        if not rates.min() <= rate <= rates.max():
-            return None
-        return float(np.interp(rate, rates[order], np.asarray(self.factors)[order]))
+        factors = np.asarray(self.factors)[order]
+        return float(np.interp(np.log(rate_bits), rates[order], factors))
 
 
 def read_trials(path: str) -> SweepTrials:
@@ -55,30 +52,32 @@ def read_trials(path: str) -> SweepTrials:
     rows = gather.gather_report(path, predict=False).rows
     names = next((m for m in METRICS if _has_both(rows, m)), METRICS[-1])
     trials: list[BudgetTrial] = []
-    factors, used, skipped, num_pixels = [], [], [], 1
+    factors, skipped, num_pixels = [], [], 1
     for row in rows:
         numbers = _numbers(row, names)
         needed = ("rate_bpp", "base_rate_bpp", *names)
         missing = [name for name in needed if name not in numbers]
-        stage1 = next((s for s in row.trial.stages if not s.is_stage2), None)
-        if missing or row.cost.stage2 is None or stage1 is None or stage1.stage is None:
+        stage1, stage2 = (
+            next((s for s in row.trial.stages if s.is_stage2 is is_stage2), None)
+            for is_stage2 in (False, True)
+        )
+        if (
+            missing
+            or row.cost.stage2 is None
+            or stage1 is None
+            or stage1.stage is None
+            or stage2 is None
+        ):
             lacks = ", ".join(missing) or "its training cost"
             skipped.append(f"{row.trial.name}: without {lacks}")
             continue
         num_pixels = int(np.prod(stage1.stage.image_shape[:-1]))
-        bits = [numbers[name] * num_pixels for name in needed[:2]]
+        rate, base = (numbers[name] * num_pixels for name in needed[:2])
+        images = stage2.batch_size * stage2.trained_steps
         distances = (numbers[name] for name in names)
-        trials.append(BudgetTrial(bits[0], row.cost.stage2, bits[1], *distances))
+        size = row.cost.stage2 / images
+        trials.append(BudgetTrial(rate, size, images, base, *distances))
         factors.append(_factor(stage1.config))
-        used.append(row.trial.name)
-    keep = bitrate_law.efficient(trials)
-    trials = [*itertools.compress(trials, keep)]
-    factors = [*itertools.compress(factors, keep)]
-    skipped += [
-        f"{name}: less compute reaches a smaller distance at its bitrate"
-        for name, is_kept in zip(used, keep, strict=True)
-        if not is_kept
-    ]
     bitrate_law.check_trials(trials, skipped)
     return SweepTrials(
         tuple(trials), names[1], num_pixels, tuple(factors), tuple(skipped)
@@ -124,20 +123,26 @@ def recommend(sweep: SweepTrials, budgets: Sequence[float]) -> str:
         bitrate_law.check_budget(flops, sweep.trials)
     law = bitrate_law.fit(sweep.trials)
     laws = bitrate_law.bootstrap(sweep.trials)
-    header = ["FLOPs of the base", "bits/pixel", "90 % of fits", "loss factor"]
-    rows = [[*header, f"{sweep.metric} of samples", "times the sweep's largest budget"]]
+    rows = [
+        [
+            "FLOPs of the base", "bits/pixel", "90 % of fits", "loss factor",
+            "FLOPs per image", "images", f"{sweep.metric} of samples",
+            "times the sweep's largest budget",
+        ]
+    ]  # fmt: skip
     for flops in budgets:
-        best = float(law.best_rate_bits(flops))
-        others = [float(other.best_rate_bits(flops)) for other in laws]
-        ends = (end / sweep.num_pixels for end in bitrate_law.interval(others))
-        factor = sweep.factor(best)
+        best = law.best(flops)
+        ends = bitrate_law.interval([other.best(flops).rate_bits for other in laws])
+        bounds = (f"{end / sweep.num_pixels:.3g}" for end in ends)
         rows.append(
             [
                 f"{flops:.3g}",
-                f"{best / sweep.num_pixels:.3g}",
-                " to ".join(f"{end:.3g}" for end in ends),
-                "outside of the sweep" if factor is None else f"{factor:.3g}",
-                f"{float(law.samples(best, flops)):.3g}",
+                f"{best.rate_bits / sweep.num_pixels:.3g}{_edge(law, best.rate_bits)}",
+                " to ".join(bounds),
+                f"{sweep.factor(best.rate_bits):.3g}",
+                f"{best.flops_per_image:.3g}",
+                f"{flops / best.flops_per_image:.3g}",
+                f"{best.samples:.3g}",
                 f"{flops / high:.3g}",
             ]
         )
@@ -148,11 +153,26 @@ def recommend(sweep: SweepTrials, budgets: Sequence[float]) -> str:
     )
 
 
+def _edge(law: BitrateLaw, rate_bits: float) -> str:
+    """Say whether a rate is at the edge of the sweep's rates, and the best one beyond it."""
+    lowest, highest = law.rates
+    if np.isclose(rate_bits, lowest, rtol=1e-3):
+        return ", the sweep's lowest"
+    return ", the sweep's highest" if np.isclose(rate_bits, highest, rtol=1e-3) else ""
+
+
 def describe(law: BitrateLaw) -> str:
-    """Return the fitted equations, with R in mean bits and C in mean FLOPs of the sweep."""
+    """Return the fitted equations and what their letters are relative to."""
+    scales = law.scales
     return (
-        f"Fit, for R in {law.mean_bits:.4g} bits per image and C in {law.mean_flops:.4g} "
-        f"FLOPs: distance of samples = {law.b:.3g} R^-{law.s:.2f} + {law.a:.3g} "
-        f"R^{law.p:.2f} C^-{law.q:.2f}; bits of the base / R = {law.r:.3g} + {law.e:.3g} "
-        f"R^{law.u:.2f} C^-{law.v:.2f}."
+        f"Fit, for a rate R in {scales.rate_bits:.4g} bits per image, a size N in "
+        f"{scales.flops_per_image:.4g} training FLOPs per image and D in "
+        f"{scales.num_images:.4g} images: distance of samples = {law.f:.3g} R^{-law.s:.2f} + "
+        f"{_terms(law.distance)}; bits of the base / R = {law.r:.3g} + {_terms(law.share)}."
     )
+
+
+def _terms(excess: Excess) -> str:
+    e = excess
+    size = f"{e.a:.3g} R^{e.p:.2f} N^{-e.m:.2f}"
+    return f"{size} + {e.b:.3g} R^{e.q:.2f} D^{-e.n:.2f}"
