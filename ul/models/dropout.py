@@ -46,7 +46,8 @@ def keep_mask(
         element += position * jnp.uint32(stride)
         stride *= shape[axis]
     row = jax.lax.broadcasted_iota(jnp.uint32, (shape[0], *[1] * (len(shape) - 1)), 0)
-    bits = _mix(_mix(element ^ first) + _mix(row ^ second))
+    # The threshold is compared with the upper bits, so the last step of a mix is left out.
+    bits = _mix_upper_bits(_mix(element ^ first) + _mix(row ^ second))
     return bits >= jnp.uint32(round(rate * 2**32))
 
 
@@ -55,8 +56,13 @@ def _mix(bits):
 
     The constants are those of "lowbias32" (Wellons 2018, nullprogram.com/blog/2018/07/31).
     """
+    bits = _mix_upper_bits(bits)
+    return bits ^ (bits >> 16)
+
+
+def _mix_upper_bits(bits):
+    """Return a permutation of 32-bit numbers in which the upper bits depend on all bits."""
     bits ^= bits >> 16
     bits *= jnp.uint32(0x7FEB352D)
     bits ^= bits >> 15
-    bits *= jnp.uint32(0x846CA68B)
-    return bits ^ (bits >> 16)
+    return bits * jnp.uint32(0x846CA68B)
