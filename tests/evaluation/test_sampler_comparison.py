@@ -99,7 +99,28 @@ def test_a_run_keeps_its_curve_and_samples_on_it(runs, compared):
     )
 
 
+@pytest.mark.parametrize(
+    ("paths", "labels"),
+    [
+        ((), []),
+        (("runs/student",), ["student"]),
+        (("runs/s1", "runs/s2"), ["s1", "s2"]),
+        (("runs/two/stage2", "runs/four/stage2"), ["two", "four"]),
+        (("runs/a", "runs/a/b"), ["a", "a/b"]),
+    ],
+)
+def test_students_are_named_by_what_differs_in_their_paths(paths, labels):
+    assert sampler_comparison.distinct_labels(paths) == labels
+
+
 BREAKS = (
+    Break(
+        "students named by the last part of their paths",
+        "ul/evaluation/sampler_comparison.py",
+        "for end in (0, -1):",
+        "for end in (0,):",
+        "test_students_are_named_by_what_differs_in_their_paths",
+    ),
     Break(
         "a curve that is forgotten",
         "ul/checkpoints/workdir.py",

@@ -236,16 +236,25 @@ def compare_decoders(
     candidates = _candidates(
         run_sampler, decoder.sampler, pairs, nfe, nats_per_logsnr, last_call=1
     )
-    for workdir in students:
+    for workdir, label in zip(students, distinct_labels(students), strict=True):
         student = load_student(workdir, autoencoder)
         calls = decoder_of(student).sampler.nfe + 1
         run = functools.partial(
             _decode_twice, student, decoder_of(student), images, seed
         )
-        name = f"student {epath.Path(workdir).name}"
+        name = f"student {label}"
         is_stochastic = calls > 1 and decoder_of(student).sampler.method in STOCHASTIC
         candidates.append(Candidate(name, calls, calls, is_stochastic, run))
     return compare_outputs(candidates, images)
+
+
+def distinct_labels(paths: Sequence[str]) -> list[str]:
+    """Return the parts of paths in which they differ: of a/x/s and a/y/s, x and y."""
+    parts = [epath.Path(path).parts for path in paths]
+    for end in (0, -1):
+        while min(map(len, parts), default=0) > 1 and len({p[end] for p in parts}) == 1:
+            parts = [p[1:] if end == 0 else p[:-1] for p in parts]
+    return ["/".join(p) for p in parts]
 
 
 def load_student(workdir: str, teacher: Autoencoder) -> Autoencoder:
