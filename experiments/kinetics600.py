@@ -74,7 +74,7 @@ def _stage1() -> ml_collections.ConfigDict:
         remat="full",
     )
     c.prior = dict(kind="vit", widths=(1024,), depths=(8,)) | _transformer_settings(
-        0.0, "full"
+        0.0, "dots"
     )
     c.decoder = dict(
         kind="uvit",
@@ -84,7 +84,7 @@ def _stage1() -> ml_collections.ConfigDict:
         width=1024,
         depth=8,
         latent_at_input=False,
-    ) | _transformer_settings(0.1, "full")
+    ) | _transformer_settings(0.1, "dots")
     c.prior_schedule = dict(kind="linear", logsnr_max=5.0, logsnr_min=-10.0)
     c.decoder_schedule = dict(
         kind="cosine", logsnr_max=12.0, logsnr_min=-12.0, shift=0.0
