@@ -55,6 +55,16 @@ def jax_step(run, batch):
     return step, sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
+def denoising_loss(x, network, weight, *condition):
+    """Return the weighted v loss; the schedule's shape does not matter for the time."""
+    logsnr = 17.0 * torch.rand(len(x), device=x.device) - 9.0
+    level = logsnr.view(-1, *[1] * (x.ndim - 1))
+    a, s = level.sigmoid().sqrt(), (-level).sigmoid().sqrt()
+    x_t = a * x + s * torch.randn_like(x)
+    x_hat = a * x_t - s * network(x_t, logsnr, *condition)
+    return (weight(level) * level.exp() * (x - x_hat).square()).sum() / len(x)
+
+
 class TorchStep:
     """The update of stage 1, or of a stage 2 that encodes its images."""
 
@@ -87,27 +97,18 @@ class TorchStep:
         self.average = copy.deepcopy(self.parameters)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4)
 
-    def denoising_loss(self, x, network, weight, *condition):
-        """Return the weighted v loss; the schedule's shape does not matter for the time."""
-        logsnr = 17.0 * torch.rand(len(x)) - 9.0
-        level = logsnr.view(-1, *[1] * (x.ndim - 1))
-        a, s = level.sigmoid().sqrt(), (-level).sigmoid().sqrt()
-        x_t = a * x + s * torch.randn_like(x)
-        x_hat = a * x_t - s * network(x_t, logsnr, *condition)
-        return (weight(level) * level.exp() * (x - x_hat).square()).sum() / len(x)
-
     def __call__(self):
         x = self.image.float() / 127.5 - 1.0
         if self.is_joint:
             z = self.encoder(x)
             z_0 = z * 0.9966 + 0.082 * torch.randn_like(z)
-            loss = self.denoising_loss(z, self.denoiser, torch.ones_like)
+            loss = denoising_loss(z, self.denoiser, torch.ones_like)
             decoder = self.networks["decoder"]
-            loss += self.denoising_loss(x, decoder, lambda v: (3.0 - v).sigmoid(), z_0)
+            loss += denoising_loss(x, decoder, lambda v: (3.0 - v).sigmoid(), z_0)
         else:
             with torch.no_grad():
                 z = self.encoder(x)
-            loss = self.denoising_loss(z, self.denoiser, torch.ones_like, self.label)
+            loss = denoising_loss(z, self.denoiser, torch.ones_like, self.label)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)

@@ -105,7 +105,7 @@ BREAKS = (
     Break(
         "a hash too weak for dropout",
         "ul/models/dropout.py",
-        "_mix(_mix(element ^ first) + _mix(row ^ second))",
+        "_mix_upper_bits(_mix(element ^ first) + _mix(row ^ second))",
         "(element ^ first) * jnp.uint32(0x9E3779B9) + _mix(row ^ second)",
         "test_neighbors_are_independent_in_every_direction",
     ),
