@@ -1,6 +1,7 @@
 # make demo: environment, both stages on digits (shorter than the experiment), evaluation,
 # pictures, one table.
 # make test: environment, the default test suite.
+# make gpu ARGS="--out gpu.json": checks and speeds on one accelerator, in nine minutes.
 # The versions of other packages: tested (constraints.txt), lowest (the bounds of setup.py),
 # or newest.
 VERSIONS ?= tested
@@ -18,7 +19,6 @@ K ?=
 ARGS ?=
 export PYTHONPATH := .
 
-# make gpu ARGS="--out gpu.json": checks and speeds on one accelerator, in nine minutes.
 .PHONY: gpu demo test oracle processes slow browser slurm breaks goldens lint types smoke \
   tour wheel clean
 

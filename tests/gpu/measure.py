@@ -1,4 +1,7 @@
-"""What `tests.gpu.run` measures: correctness and speed on the first accelerator."""
+"""Checks and measurements on the first accelerator, each of which returns its figures.
+
+`tests.gpu.run` calls them. `reduced` takes tiny networks, for a machine without a GPU.
+"""
 
 import functools
 import os
@@ -30,10 +33,11 @@ from ul.train import loop
 from ul.train import state as states
 
 GIB = 2**30
-# Of all gradients together; bfloat16 rounds to 0.004, and errors of a few layers add up. One
-# array may have five times as much.
+# These limit the error of all gradients together; one array may have five times as much.
+# bfloat16 rounds to 0.004, and the errors of a few layers add up.
 MAX_BFLOAT16_ERROR = 0.02
-MAX_FLOAT32_ERROR = 5e-3  # of products in TF32, JAX's default on GPUs
+# JAX multiplies float32 numbers in TF32 on GPUs, which rounds them to 0.0005.
+MAX_FLOAT32_ERROR = 5e-3
 
 
 class Failed(Exception):
@@ -134,7 +138,11 @@ def _config(stage: str, reduced: bool, batch: int) -> TrainConfig:
 
 
 def _compile(spec: TrainSpec):
-    """Return a function that makes an update, its program, the parameters, the seconds."""
+    """Compile an update.
+
+    Returns a function that makes it, the program, the number of parameters, and the seconds
+    of compilation.
+    """
     mesh = spec.make_mesh(jax.devices()[:1])
     update = spec.make_update(mesh)
     state = states.initialize(update.init, update.tx, update.ema_names, mesh)
@@ -244,7 +252,7 @@ def measure_input(reduced: bool, *, seconds: float, threads: int = 16) -> dict:
 
 
 def train_photos(reduced: bool, *, seconds: float) -> dict:
-    """Train photographs of 64x64 for some seconds by the command; it must stop and save."""
+    """Train photographs of 64x64 by the command; stop it by SIGTERM after some seconds."""
     variant = "smoke" if reduced else "stage1_64"
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "ul", "train", "--config", f"photos:{variant}"]

@@ -6,9 +6,9 @@
 It compares dropout and gradients with the CPU, measures the updates of ImageNet stage 1 and
 stage 2 at full width with several settings, the same base in PyTorch (if it is installed),
 and the input pipeline, and trains photographs of 64x64 for 90 seconds. It prints one table
-and writes one JSON file after each row. Rows that would end too late are skipped and say
-so. `--reduced` takes tiny networks, for a machine without a GPU. The exit code is 1 if a
-result is wrong or an error occurred.
+and rewrites one JSON file after each row. A row that would end too late is skipped, and the
+table says so. `--reduced` takes tiny networks, for a machine without a GPU. The exit code is
+1 if a result is wrong or an error occurred.
 """
 
 import argparse

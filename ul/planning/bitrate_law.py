@@ -13,8 +13,9 @@ term is what the decoder cannot reconstruct, the second what a base of finite si
 model, the third what it has not learned yet. The fit is one of least squares, of distances in
 logarithms. A budget is the compute C = N D. In logarithms of R and N equation 2 is then a sum
 of exponentials of linear functions, which is convex, so its minimum for a budget is found
-exactly. It is searched within the rates of the sweep, and among bases of at least its smallest
-size. Intervals are from fits to trials that are drawn with replacement.
+exactly. It is searched within the rates of the sweep, and among bases from its smallest size to
+MAX_EXTRAPOLATION times its largest. Intervals are from fits to trials that are drawn with
+replacement.
 """
 
 import dataclasses
